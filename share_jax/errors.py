@@ -1,0 +1,34 @@
+"""The errors a user can meet. Each message is one line: what, got, expected, how to mend."""
+
+
+class ShareError(Exception):
+    """Base of every error that share_jax raises for a user's input."""
+
+
+class InputError(ShareError, ValueError):
+    """An argument, array or option is not what the call takes."""
+
+
+class TargetError(ShareError, ValueError):
+    """A target pattern, or the model under it, does not fit."""
+
+
+class TaskError(ShareError, LookupError):
+    """A task name or task id is unknown, taken, or out of range."""
+
+
+class FormatError(ShareError, ValueError):
+    """A file or folder is not what its format says, or is damaged."""
+
+
+class LimitError(ShareError, RuntimeError):
+    """The step would pass a limit that the user set; nothing was changed."""
+
+
+def line(what: str, *, got: object, expected: object, mend: str) -> str:
+    """Formats the one line that every error carries.
+
+    >>> line("rank", got=0, expected="a whole number of at least 1", mend="pass rank=4")
+    'rank: got 0, expected a whole number of at least 1; pass rank=4'
+    """
+    return f"{what}: got {got}, expected {expected}; {mend}"
