@@ -1,0 +1,258 @@
+"""`results.json`: what a run found, as one strict JSON file from which every report can be made again.
+
+The schema, version 1 (null stands for "not evaluated" or "undefined", NaN never occurs):
+
+- `schema`: 1. `experiment`, `preset`, `protocol`: names. `command`: the command line that made the file.
+- `tasks`: T task names in the order in which they were learnt. `seeds`: every seed that any method ran with.
+- `methods`: by name, in the order of the run:
+    - `runs`: one per seed: `seed`; `accuracy_matrix` (T rows of T, row i after task i); `untrained` (T
+      accuracies of the untrained model); the measures of `share_jax.metrics.NAMES`; `seconds` by phase, of which
+      `total`, if present, is the whole (else the phases add up to it).
+    - `mean`, `std`: the same measures and `seconds` over the runs; `std` is the sample deviation (n - 1), null
+      with one run. A measure that is undefined in any run is null in both.
+    - `params`: numbers of parameters. `base`: frozen model; `shared`: adapters, common to all tasks; `per_task`:
+      adapters, one task; `heads_per_task`; `total_tasks`: adapters, all tasks, without heads;
+      `separate_lora_total`: T separate LoRAs; `ratio_to_separate`: the last two's quotient. More keys may stand
+      beside them, `ratio_to_separate_with_heads` (heads of all tasks on both sides) and `ratio_to_base` among them.
+    - `bytes`: sizes by name, of files or of arrays.
+- `versions`: of the software, with `platform` and `device_kind`.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from experiments.report.schema import PARAMS, PROTOCOLS, SCHEMA, validate
+from experiments.report.versions import versions as installed_versions
+from share_jax import metrics
+from share_jax.errors import FormatError, InputError, line
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One method with one seed.
+
+    Attributes:
+        seed: what seeded it.
+        accuracy: (T, T) fractions, row i after task i, nan where not evaluated.
+        untrained: (T,) fractions of the untrained model, nan where not evaluated.
+        seconds: wall time by phase; the key `total`, if given, is the whole.
+    """
+
+    seed: int
+    accuracy: ArrayLike
+    untrained: ArrayLike
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class MethodResult:
+    """One method's runs, its parameter counts (at least the keys of `schema.PARAMS`) and its sizes in bytes."""
+
+    name: str
+    runs: tuple[Run, ...]
+    params: Mapping[str, int | float | None]
+    bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything that one experiment found; `protocol` begins with one of `schema.PROTOCOLS`."""
+
+    experiment: str
+    preset: str
+    protocol: str
+    task_names: tuple[str, ...]
+    methods: tuple[MethodResult, ...]
+    command: str
+
+
+def to_json(results: Results, versions: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+    """The content of `results.json`, as plain data in a stable order.
+
+    Args:
+        results: what was run.
+        versions: what `versions` will hold; by default what is installed and the device in use.
+
+    Raises:
+        InputError: a shape, an accuracy outside 0 to 1, a repeated name or seed, a missing count, an unknown protocol.
+    """
+    if not results.protocol.startswith(PROTOCOLS):
+        raise _refuse("protocol", repr(results.protocol), f"one of {', '.join(PROTOCOLS)}")
+    _distinct("methods", [method.name for method in results.methods])
+    _distinct("task names", results.task_names)
+    tasks = len(results.task_names)
+    methods = {method.name: _method(method, tasks) for method in results.methods}
+    seeds = dict.fromkeys(run.seed for method in results.methods for run in method.runs)
+    return {
+        "schema": SCHEMA,
+        "experiment": results.experiment,
+        "preset": results.preset,
+        "protocol": results.protocol,
+        "command": results.command,
+        "tasks": list(results.task_names),
+        "seeds": [int(seed) for seed in seeds],
+        "methods": methods,
+        "versions": dict(installed_versions() if versions is None else versions),
+    }
+
+
+def write_results(results: Results, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Writes `results.json` at once (a reader sees the old file or the new one) and returns its content.
+
+    Raises:
+        InputError: as `to_json`.
+    """
+    target = Path(path)
+    content = to_json(results)
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return content
+
+
+def load_results(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a `results.json` and holds it against the schema.
+
+    Raises:
+        FormatError: the file cannot be read, is not strict JSON, or is not of this schema; names the place.
+    """
+    name = Path(path).name
+    mend = "give the results.json that a run wrote"
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except OSError as error:
+        got = error.strerror or type(error).__name__
+        raise FormatError(line(str(path), got=got, expected="a readable file", mend=mend)) from None
+    except (ValueError, RecursionError) as error:
+        got = str(error).splitlines()[0]
+        raise FormatError(line(name, got=got, expected="strict JSON in UTF-8", mend=mend)) from None
+    validate(content, name)
+    return content
+
+
+def run_seconds(seconds: Mapping[str, float] | None) -> float | None:
+    """Whole wall time of a run: `total` if it is there, else the sum of the phases; None without any.
+
+    >>> run_seconds({"train": 2.0, "evaluate": 0.5}), run_seconds({"total": 3.0, "train": 2.0})
+    (2.5, 3.0)
+    """
+    if not seconds:
+        return None
+    return seconds["total"] if "total" in seconds else sum(seconds.values())
+
+
+def mean_matrix(method: Mapping[str, Any]) -> np.ndarray:
+    """(T, T) accuracies averaged over the runs of one method of a loaded file, nan where any was not evaluated."""
+    return np.mean([matrix_of(run) for run in method["runs"]], axis=0)
+
+
+def matrix_of(run: Mapping[str, Any]) -> np.ndarray:
+    """(T, T) accuracies of one run of a loaded file, nan for null."""
+    return np.array(run["accuracy_matrix"], dtype=np.float64)
+
+
+def _method(method: MethodResult, tasks: int) -> dict[str, Any]:
+    what = f"method {method.name}"
+    _distinct(f"{what}: seeds", [run.seed for run in method.runs])
+    missing = [key for key in PARAMS if key not in method.params]
+    if missing:
+        raise _refuse(f"{what}: params", f"no {', '.join(missing)}", f"the keys {', '.join(PARAMS)}")
+    runs = [_run(run, tasks, f"{what}, seed {run.seed}") for run in method.runs]
+    kept = [{key: run[key] for key in (*metrics.NAMES, "seconds")} for run in runs]
+    return {
+        "runs": runs,
+        "mean": _over_runs(kept, _mean),
+        "std": _over_runs(kept, _deviation),
+        "params": {key: _number(value, f"{what}: params.{key}") for key, value in method.params.items()},
+        "bytes": {key: _number(value, f"{what}: bytes.{key}") for key, value in method.bytes.items()},
+    }
+
+
+def _run(run: Run, tasks: int, what: str) -> dict[str, Any]:
+    accuracy = _fractions(run.accuracy, (tasks, tasks), f"{what}: accuracy")
+    untrained = _fractions(run.untrained, (tasks,), f"{what}: untrained")
+    return {
+        "seed": int(run.seed),
+        "accuracy_matrix": [_nulls(row) for row in accuracy],
+        "untrained": _nulls(untrained),
+        **metrics.summarize(accuracy, untrained),
+        "seconds": {key: _number(value, f"{what}: seconds.{key}") for key, value in run.seconds.items()},
+    }
+
+
+def _fractions(values: ArrayLike, shape: tuple[int, ...], what: str) -> np.ndarray:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise _refuse(what, f"a {type(values).__name__}", f"numbers of shape {shape}") from None
+    if array.shape != shape:
+        raise _refuse(what, f"shape {array.shape}", f"{shape}, one row and column per task name")
+    outside = array[(array < 0) | (array > 1)]
+    if outside.size:
+        raise _refuse(what, f"{outside[0]:g}", "fractions from 0 to 1, nan where not evaluated")
+    return array
+
+
+def _nulls(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _number(value: Any, what: str) -> int | float | None:
+    if value is None:
+        return None
+    number = value.item() if isinstance(value, np.generic) else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < float("inf"):
+        raise _refuse(what, repr(value), "a finite number of at least 0, or None")
+    return number
+
+
+def _over_runs(runs: Sequence[Mapping[str, Any]], reduce: Any) -> dict[str, Any]:
+    """Reduces every key over the runs, those of nested mappings too; a key that some run lacks is null."""
+    keys = dict.fromkeys(key for run in runs for key in run)
+    reduced: dict[str, Any] = {}
+    for key in keys:
+        values = [run.get(key) for run in runs]
+        nested = any(isinstance(value, Mapping) for value in values)
+        reduced[key] = _over_runs([value or {} for value in values], reduce) if nested else reduce(values)
+    return reduced
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def _deviation(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.std(known, ddof=1)) if len(known) == len(values) and len(known) > 1 else None
+
+
+def _distinct(what: str, names: Sequence[Any]) -> None:
+    if not names:
+        raise _refuse(what, "none", "at least one")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise _refuse(what, f"{twice[0]!r} more than once", "each only once")
+
+
+def _refuse(what: str, got: str, expected: str) -> InputError:
+    return InputError(line(what, got=got, expected=expected, mend="mend what is handed to the report"))
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"the constant {name}")
