@@ -37,8 +37,7 @@ def validate(content: Any, name: str) -> None:
         raise _refuse(f"{name}: schema", content.get("schema"), str(SCHEMA))
     for key in ("experiment", "preset", "protocol"):
         _field(content, key, _text, name)
-    for key in ("command",):
-        _field(content, key, _text, name, optional=True)
+    _field(content, "command", _text, name, optional=True)
     _field(content, "tasks", _list_of(_text), name, optional=True)
     _field(content, "seeds", _list_of(_whole), name)
     _field(content, "versions", _mapping_of(_text_or_null), name)
@@ -155,8 +154,12 @@ def _join(place: str, key: str) -> str:
     return f"{place}.{key}" if ": " in place else f"{place}: {key}"
 
 
-def _refuse(place: str, got: Any, expected: str) -> FormatError:
-    return FormatError(line(place, got=_short(got), expected=expected, mend="give the results.json that a run wrote"))
+def _refuse(place: str, value: Any, expected: str) -> FormatError:
+    return _tell(place, _short(value), expected)
+
+
+def _tell(place: str, got: str, expected: str) -> FormatError:
+    return FormatError(line(place, got=got, expected=expected, mend="give the results.json that a run wrote"))
 
 
 def _short(value: Any, limit: int = 60) -> str:
