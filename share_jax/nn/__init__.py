@@ -1,0 +1,1 @@
+"""Flax: modules, target patterns, and adapting an unmodified model."""

@@ -1,0 +1,55 @@
+"""Continual learning of many tasks in one shared low-rank subspace of a frozen JAX/Flax model.
+
+Names are loaded when they are first used, so that `import share_jax` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from share_jax.core.separate import SeparateLoRA as SeparateLoRA
+    from share_jax.core.shared_a import SharedA as SharedA
+    from share_jax.nn.adapt import Adapted as Adapted
+    from share_jax.nn.adapt import adapt as adapt
+    from share_jax.nn.head import TaskHead as TaskHead
+    from share_jax.nn.modules import SharedLoRAConv as SharedLoRAConv
+    from share_jax.nn.modules import SharedLoRADense as SharedLoRADense
+    from share_jax.nn.modules import SharedLoRADenseGeneral as SharedLoRADenseGeneral
+    from share_jax.nn.modules import SharedLoRAEmbed as SharedLoRAEmbed
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SharedA": "share_jax.core.shared_a",
+    "SeparateLoRA": "share_jax.core.separate",
+    "Adapted": "share_jax.nn.adapt",
+    "adapt": "share_jax.nn.adapt",
+    "TaskHead": "share_jax.nn.head",
+    "SharedLoRADense": "share_jax.nn.modules",
+    "SharedLoRADenseGeneral": "share_jax.nn.modules",
+    "SharedLoRAConv": "share_jax.nn.modules",
+    "SharedLoRAEmbed": "share_jax.nn.modules",
+}
+
+__all__ = [  # noqa: RUF022  (in the order of use)
+    "Adapted",
+    "adapt",
+    "SharedA",
+    "SeparateLoRA",
+    "SharedLoRADense",
+    "SharedLoRADenseGeneral",
+    "SharedLoRAConv",
+    "SharedLoRAEmbed",
+    "TaskHead",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'share_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

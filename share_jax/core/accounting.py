@@ -1,0 +1,94 @@
+"""Parameter counts and bytes: what is shared, what one task adds, and what separate LoRAs would hold."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+
+from share_jax.typing import Tree
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Numbers of parameters, counted from the real trees.
+
+    Attributes:
+      base: the frozen pretrained model, without the heads that tasks own.
+      shared: what all tasks share (A, or the bases).
+      per_task: adapter parameters that one task adds.
+      heads_per_task: head parameters that one task adds.
+      tasks: how many tasks are counted, T.
+      separate_per_task: what one ordinary LoRA pair on the same kernels holds at `separate_rank`.
+    """
+
+    base: int
+    shared: int
+    per_task: int
+    heads_per_task: int
+    tasks: int
+    separate_per_task: int
+
+    @property
+    def total_tasks(self) -> int:
+        """Adapter parameters for all tasks: shared + T * per_task."""
+        return self.shared + self.tasks * self.per_task
+
+    @property
+    def separate_lora_total(self) -> int:
+        """Adapter parameters of T separate LoRAs."""
+        return self.tasks * self.separate_per_task
+
+    @property
+    def ratio_to_separate(self) -> float | None:
+        """total_tasks over separate_lora_total, heads on neither side; None where there are no adapters."""
+        return self.total_tasks / self.separate_lora_total if self.separate_lora_total else None
+
+    @property
+    def ratio_to_separate_with_heads(self) -> float | None:
+        """The same with every task's head counted on both sides."""
+        heads = self.tasks * self.heads_per_task
+        whole = self.separate_lora_total + heads
+        return (self.total_tasks + heads) / whole if self.separate_lora_total else None
+
+    @property
+    def ratio_to_base(self) -> float:
+        """Adapters and heads of all tasks over the base model."""
+        return (self.total_tasks + self.tasks * self.heads_per_task) / self.base
+
+    def as_dict(self) -> dict[str, int | float | None]:
+        """All counts and ratios under the names that `results.json` uses."""
+        return {
+            **asdict(self),
+            "total_tasks": self.total_tasks,
+            "separate_lora_total": self.separate_lora_total,
+            "ratio_to_separate": self.ratio_to_separate,
+            "ratio_to_separate_with_heads": self.ratio_to_separate_with_heads,
+            "ratio_to_base": self.ratio_to_base,
+        }
+
+
+def count(tree: Tree | Iterable[jax.Array]) -> int:
+    """Parameters in a tree of arrays or of shapes."""
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
+
+
+def nbytes(tree: Tree | Iterable[jax.Array]) -> int:
+    """Bytes of a tree's arrays in memory."""
+    return sum(int(leaf.size) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def separate_lora_count(shapes: Iterable[tuple[int, int]], rank: int) -> int:
+    """Parameters of one ordinary LoRA of this rank on kernels of these (d_in, d_out).
+
+    >>> separate_lora_count([(1536, 384)], 4)
+    7680
+    """
+    return sum(rank * (d_in + d_out) for d_in, d_out in shapes)
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,89 @@
+"""What has been learnt so far: the shared tree, the stack of task slots, and whose slot is whose."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from share_jax.core.slots import append, capacity, doubled, lift, put
+from share_jax.errors import TaskError, line
+from share_jax.typing import Tree
+
+
+@dataclass(frozen=True)
+class TaskBank:
+    """The learnt tasks. A record of plain trees: every transition returns a new one.
+
+    Attributes:
+      shared: what all tasks share.
+      tasks: stack of slots, leaves (capacity, ...); slots past the last name are fresh.
+      names: the learnt tasks in order; the slot of names[i] is i.
+    """
+
+    shared: Tree
+    tasks: Tree
+    names: tuple[str, ...] = ()
+
+    @property
+    def capacity(self) -> int:
+        """Slots in the stack, learnt or not."""
+        return capacity(self.tasks)
+
+    def index(self, name: str) -> int:
+        """The slot of a learnt task.
+
+        Raises:
+          TaskError: if no task has this name; the message lists near matches.
+        """
+        if name not in self.names:
+            near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.3) or list(self.names[:3])
+            raise TaskError(
+                line(
+                    "task name",
+                    got=repr(name),
+                    expected=f"one of {len(self.names)} learnt tasks",
+                    mend=f"near matches: {', '.join(near)}" if near else "learn a task first",
+                )
+            )
+        return self.names.index(name)
+
+
+def check_new_name(bank: TaskBank, name: str) -> None:
+    """Refuses an empty name and one that is taken.
+
+    Raises:
+      TaskError: naming it.
+    """
+    if not name or name in bank.names:
+        raise TaskError(
+            line("new task name", got=repr(name), expected="a name that no task has", mend="choose another name")
+        )
+
+
+def with_room(bank: TaskBank, fresh: Callable[[int], Tree], needed: int) -> TaskBank:
+    """The bank with a stack of at least `needed` slots, grown by doubling; learnt slots keep their bits.
+
+    Args:
+      bank: the bank.
+      fresh: makes a stack of that many fresh slots.
+      needed: slots that are wanted.
+    """
+    have = bank.capacity
+    size = doubled(have, needed)
+    return bank if size == have else replace(bank, tasks=append(bank.tasks, fresh(size - have)))
+
+
+def next_slot(bank: TaskBank) -> Any:
+    """A copy of the fresh slot that the next task will train."""
+    return lift(bank.tasks, len(bank.names))
+
+
+def learnt(bank: TaskBank, name: str, shared: Tree, slot: Any) -> TaskBank:
+    """The bank after a task: its slot put in place and its name added.
+
+    Raises:
+      TaskError: if the name is taken, or the stack is full.
+      InputError: if the slot is not of the stack's structure.
+    """
+    check_new_name(bank, name)
+    return TaskBank(shared, put(bank.tasks, len(bank.names), slot), (*bank.names, name))

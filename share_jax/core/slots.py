@@ -1,0 +1,140 @@
+"""The task axis: every leaf of the `tasks` tree is stacked along a leading axis of slots, one per task.
+
+Training lifts one slot out of the stack, works on it alone and puts it back, so that nothing it does can reach another
+task and its cost does not depend on how many tasks there are.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Int
+
+from share_jax.errors import InputError, TaskError, line
+from share_jax.typing import Tree
+
+
+def capacity(tasks: Tree) -> int:
+    """Slots in the stack, T.
+
+    Raises:
+      InputError: if the tree has no leaves or its leaves disagree.
+    """
+    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(tasks)}
+    if len(sizes) != 1:
+        raise InputError(
+            line(
+                "task axis of the `tasks` tree",
+                got=f"leading sizes {sorted(sizes)}",
+                expected="one size for every leaf",
+                mend="stack each leaf as (T, ...)",
+            )
+        )
+    return sizes.pop()
+
+
+def as_task_id(task_id: int | Sequence[int] | np.ndarray | jax.Array, num_tasks: int) -> Int[Array, "..."]:
+    """The task id as int32, a scalar or one id per example, checked against the number of slots.
+
+    A traced id cannot be checked; `gather` fills its leaves with NaN when it is out of range, so that it cannot pass
+    for another task.
+
+    Args:
+      task_id: a whole number, or whole numbers of shape (batch,); concrete or traced.
+      num_tasks: slots in the stack.
+
+    Raises:
+      InputError: if the ids are not whole numbers, or have more than one axis.
+      TaskError: if a concrete id is below 0 or not below `num_tasks`.
+    """
+    if not isinstance(task_id, Tracer):
+        concrete = np.asarray(task_id)
+        if not np.issubdtype(concrete.dtype, np.integer):
+            raise InputError(
+                line(
+                    "task_id",
+                    got=f"dtype {concrete.dtype}",
+                    expected="a whole number, or one per example",
+                    mend="look the task's id up by its name",
+                )
+            )
+        outside = concrete[(concrete < 0) | (concrete >= num_tasks)]
+        if outside.size:
+            raise TaskError(
+                line(
+                    "task_id",
+                    got=int(outside.flat[0]),
+                    expected=f"0 to {num_tasks - 1}",
+                    mend="use a task that has been learnt, or grow the stack first",
+                )
+            )
+    ids = jnp.asarray(task_id)
+    if ids.ndim > 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise InputError(
+            line(
+                "task_id",
+                got=f"{ids.dtype} of shape {ids.shape}",
+                expected="an integer scalar or one id per example",
+                mend="pass shape () or (batch,)",
+            )
+        )
+    return ids.astype(jnp.int32)
+
+
+def gather(tasks: Any, task_id: Int[Array, "..."]) -> Any:
+    """The slot of one task, or a batched slot with one task per example.
+
+    Args:
+      tasks: tree of leaves (T, ...).
+      task_id: int32 of shape () or (batch,). An id out of range gives leaves of NaN.
+
+    Returns:
+      The same tree with leaves (...) or (batch, ...).
+    """
+    return jax.tree.map(lambda leaf: jnp.take(leaf, task_id, axis=0), tasks)
+
+
+def lift(tasks: Any, index: int) -> Any:
+    """A copy of one task's slot, leaves (...). The copy may be donated without harm to the stack."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf[index], copy=True), tasks)
+
+
+def as_stack(slot: Any) -> Any:
+    """One slot as a stack of a single task, leaves (1, ...): what a module sees while a task is learnt."""
+    return jax.tree.map(lambda leaf: leaf[None], slot)
+
+
+def put(tasks: Any, index: int, slot: Any) -> Any:
+    """The stack with one slot replaced; every other slot keeps its bits.
+
+    Raises:
+      TaskError: if the index is not a slot of the stack.
+      InputError: if the slot's tree or shapes are not those of the stack.
+    """
+    size = capacity(tasks)
+    if not 0 <= index < size:
+        raise TaskError(line("task index", got=index, expected=f"0 to {size - 1}", mend="grow the stack first"))
+    want = jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), tasks, is_leaf=None)
+    got = jax.tree.map(lambda leaf: tuple(leaf.shape), slot)
+    if want != got:
+        raise InputError(line("slot", got=got, expected=want, mend="lift the slot from the same stack"))
+    return jax.tree.map(lambda leaf, new: leaf.at[index].set(new), tasks, slot)
+
+
+def doubled(size: int, needed: int) -> int:
+    """The smallest doubling of `size` that holds `needed` tasks, so that growth is rare.
+
+    >>> doubled(4, 5), doubled(4, 4), doubled(1, 10)
+    (8, 4, 16)
+    """
+    while size < needed:
+        size *= 2
+    return size
+
+
+def append(tasks: Any, more: Any) -> Any:
+    """Two stacks along the task axis, the first one's slots first."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b.astype(a.dtype)]), tasks, more)

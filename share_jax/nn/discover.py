@@ -1,0 +1,110 @@
+"""Finds out, by one abstract evaluation, which layer owns each kernel of an unmodified model and how it is used."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.errors import FlaxError
+
+from share_jax.errors import TargetError, line
+from share_jax.nn.kernels import KERNEL_LEAF, input_axes, layer_type, obstacle
+from share_jax.nn.trees import flat, nested
+from share_jax.nn.variables import SHARED, TASKS
+from share_jax.typing import Tree
+
+
+@dataclass(frozen=True)
+class Use:
+    """How one parameter was used in the evaluation.
+
+    Attributes:
+      layer: class of the module that owns it, as "Dense".
+      shape: its shape inside the module, per layer of a scan.
+      in_axes: how many leading axes are inputs.
+      is_kernel: whether it is a matrix that multiplies the input, and not a bias or a scale.
+      obstacle: why activation space cannot adapt it; None if it can.
+    """
+
+    layer: str
+    shape: tuple[int, ...]
+    in_axes: int
+    is_kernel: bool
+    obstacle: str | None
+
+
+def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any]) -> dict[str, Use]:
+    """Evaluates `model.apply(variables, *args, **kwargs)` abstractly and notes who uses which kernel.
+
+    Probes in the collections `shared` and `tasks` tell whether a lifted transform (`nn.scan`, `nn.vmap`) carries those
+    collections to the layer. Their name is fresh for every call, so that a trace that `nn.jit` kept cannot answer for
+    this one.
+
+    Returns:
+      A `Use` by path in `params`, for every parameter that the call reached.
+
+    Raises:
+      TargetError: if the evaluation itself fails; the message carries its reason.
+    """
+    params = flat(variables["params"])
+    probe = f"probe_{uuid4().hex}"
+    owners = {path.rpartition("/")[0]: leaf for path, leaf in params.items() if leaf.ndim}
+    probes = nested({f"{owner}/{probe}".strip("/"): np.zeros(leaf.shape[:1], bool) for owner, leaf in owners.items()})
+    found: dict[str, Use] = {}
+
+    def note(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        out = next_fun(*args, **kwargs)
+        module = context.module
+        if module.scope is not None:
+            own = module.variables
+            carried = all(probe in own.get(name, {}) for name in (SHARED, TASKS))
+            for name, leaf in own.get("params", {}).items():
+                if hasattr(leaf, "ndim"):
+                    found["/".join((*module.path, name))] = _use(module, name, leaf, carried)
+        return out
+
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    dynamic = [isinstance(leaf, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)) for leaf in leaves]
+
+    def call(params: Any, arrays: list) -> Any:
+        values = iter(arrays)
+        full = [next(values) if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)]
+        inner_args, inner_kwargs = jax.tree.unflatten(treedef, full)
+        collections = {**variables, "params": params, SHARED: probes, TASKS: probes}
+        return model.apply(collections, *inner_args, **inner_kwargs)
+
+    with nn.intercept_methods(note):
+        try:
+            jax.eval_shape(
+                call,
+                variables["params"],
+                [x for x, is_array in zip(leaves, dynamic, strict=True) if is_array],
+            )
+        except (TypeError, ValueError, FlaxError) as error:
+            raise TargetError(
+                line(
+                    "example call of the model",
+                    got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+                    expected="the arguments that model.apply takes",
+                    mend="pass the same arguments to adapt as to model.apply",
+                )
+            ) from error
+    return found
+
+
+def _use(module: nn.Module, name: str, leaf: Any, carried: bool) -> Use:
+    layer = layer_type(module)
+    is_kernel = leaf.ndim >= 2 and (layer is None or KERNEL_LEAF[layer] == name)
+    if layer is None:
+        reason = f"it belongs to {type(module).__name__}, which is not a plain Dense, DenseGeneral, Conv or Embed"
+    elif not carried:
+        reason = (
+            "a lifted transform (nn.scan, nn.vmap) around it does not carry the collections; "
+            f"add '{SHARED}': 0 and '{TASKS}': 0 to its variable_axes"
+        )
+    else:
+        reason = obstacle(module)
+    return Use(type(module).__name__, tuple(jnp.shape(leaf)), input_axes(module, leaf.ndim), is_kernel, reason)

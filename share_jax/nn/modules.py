@@ -1,0 +1,155 @@
+"""Flax's linear layers with a shared low-rank adapter: the same `params`, and a required `task_id`.
+
+Each module is the Flax layer of the same name plus two fields, so a pretrained `params` tree loads as it is. The
+collection `shared` holds what all tasks share, the collection `tasks` what each task owns, stacked (T, ...).
+"""
+
+import flax.linen as nn
+
+from share_jax.core.protocol import Parameterization
+from share_jax.core.shared_a import SharedA
+from share_jax.nn.kernels import refuse_obstacle
+from share_jax.nn.variables import TaskId, declare, delta
+from share_jax.typing import Array
+
+
+class SharedLoRADense(nn.Dense):
+    """`nn.Dense` plus scale * x @ A @ B[task_id].
+
+    Attributes:
+      num_tasks: slots in the task stack, T.
+      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    """
+
+    num_tasks: int = 1
+    method: Parameterization = SharedA()
+
+    @nn.compact
+    def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Applies the layer and the task's update.
+
+        Args:
+          inputs: (..., d_in), batch first.
+          task_id: an integer scalar, or one id per example (batch,).
+
+        Returns:
+          (..., features)
+
+        Raises:
+          TaskError: if a concrete id is not a slot.
+        """
+        y = super().__call__(inputs)
+        declare(self, self.method, self.variables["params"]["kernel"], self.num_tasks)
+        return y + delta(self, self.method, "__call__", inputs, task_id, y)
+
+
+class SharedLoRADenseGeneral(nn.DenseGeneral):
+    """`nn.DenseGeneral`, as in attention's 3-axis kernels, plus a low-rank update of its flattened kernel.
+
+    Attributes:
+      num_tasks: slots in the task stack, T.
+      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    """
+
+    num_tasks: int = 1
+    method: Parameterization = SharedA()
+
+    @nn.compact
+    def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Applies the layer and the task's update.
+
+        Args:
+          inputs: batch first; the axes named by `axis` are contracted.
+          task_id: an integer scalar, or one id per example (batch,).
+
+        Returns:
+          The axes that are left, then `features`.
+
+        Raises:
+          TargetError: if the layer has `batch_dims`.
+          TaskError: if a concrete id is not a slot.
+        """
+        refuse_obstacle(self)
+        y = super().__call__(inputs)
+        declare(self, self.method, self.variables["params"]["kernel"], self.num_tasks)
+        return y + delta(self, self.method, "__call__", inputs, task_id, y)
+
+
+class SharedLoRAConv(nn.Conv):
+    """`nn.Conv`, groups included, plus a convolution to r channels followed by a product to the features.
+
+    Attributes:
+      num_tasks: slots in the task stack, T.
+      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    """
+
+    num_tasks: int = 1
+    method: Parameterization = SharedA()
+
+    @nn.compact
+    def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Applies the layer and the task's update.
+
+        Args:
+          inputs: (batch, *spatial, channels).
+          task_id: an integer scalar, or one id per example (batch,).
+
+        Returns:
+          (batch, *spatial, features)
+
+        Raises:
+          TargetError: if the layer has a mask.
+          TaskError: if a concrete id is not a slot.
+        """
+        refuse_obstacle(self)
+        y = super().__call__(inputs)
+        declare(self, self.method, self.variables["params"]["kernel"], self.num_tasks)
+        return y + delta(self, self.method, "__call__", inputs, task_id, y)
+
+
+class SharedLoRAEmbed(nn.Embed):
+    """`nn.Embed` plus A[ids] @ B[task_id]; the tied output layer `attend` takes the transposed pair.
+
+    Attributes:
+      num_tasks: slots in the task stack, T.
+      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    """
+
+    num_tasks: int = 1
+    method: Parameterization = SharedA()
+
+    def setup(self) -> None:
+        super().setup()
+        declare(self, self.method, self.embedding, self.num_tasks)
+
+    def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Looks the tokens up, with the task's update.
+
+        Args:
+          inputs: integer ids (...), batch first.
+          task_id: an integer scalar, or one id per example (batch,).
+
+        Returns:
+          (..., features)
+
+        Raises:
+          TaskError: if a concrete id is not a slot.
+        """
+        y = super().__call__(inputs)
+        return y + delta(self, self.method, "__call__", inputs, task_id, y)
+
+    def attend(self, query: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """query @ embedding.T with the task's update.
+
+        Args:
+          query: (..., features), batch first.
+          task_id: an integer scalar, or one id per example (batch,).
+
+        Returns:
+          (..., num_embeddings)
+
+        Raises:
+          TaskError: if a concrete id is not a slot.
+        """
+        y = super().attend(query)
+        return y + delta(self, self.method, "attend", query, task_id, y)

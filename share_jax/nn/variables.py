@@ -1,0 +1,67 @@
+"""Creating and reading an adapter's variables inside a module of one's own."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from share_jax.core.protocol import Parameterization
+from share_jax.core.slots import as_task_id, gather
+from share_jax.errors import InputError, line
+from share_jax.nn.deltas import layer_delta
+from share_jax.nn.kernels import input_axes, matrix_shape
+from share_jax.typing import Array, Leaves, PRNGKey
+
+SHARED = "shared"
+TASKS = "tasks"
+
+TaskId = int | Sequence[int] | np.ndarray | jax.Array
+"""A whole number, or one per example; concrete or traced."""
+
+
+def init_stack(method: Parameterization, key: PRNGKey, d_in: int, d_out: int, num_tasks: int) -> Leaves:
+    """Fresh task leaves (T, ...), each task from a key of its own."""
+    keys = jax.random.split(key, num_tasks)
+    return jax.vmap(lambda one: method.init_task(one, d_in, d_out))(keys)
+
+
+def declare(module: nn.Module, method: Parameterization, kernel: Array, num_tasks: int) -> None:
+    """Creates the variables of `module`'s adapter while the module is being initialised; nothing otherwise.
+
+    Raises:
+      InputError: if `num_tasks` is below 1.
+    """
+    if not module.is_initializing():
+        return
+    if num_tasks < 1:
+        raise InputError(line("num_tasks", got=num_tasks, expected="at least 1", mend="pass the number of slots"))
+    d_in, d_out = matrix_shape(kernel.shape, input_axes(module, kernel.ndim))
+    key_shared, key_tasks = jax.random.split(module.make_rng("params"))
+    for name, leaf in method.init_shared(key_shared, d_in, d_out).items():
+        module.variable(SHARED, name, lambda leaf=leaf: leaf)
+    for name, leaf in init_stack(method, key_tasks, d_in, d_out, num_tasks).items():
+        module.variable(TASKS, name, lambda leaf=leaf: leaf)
+
+
+def delta(module: nn.Module, method: Parameterization, method_name: str, x: Array, task_id: TaskId, y: Array) -> Array:
+    """What the adapter in `module`'s own variables adds to y, the layer's plain output.
+
+    Raises:
+      InputError: if the variables were not passed to `apply`.
+      TaskError: if a concrete task id is not a slot.
+    """
+    own = module.variables
+    tasks = dict(own.get(TASKS, {}))
+    if not tasks:
+        raise InputError(
+            line(
+                f"variables of {'/'.join(module.path) or type(module).__name__}",
+                got=f"collections {sorted(own)}",
+                expected=f"'{SHARED}' and '{TASKS}' beside 'params'",
+                mend="pass everything that init returned to apply",
+            )
+        )
+    num_tasks = next(iter(tasks.values())).shape[0]
+    slot = gather(tasks, as_task_id(task_id, num_tasks))
+    return layer_delta(module, method_name, method, dict(own.get(SHARED, {})), slot, x, y.dtype)

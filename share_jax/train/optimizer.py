@@ -1,0 +1,77 @@
+"""Which leaves train: `optax.multi_transform` over what is shared, the task's adapter and the task's head.
+
+The trained tree is {"shared": ..., "slot": ...}: the base model is not in it, nor is any other task, so neither can
+have a gradient, an optimizer state, or a part in a clipped norm.
+"""
+
+from collections.abc import Collection, Hashable
+from typing import Any
+
+import jax
+import optax
+
+from share_jax.typing import Tree
+
+FROZEN = "frozen"
+SHARED = "shared"
+ADAPTER = "adapter"
+HEAD = "head"
+
+
+def labels(trained: Tree, heads: Collection[str], *, train_shared: bool) -> Any:
+    """The label of every leaf of {"shared": ..., "slot": ...}.
+
+    Args:
+      trained: the tree that a task's optimisation works on.
+      heads: paths within the slot of the parameters that the task owns whole.
+      train_shared: whether what is shared trains, as it does in the first task.
+
+    Returns:
+      The same tree with "shared" or "frozen", "adapter" and "head" in place of arrays.
+    """
+
+    def of(path: tuple, leaf: Any) -> str:
+        keys = [str(entry.key) for entry in path]
+        if keys[0] == "shared":
+            return SHARED if train_shared else FROZEN
+        return HEAD if "/".join(keys[1:]) in heads else ADAPTER
+
+    return jax.tree_util.tree_map_with_path(of, dict(trained))
+
+
+def task_optimizer(
+    transform: optax.GradientTransformation,
+    heads: Collection[str] = (),
+    *,
+    train_shared: bool,
+    head_transform: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformation:
+    """The optimizer of one task.
+
+    Args:
+      transform: for the adapter, and for what is shared while that trains. Clipping by global norm belongs in here: it
+        then sees only leaves that train.
+      heads: paths within the slot of the parameters that the task owns whole.
+      train_shared: True for the first task, False after it.
+      head_transform: for the heads; the same `transform`, in one group with the adapter, when None.
+
+    Returns:
+      A transformation over {"shared": ..., "slot": ...} that keeps no state for frozen leaves.
+    """
+
+    def group(trained: Tree) -> Any:
+        merged = {SHARED: ADAPTER, HEAD: ADAPTER if head_transform is None else HEAD}
+        return jax.tree.map(lambda name: merged.get(name, name), labels(trained, heads, train_shared=train_shared))
+
+    transforms: dict[Hashable, optax.GradientTransformation] = {ADAPTER: transform, FROZEN: optax.set_to_zero()}
+    if head_transform is not None:
+        transforms[HEAD] = head_transform
+    return optax.multi_transform(transforms, group)
+
+
+def apply_updates(trained: Tree, updates: Any, *, train_shared: bool) -> dict[str, Any]:
+    """`optax.apply_updates` that returns frozen leaves as they are, to the bit."""
+    return {
+        "shared": optax.apply_updates(trained["shared"], updates["shared"]) if train_shared else trained["shared"],
+        "slot": optax.apply_updates(trained["slot"], updates["slot"]),
+    }

@@ -1,0 +1,112 @@
+"""The jitted steps: one task's slot is trained, or evaluated, against a frozen base model."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from share_jax.core.slots import as_stack
+from share_jax.nn.adapt import Adapted
+from share_jax.nn.variables import SHARED, TASKS
+from share_jax.train.optimizer import apply_updates
+from share_jax.typing import Array, Tree
+
+Forward = Callable[[Tree, Tree, Tree, Any], Any]
+"""(base variables, shared, slot, inputs) to the model's output."""
+
+Loss = Callable[[Any, Any], tuple[Array, dict[str, Array]]]
+"""(model output, batch) to a scalar and further scalars."""
+
+
+class StepState(NamedTuple):
+    """Everything that changes while one task is learnt.
+
+    Attributes:
+      shared: the shared tree; it changes in the first task only.
+      slot: the task's leaves, without task axis.
+      opt_state: the optimizer's state, of trained leaves only.
+      step: int32 scalar, updates done in this task.
+    """
+
+    shared: Tree
+    slot: Tree
+    opt_state: Any
+    step: Array
+
+
+def forward_of(model: Any) -> Forward:
+    """How a model answers for a slot at hand.
+
+    Args:
+      model: an `Adapted`, or a Linen module of one's own whose `__call__` takes `task_id` by name. Inputs that are a
+        dict are passed by name, all others as the one positional argument.
+    """
+
+    def split(inputs: Any) -> tuple[tuple, dict]:
+        return ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
+
+    if isinstance(model, Adapted):
+
+        def adapted(base: Tree, shared: Tree, slot: Tree, inputs: Any) -> Any:
+            args, kwargs = split(inputs)
+            return model.apply_slot({**base, SHARED: shared}, slot, *args, **kwargs)
+
+        return adapted
+
+    def own(base: Tree, shared: Tree, slot: Tree, inputs: Any) -> Any:
+        args, kwargs = split(inputs)
+        variables = {**base, SHARED: shared, TASKS: as_stack(slot)}
+        return model.apply(variables, *args, **kwargs, task_id=jnp.int32(0))
+
+    return own
+
+
+def begin(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation) -> StepState:
+    """The state at the start of a task, with copies of its arrays, so that donating them harms nobody."""
+    shared, slot = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (dict(shared), dict(slot)))
+    return StepState(shared, slot, optimizer.init({"shared": shared, "slot": slot}), jnp.int32(0))
+
+
+def make_train_step(
+    forward: Forward, loss: Loss, optimizer: optax.GradientTransformation, *, train_shared: bool
+) -> Callable[[StepState, Tree, Any], tuple[StepState, dict[str, Array]]]:
+    """A jitted step (state, base variables, batch) -> (state, metrics); the state is donated.
+
+    It is traced once for all tasks that share shapes: nothing in it depends on which task is learnt or how many there
+    are. The gradients of frozen leaves feed nothing and are removed by the compiler.
+
+    Args:
+      forward: from `forward_of`.
+      loss: called with the model's output and the batch.
+      optimizer: from `task_optimizer`, with the same `train_shared`.
+      train_shared: True for the first task, False after it.
+
+    Returns:
+      The step. `metrics` holds "loss" and what the loss returned beside it. A batch is a dict with "inputs" and
+      whatever the loss reads.
+    """
+
+    def train_step(state: StepState, base: Tree, batch: Any) -> tuple[StepState, dict[str, Array]]:
+        def objective(trained: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
+            return loss(forward(base, trained["shared"], trained["slot"], batch["inputs"]), batch)
+
+        trained = {"shared": state.shared, "slot": state.slot}
+        (value, metrics), grads = jax.value_and_grad(objective, has_aux=True)(trained)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        new = apply_updates(trained, updates, train_shared=train_shared)
+        after = StepState(new["shared"], new["slot"], opt_state, state.step + 1)
+        return after, {"loss": value, **metrics}
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def make_eval_step(forward: Forward, loss: Loss) -> Callable[[Tree, Tree, Tree, Any], dict[str, Array]]:
+    """A jitted (base variables, shared, slot, batch) -> metrics, without gradients; nothing is donated."""
+
+    def eval_step(base: Tree, shared: Tree, slot: Tree, batch: Any) -> dict[str, Array]:
+        value, metrics = loss(forward(base, shared, slot, batch["inputs"]), batch)
+        return {"loss": value, **metrics}
+
+    return jax.jit(eval_step)
