@@ -1,0 +1,103 @@
+"""A frozen pretrained model with what the methods need to know of it, and the cache of its unadapted layers."""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.typing import Dtype
+
+from experiments.assets import minilm_folder
+from experiments.models.bert import BertClassifier, load_bert
+from experiments.streams.base import Split
+from share_jax.errors import InputError, line
+
+_REPLACED = ("input_ids", "images")
+"""Inputs that `hidden` stands for once it is cached."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model, its pretrained `params`, and default patterns over kernel paths.
+
+    Attributes:
+        name: of the model.
+        model: called as `model.apply({"params": params}, **inputs)`; its method `prefix` takes the same inputs to
+            `hidden`, which the call takes in their place.
+        params: the pretrained tree with a fresh head.
+        targets: regular expressions for the kernels to adapt, none below `first_layer`.
+        heads: regular expressions for what each task has of its own.
+        first_layer: the first layer that may be adapted; what lies below is constant.
+    """
+
+    name: str
+    model: nn.Module
+    params: dict
+    targets: tuple[str, ...]
+    heads: tuple[str, ...]
+    first_layer: int
+
+
+def minilm(
+    cache_dir: str | os.PathLike[str] | None = None,
+    num_classes: int = 2,
+    first_layer: int = 0,
+    dtype: Dtype = jnp.float32,
+) -> Backbone:
+    """all-MiniLM-L6-v2 with a linear head; fetched on first use (see `experiments.assets`).
+
+    The default targets are the FFN-down kernels of the layers from `first_layer` on. The head is drawn from a fixed
+    key (LeCun normal kernel, zero bias).
+
+    Raises:
+        ShareError: the weights cannot be fetched or read, or `first_layer` is out of range.
+    """
+    config, encoder = load_bert(minilm_folder(cache_dir))
+    layers = config.num_hidden_layers
+    if not 0 <= first_layer <= layers:
+        raise InputError(line("first_layer", got=first_layer, expected=f"0 to {layers}", mend="pass first_layer=0"))
+    head = nn.Dense(num_classes).init(jax.random.key(0), jnp.zeros((1, config.hidden_size)))["params"]
+    return Backbone(
+        name="all-MiniLM-L6-v2",
+        model=BertClassifier(config, num_classes, first_layer, dtype),
+        params={"encoder": encoder, "head": head},
+        targets=tuple(rf"encoder/layer_{index}/ffn_down/kernel" for index in range(first_layer, layers)),
+        heads=(r"head/kernel", r"head/bias"),
+        first_layer=first_layer,
+    )
+
+
+def cached_inputs(backbone: Backbone, split: Split, batch_size: int = 128) -> Split:
+    """The split with `hidden`, float32, in place of its token ids or images: the frozen prefix runs once per example.
+
+    Args:
+        backbone: the model and its parameters.
+        split: inputs as the model takes them.
+        batch_size: examples per call of the jitted prefix; the last batch is padded, so one shape is compiled.
+
+    Raises:
+        InputError: `batch_size` is below 1, or the split has nothing that `hidden` could replace.
+    """
+    if batch_size < 1:
+        raise InputError(line("batch_size", got=batch_size, expected="at least 1", mend="pass batch_size=128"))
+    if not set(split.inputs) & set(_REPLACED):
+        got, expected = sorted(split.inputs), " or ".join(_REPLACED)
+        raise InputError(line("inputs to cache", got=got, expected=expected, mend="pass an uncached split"))
+    rows: list[np.ndarray] = []
+    for start in range(0, len(split), batch_size):
+        batch = {name: array[start : start + batch_size] for name, array in split.inputs.items()}
+        size = len(next(iter(batch.values())))
+        pad = {name: np.concatenate([a, np.repeat(a[-1:], batch_size - size, axis=0)]) for name, a in batch.items()}
+        hidden = _prefix(backbone.model, backbone.params, pad)
+        rows.append(np.asarray(hidden, np.float32)[:size])
+    kept = {name: array for name, array in split.inputs.items() if name not in _REPLACED}
+    return Split({**kept, "hidden": np.concatenate(rows)}, split.labels)
+
+
+@partial(jax.jit, static_argnames="model")
+def _prefix(model: nn.Module, params: dict, inputs: dict[str, Any]) -> jax.Array:
+    return jnp.asarray(model.apply({"params": params}, **inputs, method="prefix"), jnp.float32)

@@ -1,0 +1,357 @@
+"""A BERT encoder and classifier in plain Linen, with strict loading of safetensors checkpoints.
+
+Kernels keep one path per projection, so that patterns over paths read naturally:
+`encoder/layer_3/attention/query/kernel` (d, heads, head_dim), `encoder/layer_3/attention/out/kernel`
+(heads, head_dim, d), `encoder/layer_3/ffn_up/kernel` (d, 4d), `encoder/layer_3/ffn_down/kernel` (4d, d) and
+`head/kernel` (d, classes).
+There is no dropout: the base is frozen and the adapters are small.
+
+Source: Devlin et al. 2019, BERT (post-norm encoder layers); mean pooling and unit length follow
+Reimers and Gurevych 2019, Sentence-BERT.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import unflatten_dict
+from flax.typing import Dtype
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from share_jax.errors import FormatError, InputError, line
+from share_jax.typing import Array
+from share_jax.typing import Path as TreePath
+
+_MASKED = -1e9
+_UNUSED = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
+"""Names that a checkpoint may hold and that mean pooling does not need."""
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The sizes of a BERT encoder, under the names of its `config.json`.
+
+    Raises:
+        InputError: a size is no whole number of at least 1, the heads do not divide `hidden_size`, or `hidden_act` or
+            `position_embedding_type` is not the one that this encoder computes.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    hidden_act: str = "gelu"
+    position_embedding_type: str = "absolute"
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        for name in (
+            "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+            "max_position_embeddings", "type_vocab_size",
+        ):  # fmt: skip
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                expected = "a whole number of at least 1"
+                raise InputError(line(name, got=repr(value), expected=expected, mend="correct the config"))
+        if self.hidden_size % self.num_attention_heads:
+            expected = f"a multiple of num_attention_heads={self.num_attention_heads}"
+            raise InputError(line("hidden_size", got=self.hidden_size, expected=expected, mend="correct the config"))
+        for name, expected in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+            if (value := getattr(self, name)) != expected:
+                raise InputError(line(name, got=value, expected=expected, mend="take another checkpoint"))
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> "BertConfig":
+        """Reads a `config.json`; keys that say nothing about the encoder's form are passed over.
+
+        Raises:
+            FormatError: the file cannot be read, is not JSON, or lacks a size.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        try:
+            raw = json.loads(Path(path).read_text(encoding="utf-8"))
+            known = {name: raw[name] for name in raw if name in fields}
+        except (OSError, ValueError, TypeError) as error:
+            mend = "pass a folder with a BERT config.json"
+            raise FormatError(line(str(path), got=error, expected="a JSON object", mend=mend)) from error
+        required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+        if missing := sorted(required - set(known)):
+            raise FormatError(
+                line(str(path), got=f"no {missing}", expected="a BERT config", mend="take a BERT checkpoint")
+            )
+        return cls(**known)
+
+
+class BertEmbeddings(nn.Module):
+    """Sum of word, position and token-type (always 0) embeddings, then LayerNorm."""
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, input_ids: Int[Array, "batch n"]) -> Float[Array, "batch n d"]:
+        """Embeds token ids."""
+        c = self.config
+        length = input_ids.shape[1]
+        if length > c.max_position_embeddings:
+            expected = f"at most {c.max_position_embeddings}"
+            raise InputError(line("tokens per text", got=length, expected=expected, mend="lower max_length"))
+        position = nn.Embed(c.max_position_embeddings, c.hidden_size, dtype=self.dtype, name="position")
+        kind = nn.Embed(c.type_vocab_size, c.hidden_size, dtype=self.dtype, name="token_type")
+        word = nn.Embed(c.vocab_size, c.hidden_size, dtype=self.dtype, name="word")
+        places = position(jnp.arange(length)[None]) + kind(jnp.zeros((1, length), jnp.int32))
+        return nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype, name="norm")(word(input_ids) + places)
+
+
+class BertAttention(nn.Module):
+    """Multi-head self-attention with an additive mask; the softmax runs in float32."""
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch n d"], bias: Float[Array, "batch 1 1 n"]) -> Float[Array, "batch n d"]:
+        """Attends every position to all unmasked ones."""
+        c = self.config
+        shape = (c.num_attention_heads, c.head_dim)
+        query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(x) * (c.head_dim**-0.5)
+        key = nn.DenseGeneral(shape, dtype=self.dtype, name="key")(x)
+        value = nn.DenseGeneral(shape, dtype=self.dtype, name="value")(x)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
+        weights = jax.nn.softmax(scores + bias, axis=-1).astype(self.dtype)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        return nn.DenseGeneral(c.hidden_size, axis=(-2, -1), dtype=self.dtype, name="out")(mixed)
+
+
+class BertLayer(nn.Module):
+    """One post-norm encoder layer: attention and a perceptron with erf GELU, each with a residual."""
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch n d"], bias: Float[Array, "batch 1 1 n"]) -> Float[Array, "batch n d"]:
+        """Runs the layer."""
+        c = self.config
+        norm = {"epsilon": c.layer_norm_eps, "dtype": self.dtype}
+        x = nn.LayerNorm(**norm, name="attention_norm")(x + BertAttention(c, self.dtype, name="attention")(x, bias))
+        up = nn.gelu(nn.Dense(c.intermediate_size, dtype=self.dtype, name="ffn_up")(x), approximate=False)
+        return nn.LayerNorm(**norm, name="ffn_norm")(x + nn.Dense(c.hidden_size, dtype=self.dtype, name="ffn_down")(up))
+
+
+class BertEncoder(nn.Module):
+    """The whole encoder, which can stop before, or start at, any layer.
+
+    Attributes:
+        config: the sizes.
+        dtype: compute type; parameters stay float32.
+    """
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        """Names the parts `embeddings`, `layer_0`, `layer_1`, ..."""
+        self.embeddings = BertEmbeddings(self.config, self.dtype)
+        self.layer = [BertLayer(self.config, self.dtype) for _ in range(self.config.num_hidden_layers)]
+
+    def __call__(
+        self, input_ids: Int[Array, "batch n"], attention_mask: Int[Array, "batch n"]
+    ) -> Float[Array, "batch n d"]:
+        """Token ids to the last layer's hidden states."""
+        return self.run(self.embed(input_ids), attention_mask)
+
+    def embed(self, input_ids: Int[Array, "batch n"]) -> Float[Array, "batch n d"]:
+        """Token ids to the input of layer 0."""
+        return self.embeddings(input_ids)
+
+    def run(
+        self,
+        hidden: Float[Array, "batch n d"],
+        attention_mask: Int[Array, "batch n"],
+        first: int = 0,
+        last: int | None = None,
+    ) -> Float[Array, "batch n d"]:
+        """Runs layers [first, last) on `hidden`; `last=None` is the number of layers."""
+        hidden = hidden.astype(self.dtype)
+        bias = jnp.where(attention_mask == 0, _MASKED, 0.0).astype(jnp.float32)[:, None, None, :]
+        for layer in self.layer[first:last]:
+            hidden = layer(hidden, bias)
+        return hidden
+
+
+class BertClassifier(nn.Module):
+    """Encoder, mean pooling over the unmasked tokens, and one linear head.
+
+    The layers below `first_layer` are meant to stay frozen and unadapted, so that their output can be
+    computed once per text by `prefix` and given back as `hidden`.
+
+    Attributes:
+        config: the encoder's sizes.
+        num_classes: width of the logits.
+        first_layer: the layer at which a given `hidden` enters, in [0, num_hidden_layers].
+        dtype: compute type of the encoder; pooling, head and logits are float32.
+        normalize: scale the pooled vector to length sqrt(d) (unit length times a constant that keeps its
+            entries near one) before the head.
+    """
+
+    config: BertConfig
+    num_classes: int
+    first_layer: int = 0
+    dtype: Dtype = jnp.float32
+    normalize: bool = False
+
+    def setup(self) -> None:
+        """Names the parts `encoder` and `head`."""
+        layers = self.config.num_hidden_layers
+        if not 0 <= self.first_layer <= layers:
+            raise InputError(
+                line("first_layer", got=self.first_layer, expected=f"0 to {layers}", mend="pass first_layer=0")
+            )
+        if self.num_classes < 1:
+            raise InputError(
+                line(
+                    "num_classes",
+                    got=self.num_classes,
+                    expected="at least 1",
+                    mend="pass the classes' number",
+                )
+            )
+        self.encoder = BertEncoder(self.config, self.dtype)
+        self.head = nn.Dense(self.num_classes)
+
+    def prefix(
+        self, input_ids: Int[Array, "batch n"], attention_mask: Int[Array, "batch n"]
+    ) -> Float[Array, "batch n d"]:
+        """Embeddings and layers [0, first_layer): the `hidden` of `__call__`."""
+        return self.encoder.run(self.encoder.embed(input_ids), attention_mask, 0, self.first_layer)
+
+    def features(
+        self,
+        input_ids: Int[Array, "batch n"] | None = None,
+        attention_mask: Int[Array, "batch n"] | None = None,
+        hidden: Float[Array, "batch n d"] | None = None,
+    ) -> Float[Array, "batch d"]:
+        """The pooled vector that the head sees, float32."""
+        if attention_mask is not None and input_ids is not None and hidden is None:
+            hidden = self.prefix(input_ids, attention_mask)
+        elif attention_mask is None or input_ids is not None or hidden is None:
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "hidden": hidden}
+            given = [name for name, value in inputs.items() if value is not None]
+            expected = "attention_mask with either input_ids or hidden"
+            raise InputError(line("model inputs", got=given, expected=expected, mend="pass exactly these"))
+        hidden = self.encoder.run(hidden, attention_mask, self.first_layer).astype(jnp.float32)
+        weight = attention_mask.astype(jnp.float32)[:, :, None]
+        pooled = (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1.0)
+        if self.normalize:
+            size = jnp.linalg.norm(pooled, axis=-1, keepdims=True)
+            pooled = pooled * (pooled.shape[-1] ** 0.5 / jnp.maximum(size, 1e-12))
+        return pooled
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch n"] | None = None,
+        attention_mask: Int[Array, "batch n"] | None = None,
+        hidden: Float[Array, "batch n d"] | None = None,
+    ) -> Float[Array, "batch classes"]:
+        """Logits from token ids, or from the `hidden` that `prefix` returned.
+
+        Raises:
+            InputError: not exactly one of `input_ids` and `hidden`, or no `attention_mask`.
+        """
+        return self.head(self.features(input_ids, attention_mask, hidden))
+
+
+def load_bert(folder: str | os.PathLike[str]) -> tuple[BertConfig, dict]:
+    """Reads `config.json` and `model.safetensors` into a config and the `params` of `BertEncoder`, float32.
+
+    Strict: every parameter of the encoder must be there with its shape, and nothing else may be, except the
+    pooler and the position ids, which mean pooling does not use.
+
+    Raises:
+        FormatError: a file cannot be read; a tensor is missing, unexpected, wrong-shaped or not of floats.
+    """
+    config = BertConfig.from_json(Path(folder) / "config.json")
+    path = Path(folder) / "model.safetensors"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        mend = "fetch the checkpoint again"
+        raise FormatError(line(str(path), got=error, expected="a safetensors file", mend=mend)) from error
+    return config, _encoder_params(config, tensors, str(path))
+
+
+def _encoder_params(config: BertConfig, tensors: Mapping[str, np.ndarray], source: str) -> dict:
+    names = dict(_names(config))
+    mend = "take the checkpoint that config.json describes"
+    if missing := sorted(set(names) - set(tensors)):
+        raise FormatError(line(source, got=f"no {_some(missing)}", expected="every encoder tensor", mend=mend))
+    if unexpected := sorted(set(tensors) - set(names) - set(_UNUSED)):
+        raise FormatError(line(source, got=_some(unexpected), expected="only a BERT encoder", mend=mend))
+    flat = {}
+    for name, (path, stored, shape) in names.items():
+        tensor = tensors[name]
+        if tensor.shape != stored:
+            raise FormatError(line(f"{source} {name}", got=tensor.shape, expected=stored, mend=mend))
+        if not np.issubdtype(tensor.dtype, np.floating):
+            raise FormatError(line(f"{source} {name}", got=tensor.dtype, expected="floats", mend=mend))
+        turned = tensor.T if path[-1] == "kernel" else tensor
+        flat[path] = jnp.asarray(np.ascontiguousarray(turned, dtype=np.float32).reshape(shape))
+    return unflatten_dict(flat)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _names(
+    config: BertConfig,
+) -> list[tuple[str, tuple[TreePath, tuple[int, ...], tuple[int, ...]]]]:
+    """Checkpoint name -> (path in params, stored shape, shape in params); kernels are stored (out, in)."""
+    d, up = config.hidden_size, config.intermediate_size
+    split = (config.num_attention_heads, config.head_dim)
+    out: list[tuple[str, tuple[TreePath, tuple[int, ...], tuple[int, ...]]]] = []
+
+    def table(name: str, path: TreePath, rows: int) -> None:
+        out.append((f"{name}.weight", ((*path, "embedding"), (rows, d), (rows, d))))
+
+    def norm(name: str, path: TreePath) -> None:
+        out.append((f"{name}.weight", ((*path, "scale"), (d,), (d,))))
+        out.append((f"{name}.bias", ((*path, "bias"), (d,), (d,))))
+
+    def dense(name: str, path: TreePath, side_in: tuple[int, ...], side_out: tuple[int, ...]) -> None:
+        stored = (int(np.prod(side_out)), int(np.prod(side_in)))
+        out.append((f"{name}.weight", ((*path, "kernel"), stored, (*side_in, *side_out))))
+        out.append((f"{name}.bias", ((*path, "bias"), stored[:1], side_out)))
+
+    table("embeddings.word_embeddings", ("embeddings", "word"), config.vocab_size)
+    table("embeddings.position_embeddings", ("embeddings", "position"), config.max_position_embeddings)
+    table("embeddings.token_type_embeddings", ("embeddings", "token_type"), config.type_vocab_size)
+    norm("embeddings.LayerNorm", ("embeddings", "norm"))
+    for index in range(config.num_hidden_layers):
+        old, new = f"encoder.layer.{index}", f"layer_{index}"
+        for part in ("query", "key", "value"):
+            dense(f"{old}.attention.self.{part}", (new, "attention", part), (d,), split)
+        dense(f"{old}.attention.output.dense", (new, "attention", "out"), split, (d,))
+        norm(f"{old}.attention.output.LayerNorm", (new, "attention_norm"))
+        dense(f"{old}.intermediate.dense", (new, "ffn_up"), (d,), (up,))
+        dense(f"{old}.output.dense", (new, "ffn_down"), (up,), (d,))
+        norm(f"{old}.output.LayerNorm", (new, "ffn_norm"))
+    return out

@@ -1,0 +1,358 @@
+"""What a stream of tasks is: plain frozen data, so that any arrays or tfds source can be one.
+
+One data set whose classes are split into tasks, from arrays of one's own:
+
+    stream = stream_from_arrays(
+        "my-stream",
+        train=({"images": train_images}, train_labels),
+        test=({"images": test_images}, test_labels),
+        groups=[[0, 1], [2, 3]],
+        class_names=["cat", "dog", "car", "bus"],
+    )
+
+from TFDS, without TensorFlow:
+
+    stream = stream_from_tfds(
+        "cifar100-10",
+        "cifar100",
+        input_name="images",
+        convert=lambda example: example["image"].astype(np.float32) / 255,
+        groups=[range(10 * t, 10 * t + 10) for t in range(10)],
+    )
+
+and tasks that are already apart are put together by hand: `Stream(name, protocol, (Task(...), Task(...)))`.
+The names of the inputs are the names of the model's arguments.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from share_jax.errors import InputError, line
+
+PROTOCOLS = ("task-incremental", "domain-incremental", "class-incremental")
+"""Task id given; one head and no id, every task with the same classes; one growing head and no id."""
+
+Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+"""Texts -> (input_ids, attention_mask), both of shape (N, L)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples of one task: `inputs` by name and `labels`, with one leading axis for the examples.
+
+    Attributes:
+        inputs: arrays (N, ...), one for each argument of the model.
+        labels: int32 (N,), in [0, classes of the task).
+
+    Raises:
+        InputError: no inputs, lengths that differ, or labels that are not whole numbers of at least 0.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Checks lengths and types, and takes labels to int32."""
+        object.__setattr__(self, "labels", _labels(self.labels, "labels"))
+        if not self.inputs:
+            mend = 'pass {"images": array} or the like'
+            raise InputError(line("inputs of a split", got="none", expected="at least one array", mend=mend))
+        size = len(self.labels)
+        for name, array in self.inputs.items():
+            shape = getattr(array, "shape", None)
+            if not shape or shape[0] != size:
+                mend = "give every example one label"
+                got = f"shape {shape}" if shape is not None else type(array).__name__
+                expected = f"an array with leading axis {size}, as the labels"
+                raise InputError(line(f"input {name!r}", got=got, expected=expected, mend=mend))
+        object.__setattr__(self, "inputs", dict(self.inputs))
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A classification task: its classes by name, and examples to learn from and to be tested on.
+
+    Raises:
+        InputError: no name, no classes or a class twice, an empty split, a label out of range, or splits whose
+            inputs differ in name, shape or type.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+
+    def __post_init__(self) -> None:
+        """Checks the task as a whole."""
+        object.__setattr__(self, "classes", tuple(self.classes))
+        _check_names(self.name, self.classes)
+        for part, split in (("train", self.train), ("test", self.test)):
+            _check_labels(f"{part} labels of task {self.name!r}", split.labels, len(self.classes))
+        train, test = (
+            {name: (array.shape[1:], array.dtype) for name, array in split.inputs.items()}
+            for split in (self.train, self.test)
+        )
+        if train != test:
+            what, mend = f"test inputs of task {self.name!r}", "prepare both splits in one way"
+            raise InputError(line(what, got=test, expected=f"those of train, {train}", mend=mend))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tasks in the order in which they are learnt, and the protocol under which they are tested.
+
+    In a class-incremental stream labels stay local to their task: class c of task t is output c plus the number of
+    classes of all tasks before t.
+
+    Raises:
+        InputError: no tasks, a task name twice, an unknown protocol, or classes that contradict it.
+    """
+
+    name: str
+    protocol: str
+    tasks: tuple[Task, ...]
+
+    def __post_init__(self) -> None:
+        """Checks the stream as a whole."""
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        what = f"stream {self.name!r}"
+        if self.protocol not in PROTOCOLS:
+            expected = ", ".join(PROTOCOLS)
+            raise InputError(line(f"protocol of {what}", got=self.protocol, expected=expected, mend="choose one"))
+        if not self.tasks:
+            raise InputError(line(f"tasks of {what}", got="none", expected="at least one", mend="add a task"))
+        if twice := _repeated([task.name for task in self.tasks]):
+            raise InputError(
+                line(f"task names of {what}", got=f"{twice!r} twice", expected="unique names", mend="rename one")
+            )
+        if self.protocol == "domain-incremental":
+            for task in self.tasks:
+                if task.classes != (first := self.tasks[0].classes):
+                    mend = "use the task-incremental protocol"
+                    got = f"{task.classes} in task {task.name!r}"
+                    raise InputError(line(f"classes of {what}", got=got, expected=first, mend=mend))
+        if self.protocol == "class-incremental" and (
+            twice := _repeated([name for task in self.tasks for name in task.classes])
+        ):
+            mend = "rename it or use the task-incremental protocol"
+            got, expected = f"{twice!r} in two tasks", "each class in one task"
+            raise InputError(line(f"classes of {what}", got=got, expected=expected, mend=mend))
+
+
+@dataclass(frozen=True, eq=False)
+class TextTask:
+    """A task whose inputs are still texts; `tokenize` makes it a `Task`.
+
+    Raises:
+        InputError: as `Task`, and for texts and labels that differ in number.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train_texts: tuple[str, ...]
+    train_labels: np.ndarray
+    test_texts: tuple[str, ...]
+    test_labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Checks the task as a whole."""
+        object.__setattr__(self, "classes", tuple(self.classes))
+        _check_names(self.name, self.classes)
+        for part in ("train", "test"):
+            texts = tuple(getattr(self, f"{part}_texts"))
+            what = f"{part} labels of task {self.name!r}"
+            labels = _labels(getattr(self, f"{part}_labels"), what)
+            if len(labels) != len(texts):
+                mend = "give every text one label"
+                raise InputError(line(what, got=len(labels), expected=f"{len(texts)}, as the texts", mend=mend))
+            _check_labels(what, labels, len(self.classes))
+            object.__setattr__(self, f"{part}_texts", texts)
+            object.__setattr__(self, f"{part}_labels", labels)
+
+
+def tokenize(text_tasks: Sequence[TextTask], encode: Encode, max_length: int) -> tuple[Task, ...]:
+    """Text tasks with inputs `input_ids` and `attention_mask`, int32 (N, max_length).
+
+    Args:
+        text_tasks: what to encode.
+        encode: texts -> (input_ids, attention_mask) of any one length up to `max_length`; shorter rows are padded
+            on the right with 0 in both.
+        max_length: L, the fixed length of all tasks.
+
+    Raises:
+        InputError: `encode` returns more than `max_length` tokens, or arrays that do not fit the texts.
+    """
+
+    def split(texts: tuple[str, ...], labels: np.ndarray) -> Split:
+        ids, mask = (np.asarray(array) for array in encode(texts))
+        if ids.ndim != 2 or ids.shape != mask.shape or len(ids) != len(texts) or ids.shape[1] > max_length:
+            got, expected = f"shapes {ids.shape} and {mask.shape}", f"twice ({len(texts)}, up to {max_length})"
+            mend = f"make the encoder with max_length={max_length}"
+            raise InputError(line("encoded texts", got=got, expected=expected, mend=mend))
+        pad = ((0, 0), (0, max_length - ids.shape[1]))
+        arrays = {"input_ids": np.pad(ids, pad), "attention_mask": np.pad(mask, pad)}
+        return Split({name: array.astype(np.int32) for name, array in arrays.items()}, labels)
+
+    return tuple(
+        Task(
+            task.name,
+            task.classes,
+            split(task.train_texts, task.train_labels),
+            split(task.test_texts, task.test_labels),
+        )
+        for task in text_tasks
+    )
+
+
+def stream_from_arrays(
+    name: str,
+    *,
+    train: tuple[Mapping[str, np.ndarray], np.ndarray],
+    test: tuple[Mapping[str, np.ndarray], np.ndarray],
+    groups: Sequence[Sequence[int]],
+    class_names: Sequence[str] | None = None,
+    protocol: str = "task-incremental",
+) -> Stream:
+    """Splits one labelled data set into tasks by groups of its classes, in the order of the data.
+
+    Args:
+        name: of the stream.
+        train: (inputs by name, labels) to learn from; labels are those of the whole data set.
+        test: the same to be tested on.
+        groups: for each task, the data set's labels that are its classes 0, 1, ...
+        class_names: name of each label; by default the label itself.
+        protocol: one of `PROTOCOLS`.
+
+    Raises:
+        InputError: a group without examples, a label in a group twice or without a name; and as `Stream`.
+    """
+    sides = [Split(*side) for side in (train, test)]
+
+    def label_name(label: int) -> str:
+        if class_names is None:
+            return str(label)
+        if not 0 <= label < len(class_names):
+            expected = f"0 to {len(class_names) - 1}"
+            raise InputError(line("label in a group", got=label, expected=expected, mend="name every label"))
+        return class_names[label]
+
+    def part(side: Split, group: Sequence[int]) -> Split:
+        chosen = np.flatnonzero(np.isin(side.labels, list(group)))
+        local = np.argmax(side.labels[chosen, None] == np.asarray(group, np.int32)[None, :], axis=1)
+        return Split({key: array[chosen] for key, array in side.inputs.items()}, local)
+
+    tasks = []
+    for group in groups:
+        whole = [int(label) for label in group]
+        names = tuple(label_name(label) for label in whole)
+        tasks.append(Task("+".join(names), names, *(part(side, whole) for side in sides)))
+    return Stream(name, protocol, tuple(tasks))
+
+
+def stream_from_tfds(
+    name: str,
+    dataset: str,
+    *,
+    input_name: str,
+    convert: Callable[[Mapping[str, Any]], np.ndarray],
+    groups: Sequence[Sequence[int]],
+    label: str = "label",
+    train_split: str = "train",
+    test_split: str = "test",
+    data_dir: str | None = None,
+    protocol: str = "task-incremental",
+) -> Stream:
+    """Splits a TFDS data set into tasks by groups of its classes; read whole into memory, without TensorFlow.
+
+    Args:
+        name: of the stream.
+        dataset: TFDS name, e.g. "cifar100"; prepared as array_record under `data_dir` if it is not there yet.
+        input_name: name of the model's argument.
+        convert: example -> array of one fixed shape and type.
+        groups: for each task, the data set's labels that are its classes 0, 1, ...
+        label: feature that holds the label; its names become the classes' names where it has them.
+        train_split: TFDS split to learn from.
+        test_split: TFDS split to be tested on.
+        data_dir: TFDS folder; None is TFDS's own default.
+        protocol: one of `PROTOCOLS`.
+
+    Raises:
+        InputError: tensorflow-datasets is not installed; and as `stream_from_arrays`.
+    """
+    builder = tfds_builder(dataset, data_dir)
+
+    def side(split: str) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+        examples = list(builder.as_data_source(split=split))
+        inputs = np.stack([convert(example) for example in examples])
+        return {input_name: inputs}, np.array([example[label] for example in examples], np.int32)
+
+    return stream_from_arrays(
+        name,
+        train=side(train_split),
+        test=side(test_split),
+        groups=groups,
+        class_names=getattr(builder.info.features[label], "names", None),
+        protocol=protocol,
+    )
+
+
+def tfds_builder(dataset: str, data_dir: str | None) -> Any:
+    """A TFDS builder, prepared as array_record so that it reads without TensorFlow.
+
+    Raises:
+        InputError: tensorflow-datasets is not installed.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        mend = "pip install tensorflow-datasets importlib_resources"
+        what = f"data set {dataset!r}"
+        raise InputError(line(what, got=error, expected="tensorflow-datasets", mend=mend)) from error
+    builder = tfds.builder(dataset, data_dir=data_dir, file_format="array_record")
+    builder.download_and_prepare(file_format="array_record")
+    return builder
+
+
+def _labels(labels: Any, what: str) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.size == 0:
+        array = array.astype(np.int32)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or (array.size and array.min() < 0):
+        got = f"{array.dtype} of shape {array.shape}"
+        mend = "map the classes to 0, 1, 2, ..."
+        raise InputError(line(what, got=got, expected="a vector of whole numbers of at least 0", mend=mend))
+    return array.astype(np.int32)
+
+
+def _check_labels(what: str, labels: np.ndarray, classes: int) -> None:
+    if not len(labels):
+        raise InputError(line(what, got="none", expected="at least one example", mend="give it examples"))
+    if (top := int(labels.max())) >= classes:
+        raise InputError(line(what, got=top, expected=f"below {classes}, the classes", mend="number them from 0"))
+
+
+def _check_names(name: str, classes: tuple[str, ...]) -> None:
+    if not name:
+        raise InputError(line("task name", got=repr(name), expected="a name", mend="name the task"))
+    if not classes:
+        what = f"classes of task {name!r}"
+        raise InputError(line(what, got="none", expected="at least one", mend="name its classes"))
+    if twice := _repeated(classes):
+        what = f"classes of task {name!r}"
+        raise InputError(line(what, got=f"{twice!r} twice", expected="unique names", mend="rename one"))
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
