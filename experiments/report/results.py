@@ -145,15 +145,20 @@ def load_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def run_seconds(seconds: Mapping[str, float] | None) -> float | None:
-    """Whole wall time of a run: `total` if it is there, else the sum of the phases; None without any.
+def run_seconds(seconds: Mapping[str, float | None]) -> float | None:
+    """Whole wall time of a run: `total` if it is there, else the sum of the phases; None if nothing was timed.
 
     >>> run_seconds({"train": 2.0, "evaluate": 0.5}), run_seconds({"total": 3.0, "train": 2.0})
     (2.5, 3.0)
     """
-    if not seconds:
-        return None
-    return seconds["total"] if "total" in seconds else sum(seconds.values())
+    known = [value for value in seconds.values() if value is not None]
+    return seconds["total"] if "total" in seconds else sum(known) if known else None
+
+
+def total_seconds(method: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Mean and sample deviation of the whole wall time over the runs of one method of a loaded file."""
+    totals = [run_seconds(run["seconds"]) for run in method["runs"]]
+    return _mean(totals), _deviation(totals)
 
 
 def mean_matrix(method: Mapping[str, Any]) -> np.ndarray:
