@@ -1,0 +1,33 @@
+"""Floor 0: arrays in, arrays out. Bases of stacks of columns, their ranks, updates and angles; batched."""
+
+from share_jax.linalg.angles import principal_angles, principal_cosines
+from share_jax.linalg.basis import Spectrum, dense_basis, numerical_rank, orthonormal, project
+from share_jax.linalg.choice import k_by_explained_variance, k_by_relative_error, tail_energies
+from share_jax.linalg.gram import gram_basis, symmetric_basis
+from share_jax.linalg.incremental import coefficient_root, compressed_stack, incremental_basis, rotate
+from share_jax.linalg.products import product, transpose, working
+from share_jax.linalg.randomized import OVERSAMPLE, randomized_basis
+
+__all__ = [
+    "OVERSAMPLE",
+    "Spectrum",
+    "coefficient_root",
+    "compressed_stack",
+    "dense_basis",
+    "gram_basis",
+    "incremental_basis",
+    "k_by_explained_variance",
+    "k_by_relative_error",
+    "numerical_rank",
+    "orthonormal",
+    "principal_angles",
+    "principal_cosines",
+    "product",
+    "project",
+    "randomized_basis",
+    "rotate",
+    "symmetric_basis",
+    "tail_energies",
+    "transpose",
+    "working",
+]
