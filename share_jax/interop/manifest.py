@@ -1,0 +1,137 @@
+"""The manifest of a compressed set: `manifest.json`, schema 1, checked before anything else is read.
+
+It names the files with their sizes and sha256, the base model, each layer's shape and number of basis columns,
+and each task's configuration. It holds no path.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from share_jax.errors import FormatError, line
+from share_jax.interop.paths import check_task_name, exists_inside, read_json, shown
+
+NAME = "manifest.json"
+FORMAT = "share_jax adapter set"
+SCHEMA = 1
+FILE_NAME = re.compile(r"(basis|coefficients|extra)-[0-9a-f]{16}\.safetensors")
+STORAGES = ("f32", "bf16", "int8")
+GEOMETRIES = ("columns", "flat")
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """One layer's sizes."""
+
+    d_in: int
+    d_out: int
+    geometry: str  # "columns" or "flat"
+    num_basis: tuple[int, int]  # columns of basis_a and of basis_b
+    pseudo_rank: int  # the widest task's; in "flat" the columns folded into the rows
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """What is known of one task beside its coefficients."""
+
+    config: str  # id within `configs`
+    metadata: Mapping[str, str]  # of its safetensors file
+    dtype: str  # of its factors at export: f32, bf16 or f16
+    modules: Mapping[str, int]  # module -> its own rank, for the modules whose rank the config does not give
+    extra: str | None  # file of the tensors that were not compressed
+    bytes_in: int
+    relative_error: float  # of the whole update against the original
+    measured: bool  # false once a merge has moved the task: the error is then an estimate below the bound
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of `manifest.json`."""
+
+    base_model: str | None
+    storage: str
+    geometry: str
+    choice: Mapping[str, float]  # how k is chosen when tasks are added
+    limit: float | None  # no task's error bound may pass it
+    pseudo_rank: int | None  # adapters are cut to it before they are compressed
+    layers: Mapping[str, LayerEntry]
+    tasks: Mapping[str, TaskEntry]
+    configs: Mapping[str, Mapping[str, Any]]
+    basis: str
+    coefficients: str
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> {"bytes", "sha256"}
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as `manifest.json` holds it, with a checksum of itself."""
+    body: dict[str, Any] = {"format": FORMAT, "schema": SCHEMA, **asdict(manifest)}
+    body["checksum"] = _checksum(body)
+    return (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_manifest(folder: Any) -> Manifest:
+    """Reads and checks the manifest of a set.
+
+    Raises:
+      FormatError: it is missing, damaged, of a newer schema, or of something else.
+    """
+    if not exists_inside(folder, NAME):
+        raise FormatError(
+            line(
+                f"set {shown(folder)}",
+                got=f"no {NAME}",
+                expected="a compressed set",
+                mend="make one: share-jax compress",
+            )
+        )
+    body = read_json(folder, NAME)
+    if body.get("format") != FORMAT:
+        raise _bad("format", shown(repr(body.get("format")), 60), repr(FORMAT))
+    schema = body.pop("schema", None)
+    if type(schema) is not int or schema < 1:
+        raise _bad("schema", shown(repr(schema), 60), "a whole number of at least 1")
+    if schema > SCHEMA:
+        raise FormatError(line(f"{NAME} schema", got=schema, expected=f"at most {SCHEMA}", mend="update share_jax"))
+    checksum = body.pop("checksum", None)
+    if checksum != _checksum({**body, "schema": schema}):
+        raise _bad("checksum", "another checksum (damaged or edited)", "that of its contents")
+    body.pop("format")
+    try:
+        return _decode(body)
+    except (TypeError, KeyError, ValueError, AttributeError) as e:
+        if isinstance(e, FormatError):
+            raise
+        raise _bad("contents", shown(f"{type(e).__name__} {e}", 80), "those of schema 1") from None
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _decode(body: dict[str, Any]) -> Manifest:
+    layers = {}
+    for name, entry in body.pop("layers").items():
+        k_a, k_b = entry.pop("num_basis")
+        layer = LayerEntry(**entry, num_basis=(k_a, k_b))
+        sizes = (layer.d_in, layer.d_out, layer.pseudo_rank, k_a, k_b)
+        if not all(type(n) is int and n >= 0 for n in sizes) or layer.geometry not in GEOMETRIES:
+            raise _bad(f"layer {shown(name)}", shown(sizes, 80), "sizes of at least 0 and a known geometry")
+        layers[name] = layer
+    tasks = {check_task_name(name): TaskEntry(**entry) for name, entry in body.pop("tasks").items()}
+    manifest = Manifest(**body, layers=layers, tasks=tasks)
+    used = {manifest.basis, manifest.coefficients, *(t.extra for t in tasks.values() if t.extra is not None)}
+    if used != set(manifest.files) or not all(FILE_NAME.fullmatch(name) for name in used):
+        raise _bad("files", shown(sorted(used ^ set(manifest.files)), 80), "exactly the files that are used")
+    if not all(type(f["bytes"]) is int and isinstance(f["sha256"], str) for f in manifest.files.values()):
+        raise _bad("files", "other entries", "bytes and sha256")
+    if manifest.storage not in STORAGES or any(t.config not in manifest.configs for t in tasks.values()):
+        raise _bad("contents", "an unknown storage or config", "known ones")
+    return manifest
+
+
+def _bad(what: str, got: str, expected: str) -> FormatError:
+    return FormatError(line(f"{NAME} {what}", got=got, expected=expected, mend="restore the set or compress again"))
