@@ -8,15 +8,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from experiments.report.results import matrix_of
-from experiments.report.style import BASELINES, FAINT, GRID, heading, pen, spread_out, task_names
+from experiments.report.style import BASELINES, FAINT, GRID, heading, pen, shortened, spread_out, task_names
 from share_jax.metrics import seen_accuracy
+
+NAME = 36
+"""Characters of a method's name that have room beside its line."""
 
 
 def draw_curve(results: Mapping[str, Any]) -> Figure:
     """The figure of `plot_curve`."""
     names, methods = task_names(results), results["methods"]
     tasks = len(names)
-    right = 1.2 + 0.075 * max(len(_shown(name)) for name in methods)  # inches, for the names beside the lines
+    right = 1.2 + 0.075 * max(len(shortened(name, NAME)) for name in methods)  # inches, for the names beside the lines
     left, plot, height = 0.72, 6.3, 5.4
     figure = Figure(figsize=(left + plot + right, height))
     width = left + plot + right
@@ -51,10 +54,6 @@ def draw_curve(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _shown(name: str, limit: int = 36) -> str:
-    return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-limit // 2 + 1 :]}"
-
-
 def _frame(axes: Any, tasks: int) -> None:
     low = max(0, 10 * np.floor(axes.dataLim.y0 / 10 - 0.2)) if np.isfinite(axes.dataLim.y0) else 0
     axes.set_ylim(low, 100)
@@ -80,4 +79,4 @@ def _name_lines(axes: Any, ends: Sequence[tuple[str, str, int, float]], tasks: i
         leader = {"color": colour, "linewidth": 0.8, "alpha": 0.6, "clip_on": False}
         axes.plot([after + 0.015 * span, tasks + 0.015 * span, tasks + 0.05 * span], [value, value, place], **leader)
         axes.text(tasks + 0.06 * span, place, f"{value:.1f}", color=colour, va="center", fontsize=9, fontweight="bold")
-        axes.text(tasks + 0.13 * span, place, _shown(name), va="center", fontsize=9)
+        axes.text(tasks + 0.13 * span, place, shortened(name, NAME), va="center", fontsize=9)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from experiments.report.results import mean_matrix
-from experiments.report.style import FAINT, INK, broken, heading, task_names
+from experiments.report.style import FAINT, INK, broken, heading, shortened, task_names
 
 COLOURS = "YlGnBu"
 """One hue after another, lightness falling evenly: read alike with every kind of colour blindness and in grey."""
@@ -45,9 +45,11 @@ class _Layout:
 def draw_matrices(results: Mapping[str, Any]) -> Figure:
     """The figure of `plot_matrices`."""
     methods = results["methods"]
-    labels = [broken(name) for name in task_names(results)]
+    names = task_names(results)
+    cell = min(max(0.36, 2.2 / len(names)), 6.0 / len(names), 0.62)
+    labels = [broken(name) if cell >= 0.3 else shortened(name, 32) for name in names]
     titles = [_title(name, len(method["runs"])) for name, method in methods.items()]
-    layout = _lay_out(labels, titles)
+    layout = _lay_out(cell, labels, titles)
     figure = Figure(figsize=(layout.width, layout.height))
     for index, (title, method) in enumerate(zip(titles, methods.values(), strict=True)):
         axes = figure.add_axes(layout.box(index))
@@ -66,21 +68,20 @@ def draw_matrices(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _lay_out(labels: Sequence[str], titles: Sequence[str]) -> _Layout:
+def _lay_out(cell: float, labels: Sequence[str], titles: Sequence[str]) -> _Layout:
     tasks = len(labels)
     columns = min(len(titles), 3 if tasks <= 12 else 2)
     rows = -(-len(titles) // columns)
-    cell = min(max(0.36, 2.2 / tasks), 6.0 / tasks, 0.62)
     panel = cell * tasks
     slot = max(panel + 0.45, 0.2 + 0.082 * max(map(len, titles)))
-    left = 0.5 + 0.072 * max(len(part) for label in labels for part in (label.split("\n") if cell >= 0.3 else [label]))
+    left = 0.5 + 0.072 * max(len(part) for label in labels for part in label.split("\n"))
     return _Layout(
         cell=cell,
         panel=panel,
         slot=slot,
         columns=columns,
         left=left,
-        width=max(left + columns * slot + 0.4, 6.8),
+        width=max(left + columns * slot + 0.45, 6.8),
         height=_Layout.top + rows * panel + (rows - 1) * _Layout.between + 0.62,
     )
 
@@ -91,7 +92,7 @@ def _title(name: str, runs: int) -> str:
 
 def _add_scale(figure: Figure, layout: _Layout) -> None:
     scale = ScalarMappable(Normalize(0, 1), COLOURS)
-    box = layout.box(layout.columns - 1, x=layout.panel + 0.22, wide=0.14)
+    box = layout.box(layout.columns - 1, x=layout.slot - 0.23, wide=0.14)
     bar = figure.colorbar(scale, cax=figure.add_axes(box), ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.set_ticklabels(["0", "25", "50", "75", "100"])
     bar.ax.set_title("%", fontsize=9, pad=6)
@@ -132,8 +133,7 @@ def _name_axes(axes: Any, labels: Sequence[str], cell: float, named: bool) -> No
         return
     look = {"ha": "right", "va": "center", "fontsize": small, "linespacing": 0.95, "annotation_clip": False}
     for index in shown:
-        label = labels[index] if cell >= 0.3 else labels[index].replace("\n", "")
-        axes.annotate(label, (-0.5, index), xytext=(-20, 0), textcoords="offset points", **look)
+        axes.annotate(labels[index], (-0.5, index), xytext=(-20, 0), textcoords="offset points", **look)
 
 
 def _contrast(colours: Colormap, value: float) -> str:

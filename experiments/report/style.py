@@ -41,9 +41,19 @@ def broken(name: str, width: int = 26) -> str:
     cut = max(strong or places, default=width)
     cut = cut if len(name) - cut <= width or cut >= width // 2 else width
     first, second = name[:cut].rstrip(), name[cut:].lstrip()
-    if len(second) > width:
-        second = f"{second[: (width - 1) // 2]}…{second[-(width - (width - 1) // 2 - 1) :]}"
-    return f"{first}\n{second}"
+    return f"{first}\n{shortened(second, width)}"
+
+
+def shortened(name: str, width: int) -> str:
+    """A name of at most `width` characters, its middle left out where it is longer.
+
+    >>> shortened("sequential_lora_one_head", 12)
+    'seque…e_head'
+    """
+    if len(name) <= width:
+        return name
+    start = (width - 1) // 2
+    return f"{name[:start]}…{name[start + 1 - width :]}"
 
 
 def spread_out(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
