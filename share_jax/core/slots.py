@@ -98,8 +98,17 @@ def gather(tasks: Any, task_id: Int[Array, "..."]) -> Any:
 
 
 def lift(tasks: Any, index: int) -> Any:
-    """A copy of one task's slot, leaves (...). The copy may be donated without harm to the stack."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf[index], copy=True), tasks)
+    """A copy of one task's slot, leaves (...). The copy may be donated without harm to the stack.
+
+    Raises:
+      TaskError: if the index is not a slot of the stack.
+    """
+    return _lift(tasks, as_task_id(index, capacity(tasks)))
+
+
+@jax.jit
+def _lift(tasks: Any, index: Int[Array, ""]) -> Any:
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), tasks)
 
 
 def as_stack(slot: Any) -> Any:
@@ -114,13 +123,16 @@ def put(tasks: Any, index: int, slot: Any) -> Any:
       TaskError: if the index is not a slot of the stack.
       InputError: if the slot's tree or shapes are not those of the stack.
     """
-    size = capacity(tasks)
-    if not 0 <= index < size:
-        raise TaskError(line("task index", got=index, expected=f"0 to {size - 1}", mend="grow the stack first"))
-    want = jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), tasks, is_leaf=None)
+    where = as_task_id(index, capacity(tasks))
+    want = jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), tasks)
     got = jax.tree.map(lambda leaf: tuple(leaf.shape), slot)
     if want != got:
         raise InputError(line("slot", got=got, expected=want, mend="lift the slot from the same stack"))
+    return _put(tasks, where, slot)
+
+
+@jax.jit
+def _put(tasks: Any, index: Int[Array, ""], slot: Any) -> Any:
     return jax.tree.map(lambda leaf, new: leaf.at[index].set(new), tasks, slot)
 
 
