@@ -1,4 +1,4 @@
-"""How one number is written in the printed table and in the report; undefined is a dash, never a number."""
+"""How one number or name is written, in the table and in the report; undefined is a dash, never a number."""
 
 DASH = "-"
 
@@ -88,3 +88,15 @@ def duration(value: float | None) -> str:
         if whole >= unit:
             return f"{whole // unit}{name}{whole % unit // part:02d}{part_name}"
     return f"{whole}s"
+
+
+def shortened(name: str, width: int) -> str:
+    """A name of at most `width` characters, its middle left out where it is longer.
+
+    >>> shortened("sequential_lora_one_head", 12)
+    'seque…e_head'
+    """
+    if len(name) <= width:
+        return name
+    start = (width - 1) // 2
+    return f"{name[:start]}…{name[start + 1 - width :]}"

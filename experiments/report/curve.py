@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
+from experiments.report.cells import shortened
 from experiments.report.results import matrix_of
-from experiments.report.style import BASELINES, FAINT, GRID, heading, pen, shortened, spread_out, task_names
+from experiments.report.style import BASELINES, FAINT, GRID, heading, pen, spread_out, task_names
 from share_jax.metrics import seen_accuracy
 
 NAME = 36

@@ -5,6 +5,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from experiments.report.cells import shortened
+
 INK = "#222222"
 FAINT = "#8a8a8a"
 GRID = "#e3e3e3"
@@ -42,18 +44,6 @@ def broken(name: str, width: int = 26) -> str:
     cut = cut if len(name) - cut <= width or cut >= width // 2 else width
     first, second = name[:cut].rstrip(), name[cut:].lstrip()
     return f"{first}\n{shortened(second, width)}"
-
-
-def shortened(name: str, width: int) -> str:
-    """A name of at most `width` characters, its middle left out where it is longer.
-
-    >>> shortened("sequential_lora_one_head", 12)
-    'seque…e_head'
-    """
-    if len(name) <= width:
-        return name
-    start = (width - 1) // 2
-    return f"{name[:start]}…{name[start + 1 - width :]}"
 
 
 def spread_out(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
