@@ -7,7 +7,8 @@ The schema, version 1 (null stands for "not evaluated" or "undefined", NaN never
 - `methods`: by name, in the order of the run:
     - `runs`: one per seed: `seed`; `accuracy_matrix` (T rows of T, row i after task i); `untrained` (T
       accuracies of the untrained model); the measures of `share_jax.metrics.NAMES`; `seconds` by phase, of which
-      `total`, if present, is the whole (else the phases add up to it).
+      `total`, if present, is the whole (else the phases add up to it); `extra`: further findings, among them
+      `tasks_with_changed_logits`, how many tasks' test logits differ in any bit from when the task was learnt.
     - `mean`, `std`: the same measures and `seconds` over the runs; `std` is the sample deviation (n - 1), null
       with one run. A measure that is undefined in any run is null in both.
     - `params`: numbers of parameters. `base`: frozen model; `shared`: adapters, common to all tasks; `per_task`:
@@ -21,7 +22,7 @@ The schema, version 1 (null stands for "not evaluated" or "undefined", NaN never
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,14 @@ class Run:
         accuracy: (T, T) fractions, row i after task i, nan where not evaluated.
         untrained: (T,) fractions of the untrained model, nan where not evaluated.
         seconds: wall time by phase; the key `total`, if given, is the whole.
+        extra: further findings of the run as JSON, such as `tasks_with_changed_logits`.
     """
 
     seed: int
     accuracy: ArrayLike
     untrained: ArrayLike
     seconds: Mapping[str, float]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +164,13 @@ def total_seconds(method: Mapping[str, Any]) -> tuple[float | None, float | None
     return _mean(totals), _deviation(totals)
 
 
+def task_names(results: Mapping[str, Any]) -> list[str]:
+    """The tasks' names of a loaded file, or `task 1`, `task 2`, ... where it has none."""
+    first = next(iter(results["methods"].values()))
+    tasks = len(first["runs"][0]["accuracy_matrix"])
+    return list(results.get("tasks") or [f"task {i + 1}" for i in range(tasks)])
+
+
 def mean_matrix(method: Mapping[str, Any]) -> np.ndarray:
     """(T, T) accuracies averaged over the runs of one method of a loaded file, nan where any was not evaluated."""
     return np.mean([matrix_of(run) for run in method["runs"]], axis=0)
@@ -197,6 +207,7 @@ def _run(run: Run, tasks: int, what: str) -> dict[str, Any]:
         "untrained": _nulls(untrained),
         **metrics.summarize(accuracy, untrained),
         "seconds": {key: _number(value, f"{what}: seconds.{key}") for key, value in run.seconds.items()},
+        "extra": dict(run.extra),
     }
 
 
