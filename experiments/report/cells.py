@@ -38,16 +38,16 @@ def exact(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """A quotient to three places, or to three digits where that would show zero.
+    """A quotient to three places, or to three digits below 0.1.
 
-    >>> ratio(0.2951), ratio(1.0), ratio(0.00042), ratio(0), ratio(None)
-    ('0.295', '1.000', '0.00042', '0', '-')
+    >>> ratio(0.2951), ratio(1.0), ratio(0.00784493), ratio(0), ratio(None)
+    ('0.295', '1.000', '0.00784', '0', '-')
     """
     if value is None:
         return DASH
     if value == 0:
         return "0"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.3g}"
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.3g}"
 
 
 def seconds(value: float | None) -> str:

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
 
 from experiments.report.cells import shortened
-from experiments.report.results import matrix_of
-from experiments.report.style import BASELINES, FAINT, GRID, heading, pen, spread_out, task_names
+from experiments.report.results import matrix_of, task_names
+from experiments.report.style import BASELINES, FAINT, GRID, heading, pen, spread_out
 from share_jax.metrics import seen_accuracy
 
 NAME = 36
@@ -59,7 +58,7 @@ def _frame(axes: Any, tasks: int) -> None:
     low = max(0, 10 * np.floor(axes.dataLim.y0 / 10 - 0.2)) if np.isfinite(axes.dataLim.y0) else 0
     axes.set_ylim(low, 100)
     axes.set_xlim(0.9, max(tasks, 2) if tasks > 1 else 1.1)
-    axes.yaxis.set_major_locator(MultipleLocator(10 if low < 70 else 5))
+    axes.set_yticks(np.arange(low, 101, 10 if low < 70 else 5))
     step = max(1, -(-tasks // 12))
     axes.set_xticks(range(1, tasks + 1, step))
     axes.grid(axis="y", color=GRID, linewidth=0.8)

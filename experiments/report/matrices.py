@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from experiments.report.cells import shortened
-from experiments.report.results import mean_matrix
-from experiments.report.style import FAINT, INK, broken, heading, task_names
+from experiments.report.results import mean_matrix, task_names
+from experiments.report.style import FAINT, INK, broken, heading
 
 COLOURS = "YlGnBu"
 """One hue after another, lightness falling evenly: read alike with every kind of colour blindness and in grey."""

@@ -1,6 +1,6 @@
 """How the figures look: colours, markers and labels that stay apart in print and for colour-blind readers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -68,13 +68,6 @@ def spread_out(positions: Sequence[float], gap: float, low: float, high: float) 
     placed = [centre + gap * (i - (members - 1) / 2) for centre, members in groups for i in range(members)]
     moved = dict(zip(order, placed, strict=True))
     return [round(moved[i], 9) for i in range(len(positions))]
-
-
-def task_names(results: Mapping[str, Any]) -> list[str]:
-    """The tasks' names of a loaded file, or `task 1`, `task 2`, ... where it has none."""
-    first = next(iter(results["methods"].values()))
-    tasks = len(first["runs"][0]["accuracy_matrix"])
-    return list(results.get("tasks") or [f"task {i + 1}" for i in range(tasks)])
 
 
 def heading(figure: Figure, title: str, subtitle: str, left: float = 0.02) -> None:

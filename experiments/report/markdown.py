@@ -1,0 +1,213 @@
+"""One Markdown report of a run, made from its `results.json` alone."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.report.cells import count, exact, percent, ratio, seconds, size
+from experiments.report.explain import HOW_TO_READ
+from experiments.report.results import mean_matrix, task_names, total_seconds
+
+REPORT = "report.md"
+MATRICES = "accuracy_matrix.png"
+CURVE = "accuracy_over_tasks.png"
+
+MEASURES = (
+    ("ACC", "acc"),
+    ("learning accuracy", "learning_accuracy"),
+    ("BWT", "bwt"),
+    ("FWT", "fwt"),
+    ("forgetting", "forgetting"),
+    ("retention", "retention"),
+    ("average incremental accuracy", "average_incremental_accuracy"),
+)
+
+
+def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
+    """Writes `report.md` and the two figures it shows into `folder`, and returns the report's path.
+
+    Args:
+        results: the content of `results.json`, as `load_results` or `write_results` gives it.
+        folder: made if it is not there.
+    """
+    from experiments.report.plots import plot_curve, plot_matrices
+
+    path = Path(folder) / REPORT
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_matrices(results, path.with_name(MATRICES))
+    plot_curve(results, path.with_name(CURVE))
+    path.write_text(render(results), encoding="utf-8")
+    return path
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """The report as Markdown text."""
+    parts = (
+        f"# {_text(results['experiment'])}, preset {_text(results['preset'])}",
+        *_what_was_run(results),
+        "## Results",
+        *_measures(results),
+        "## Accuracy over the tasks seen so far",
+        f"![Mean accuracy over the tasks seen so far, a line per method]({CURVE})",
+        "## Parameters and bytes",
+        *_parameters(results),
+        *_bytes(results),
+        "## Tasks",
+        *_tasks(results),
+        "## Accuracy matrices",
+        f"![Accuracy matrix of every method]({MATRICES})",
+        *_matrices(results),
+        "## How to read the measures",
+        HOW_TO_READ,
+        "## Versions",
+        _table(("what", "version"), ((key, value or "not installed") for key, value in results["versions"].items())),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _what_was_run(results: Mapping[str, Any]) -> Iterable[str]:
+    names = task_names(results)
+    seeds = ", ".join(map(str, results["seeds"]))
+    yield (
+        f"{len(names)} tasks learnt one after another by {len(results['methods'])} methods, "
+        f"{'seed' if len(results['seeds']) == 1 else 'seeds'} {seeds}. "
+        f"Protocol: **{_text(results['protocol'])}**; figures under another protocol are not to be compared with these."
+    )
+    if results.get("command"):
+        yield "```\n" + results["command"].replace("```", "'''") + "\n```"
+
+
+def _measures(results: Mapping[str, Any]) -> Iterable[str]:
+    several = len(results["seeds"]) > 1
+    rows = []
+    for name, method in results["methods"].items():
+        cells = [_spread(percent, method["mean"].get(key), method["std"].get(key)) for _, key in MEASURES]
+        rows.append((_named(name, method, results), *cells, _spread(seconds, *total_seconds(method))))
+    yield _table(("method", *(label for label, _ in MEASURES), "seconds"), rows)
+    yield (
+        "Accuracies and retention in percent, BWT, FWT and forgetting in points. `-` is undefined for the method "
+        "(not evaluated); a bare `0` is exact, `0.00` is rounded."
+        + (" Mean ± sample deviation over the seeds." if several else "")
+    )
+
+
+def _parameters(results: Mapping[str, Any]) -> Iterable[str]:
+    tasks = len(task_names(results))
+    rows = []
+    for name, method in results["methods"].items():
+        held = method["params"]
+        heads = None if held["heads_per_task"] is None else tasks * held["heads_per_task"]
+        rows.append(
+            (
+                _text(name),
+                *(exact(held[key]) for key in ("shared", "per_task", "heads_per_task")),
+                exact(held["total_tasks"]),
+                exact(heads),
+                exact(held["separate_lora_total"]),
+                ratio(held["ratio_to_separate"]),
+                ratio(_with_heads(held, heads)),
+                ratio(_to_base(held, None)),
+                ratio(_to_base(held, heads)),
+            )
+        )
+    head = (
+        "method",
+        "shared",
+        "per task",
+        "head per task",
+        f"adapters, {tasks} tasks",
+        f"heads, {tasks} tasks",
+        f"{tasks} separate LoRAs",
+        "ratio to separate",
+        "the same with heads",
+        "ratio to base",
+        "the same with heads",
+    )
+    yield _table(head, rows)
+    base = {held["params"]["base"] for held in results["methods"].values()}
+    bases = " or ".join(f"{exact(value)} ({count(value)})" for value in sorted(base, key=lambda value: value or 0))
+    yield (
+        f"Numbers of parameters; the frozen base model has {bases}. Adapters of {tasks} tasks: shared + {tasks} * per "
+        "task. With heads, every task's head counts on both sides: (adapters + heads) / (separate LoRAs + heads)."
+    )
+
+
+def _with_heads(held: Mapping[str, Any], heads: float | None) -> float | None:
+    known = (held["total_tasks"], held["separate_lora_total"], heads)
+    if "ratio_to_separate_with_heads" in held or None in known or held["ratio_to_separate"] is None:
+        return held.get("ratio_to_separate_with_heads")
+    total, separate, all_heads = (float(value or 0) for value in known)
+    return (total + all_heads) / (separate + all_heads) if separate + all_heads else None
+
+
+def _to_base(held: Mapping[str, Any], heads: float | None) -> float | None:
+    if not held["base"] or held["total_tasks"] is None:
+        return None
+    return (held["total_tasks"] + (heads or 0)) / held["base"]
+
+
+def _bytes(results: Mapping[str, Any]) -> Iterable[str]:
+    sizes = {name: method["bytes"] for name, method in results["methods"].items()}
+    keys = list(dict.fromkeys(key for held in sizes.values() for key in held))
+    if keys:
+        rows = [(_text(name), *(size(held.get(key)) for key in keys)) for name, held in sizes.items()]
+        yield _table(("bytes", *map(_text, keys)), rows)
+
+
+def _tasks(results: Mapping[str, Any]) -> Iterable[str]:
+    learnt = {name: mean_matrix(method) for name, method in results["methods"].items()}
+    rows = []
+    for task, name in enumerate(task_names(results)):
+        cells = (f"{_number(matrix[task, task])} → {_number(matrix[-1, task])}" for matrix in learnt.values())
+        rows.append((f"{task + 1} {_text(name)}", *cells))
+    yield _table(("task", *map(_text, learnt)), rows)
+    yield "Accuracy in percent on each task just after it was learnt → after the last task."
+
+
+def _matrices(results: Mapping[str, Any]) -> Iterable[str]:
+    names = task_names(results)
+    yield "Accuracy in percent after learning the task of the row, on the task of the column."
+    for name, method in results["methods"].items():
+        runs = len(method["runs"])
+        yield f"### {_text(name)}" + (f", mean of {runs} seeds" if runs > 1 else "")
+        rows = [
+            (f"{i + 1} {_text(task)}", *map(_number, row))
+            for i, (task, row) in enumerate(zip(names, mean_matrix(method), strict=True))
+        ]
+        untrained = [run["untrained"] for run in method["runs"] if "untrained" in run]
+        if len(untrained) == runs:
+            before = np.mean(np.array(untrained, dtype=np.float64), axis=0)
+            rows.insert(0, ("untrained", *map(_number, before)))
+        yield _table(("after", *(str(i + 1) for i in range(len(names)))), rows)
+
+
+def _named(name: str, method: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    runs, seeds = len(method["runs"]), len(results["seeds"])
+    return _text(name) if runs == seeds else f"{_text(name)} ({runs} of {seeds} seeds)"
+
+
+def _spread(write: Any, mean: float | None, deviation: float | None) -> str:
+    return write(mean) if deviation is None else f"{write(mean)} ± {write(deviation)}"
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{100 * value:.1f}"
+
+
+def _text(value: str) -> str:
+    """Text that Markdown shows as it is, on one line; an underscore within a word needs no escape."""
+    return re.sub(r"[\\`*\[\]<>|#~]|(?<![A-Za-z0-9_])_+|_+(?![A-Za-z0-9_])", _escape, " ".join(value.split()))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return "".join(f"\\{letter}" for letter in found.group())
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table: the first column to the left, numbers to the right."""
+    lines = [head, [":--", *("--:" for _ in head[1:])], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
