@@ -206,11 +206,13 @@ def load_task(checkpoint: Checkpoint, name: str, like: Mapping[str, Any]) -> dic
     return arrays_io.read(checkpoint.root, checkpoint.record(name), like, f"task {name!r}")
 
 
-def load_inflight(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The training in flight, or None if there is none; its "info" is in the manifest.
+def load_inflight(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, Any]:
+    """The training in flight; its "info" is in the manifest.
 
     Raises:
-      FormatError: if it is damaged or does not fit `like`.
+      FormatError: if there is none, or it is damaged or does not fit `like`.
     """
     record = checkpoint.manifest.inflight
-    return None if record is None else arrays_io.read(checkpoint.root, record, like, "the training in flight")
+    if record is None:
+        raise FormatError(line("training in flight", got="none", expected="a saved one", mend="start the task anew"))
+    return arrays_io.read(checkpoint.root, record, like, "the training in flight")

@@ -1,0 +1,68 @@
+"""Puts a configuration's stream and backbone together."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import jax.numpy as jnp
+
+from experiments.assets import minilm_folder
+from experiments.config import Config
+from experiments.models.backbone import Backbone, cached_inputs, digits_vit, minilm
+from experiments.models.tokenizer import load_tokenizer
+from experiments.streams.base import Stream, Task, TextTask, tokenize
+from experiments.streams.clinc150 import clinc150
+from experiments.streams.digits import digits5
+from experiments.streams.newsgroups import newsgroups10
+
+TASK_INCREMENTAL = "task-incremental"
+
+
+def build(config: Config) -> tuple[Stream, Backbone]:
+    """The stream of an experiment, its inputs cached through the frozen layers below `first_layer`, and the model.
+
+    Raises:
+        ShareError: weights or data cannot be had.
+    """
+    raw = _stream(config)
+    classes = max(len(task.classes) for task in raw.tasks)
+    backbone = _backbone(config, classes)
+    if config.first_layer == 0:
+        return raw, backbone
+    return replace(raw, tasks=tuple(_cached(backbone, task, config) for task in raw.tasks)), backbone
+
+
+def _cached(backbone: Backbone, task: Task, config: Config) -> Task:
+    size = config.eval_batch_size
+    return replace(
+        task,
+        train=cached_inputs(backbone, task.train, size),
+        test=cached_inputs(backbone, task.test, size),
+    )
+
+
+def _stream(config: Config) -> Stream:
+    if config.experiment == "digits5":
+        return digits5(config.order_seed)
+    if config.experiment == "clinc150":
+        texts: Sequence[TextTask] = clinc150(
+            config.data_folder,
+            seed=config.order_seed,
+            train_per_task=config.train_per_task,
+            test_per_task=config.test_per_task,
+        )
+    else:
+        texts = newsgroups10(
+            config.cache_dir,
+            seed=config.order_seed,
+            train_per_task=config.train_per_task,
+            test_per_task=config.test_per_task,
+        )
+    encode = load_tokenizer(minilm_folder(config.cache_dir), config.max_length)
+    return Stream(config.experiment, TASK_INCREMENTAL, tokenize(texts, encode, config.max_length))
+
+
+def _backbone(config: Config, classes: int) -> Backbone:
+    dtype = jnp.bfloat16 if config.bf16 else jnp.float32
+    if config.experiment == "digits5":
+        return digits_vit(config.order_seed, classes, dtype, config.first_layer)
+    return minilm(config.cache_dir, classes, config.first_layer, dtype)

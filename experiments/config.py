@@ -1,0 +1,178 @@
+"""The typed configuration of a run, its presets, and the command line that is made of it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from share_jax.errors import InputError, line
+
+Preset = Literal["quick", "default", "full"]
+Experiment = Literal["newsgroups10", "clinc150", "digits5"]
+
+
+def _commas(item: type) -> Any:
+    """One argument "a,b,c" for a tuple."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{item.__name__.upper()},...",
+        instance_from_str=lambda args: tuple(item(part) for part in args[0].split(",") if part),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(part, item) for part in value),
+        str_from_instance=lambda value: [",".join(str(part) for part in value)],
+    )
+
+
+Names = Annotated[tuple[str, ...], _commas(str)]
+Numbers = Annotated[tuple[int, ...], _commas(int)]
+
+METHODS = ("shared_a", "separate_lora", "sequential_lora", "sequential_lora_heads", "frozen_head", "joint", "majority")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Learns a stream of tasks one after another on a frozen model, with several methods, and reports."""
+
+    experiment: Experiment = "newsgroups10"
+    """Which stream of tasks."""
+    preset: Preset = "default"
+    """Amount of work: quick is a smoke test, default the published table, full uses all data for longer."""
+    methods: Names = METHODS
+    """What to compare, separated by commas."""
+    seeds: Numbers = (0,)
+    """Seeds of initialisation and data order, separated by commas."""
+    workdir: Path = Path("runs/newsgroups10")
+    """Where everything is written. A folder that is not empty is refused without --resume or --overwrite."""
+    resume: bool = False
+    """Go on with the run in the workdir."""
+    overwrite: bool = False
+    """Replace the run in the workdir."""
+    quiet: bool = False
+    """No progress bar."""
+
+    rank: int = 4
+    """Rank of every adapter."""
+    alpha: float = 8.0
+    """Scale of the update is alpha / rank."""
+    targets: Names = ()
+    """Regular expressions over kernel paths, separated by commas; the model's default kernels when empty."""
+    first_layer: int = 0
+    """First layer that is adapted; what lies below is frozen and computed once per example."""
+    bf16: bool = False
+    """Compute in bfloat16; parameters stay float32."""
+
+    steps: int = 60
+    """Updates per task, the same for every method and task."""
+    batch_size: int = 32
+    """Examples per update."""
+    eval_batch_size: int = 128
+    """Examples per evaluation step."""
+    learning_rate: float = 2e-3
+    """Peak rate of AdamW for the adapters, after 10 % warm-up, with cosine decay within the task."""
+    head_learning_rate: float = 2e-3
+    """The same for the heads."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    clip_norm: float = 1.0
+    """Global norm at which the gradients of what trains are clipped."""
+    save_every: int = 200
+    """Updates between checkpoints of the training in flight."""
+
+    max_length: int = 64
+    """Tokens per text; longer texts are cut."""
+    train_per_task: int | None = None
+    """Training examples per task; all when None."""
+    test_per_task: int | None = None
+    """Test examples per task; all when None."""
+    order_seed: int = 0
+    """Seeds the order of the tasks; the same for every run of a table."""
+    cache_dir: Path | None = None
+    """Where weights and texts are kept; $SHARE_JAX_CACHE or the user's cache folder when None."""
+    data_folder: Path | None = None
+    """CLINC150 as a folder with data_full.json and domains.json; from TensorFlow Datasets when None."""
+
+    def __post_init__(self) -> None:
+        """Checks what the types cannot."""
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown or not self.methods:
+            raise InputError(
+                line(
+                    "--methods", got=unknown or "none", expected=f"some of {', '.join(METHODS)}", mend="check the name"
+                )
+            )
+        for name in ("steps", "batch_size", "eval_batch_size", "save_every", "max_length"):
+            if getattr(self, name) < 1:
+                flag = "--" + name.replace("_", "-")
+                raise InputError(line(flag, got=getattr(self, name), expected="at least 1", mend="raise it"))
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise InputError(line("--seeds", got=self.seeds, expected="different whole numbers", mend="--seeds 0,1,2"))
+        if self.resume and self.overwrite:
+            raise InputError(
+                line("--resume and --overwrite", got="both", expected="at most one", mend="leave one of them out")
+            )
+
+
+_QUICK: dict[str, dict[str, Any]] = {
+    "newsgroups10": {"steps": 6, "train_per_task": 64, "test_per_task": 32, "first_layer": 5, "max_length": 32},
+    "clinc150": {"steps": 10, "train_per_task": 150, "test_per_task": 60, "first_layer": 5, "max_length": 24},
+    "digits5": {"steps": 40},
+}
+_DEFAULT: dict[str, dict[str, Any]] = {
+    "newsgroups10": {},
+    "clinc150": {"max_length": 32},
+    "digits5": {},
+}
+_FULL: dict[str, dict[str, Any]] = {
+    "newsgroups10": {"steps": 300, "max_length": 128},
+    "clinc150": {"steps": 300, "max_length": 32},
+    "digits5": {"steps": 400},
+}
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {"quick": _QUICK, "default": _DEFAULT, "full": _FULL}
+
+
+def preset(experiment: Experiment, name: Preset) -> Config:
+    """The configuration of an experiment at a preset.
+
+    >>> preset("digits5", "quick").steps
+    40
+    """
+    base = replace(Config(), experiment=experiment, preset=name, workdir=Path("runs") / experiment)
+    return replace(base, **PRESETS[name][experiment])
+
+
+def parse(argv: Sequence[str]) -> Config:
+    """Reads a command line: --experiment and --preset choose the defaults, every other flag changes one field.
+
+    Raises:
+      InputError: if the flags contradict each other.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--experiment", default="newsgroups10")
+    first.add_argument("--preset", default="default")
+    chosen, _ = first.parse_known_args(argv)
+    known = chosen.preset in PRESETS and chosen.experiment in PRESETS[chosen.preset]
+    default = preset(chosen.experiment, chosen.preset) if known else Config()
+    return tyro.cli(Config, args=list(argv), default=default, prog="python -m experiments.run")
+
+
+def command_line(config: Config) -> str:
+    """The command that repeats a run, without the paths of the machine that it ran on."""
+    base = preset(config.experiment, config.preset)
+    words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
+    paths = {"workdir", "cache_dir", "data_folder", "resume", "overwrite", "quiet", "experiment", "preset"}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in paths or value == getattr(base, field.name):
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        words.append(flag if value is True else f"{flag} {text}")
+    return " ".join(words)
+
+
+if __name__ == "__main__":
+    print(command_line(parse(sys.argv[1:])))

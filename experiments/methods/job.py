@@ -1,0 +1,67 @@
+"""What a method is given, and what it gives back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+
+from experiments.config import Config
+from experiments.models.backbone import Backbone
+from experiments.report.progress import Progress
+from experiments.streams.base import Stream
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method with one seed on one stream.
+
+    Attributes:
+        name: the method's name.
+        config: the run's configuration; every method gets the same budget from it.
+        stream: the tasks, their inputs ready for the backbone.
+        backbone: the frozen model.
+        seed: seeds initialisation and data order.
+        folder: where this job keeps its checkpoint.
+        progress: what it tells how far it is.
+    """
+
+    name: str
+    config: Config
+    stream: Stream
+    backbone: Backbone
+    seed: int
+    folder: Path
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one job found.
+
+    Attributes:
+        accuracy: (T, T) fractions, row i after task i, nan where not evaluated.
+        untrained: (T,) fractions of the untrained model, nan where not evaluated.
+        seconds: wall time by phase.
+        params: parameter counts by name.
+        bytes: sizes by name, of files and of arrays.
+        extra: further findings, JSON.
+    """
+
+    accuracy: np.ndarray
+    untrained: np.ndarray
+    seconds: Mapping[str, float]
+    params: Mapping[str, int | float | None]
+    bytes: Mapping[str, int]
+    extra: Mapping[str, Any]
+
+
+def transform(config: Config, peak: float, steps: int) -> optax.GradientTransformation:
+    """AdamW with clipping, 10 % linear warm-up and cosine decay to zero within `steps`."""
+    warmup = max(1, steps // 10)
+    schedule = optax.warmup_cosine_decay_schedule(0.1 * peak, peak, warmup, max(steps, warmup + 1))
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm), optax.adamw(schedule, weight_decay=config.weight_decay)
+    )

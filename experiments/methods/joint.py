@@ -1,0 +1,128 @@
+"""One LoRA trained on all tasks at once, with a head per task: what a model without the stream's order can reach.
+
+It needs the data of every task at the same time, which a continual learner does not have. Its budget is that of the
+whole stream: as many updates as all tasks together, each batch drawn from all of them.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.methods.job import Job, Outcome
+from experiments.methods.scoring import logits, make_predictor, score
+from experiments.methods.sequence import Course, adapted_model, loss, open_store, optimizer_of, stored_bytes
+from experiments.methods.training import run_steps
+from share_jax.core.bank import TaskBank
+from share_jax.core.separate import SeparateLoRA
+from share_jax.core.slots import gather, lift
+from share_jax.nn.adapt import Adapted
+from share_jax.nn.trees import flat, merged, nested
+from share_jax.train import checkpoint as ckpt
+from share_jax.train.batches import train_batches
+from share_jax.train.step import Forward, begin, forward_of, make_train_step
+from share_jax.typing import PRNGKey, Tree
+
+ALL = "all tasks"
+
+
+def _with_heads(adapted: Adapted, slot: Tree, task: jax.Array) -> dict[str, Any]:
+    """The one adapter with the head of a task, or of each example's task: heads are stacked, the adapter is not."""
+    leaves = flat(slot)
+    heads = {path: leaves[path] for path in adapted.heads}
+    return merged(slot, nested(gather(heads, task)))
+
+
+def _forward(adapted: Adapted) -> Forward:
+    inner = forward_of(adapted)
+
+    def forward(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
+        own = {name: array for name, array in inputs.items() if name != "task"}
+        return inner(base, shared, _with_heads(adapted, slot, inputs["task"]), own, key)
+
+    return forward
+
+
+def _pooled(job: Job) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Inputs with the task of each example, labels, and the number of classes of each example's task."""
+    tasks = job.stream.tasks
+    names = tasks[0].train.inputs
+    inputs = {name: np.concatenate([task.train.inputs[name] for task in tasks]) for name in names}
+    sizes = [len(task.train) for task in tasks]
+    inputs["task"] = np.repeat(np.arange(len(tasks), dtype=np.int32), sizes)
+    labels = np.concatenate([task.train.labels for task in tasks])
+    return inputs, labels, np.array([len(task.classes) for task in tasks], np.int32)
+
+
+def _batches(job: Job, start: int) -> Iterator[Any]:
+    inputs, labels, classes = _pooled(job)
+    steps = job.config.steps * len(job.stream.tasks)
+    size = job.config.batch_size
+    for batch in train_batches(
+        inputs, labels, batch_size=size, classes=0, seed=job.seed, task=0, steps=steps, start=start
+    ):
+        yield {**batch, "classes": classes[batch["inputs"]["task"]]}
+
+
+def run(job: Job) -> Outcome:
+    """Trains one LoRA and all heads on the union of the tasks; only the last row of the matrix exists."""
+    began = time.perf_counter()
+    tasks, config = job.stream.tasks, job.config
+    adapted = adapted_model(job, SeparateLoRA(config.rank, config.alpha))
+    base = {"params": job.backbone.params}
+    key_init, key_train = jax.random.split(jax.random.key(job.seed))
+    fresh = adapted.init(key_init, job.backbone.params, len(tasks))
+    slot = lift(fresh["tasks"], 0)
+    stacked = flat(fresh["tasks"])
+    slot = merged(slot, nested({path: stacked[path] for path in adapted.heads}))
+
+    steps = config.steps * len(tasks)
+    optimizer = optimizer_of(job, adapted, steps, train_shared=False)
+    state = begin({}, slot, optimizer, key_train)
+    train_step = make_train_step(_forward(adapted), loss, optimizer, train_shared=False)
+    step = train_step.lower(state, base, next(_batches(job, 0))).compile()
+    predictor = make_predictor(forward_of(adapted))
+
+    def accuracies(slot: Tree) -> list[float]:
+        heads = [_with_heads(adapted, slot, jnp.int32(t)) for t in range(len(tasks))]
+        size = config.eval_batch_size
+        return [
+            score(logits(predictor, base, {}, own, task, size), task.test.labels).accuracy
+            for own, task in zip(heads, tasks, strict=True)
+        ]
+
+    store = open_store(job, adapted)
+    job.progress.begin(method=job.name, task_index=0, task_count=1, task_name=ALL)
+    prepared = time.perf_counter()
+    if ALL in store.names:
+        job.progress.skip(steps)
+        slot, info = ckpt.load_task(store, ALL, slot), store.info(ALL)
+    else:
+        untrained = accuracies(slot)
+        store, state = run_steps(job, store, step, state, base, partial(_batches, job), steps, ALL)
+        slot = jax.block_until_ready(state.slot)
+        trained = time.perf_counter()
+        last = accuracies(slot)
+        seconds = {
+            "prepare": prepared - began,
+            "train": trained - prepared,
+            "evaluate": time.perf_counter() - trained,
+        }
+        info = {"row": last, "untrained": untrained, "seconds": seconds}
+        store = ckpt.save_task(store, ALL, slot, info)
+    matrix = np.full((len(tasks), len(tasks)), np.nan)
+    matrix[-1] = info["row"]
+    counts = adapted.counts(job.backbone.params, fresh, len(tasks), separate_rank=config.rank).as_dict()
+    once = {"shared": counts["per_task"], "per_task": 0, "total_tasks": counts["per_task"]}
+    return Outcome(
+        accuracy=matrix,
+        untrained=np.array(info["untrained"]),
+        seconds=info["seconds"],
+        params={**counts, **once, "ratio_to_separate": 1 / len(tasks)},
+        bytes=stored_bytes(Course(store, TaskBank({}, fresh["tasks"])), adapted),
+        extra={},
+    )

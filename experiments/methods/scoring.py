@@ -1,0 +1,47 @@
+"""Test logits of a task, the accuracy read off them, and a digest that shows whether a single bit has changed."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.streams.base import Task
+from share_jax.train.batches import eval_batches
+from share_jax.train.step import Forward
+from share_jax.typing import Tree
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a task is answered at some moment.
+
+    Attributes:
+        accuracy: fraction of the test examples that are right.
+        digest: sha256 of the test logits, float32.
+    """
+
+    accuracy: float
+    digest: str
+
+
+def make_predictor(forward: Forward) -> Any:
+    """A jitted (base variables, shared, slot, inputs) -> logits."""
+    return jax.jit(lambda base, shared, slot, inputs: forward(base, shared, slot, inputs, None))
+
+
+def logits(predictor: Any, base: Tree, shared: Tree, slot: Tree, task: Task, batch_size: int) -> np.ndarray:
+    """Test logits of a task, (examples, classes of the task), float32."""
+    parts = []
+    classes = len(task.classes)
+    for batch in eval_batches(task.test.inputs, task.test.labels, batch_size=batch_size, classes=classes):
+        whole = np.asarray(predictor(base, shared, slot, batch["inputs"]), np.float32)
+        parts.append(whole[batch["weights"] > 0, :classes])
+    return np.concatenate(parts)
+
+
+def score(values: np.ndarray, labels: np.ndarray) -> Score:
+    """Accuracy and digest of test logits (examples, classes)."""
+    right = float(np.mean(values.argmax(axis=-1) == labels))
+    return Score(right, hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest())

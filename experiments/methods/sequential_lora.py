@@ -1,0 +1,20 @@
+"""One LoRA that goes on training from task to task: what forgets.
+
+Two honest forms: one head for all tasks, which each task overwrites together with the adapter, and a head per task,
+which keeps the heads and forgets through the adapter alone.
+Source: Hu et al. 2021, "LoRA" (arXiv 2106.09685), trained on one task after another. Same rank, alpha and kernels.
+"""
+
+from experiments.methods.job import Job, Outcome
+from experiments.methods.sequence import Plan, learn
+from share_jax.core.separate import SeparateLoRA
+
+
+def run(job: Job) -> Outcome:
+    """One adapter and one head for all tasks."""
+    return learn(job, Plan(SeparateLoRA(job.config.rank, job.config.alpha), carry="everything"))
+
+
+def run_heads(job: Job) -> Outcome:
+    """One adapter for all tasks, a head per task."""
+    return learn(job, Plan(SeparateLoRA(job.config.rank, job.config.alpha), carry="adapter"))
