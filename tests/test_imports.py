@@ -1,0 +1,212 @@
+"""The rules of the folders, held by walking the source: who may import whom, and what nobody may write."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LONGEST = 400
+
+FLOORS = {
+    "errors": 0,
+    "typing": 0,
+    "linalg": 1,
+    "core": 2,
+    "metrics": 2,
+    "nn": 3,
+    "train": 4,
+    "interop": 4,
+    "cli": 5,
+    "commands": 5,
+    "__main__": 5,
+}
+"""Every part of the library and its floor: a part imports from its own floor and from those below."""
+
+NO_FLAX = ("linalg", "core", "metrics", "errors", "typing")
+FRAMEWORKS = {"flax", "optax", "orbax"}
+OUTSIDE = {
+    "tensorflow",
+    "tensorflow_datasets",
+    "tfds",
+    "torch",
+    "transformers",
+    "matplotlib",
+    "pandas",
+    "experiments",
+    "tests",
+}
+HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "chex", "tensorflow", "torch", "scipy", "rich", "matplotlib"}
+
+LIBRARY = sorted((ROOT / "share_jax").rglob("*.py"))
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def package_of(name):
+    """The package, as a tuple, against which a file's relative imports are read."""
+    return Path(name).parts[:-1]
+
+
+def imports_of(source, name):
+    """Every module that a file imports, wherever it stands in the file, with names taken from packages."""
+    package = package_of(name)
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part_of(module):
+    """The part of the library that a module belongs to, None for the package itself or another library."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "share_jax" and len(parts) > 1 else None
+
+
+def part_of_file(name):
+    parts = Path(name).with_suffix("").parts
+    return None if parts[1] == "__init__" else parts[1]
+
+
+def broken_rules(source, name):
+    """Every rule on imports that one file of the library breaks, as text."""
+    part = part_of_file(name)
+    imported = imports_of(source, name)
+    tops = {module.split(".")[0] for module in imported}
+    broken = [f"imports {top}" for top in sorted(tops & OUTSIDE)]
+    if part in NO_FLAX:
+        broken += [f"imports {top}" for top in sorted(tops & FRAMEWORKS)]
+    if part is None:
+        return broken  # the curated names; what they load at import is held below
+    if part not in FLOORS:
+        return [*broken, f"{part} has no floor: give it one in FLOORS"]
+    for other in sorted({part_of(module) for module in imported} - {None, part, "__version__"}):
+        if other not in FLOORS:
+            broken.append(f"imports {other} from the package itself, not from its own module")
+        elif FLOORS[other] > FLOORS[part]:
+            broken.append(f"{part} imports {other}, which stands above it")
+    return broken
+
+
+def broken_habits(source, name):
+    """What a file writes that nobody may: private JAX, a bare except, in the library an assert."""
+    broken = [f"imports {module}" for module in imports_of(source, name) if f"{module}.".startswith("jax._src.")]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            broken.append(f"line {node.lineno}: bare except")
+        elif isinstance(node, ast.Assert) and name.startswith("share_jax/"):
+            broken.append(f"line {node.lineno}: assert")
+        elif isinstance(node, ast.Attribute) and node.attr == "_src" and ast.unparse(node.value) == "jax":
+            broken.append(f"line {node.lineno}: jax._src")
+    return broken
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
+def test_library_imports_only_downwards(path):
+    assert broken_rules(path.read_text(encoding="utf-8"), name_of(path)) == []
+
+
+@pytest.mark.parametrize("path", LIBRARY + EXPERIMENTS, ids=name_of)
+def test_no_forbidden_habits(path):
+    assert broken_habits(path.read_text(encoding="utf-8"), name_of(path)) == []
+
+
+def test_parts_of_one_floor_do_not_import_each_other_in_a_circle():
+    edges = set()
+    for path in LIBRARY:
+        part = part_of_file(name_of(path))
+        others = {part_of(module) for module in imports_of(path.read_text(encoding="utf-8"), name_of(path))}
+        edges |= {(part, other) for other in others if part and other and other != part}
+    both = sorted(edge for edge in edges if edge[::-1] in edges)
+    assert both == []
+
+
+def test_no_file_is_longer_than_it_should_be():
+    lengths = {name_of(path): len(path.read_bytes().splitlines()) for path in LIBRARY + EXPERIMENTS + TESTS}
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def loaded_by(statement):
+    """The top-level modules that a fresh interpreter has after a statement."""
+    code = f"{statement}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_library_loads_nothing_heavy():
+    loaded = loaded_by("import share_jax")
+    assert "share_jax" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_measures_need_no_jax():
+    assert loaded_by("import share_jax.metrics") & {"jax", "flax", "optax"} == set()
+
+
+def test_every_file_is_walked():
+    walked = {name_of(path) for path in LIBRARY}
+    assert {"share_jax/metrics.py", "share_jax/core/__init__.py", "share_jax/linalg/basis.py"} <= walked
+    assert "experiments/report/results.py" in {name_of(path) for path in EXPERIMENTS}
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("share_jax/linalg/a.py", "from share_jax.core import fold"),
+        ("share_jax/linalg/a.py", "from ..core.fold import Factors"),
+        ("share_jax/core/a.py", "def f():\n    from share_jax import nn"),
+        ("share_jax/nn/a.py", "import share_jax.train.step"),
+        ("share_jax/train/a.py", "from share_jax.cli import main"),
+        ("share_jax/core/a.py", "import flax.linen as nn"),
+        ("share_jax/metrics.py", "import optax"),
+        ("share_jax/linalg/a.py", "from orbax import checkpoint"),
+        ("share_jax/train/a.py", "import tensorflow_datasets as tfds"),
+        ("share_jax/interop/a.py", "if True:\n    import torch"),
+        ("share_jax/commands/a.py", "from matplotlib.figure import Figure"),
+        ("share_jax/nn/a.py", "from experiments.models import bert"),
+        ("share_jax/nn/a.py", "from share_jax import SharedA"),
+        ("share_jax/unknown/a.py", "import numpy"),
+        ("share_jax/__init__.py", "import pandas"),
+    ],
+)
+def test_a_broken_import_rule_is_found(name, source):
+    assert broken_rules(source, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("share_jax/core/a.py", "from share_jax.linalg.basis import thin_svd\nfrom . import fold\nimport numpy"),
+        ("share_jax/nn/a.py", "import flax\nfrom share_jax import core\nfrom share_jax.errors import line"),
+        ("share_jax/cli.py", "from share_jax import train, interop"),
+        ("share_jax/interop/a.py", "import safetensors\nfrom .peft import read"),
+    ],
+)
+def test_what_is_allowed_is_let_through(name, source):
+    assert broken_rules(source, name) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("share_jax/core/a.py", "assert True"),
+        ("share_jax/core/a.py", "try:\n    pass\nexcept:\n    pass"),
+        ("experiments/a.py", "from jax._src import core"),
+        ("experiments/a.py", "import jax._src.core"),
+        ("experiments/a.py", "import jax\njax._src.core"),
+    ],
+)
+def test_a_bad_habit_is_found(name, source):
+    assert broken_habits(source, name)
