@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from share_jax.errors import InputError, line
 from share_jax.typing import Tree
 
 
@@ -52,9 +53,9 @@ class ParameterCounts:
         return (self.total_tasks + heads) / whole if self.separate_lora_total else None
 
     @property
-    def ratio_to_base(self) -> float:
-        """Adapters and heads of all tasks over the base model."""
-        return (self.total_tasks + self.tasks * self.heads_per_task) / self.base
+    def ratio_to_base(self) -> float | None:
+        """Adapters and heads of all tasks over the base model; None where nothing is frozen."""
+        return (self.total_tasks + self.tasks * self.heads_per_task) / self.base if self.base else None
 
     def as_dict(self) -> dict[str, int | float | None]:
         """All counts and ratios under the names that `results.json` uses."""
@@ -88,7 +89,13 @@ def separate_lora_count(shapes: Iterable[tuple[int, int]], rank: int) -> int:
 
 
 def bytes_on_disk(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Bytes of a file, or of all files below a folder.
+
+    Raises:
+      InputError: if there is nothing at the path.
+    """
+    if not path.exists():
+        raise InputError(line("path", got=path, expected="a file or folder", mend="check where it was written"))
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -36,7 +36,7 @@ def capacity(tasks: Tree) -> int:
     return sizes.pop()
 
 
-def as_task_id(task_id: int | Sequence[int] | np.ndarray | jax.Array, num_tasks: int) -> Int[Array, "..."]:
+def as_task_id(task_id: int | np.integer | Sequence[int] | np.ndarray | jax.Array, num_tasks: int) -> Int[Array, "..."]:
     """The task id as int32, a scalar or one id per example, checked against the number of slots.
 
     A traced id cannot be checked; `gather` fills its leaves with NaN when it is out of range, so that it cannot pass
@@ -94,7 +94,12 @@ def gather(tasks: Any, task_id: Int[Array, "..."]) -> Any:
     Returns:
       The same tree with leaves (...) or (batch, ...).
     """
-    return jax.tree.map(lambda leaf: jnp.take(leaf, task_id, axis=0), tasks)
+
+    def rows(leaf: Any) -> Array:
+        # Plain indexing would clamp an id that is too high and count one below 0 from the end.
+        return jnp.asarray(leaf).at[task_id].get(mode="fill", wrap_negative_indices=False)
+
+    return jax.tree.map(rows, tasks)
 
 
 def lift(tasks: Any, index: int) -> Any:
@@ -142,6 +147,7 @@ def doubled(size: int, needed: int) -> int:
     >>> doubled(4, 5), doubled(4, 4), doubled(1, 10)
     (8, 4, 16)
     """
+    size = max(size, 1)
     while size < needed:
         size *= 2
     return size

@@ -16,7 +16,7 @@ from share_jax.typing import Array, Leaves, PRNGKey
 SHARED = "shared"
 TASKS = "tasks"
 
-TaskId = int | Sequence[int] | np.ndarray | jax.Array
+TaskId = int | np.integer | Sequence[int] | np.ndarray | jax.Array
 """A whole number, or one per example; concrete or traced."""
 
 
