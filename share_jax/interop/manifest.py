@@ -28,7 +28,7 @@ class LayerEntry:
 
     d_in: int
     d_out: int
-    geometry: str  # "columns" or "flat"
+    geometry: Any  # "columns" or "flat"
     num_basis: tuple[int, int]  # columns of basis_a and of basis_b
     pseudo_rank: int  # the widest task's; in "flat" the columns folded into the rows
 
@@ -40,7 +40,6 @@ class TaskEntry:
     config: str  # id within `configs`
     metadata: Mapping[str, str]  # of its safetensors file
     dtype: str  # of its factors at export: f32, bf16 or f16
-    modules: Mapping[str, int]  # module -> its own rank, for the modules whose rank the config does not give
     extra: str | None  # file of the tensors that were not compressed
     bytes_in: int
     relative_error: float  # of the whole update against the original
@@ -54,7 +53,7 @@ class Manifest:
     base_model: str | None
     storage: str
     geometry: str
-    choice: Mapping[str, float]  # how k is chosen when tasks are added
+    choice: Mapping[str, Any]  # how k is chosen when tasks are added
     limit: float | None  # no task's error bound may pass it
     pseudo_rank: int | None  # adapters are cut to it before they are compressed
     layers: Mapping[str, LayerEntry]

@@ -1,0 +1,1 @@
+"""The commands of `share-jax`, one file each."""

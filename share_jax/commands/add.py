@@ -1,0 +1,58 @@
+"""`share-jax add OUT DIR...`: more adapters into a set, all in one merge."""
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+from share_jax.commands.options import Progress, command, emit, positive
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = command(
+        subparsers, "add", run, "Add LoRA adapters to a set; the old ones are not needed.",
+        "share-jax add shared adapters/new --max-error 0.05",
+    )  # fmt: skip
+    parser.add_argument("set", metavar="OUT", help="the set")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="PEFT adapters, or folders of lorashare or vlora")
+    parser.add_argument(
+        "--max-error",
+        type=positive,
+        metavar="E",
+        help="grow k so that no task's error bound passes E (kept in the set)",
+    )
+    parser.add_argument("--base-model", metavar="NAME", help="base model of folders that name none (vlora's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from share_jax.commands.report import summary, text
+    from share_jax.interop.adapter_set import changed_set
+    from share_jax.interop.build import adapters_of, task_entries, without_change
+    from share_jax.interop.sources import check_common_shapes, common_base, open_sources
+
+    begin = time.perf_counter()
+    progress = Progress(args)
+    with changed_set(args.set) as (old, writer):
+        manifest = old.manifest
+        sources = open_sources(args.folders, manifest.tasks)
+        base = common_base(sources, manifest.base_model, args.base_model) if manifest.tasks else None
+        base = base if manifest.tasks else common_base(sources, given=args.base_model)
+        check_common_shapes(sources, {name: (e.d_in, e.d_out) for name, e in manifest.layers.items()})
+        limit = manifest.limit if args.max_error is None else args.max_error
+        adapters = {}
+        for name, adapter in adapters_of(sources, manifest.pseudo_rank):
+            adapters[name] = adapter
+            progress("read", len(adapters), len(sources))
+
+        from share_jax.core.choice import Choice
+        from share_jax.core.merge import merge
+
+        state = merge(without_change(old.state), adapters, Choice(**manifest.choice), limit=limit)
+        manifest = task_entries(replace(manifest, base_model=base, limit=limit), sources, writer)
+        done = writer.commit(manifest, state, old.manifest.tasks)
+    progress.close()
+    data = {"added": [source.name for source in sources], **summary(done.folder, done, time.perf_counter() - begin)}
+    emit(args, data, lambda: text(args.set, data))
+    return 0

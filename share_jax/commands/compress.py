@@ -1,0 +1,61 @@
+"""`share-jax compress DIR... -o OUT`: many adapters into one set."""
+
+import argparse
+import time
+from typing import Any
+
+from share_jax.commands.options import Progress, add_output, command, emit, fraction, positive, whole
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = command(
+        subparsers, "compress", run, "Compress LoRA adapters into one shared set.",
+        "share-jax compress adapters/* -o shared --k 32",
+    )  # fmt: skip
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="PEFT adapters, or folders of lorashare or vlora")
+    add_output(parser, "the set")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--k", type=whole, metavar="N", help="basis columns per layer and side")
+    size.add_argument("--explained-variance", type=fraction, metavar="X", help="smallest k that explains this share")
+    size.add_argument(
+        "--max-error", type=positive, metavar="E", help="smallest k with every task's relative error <= E"
+    )
+    parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns")
+    parser.add_argument("--storage", choices=("f32", "bf16", "int8"), default="f32")
+    parser.add_argument("--pseudo-rank", type=whole, metavar="P", help="cut every adapter to this rank first")
+    parser.add_argument("--base-model", metavar="NAME", help="base model of folders that name none (vlora's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from share_jax.commands.report import summary, text
+    from share_jax.interop.adapter_set import new_set
+    from share_jax.interop.build import build_state, empty_manifest, task_entries
+    from share_jax.interop.paths import check_output
+    from share_jax.interop.sources import check_common_shapes, common_base, open_sources
+
+    begin = time.perf_counter()
+    out = check_output(args.output, args.overwrite)
+    sources = open_sources(args.folders)
+    base = common_base(sources, given=args.base_model)
+    check_common_shapes(sources, {})
+    progress = Progress(args)
+    choice = {
+        key: value
+        for key, value in (
+            ("k", args.k),
+            ("explained_variance", args.explained_variance),
+            ("max_error", args.max_error),
+        )
+        if value is not None
+    }
+    manifest = empty_manifest(base, args.storage, args.geometry, choice, args.max_error, args.pseudo_rank)
+    state = build_state(sources, manifest, progress)
+    with new_set(out) as writer:
+        manifest = task_entries(manifest, sources, writer)
+        done = writer.commit(manifest, state)
+    progress.close()
+    data = summary(out, done, time.perf_counter() - begin)
+    emit(args, data, lambda: text(args.output, data))
+    return 0

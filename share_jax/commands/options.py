@@ -1,0 +1,113 @@
+"""What the commands' parsers share: one-line usage errors, `--json`, examples."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line and exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints one line and leaves."""
+        text = " ".join(message.split())
+        self.exit(2, f"{self.prog}: {text}; see {self.prog} --help\n")
+
+
+def command(
+    subparsers: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, example: str
+) -> argparse.ArgumentParser:
+    """Adds a command with `--json`, `--progress` and an example in its help."""
+    parser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--progress", action="store_true", help="show progress although stderr is no terminal")
+    return parser
+
+
+def add_output(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds `-o` and `--overwrite`."""
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help=f"where {what} is written")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def whole(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def fraction(text: str) -> float:
+    """A number above 0 and at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    value = float(text)
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(text)
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+whole.__name__, fraction.__name__ = "whole number (1 or more)", "fraction (0 to 1)"
+positive.__name__, number.__name__ = "number above 0", "number"
+
+
+class Progress:
+    """One line on stderr: rewritten in place on a terminal, else a plain line now and then when asked for."""
+
+    def __init__(self, args: argparse.Namespace):
+        """Reads `--progress` and looks at stderr."""
+        self._tty = sys.stderr.isatty()
+        self._on = self._tty or args.progress
+        self._last = 0.0
+
+    def __call__(self, what: str, done: int, total: int | None = None) -> None:
+        """Shows that `done` of `total` are done."""
+        import time
+
+        now = time.monotonic()
+        if not self._on or (now - self._last < (0.1 if self._tty else 1.0) and done != total):
+            return
+        self._last = now
+        text = f"{what} {done}" + (f"/{total}" if total else "")
+        sys.stderr.write(f"\r\x1b[K{text}" if self._tty else f"{text}\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Clears the line."""
+        if self._on and self._tty:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def emit(args: argparse.Namespace, data: Any, text: Callable[[], str]) -> None:
+    """Prints the result: JSON with `--json`, else the text."""
+    if args.json:
+        import json
+
+        print(json.dumps(data, indent=2, allow_nan=False))
+    else:
+        print(text())

@@ -1,0 +1,118 @@
+"""The figures of a set, from its files and its state."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from share_jax.commands.table import table
+
+if TYPE_CHECKING:
+    from share_jax.interop.adapter_set import AdapterSet
+
+_ITEM = {"f32": 4, "bf16": 2, "f16": 2}
+_STORED = {"f32": 4, "bf16": 2, "int8": 1}
+
+
+def summary(folder: Path, done: "AdapterSet", seconds: float) -> dict[str, Any]:
+    """What `compress`, `add` and `info` print; bytes are those of the files on the disk."""
+    from share_jax.core.subspace import report
+    from share_jax.interop.adapter_set import stored_bytes
+
+    manifest = done.manifest
+    files = stored_bytes(folder, manifest)
+    bytes_in, bytes_out = sum(t.bytes_in for t in manifest.tasks.values()), sum(files.values())
+    reports = report(done.state)
+    per_task = {
+        name: {
+            "relative_error": task.relative_error,
+            "error_bound": reports[name].error_bound,
+            "last_change": reports[name].relative_change,
+            "measured": task.measured,
+        }
+        for name, task in manifest.tasks.items()
+    }
+    errors = [task["relative_error"] for task in per_task.values()] or [0.0]
+    ks = [k for entry in manifest.layers.values() for k in entry.num_basis] or [0]
+    return {
+        "tasks": len(manifest.tasks),
+        "bytes_in": bytes_in,
+        "bytes_out": bytes_out,
+        "ratio": bytes_in / bytes_out,
+        "relative_error": {"mean": float(np.mean(errors)), "max": max(errors)},
+        "per_task": per_task,
+        "k": {"min": min(ks), "mean": float(np.mean(ks)), "max": max(ks)},
+        "base_model": manifest.base_model,
+        "storage": manifest.storage,
+        "geometry": _geometries(done),
+        "layers": len(manifest.layers),
+        "bytes": {
+            "basis": files.get(manifest.basis, 0),
+            "coefficients": files.get(manifest.coefficients, 0),
+            "uncompressed_tensors": sum(size for name, size in files.items() if name.startswith("extra-")),
+            "manifest": files["manifest.json"],
+        },
+        "coefficients": coefficients(done),
+        "seconds": seconds,
+    }
+
+
+def coefficients(done: "AdapterSet") -> dict[str, float]:
+    """What one task adds to the set, its coefficients and their scales alone, beside its LoRA factors."""
+    manifest, state = done.manifest, done.state
+    item = np.array([_ITEM[task.dtype] for task in manifest.tasks.values()], np.float64)
+    lora = np.zeros(len(item))
+    own = np.zeros(len(item))
+    numbers = np.zeros(len(item))
+    for layer in state.layers.values():
+        columns = np.minimum(layer.ranks, 1) if layer.geometry == "flat" else layer.ranks
+        lora += layer.ranks * sum(layer.shape) * item
+        numbers += columns * sum(layer.num_basis)
+        own += columns * (sum(layer.num_basis) * _STORED[manifest.storage] + (8 if manifest.storage == "int8" else 0))
+    total = max(own.sum(), 1.0)
+    count = max(len(item), 1)
+    return {
+        "numbers_per_task": numbers.sum() / count,
+        "bytes_per_task": own.sum() / count,
+        "lora_bytes_per_task": lora.sum() / count,
+        "ratio": lora.sum() / total,
+    }
+
+
+def _geometries(done: "AdapterSet") -> dict[str, int]:
+    found = [entry.geometry for entry in done.manifest.layers.values()]
+    return {name: found.count(name) for name in sorted(set(found))}
+
+
+def text(folder: object, data: Mapping[str, Any], tasks: int = 20) -> str:
+    """The figures for a person."""
+    k = data["k"]
+    size = f"{megabytes(data['bytes_in'])} -> {megabytes(data['bytes_out'])}"
+    rows = [
+        ("tasks", str(data["tasks"])),
+        ("base model", str(data["base_model"])),
+        ("size", f"{size} ({data['ratio']:.2f}x smaller)"),
+        ("one more task", f"{megabytes(data['coefficients']['bytes_per_task'])} "
+                          f"({data['coefficients']['ratio']:.1f}x smaller than its LoRA)"),
+        ("layers", f"{data['layers']}, k {k['min']} to {k['max']} (mean {k['mean']:.1f}), {data['storage']}, "
+                   + ", ".join(data["geometry"])),
+        ("relative error", f"mean {data['relative_error']['mean']:.3g}, max {data['relative_error']['max']:.3g}"),
+        ("seconds", f"{data['seconds']:.2f}"),
+    ]  # fmt: skip
+    per_task = list(data["per_task"].items())
+    head = [("task", "relative error", "error bound")]
+    body = [
+        (name, f"{t['relative_error']:.3g}" + ("" if t["measured"] else " (estimate)"), f"{t['error_bound']:.3g}")
+        for name, t in per_task[:tasks]
+    ]
+    more = [f"... and {len(per_task) - tasks} more (all with --json)"] if len(per_task) > tasks else []
+    return "\n".join([str(folder), table(rows), "", table(head + body), *more])
+
+
+def megabytes(count: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count:.0f} B"

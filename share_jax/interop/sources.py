@@ -1,0 +1,89 @@
+"""From folders on the command line to tasks: PEFT adapters, and the folders of lorashare and vlora."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+from share_jax.errors import FormatError, InputError, TaskError, line
+from share_jax.interop import manifest
+from share_jax.interop.lorashare import is_lorashare, open_lorashare
+from share_jax.interop.paths import check_folder, exists_inside, shown
+from share_jax.interop.peft import CONFIG, is_adapter, open_adapter
+from share_jax.interop.source import Source
+from share_jax.interop.vlora import is_vlora, open_vlora
+
+
+def open_sources(folders: Sequence[str | os.PathLike], taken: Iterable[str] = ()) -> list[Source]:
+    """Every task of the folders, in order. Only headers and configurations are read.
+
+    Args:
+      folders: adapters' folders, or compressed folders of lorashare or vlora, each of which holds many tasks.
+      taken: names that are not free.
+
+    Raises:
+      InputError: a folder is not there, or two sources do not belong to one base model.
+      FormatError: a folder is empty, damaged or not supported.
+      TaskError: a name is not safe, is there twice, or is taken.
+    """
+    sources = [source for folder in folders for source in _open(folder)]
+    seen = set(taken)
+    for source in sources:
+        if source.name in seen:
+            raise TaskError(
+                line(f"task {shown(source.name)}", got="a name that exists", expected="a new name",
+                     mend="rename the folder")
+            )  # fmt: skip
+        seen.add(source.name)
+    return sources
+
+
+def common_base(sources: Sequence[Source], known: str | None = None, given: str | None = None) -> str | None:
+    """The base model that all sources name; `given` speaks for those that name none.
+
+    Raises:
+      InputError: two of them differ.
+    """
+    base, by = known, "the set"
+    for source in sources:
+        own = source.base_model or given
+        if (base is not None or by != "the set") and own != base:
+            raise InputError(
+                line(f"{source.label} base model", got=shown(own), expected=f"{shown(base)} as {shown(by)}",
+                     mend="compress adapters of one base model (--base-model names it where the folder does not)")
+            )  # fmt: skip
+        base, by = own, source.label
+    return base
+
+
+def check_common_shapes(sources: Sequence[Source], known: dict[str, tuple[int, int]]) -> None:
+    """Checks that a module has one shape in all sources.
+
+    Raises:
+      InputError: it does not; the adapters are of different base models.
+    """
+    shapes = dict(known)
+    for source in sources:
+        for module, layer in source.layers.items():
+            expected = shapes.setdefault(module, (layer.d_in, layer.d_out))
+            if expected != (layer.d_in, layer.d_out):
+                raise InputError(
+                    line(f"{source.label} {shown(module)}", got=f"in, out = {layer.d_in}, {layer.d_out}",
+                         expected=f"{expected[0]}, {expected[1]} as in the others",
+                         mend="compress adapters of one base model")
+                )  # fmt: skip
+
+
+def _open(folder: str | os.PathLike) -> list[Source]:
+    path = check_folder(folder, "adapter")
+    if is_adapter(path):
+        return [open_adapter(path)]
+    if is_lorashare(path):
+        return open_lorashare(path)
+    if is_vlora(path):
+        return open_vlora(path)
+    if exists_inside(path, manifest.NAME):
+        raise InputError(
+            line(f"adapter {shown(folder)}", got="a compressed set", expected="an adapter's folder",
+                 mend="export its tasks first")
+        )  # fmt: skip
+    got = "an empty folder" if not any(path.iterdir()) else f"a folder without {CONFIG}"
+    raise FormatError(line(f"adapter {shown(folder)}", got=got, expected="a PEFT adapter", mend="check the path"))

@@ -1,0 +1,84 @@
+"""Task names, and files that would lead out of a folder."""
+
+import os
+
+import pytest
+
+from share_jax.errors import FormatError, InputError, TaskError
+from share_jax.interop import paths
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a..b", "a\\b", "a\nb", "a\0b", "\x1b[0m", "x" * 151, "\udc80"])
+def test_unsafe_task_names_are_refused(name):
+    with pytest.raises(TaskError) as error:
+        paths.check_task_name(name)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["cola", "a.b", "Ωμέγα", "with space", "-x"])
+def test_plain_task_names_pass(name):
+    assert paths.check_task_name(name) == name
+
+
+def test_the_name_is_the_last_component(tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    assert paths.task_name_of(".") == "one"
+    assert paths.task_name_of(f"{tmp_path}/one/") == "one"
+
+
+@pytest.mark.parametrize("name", ["../secret", "link", "deep/../../secret", "/etc/hostname", "pipe", "folder", "a\0b"])
+def test_nothing_outside_the_folder_or_irregular_is_opened(tmp_path, name):
+    (tmp_path / "secret").write_text("{}")
+    inside = tmp_path / "inside"
+    (inside / "folder").mkdir(parents=True)
+    (inside / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(inside / "pipe")
+    with pytest.raises(FormatError) as error:
+        paths.open_inside(inside, name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_link_within_the_folder_is_followed(tmp_path):
+    (tmp_path / "real.json").write_text('{"a": 1}')
+    (tmp_path / "link.json").symlink_to("real.json")
+    assert paths.read_json(tmp_path, "link.json") == {"a": 1}
+
+
+def test_publish_leaves_nothing_after_an_error_and_all_after_success(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="stop"), paths.publish(out) as temp:
+        (temp / "x").write_text("half")
+        raise ValueError("stop")
+    assert list(tmp_path.iterdir()) == []
+    with paths.publish(out) as temp:
+        (temp / "x").write_text("1")
+    with paths.publish(out) as temp:
+        (temp / "y").write_text("2")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert [p.name for p in out.iterdir()] == ["y"]
+
+
+def test_publish_removes_leftovers_but_not_what_is_in_use(tmp_path):
+    dead, alive = (tmp_path / f".out{paths.TEMP_MARK}{name}" for name in ("dead", "alive"))
+    dead.mkdir()
+    alive.mkdir()
+    with paths.locked(alive), paths.publish(tmp_path / "out"):
+        pass
+    assert not dead.exists()
+    assert alive.exists()
+
+
+def test_a_lock_is_held_by_one(tmp_path):
+    with paths.locked(tmp_path), pytest.raises(InputError, match="in use"), paths.locked(tmp_path):
+        pass
+
+
+def test_output_that_exists_needs_a_flag(tmp_path):
+    (tmp_path / "out").mkdir()
+    assert paths.check_output(tmp_path / "out", overwrite=False) == tmp_path / "out"
+    (tmp_path / "out" / "x").touch()
+    with pytest.raises(InputError, match="--overwrite"):
+        paths.check_output(tmp_path / "out", overwrite=False)
+    with pytest.raises(InputError, match="file"):
+        paths.check_output(tmp_path / "out" / "x", overwrite=True)
