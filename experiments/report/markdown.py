@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.cells import count, exact, percent, ratio, seconds, size
+from experiments.report.cells import DASH, count, exact, percent, ratio, seconds, size
 from experiments.report.explain import HOW_TO_READ
 from experiments.report.results import mean_matrix, task_names, total_seconds
 
@@ -93,6 +93,18 @@ def _measures(results: Mapping[str, Any]) -> Iterable[str]:
         "(not evaluated); a bare `0` is exact, `0.00` is rounded."
         + (" Mean ± sample deviation over the seeds." if several else "")
     )
+    changed = {name: _changed_logits(method) for name, method in results["methods"].items()}
+    known = [f"{_text(name)} {told}" for name, told in changed.items() if told]
+    if known:
+        yield "Tasks whose test logits differ in any bit from when the task was learnt: " + ", ".join(known) + "."
+
+
+def _changed_logits(method: Mapping[str, Any]) -> str:
+    """How many tasks' logits changed, one number per run, or one for all when they agree; empty if not told."""
+    told = [run.get("extra", {}).get("tasks_with_changed_logits") for run in method["runs"]]
+    if None in told:
+        return ""
+    return " / ".join(map(str, told if len(set(told)) > 1 else told[:1]))
 
 
 def _parameters(results: Mapping[str, Any]) -> Iterable[str]:
@@ -100,7 +112,7 @@ def _parameters(results: Mapping[str, Any]) -> Iterable[str]:
     rows = []
     for name, method in results["methods"].items():
         held = method["params"]
-        heads = None if held["heads_per_task"] is None else tasks * held["heads_per_task"]
+        heads = None if held["heads_per_task"] is None else held.get("head_sets", tasks) * held["heads_per_task"]
         rows.append(
             (
                 _text(name),
@@ -120,7 +132,7 @@ def _parameters(results: Mapping[str, Any]) -> Iterable[str]:
         "per task",
         "head per task",
         f"adapters, {tasks} tasks",
-        f"heads, {tasks} tasks",
+        "heads, all",
         f"{tasks} separate LoRAs",
         "ratio to separate",
         "the same with heads",
@@ -128,11 +140,11 @@ def _parameters(results: Mapping[str, Any]) -> Iterable[str]:
         "the same with heads",
     )
     yield _table(head, rows)
-    base = {held["params"]["base"] for held in results["methods"].values()}
-    bases = " or ".join(f"{exact(value)} ({count(value)})" for value in sorted(base, key=lambda value: value or 0))
+    base = {held["params"]["base"] or 0 for held in results["methods"].values()} - {0}
+    bases = " or ".join(f"{exact(value)} ({count(value)})" for value in sorted(base)) or DASH
     yield (
         f"Numbers of parameters; the frozen base model has {bases}. Adapters of {tasks} tasks: shared + {tasks} * per "
-        "task. With heads, every task's head counts on both sides: (adapters + heads) / (separate LoRAs + heads)."
+        "task. With heads, those of all tasks count on both sides: (adapters + heads) / (separate LoRAs + heads)."
     )
 
 

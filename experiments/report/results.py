@@ -14,7 +14,8 @@ The schema, version 1 (null stands for "not evaluated" or "undefined", NaN never
     - `params`: numbers of parameters. `base`: frozen model; `shared`: adapters, common to all tasks; `per_task`:
       adapters, one task; `heads_per_task`; `total_tasks`: adapters, all tasks, without heads;
       `separate_lora_total`: T separate LoRAs; `ratio_to_separate`: the last two's quotient. More keys may stand
-      beside them, `ratio_to_separate_with_heads` (heads of all tasks on both sides) and `ratio_to_base` among them.
+      beside them, `ratio_to_separate_with_heads` (heads of all tasks on both sides), `ratio_to_base` and `head_sets`
+      (how many heads are held: 1 where all tasks share one) among them.
     - `bytes`: sizes by name, of files or of arrays.
 - `versions`: of the software, with `platform` and `device_kind`.
 """
@@ -207,7 +208,7 @@ def _run(run: Run, tasks: int, what: str) -> dict[str, Any]:
         "untrained": _nulls(untrained),
         **metrics.summarize(accuracy, untrained),
         "seconds": {key: _number(value, f"{what}: seconds.{key}") for key, value in run.seconds.items()},
-        "extra": dict(run.extra),
+        "extra": _findings(run.extra, f"{what}: extra"),
     }
 
 
@@ -222,6 +223,13 @@ def _fractions(values: ArrayLike, shape: tuple[int, ...], what: str) -> np.ndarr
     if outside.size:
         raise _refuse(what, f"{outside[0]:g}", "fractions from 0 to 1, nan where not evaluated")
     return array
+
+
+def _findings(extra: Mapping[str, Any], what: str) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(dict(extra), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise _refuse(what, str(error).splitlines()[0], "strict JSON") from None
 
 
 def _nulls(values: np.ndarray) -> list[float | None]:

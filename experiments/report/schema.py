@@ -73,6 +73,7 @@ def _run(run: Any, place: str) -> None:
     _mapping(run, place)
     _field(run, "seed", _whole, place)
     _field(run, "seconds", _mapping_of(_number), place)
+    _field(run, "extra", _mapping, place, optional=True)
     _measures(run, place)
     _field(run, "accuracy_matrix", _list_of(_list_of(_fraction)), place)
     matrix = run["accuracy_matrix"]

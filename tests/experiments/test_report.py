@@ -245,6 +245,20 @@ def test_every_table_of_the_report_is_rectangular():
     assert "\\_h\\_" in text
 
 
+def test_report_tells_changed_logits_and_counts_one_shared_head_once():
+    content = results(methods=("shared_a", "sequential_lora_one_head", "joint"), seeds=(0, 1))
+    for name, found in (("shared_a", (0, 0)), ("sequential_lora_one_head", (9, 8))):
+        for run, changed in zip(content["methods"][name]["runs"], found, strict=True):
+            run["extra"] = {"tasks_with_changed_logits": changed}
+    content["methods"]["sequential_lora_one_head"]["params"]["head_sets"] = 1
+    content["methods"]["joint"]["params"]["base"] = 0
+    text = render(content)
+    assert "when the task was learnt: shared_a 0, sequential_lora_one_head 9 / 8." in text
+    rows = {line.split(" | ")[0][2:]: line.split(" | ") for line in text.splitlines() if "| 675,840 |" in line}
+    assert [rows[name][5] for name in ("shared_a", "sequential_lora_one_head")] == ["7,700", "770"]
+    assert "the frozen base model has 22,713,216 (22.7M)." in text
+
+
 def test_report_is_made_from_the_required_keys_alone():
     content = results(methods=("shared_a", "joint"))
     del content["tasks"], content["command"]

@@ -80,6 +80,7 @@ def test_content_is_the_schema_to_the_letter():
         "retention": (0.5 / 0.75 + 1) / 2,
         "average_incremental_accuracy": 0.75,
         "seconds": {"train": 2.0, "evaluate": 1.0},
+        "extra": {},
     }
     assert method["params"] == PARAMS
 
@@ -158,6 +159,8 @@ def test_failing_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
         (one_method(run={"accuracy": [["x"]]}), "accuracy: got a list"),
         (one_method(run={"untrained": np.zeros(3)}), "untrained: got shape (3,)"),
         (one_method(run={"seconds": {"train": float("inf")}}), "seconds.train: got inf"),
+        (one_method(run={"extra": {"found": NAN}}), "extra: got Out of range float values"),
+        (one_method(run={"extra": {"found": np.zeros(2)}}), "extra: got Object of type ndarray"),
         (one_method(runs=()), "seeds: got none"),
     ],
 )
@@ -210,6 +213,7 @@ ONE_TASK = {"seed": 0, "accuracy_matrix": [[0.5]], "seconds": {}, **dict.fromkey
         ((*METHOD, "runs", 0, "accuracy_matrix", 0, 1), 1.5, "accuracy_matrix[0][1]: got 1.5"),
         ((*METHOD, "runs", 0, "untrained"), [0.5], "untrained: got 1 values"),
         (("methods", "joint", "runs", 0), ONE_TASK, "number of tasks: got {'shared_a': 2, 'joint': 1, 'tasks': 2}"),
+        ((*METHOD, "runs", 0, "extra"), [], "extra: got [], expected an object"),
         ((*METHOD, "mean", "bwt"), KeyError, "mean.bwt: got nothing"),
         ((*METHOD, "params", "shared"), KeyError, "params.shared: got nothing"),
         ((*METHOD, "bytes"), {"shared": False}, "bytes.shared: got False"),
