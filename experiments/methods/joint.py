@@ -116,13 +116,12 @@ def run(job: Job) -> Outcome:
         store = ckpt.save_task(store, ALL, slot, info)
     matrix = np.full((len(tasks), len(tasks)), np.nan)
     matrix[-1] = info["row"]
-    counts = adapted.counts(job.backbone.params, fresh, len(tasks), separate_rank=config.rank).as_dict()
-    once = {"shared": counts["per_task"], "per_task": 0, "total_tasks": counts["per_task"]}
+    counts = adapted.counts(job.backbone.params, fresh, len(tasks), separate_rank=config.rank).held_once()
     return Outcome(
         accuracy=matrix,
         untrained=np.array(info["untrained"]),
         seconds=info["seconds"],
-        params={**counts, **once, "ratio_to_separate": 1 / len(tasks)},
-        bytes=stored_bytes(Course(store, TaskBank({}, fresh["tasks"])), adapted),
+        params=counts.as_dict(),
+        bytes=stored_bytes(Course(store, TaskBank({}, fresh["tasks"])), adapted, once=True),
         extra={},
     )

@@ -231,7 +231,7 @@ class Sequence:
             untrained=np.array(course.untrained),
             seconds=course.seconds,
             params=self.params(course.bank),
-            bytes=stored_bytes(course, self.adapted),
+            bytes=stored_bytes(course, self.adapted, once=self.plan.carry != "nothing"),
             extra={"tasks_with_changed_logits": changed},
         )
 
@@ -245,22 +245,29 @@ class Sequence:
             separate_rank=config.rank,
         )
         if self.plan.carry != "nothing":
-            counts = replace(counts, shared=counts.shared + counts.per_task, per_task=0)
-        return {**counts.as_dict(), "head_sets": 1 if self.plan.carry == "everything" else tasks}
+            counts = counts.held_once(one_head=self.plan.carry == "everything")
+        return counts.as_dict()
 
 
-def stored_bytes(course: Course, adapted: Adapted) -> dict[str, int]:
-    """Bytes of the checkpoint's files, and of the arrays in them."""
+def stored_bytes(course: Course, adapted: Adapted, *, once: bool) -> dict[str, int]:
+    """Bytes of the checkpoint's files, and of the arrays in them.
+
+    Args:
+        course: the course when all is learnt.
+        adapted: whose slots these are.
+        once: whether one adapter serves all tasks; the files then hold its state after each task, the arrays it once.
+    """
     root, kept = course.store.root, course.store.manifest
     slot = flat(lift(course.bank.tasks, 0))
-    heads = [leaf for path, leaf in slot.items() if path in adapted.heads]
+    heads = nbytes([leaf for path, leaf in slot.items() if path in adapted.heads])
+    adapter = nbytes(slot) - heads
     return {
         "files_shared": bytes_on_disk(root / kept.shared["path"]) if kept.shared else 0,
         "files_tasks": sum(bytes_on_disk(root / record["path"]) for record in kept.tasks.values()),
         "file_manifest": bytes_on_disk(root / "manifest.json"),
-        "arrays_shared": nbytes(course.bank.shared),
-        "arrays_per_task": nbytes(slot) - nbytes(heads),
-        "arrays_head_per_task": nbytes(heads),
+        "arrays_shared": nbytes(course.bank.shared) + (adapter if once else 0),
+        "arrays_per_task": 0 if once else adapter,
+        "arrays_head": heads,
     }
 
 

@@ -1,7 +1,7 @@
 """Parameter counts and bytes: what is shared, what one task adds, and what separate LoRAs would hold."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import jax
@@ -20,7 +20,8 @@ class ParameterCounts:
       per_task: adapter parameters that one task adds.
       heads_per_task: head parameters that one task adds.
       tasks: how many tasks are counted, T.
-      separate_per_task: what one ordinary LoRA pair on the same kernels holds at `separate_rank`.
+      separate_per_task: what one ordinary LoRA on the same kernels holds.
+      head_sets: sets of heads that are held; one per task unless a method shares one head.
     """
 
     base: int
@@ -29,6 +30,7 @@ class ParameterCounts:
     heads_per_task: int
     tasks: int
     separate_per_task: int
+    head_sets: int
 
     @property
     def total_tasks(self) -> int:
@@ -47,15 +49,20 @@ class ParameterCounts:
 
     @property
     def ratio_to_separate_with_heads(self) -> float | None:
-        """The same with every task's head counted on both sides."""
-        heads = self.tasks * self.heads_per_task
-        whole = self.separate_lora_total + heads
-        return (self.total_tasks + heads) / whole if self.separate_lora_total else None
+        """The same with heads on both sides: the sets that this method holds, and one per task."""
+        whole = self.separate_lora_total + self.tasks * self.heads_per_task
+        own = self.total_tasks + self.head_sets * self.heads_per_task
+        return own / whole if self.separate_lora_total else None
 
     @property
-    def ratio_to_base(self) -> float | None:
-        """Adapters and heads of all tasks over the base model; None where nothing is frozen."""
-        return (self.total_tasks + self.tasks * self.heads_per_task) / self.base if self.base else None
+    def ratio_to_base(self) -> float:
+        """Adapters and heads of all tasks over the base model."""
+        return (self.total_tasks + self.head_sets * self.heads_per_task) / self.base
+
+    def held_once(self, *, one_head: bool = False) -> "ParameterCounts":
+        """The counts of a method that keeps one adapter, and maybe one head, for all tasks."""
+        head_sets = 1 if one_head else self.head_sets
+        return replace(self, shared=self.shared + self.per_task, per_task=0, head_sets=head_sets)
 
     def as_dict(self) -> dict[str, int | float | None]:
         """All counts and ratios under the names that `results.json` uses."""

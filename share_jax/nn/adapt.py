@@ -7,13 +7,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from share_jax.core.accounting import ParameterCounts, count, separate_lora_count
 from share_jax.core.protocol import Parameterization
 from share_jax.core.shared_a import SharedA
 from share_jax.core.slots import as_task_id, capacity, gather
 from share_jax.errors import InputError, TargetError, line
-from share_jax.nn.activation import interceptor
+from share_jax.nn.activation import interceptor, static_mark
 from share_jax.nn.discover import Use, uses
 from share_jax.nn.parameter import effective_params
 from share_jax.nn.targets import Target, match, table
@@ -147,7 +148,11 @@ class Adapted:
         if self.space == "parameter":
             params = effective_params(self.method, self.targets, params, shared, slot)
             return self.model.apply({**rest, "params": params}, *args, **kwargs)
-        adapters = nested({**{path: leaf for path, leaf in own.items() if path not in self.heads}, **mixed})
+        marks = {
+            "/".join((*t.module_path, static_mark(self.method))): np.zeros((t.stacked,) if t.stacked else (), bool)
+            for t in self.targets
+        }
+        adapters = nested({**{path: x for path, x in own.items() if path not in self.heads}, **mixed, **marks})
         head_layers = frozenset(tuple(path.split("/")[:-1]) for path in mixed)
         with nn.intercept_methods(interceptor(self.method, self._by_module, head_layers)):
             return self.model.apply({**rest, "params": params, SHARED: shared, TASKS: adapters}, *args, **kwargs)
@@ -184,6 +189,7 @@ class Adapted:
             heads_per_task=heads,
             tasks=tasks,
             separate_per_task=separate_lora_count(kernels, rank),
+            head_sets=tasks,
         )
 
 
@@ -216,10 +222,31 @@ def adapt(
 
     Raises:
       TargetError: if a pattern matches nothing, or a kernel that it matches cannot be adapted in this space.
+      InputError: if `method` is not a parameterisation, or a parameter is not an array.
     """
     if space not in SPACES:
         raise TargetError(line("space", got=repr(space), expected=" or ".join(SPACES), mend="pass one of them"))
+    method = SharedA() if method is None else method
+    if not isinstance(method, Parameterization):
+        raise InputError(
+            line(
+                "method",
+                got=repr(method),
+                expected="a parameterisation such as SharedA()",
+                mend="adapt the model's __call__; its other methods are not chosen here",
+            )
+        )
     params = flat(variables["params"])
+    boxed = [path for path, leaf in params.items() if not hasattr(leaf, "ndim")]
+    if boxed:
+        raise InputError(
+            line(
+                f"parameter {boxed[0]}",
+                got=type(params[boxed[0]]).__name__,
+                expected="an array",
+                mend="take the arrays out of their boxes with flax.linen.unbox(variables)",
+            )
+        )
     owned = match(heads, params, what="head") if heads else ()
     found = uses(model, variables, args, kwargs)
     kernels = [
@@ -239,7 +266,7 @@ def adapt(
         )
     return Adapted(
         model=model,
-        method=SharedA() if method is None else method,
+        method=method,
         targets=tuple(_target(path, params[path].shape, found.get(path), space) for path in chosen),
         heads=owned,
         space=space,
