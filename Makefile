@@ -1,0 +1,39 @@
+# make run    the main job: ten tasks on a frozen encoder, table, plots and report
+# make test   the test suite        make test-slow   the tests that take minutes
+# make lint   ruff and pyright      make setup       the environment alone
+# make lock   resolve requirements.lock anew from pyproject.toml
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+
+.PHONY: run test test-slow lint setup lock
+
+run: setup
+	$(BIN)/python -m experiments.run $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON): got nothing, expected Python 3.11 or newer; install it or pass PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11))' || { echo "error: $(PYTHON): got $$($(PYTHON) -V), expected Python 3.11 or newer; pass PYTHON=python3.12 or the like" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON): got no venv module, expected one; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev --no-header pyproject.toml -o requirements.lock
