@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from share_jax.nn.modules import SharedLoRADense as SharedLoRADense
     from share_jax.nn.modules import SharedLoRADenseGeneral as SharedLoRADenseGeneral
     from share_jax.nn.modules import SharedLoRAEmbed as SharedLoRAEmbed
+    from share_jax.train.learner import Learner as Learner
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _HOME = {
     "SharedLoRADenseGeneral": "share_jax.nn.modules",
     "SharedLoRAConv": "share_jax.nn.modules",
     "SharedLoRAEmbed": "share_jax.nn.modules",
+    "Learner": "share_jax.train.learner",
 }
 
 __all__ = [  # noqa: RUF022  (in the order of use)
@@ -41,6 +43,7 @@ __all__ = [  # noqa: RUF022  (in the order of use)
     "SharedLoRAConv",
     "SharedLoRAEmbed",
     "TaskHead",
+    "Learner",
     "__version__",
 ]
 

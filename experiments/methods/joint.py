@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.methods.job import Job, Outcome
 from experiments.methods.scoring import logits, make_predictor, score
-from experiments.methods.sequence import Course, adapted_model, loss, open_store, optimizer_of, stored_bytes
+from experiments.methods.sequence import Course, adapted_model, open_store, optimizer_of, stored_bytes
 from experiments.methods.training import run_steps
 from share_jax.core.bank import TaskBank
 from share_jax.core.separate import SeparateLoRA
@@ -24,6 +24,7 @@ from share_jax.nn.adapt import Adapted
 from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
 from share_jax.train.batches import train_batches
+from share_jax.train.losses import classification
 from share_jax.train.step import Forward, begin, forward_of, make_train_step
 from share_jax.typing import PRNGKey, Tree
 
@@ -83,7 +84,7 @@ def run(job: Job) -> Outcome:
     steps = config.steps * len(tasks)
     optimizer = optimizer_of(job, adapted, steps, train_shared=False)
     state = begin({}, slot, optimizer, key_train)
-    train_step = make_train_step(_forward(adapted), loss, optimizer, train_shared=False)
+    train_step = make_train_step(_forward(adapted), classification, optimizer, train_shared=False)
     step = train_step.lower(state, base, next(_batches(job, 0))).compile()
     predictor = make_predictor(forward_of(adapted))
 

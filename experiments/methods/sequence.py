@@ -25,7 +25,7 @@ from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
 from share_jax.train.batches import train_batches
 from share_jax.train.checkpoint import Checkpoint
-from share_jax.train.losses import cross_entropy
+from share_jax.train.losses import classification
 from share_jax.train.manifest import identity_of
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.step import StepState, begin, forward_of, make_train_step
@@ -70,11 +70,6 @@ class Course:
     rows: tuple[tuple[float | None, ...], ...] = ()
     digests: tuple[tuple[str, ...], ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
-
-
-def loss(output: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Cross entropy of a padded batch over the task's own classes."""
-    return cross_entropy(output, batch["labels"], batch["weights"], batch["classes"])
 
 
 def adapted_model(job: Job, method: Parameterization, *, adapts: bool = True) -> Adapted:
@@ -127,7 +122,7 @@ class Sequence:
         }
         batch = next(self.batches(0, 0))
         self.steps = {
-            first: make_train_step(self.forward, loss, optimizer, train_shared=first)
+            first: make_train_step(self.forward, classification, optimizer, train_shared=first)
             .lower(self.start(self.fresh, 0, first), self.base, batch)
             .compile()
             for first, optimizer in self.optimizers.items()

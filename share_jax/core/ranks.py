@@ -1,20 +1,26 @@
-"""Checks of the static numbers that every low-rank parameterisation takes."""
+"""Checks of the static numbers that the low-rank parameterisations take."""
 
 import math
 
 from share_jax.errors import InputError, line
 
 
-def check_rank(rank: int, alpha: float, init_std: float) -> None:
-    """Refuses a rank below 1 and an alpha or init_std that is not a positive finite number.
+def check_columns(what: str, value: int) -> None:
+    """Refuses a rank, or another number of columns, that is not a whole number of at least 1.
 
     Raises:
-      InputError: naming the number that is wrong.
+      InputError: naming it.
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise InputError(line("rank", got=rank, expected="a whole number of at least 1", mend="pass rank=4"))
-    for what, value in (("alpha", alpha), ("init_std", init_std)):
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(
-                line(what, got=value, expected="a positive finite number", mend=f"leave {what} at its default")
-            )
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(line(what, got=value, expected="a whole number of at least 1", mend=f"pass {what}=4"))
+
+
+def check_positive(what: str, value: float) -> None:
+    """Refuses a number that is not finite and above 0.
+
+    Raises:
+      InputError: naming it.
+    """
+    if not (math.isfinite(value) and value > 0):
+        mend = f"leave {what} at its default"
+        raise InputError(line(what, got=value, expected="a positive finite number", mend=mend))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from share_jax.core.products import up_product
-from share_jax.core.ranks import check_rank
+from share_jax.core.ranks import check_columns, check_positive
 from share_jax.typing import Leaves, PRNGKey
 
 
@@ -31,7 +31,9 @@ class SeparateLoRA:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        check_rank(self.rank, self.alpha, self.init_std)
+        check_columns("rank", self.rank)
+        check_positive("alpha", self.alpha)
+        check_positive("init_std", self.init_std)
 
     @property
     def name(self) -> str:

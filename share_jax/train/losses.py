@@ -1,5 +1,7 @@
 """Losses over padded batches: weight 0 marks an example that only fills the batch up."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
@@ -39,3 +41,15 @@ def cross_entropy(
     correct = jnp.sum(weights * (jnp.argmax(own, axis=-1) == labels))
     mean = jnp.sum(weights * losses) / jnp.maximum(examples, 1.0)
     return mean, {"correct": correct, "examples": examples}
+
+
+def classification(logits: Float[Array, "batch c"], batch: Any) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """`cross_entropy` of a batch as `train.batches` makes it.
+
+    Args:
+      logits: (batch, c).
+      batch: "labels" (batch,); "weights" (batch,), all 1 if absent; "classes", all c if absent.
+    """
+    labels = batch["labels"]
+    weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))
+    return cross_entropy(logits, labels, weights, batch.get("classes", jnp.int32(logits.shape[-1])))
