@@ -1,0 +1,104 @@
+"""The Learner: tasks are added one by one, what was learnt keeps its bits, and the bank grows."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import share_jax
+from share_jax.errors import InputError, TaskError
+
+X = jax.random.normal(jax.random.key(1), (24, 6))
+
+
+def labels(column: int) -> jax.Array:
+    return (X[:, column] > 0).astype(jnp.int32)
+
+
+def batches(column: int, steps: int = 40) -> list:
+    return [{"inputs": X, "labels": labels(column)}] * steps
+
+
+class Own(nn.Module):
+    """A model of one's own, with three slots."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, task_id: share_jax.nn.variables.TaskId) -> jax.Array:
+        x = nn.gelu(share_jax.SharedLoRADense(16, num_tasks=3)(x, task_id))
+        return share_jax.TaskHead(2, num_tasks=3)(x, task_id)
+
+
+def own_learner() -> tuple[share_jax.Learner, share_jax.core.bank.TaskBank]:
+    variables = Own().init(jax.random.key(0), X, task_id=0)
+    learner = share_jax.Learner(Own(), {"params": variables["params"]}, optax.adamw(1e-2))
+    return learner, learner.start(variables)
+
+
+def adapted_learner(slots: int) -> tuple[share_jax.Learner, share_jax.core.bank.TaskBank]:
+    model = nn.Sequential([nn.Dense(16), nn.gelu, nn.Dense(2)])
+    params = model.init(jax.random.key(0), X)["params"]
+    adapted = share_jax.adapt(model, {"params": params}, X, targets="layers_0/kernel", heads="layers_2/.*")
+    learner = share_jax.Learner(adapted, {"params": params}, optax.adamw(1e-2))
+    return learner, learner.start(adapted.init(jax.random.key(2), params, slots))
+
+
+@pytest.mark.parametrize("make", [own_learner, lambda: adapted_learner(3)])
+def test_old_tasks_logits_stay_bitwise_equal_and_all_are_learnt(make) -> None:
+    learner, bank = make()
+    logits = {}
+    for task in range(3):
+        bank = learner.learn(bank, f"task {task}", batches(task))
+        logits[task] = np.asarray(learner.predict(bank, f"task {task}", X))
+        assert np.mean(logits[task].argmax(-1) == labels(task)) > 0.9
+    for task, before in logits.items():
+        np.testing.assert_array_equal(np.asarray(learner.predict(bank, f"task {task}", X)), before)
+
+
+def test_what_is_shared_trains_in_the_first_task_and_never_again() -> None:
+    learner, empty = adapted_learner(3)
+    first = learner.learn(empty, "first", batches(0))
+    second = learner.learn(first, "second", batches(1))
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), empty.shared, first.shared)
+    assert all(jax.tree.leaves(moved))
+    chex.assert_trees_all_equal(first.shared, second.shared)
+
+
+def test_the_bank_grows_by_doubling_and_keeps_what_was_learnt() -> None:
+    learner, bank = adapted_learner(1)
+    sizes, first = [], None
+    for task in range(5):
+        bank = learner.learn(bank, f"{task}", batches(task, 3))
+        sizes.append(bank.capacity)
+        first = np.asarray(learner.predict(bank, "0", X)) if first is None else first
+        np.testing.assert_array_equal(np.asarray(learner.predict(bank, "0", X)), first)
+    assert sizes == [1, 2, 4, 4, 8]
+
+
+def test_a_full_stack_of_ones_own_module_is_refused_and_nothing_is_lost() -> None:
+    learner, bank = own_learner()
+    for task in range(3):
+        bank = learner.learn(bank, f"{task}", batches(task, 1))
+    with pytest.raises(InputError, match="task stack: got full"):
+        learner.learn(bank, "3", batches(0, 1))
+    assert bank.names == ("0", "1", "2")
+
+
+def test_bad_names_and_no_batches_are_refused_in_one_line() -> None:
+    learner, bank = adapted_learner(2)
+    bank = learner.learn(bank, "weather", batches(0, 1))
+    with pytest.raises(TaskError, match="new task name: got 'weather'"):
+        learner.learn(bank, "weather", batches(1, 1))
+    with pytest.raises(TaskError, match="near matches: weather"):
+        learner.predict(bank, "wether", X)
+    with pytest.raises(InputError, match="batches of task 'x': got none"):
+        learner.learn(bank, "x", [])
+
+
+def test_the_base_model_is_never_touched() -> None:
+    learner, bank = adapted_learner(2)
+    before = jax.tree.map(np.array, learner.base)
+    learner.learn(bank, "a", batches(0))
+    chex.assert_trees_all_equal(before, jax.tree.map(np.array, learner.base))
