@@ -25,7 +25,10 @@ def principal_angles(x: Float[Array, "*batch d k"], y: Float[Array, "*batch d m"
     if x.shape[-1] < y.shape[-1]:
         x, y = y, x
     core = product(transpose(x), y)
-    cosines = jnp.linalg.svd(core, compute_uv=False)
-    sines = jnp.linalg.svd(y - product(x, core), compute_uv=False)[..., ::-1]
+    # one SVD for both: independent batched LAPACK calls in one program can block each other on few cores
+    rest = y - product(x, core)
+    widths = [(0, 0)] * (core.ndim - 2) + [(0, x.shape[-2] - x.shape[-1]), (0, 0)]
+    cosines, sines = jnp.linalg.svd(jnp.stack([jnp.pad(core, widths), rest]), compute_uv=False)
+    sines = sines[..., ::-1]
     small = cosines > jnp.sqrt(jnp.asarray(0.5, x.dtype))
     return jnp.where(small, jnp.arcsin(jnp.clip(sines, 0, 1)), jnp.arccos(jnp.clip(cosines, 0, 1)))

@@ -28,7 +28,9 @@ def randomized_basis(
     n = x.shape[-1]
     test = jax.random.normal(key, (*x.shape[:-2], n, width), x.dtype)
     q = orthonormal(product(x, test))
-    for _ in range(power_iterations):
-        q = orthonormal(product(x, orthonormal(product(transpose(x), q))))
+    # the range finder may return fewer columns than `width` for a small stack: the loop keeps whatever it returns
+    q = jax.lax.fori_loop(
+        0, power_iterations, lambda _, q: orthonormal(product(x, orthonormal(product(transpose(x), q)))), q
+    )
     small, s, _ = jnp.linalg.svd(product(transpose(q), x), full_matrices=False)
     return Spectrum(product(q, small), s)

@@ -1,0 +1,51 @@
+"""From packed factors to the columns a basis is made of, in either geometry, and back."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from share_jax.core.fold import balanced
+from share_jax.core.pack import Packed
+from share_jax.core.subspace import Geometry
+
+
+class Columns(NamedTuple):
+    """Both sides' columns, task by task."""
+
+    a: Float[np.ndarray, "layers tasks rows_a q"]
+    b: Float[np.ndarray, "layers tasks rows_b q"]
+
+
+def columns_of(packed: Packed, geometry: Geometry) -> Columns:
+    """Balanced columns (q = p), or each raw factor as one vector (q = 1), its columns one after another.
+
+    Balancing fixes columns only up to sign and order, which vectors must not depend on: the flat geometry
+    takes the factors as they were trained, with the scale folded in half on either side.
+    """
+    if geometry == "columns":
+        a, b = (np.asarray(x) for x in balanced(jnp.asarray(packed.a), jnp.asarray(packed.b)))
+        return Columns(a, b)
+    return Columns(flatten(packed.a), flatten(packed.b))
+
+
+def flatten(x: Float[np.ndarray, "*batch d p"]) -> Float[np.ndarray, "*batch rows 1"]:
+    """Columns one after another: appending a zero column appends zeros."""
+    return np.ascontiguousarray(np.swapaxes(x, -1, -2)).reshape(*x.shape[:-2], -1, 1)
+
+
+def unflatten(x: Float[np.ndarray, "*batch rows 1"], d: int) -> Float[np.ndarray, "*batch d p"]:
+    """The inverse of `flatten`."""
+    return np.swapaxes(x.reshape(*x.shape[:-2], -1, d), -1, -2)
+
+
+def side_by_side(x: Float[np.ndarray, "layers tasks rows q"]) -> Float[np.ndarray, "layers rows n"]:
+    """All tasks' columns in one stack per layer, n = tasks * q."""
+    layers, tasks, rows, q = x.shape
+    return np.ascontiguousarray(np.swapaxes(x, 1, 2)).reshape(layers, rows, tasks * q)
+
+
+def task_by_task(x: Float[np.ndarray, "layers rows n"], tasks: int) -> Float[np.ndarray, "layers tasks rows q"]:
+    """The inverse of `side_by_side`."""
+    return np.swapaxes(x.reshape(*x.shape[:2], tasks, -1), 1, 2)

@@ -1,0 +1,137 @@
+"""The first subspace, from one adapter or from a thousand: stack, SVD, keep the top k, project."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+
+import numpy as np
+
+from share_jax.core.choice import Choice, choose
+from share_jax.core.fold import Adapter
+from share_jax.core.limits import TOLERANCES, Ladder, first_rung, rungs, squared_errors
+from share_jax.core.project import Slots, append, slots_on
+from share_jax.core.sketch import Key, Sketch, absorb, spectra
+from share_jax.core.spectra import Spectra
+from share_jax.core.subspace import Geometry, ShareState, Subspace, relative
+from share_jax.errors import InputError, LimitError, line
+
+Read = Callable[[], Iterable[tuple[str, Adapter]]]
+"""Gives all (task, adapter) pairs, the same ones in the same order each time it is called."""
+
+Progress = Callable[[str, int], None]
+"""Called with the name of the pass and the number of adapters done in it."""
+
+
+def initialize(adapters: Mapping[str, Adapter], choice: Choice | None = None, *, seed: int = 0) -> ShareState:
+    """One subspace per target from t >= 1 adapters (method, phase 1), and every task's coefficients on it.
+
+    Factors are folded and balanced, stacked side by side, and each side keeps the top-k left singular vectors of its
+    stack; coefficients are projections. No centring. `geometry.initialize_with` has the flat geometry.
+
+    Raises:
+        InputError: there is no adapter, or two disagree about a target's shape.
+        LimitError: `max_error` is below what float32 can reach.
+    """
+    return initialize_stream(lambda: adapters.items(), choice or Choice(), chunk=64, seed=seed)
+
+
+def initialize_stream(
+    read: Read, choice: Choice, *, chunk: int = 16, progress: Progress | None = None, seed: int = 0
+) -> ShareState:
+    """As `initialize`, exactly, with no more than `chunk` adapters in memory; columns geometry.
+
+    The first pass over `read()` sums up what the bases need (`Sketch`), the last one projects; `max_error` takes one
+    more between them. Memory does not depend on the number of adapters but for the coefficients themselves.
+
+    Raises:
+        InputError: there is no adapter, two disagree about a target's shape, or a name occurs twice.
+        LimitError: `max_error` is below what float32 can reach.
+    """
+    tell = progress or (lambda stage, done: None)
+    sketch, names = Sketch(), []
+    for tasks, adapters in chunks(read(), chunk):
+        sketch = absorb(sketch, adapters)
+        names += tasks
+        tell("basis", len(names))
+    if not names:
+        raise _nothing()
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(line("task names", got=f"{twice!r} twice", expected="distinct names", mend="rename one"))
+    found = spectra(sketch, k=choice.k, seed=seed)
+    if choice.max_error is None:
+        return _project_all(bases_of(sketch, found, choice), read, chunk, tell)
+    full = _with_ks(sketch, found, {key: int(x.rank[0]) for key, x in found.items()})
+    ladders = {n: Ladder(rungs(found[n, "a"]), rungs(found[n, "b"])) for n in sketch.shapes}
+    errors, norms = _error_curves(full, ladders, read, chunk, tell)
+    rung = first_rung(errors, (norms * choice.max_error) ** 2)
+    for step in range(len(TOLERANCES) if rung is None else rung, len(TOLERANCES)):
+        sides = {(n, s): int(getattr(x, s)[step]) for n, x in ladders.items() for s in "ab"}
+        state = _project_all(_with_ks(sketch, found, sides), read, chunk, tell)
+        if np.all(relative(state, "bound") <= choice.max_error):
+            return state
+    raise LimitError(
+        line("max_error", got=choice.max_error, expected="what float32 can reach", mend="ask for 1e-5 or more")
+    )
+
+
+def bases_of(sketch: Sketch, found: Mapping[Key, Spectra], choice: Choice) -> ShareState:
+    """The state without tasks: every target's bases, k by `choice` (any but `max_error`)."""
+    ks = {key: int(choose(choice, x.singular_values, x.energy, x.rank)[0]) for key, x in found.items()}
+    return _with_ks(sketch, found, ks)
+
+
+def _with_ks(sketch: Sketch, found: Mapping[Key, Spectra], ks: Mapping[Key, int]) -> ShareState:
+    return ShareState((), {name: _layer(shape, sketch, found, ks, name) for name, shape in sketch.shapes.items()})
+
+
+def _layer(
+    shape: tuple[int, int], sketch: Sketch, found: Mapping[Key, Spectra], ks: Mapping[Key, int], name: str
+) -> Subspace:
+    bases = [np.ascontiguousarray(found[name, s].basis[0][:, : ks[name, s]]) for s in "ab"]
+    return without_tasks(shape, "columns", bases[0], bases[1], sketch.pseudo_rank)
+
+
+def without_tasks(
+    shape: tuple[int, int], geometry: Geometry, basis_a: np.ndarray, basis_b: np.ndarray, q: int
+) -> Subspace:
+    """A target's bases before any task is on them."""
+    none = np.zeros(0)
+    coeff_a, coeff_b = (np.zeros((0, x.shape[1], q), np.float32) for x in (basis_a, basis_b))
+    ranks = np.zeros(0, np.int32)
+    return Subspace(shape, geometry, basis_a, basis_b, coeff_a, coeff_b, ranks, none, none, none, none, none)
+
+
+def chunks(pairs: Iterable[tuple[str, Adapter]], size: int) -> Iterator[tuple[list[str], list[Adapter]]]:
+    """Names and adapters, `size` at a time."""
+    iterator = iter(pairs)
+    while block := list(islice(iterator, size)):
+        yield [name for name, _ in block], [adapter for _, adapter in block]
+
+
+def _project_all(bases: ShareState, read: Read, chunk: int, tell: Progress) -> ShareState:
+    names: list[str] = []
+    slots: dict[str, list[Slots]] = {name: [] for name in bases.layers}
+    for tasks, adapters in chunks(read(), chunk):
+        for name, part in slots_on(bases.layers, adapters).items():
+            slots[name].append(part)
+        names += tasks
+        tell("coefficients", len(names))
+    return ShareState(tuple(names), append(bases.layers, slots))
+
+
+def _error_curves(
+    full: ShareState, ladders: Mapping[str, Ladder], read: Read, chunk: int, tell: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared error of every task's whole adapter at every rung, (T, G), and its norm, (T,)."""
+    errors, norms = [], []
+    for _, adapters in chunks(read(), chunk):
+        slots = slots_on(full.layers, adapters)
+        curves = [squared_errors(x.coeff_a, x.coeff_b, ladders[name]) for name, x in slots.items()]
+        errors.append(np.sum(curves, axis=0))
+        norms.append(np.sqrt(sum(x.norm**2 for x in slots.values())))
+        tell("errors", sum(len(x) for x in errors))
+    return np.concatenate(errors), np.concatenate(norms)
+
+
+def _nothing() -> InputError:
+    return InputError(line("adapters", got="none", expected="at least one", mend="pass one adapter or more"))

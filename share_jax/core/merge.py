@@ -1,0 +1,200 @@
+"""New adapters into the subspace (method, phase 3), with what every old task loses measured and bounded.
+
+With C all old coefficients side by side, the left singular vectors of [basis @ C, new] are those of [basis @ L, new]
+for any L L.T = C C.T, which has k + r columns however many tasks there are. Old coefficients rotate by
+basis_new.T @ basis_old, new ones are projections; both are least-squares optimal. Old data are never needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from share_jax.core.choice import Choice, choose
+from share_jax.core.duplicates import copies
+from share_jax.core.fold import Adapter
+from share_jax.core.initialize import without_tasks
+from share_jax.core.joint import Joint, Path, apply, energies, joint_spectra
+from share_jax.core.limits import TOLERANCES, Ladder, first_rung, flat_curve, rungs, squared_errors, widest
+from share_jax.core.pack import shapes_of
+from share_jax.core.project import Slots, check_new, empty_slots, join, slots_of
+from share_jax.core.subspace import ShareState, Subspace, relative
+from share_jax.errors import InputError, LimitError, line
+
+
+def merge(
+    state: ShareState,
+    adapters: Mapping[str, Adapter],
+    choice: Choice | None = None,
+    *,
+    limit: float | None = None,
+    on_limit: Literal["grow", "refuse"] = "grow",
+    path: Path = "incremental",
+    seed: int = 0,
+) -> ShareState:
+    """Learns new adapters: new bases for what the set holds and them together, coefficients for all tasks.
+
+    Unless `choice` names a k, no basis gets smaller. A task may lack targets, and may bring new ones. An adapter
+    equal to one that the set has learnt shares that task's coefficients and moves nothing.
+
+    Args:
+        state: what has been learnt; may be empty.
+        adapters: new tasks by name.
+        choice: how k is chosen; `max_error` here is a `limit` that chooses the smallest k that holds it.
+        limit: no task's proven error, relative over its whole adapter, may pass it.
+        on_limit: grow k as far as needed, or refuse and say how far that is.
+        path: the incremental stack, or the whole one (an oracle; its cost grows with the tasks).
+        seed: for the randomised path of wide stacks.
+
+    Raises:
+        TaskError: a name is taken.
+        InputError: shapes disagree with the set's, or there is no adapter.
+        LimitError: a limit would be passed and `on_limit` is "refuse", or no k is enough. `state` is unchanged.
+    """
+    choice = choice or Choice()
+    check_new(state, list(adapters))
+    if not adapters:
+        raise InputError(line("adapters", got="none", expected="at least one", mend="pass one adapter or more"))
+    if choice.max_error is not None:
+        limit = choice.max_error if limit is None else min(limit, choice.max_error)
+    shapes = shapes_of(adapters.values(), {name: x.shape for name, x in state.layers.items()})
+    same = copies(state, adapters)
+    fresh = {task: adapter for task, adapter in adapters.items() if task not in same}
+    if fresh:
+        merged = _merge_fresh(state, fresh, shapes, choice, limit, on_limit, path, seed)
+    else:
+        merged = ShareState(state.tasks, {name: _idle(layer, 0) for name, layer in state.layers.items()})
+    if same:
+        merged = _with_copies(merged, same)
+    return _reordered(merged, [*state.tasks, *adapters])
+
+
+def _merge_fresh(
+    state: ShareState,
+    adapters: Mapping[str, Adapter],
+    shapes: Mapping[str, tuple[int, int]],
+    choice: Choice,
+    limit: float | None,
+    on_limit: str,
+    path: Path,
+    seed: int,
+) -> ShareState:
+    layers = {name: state.layers.get(name) or _unknown(shape, len(state.tasks)) for name, shape in shapes.items()}
+    joint = joint_spectra(layers, list(adapters.values()), path, None if limit is not None else choice.k, seed)
+    names = (*state.tasks, *adapters)
+    idle = {name: _idle(layer, len(adapters)) for name, layer in layers.items() if name not in joint}
+    ks = _chosen(joint, choice)
+    if choice.max_error is None:
+        merged = ShareState(names, {**idle, **apply(joint, ks)})
+        if limit is None or np.all(relative(merged, "bound") <= limit):
+            return _ordered(merged, shapes)
+    most = limit if limit is not None else 0.0
+    floors = {name: (0, 0) if choice.max_error is not None else k for name, k in ks.items()}
+    return _ordered(_within(joint, idle, names, floors, most, on_limit if choice.max_error is None else "grow"), shapes)
+
+
+def _unknown(shape: tuple[int, int], tasks: int) -> Subspace:
+    """A target that no task has had an adapter on."""
+    empty = [np.zeros((d, 0), np.float32) for d in shape]
+    layer = without_tasks(shape, "columns", empty[0], empty[1], 1)
+    return replace(layer, **empty_slots(layer, tasks)._asdict())
+
+
+def _idle(layer: Subspace, new: int) -> Subspace:
+    """A target that no new task touches: nothing changes, the new tasks have no adapter there."""
+    quiet = replace(layer, change=np.zeros_like(layer.change))
+    return replace(quiet, **join([slots_of(quiet), empty_slots(layer, new)])._asdict())
+
+
+def _chosen(joint: Mapping[str, Joint], choice: Choice) -> dict[str, tuple[int, int]]:
+    """(k, k') of every target; energy that earlier merges discarded counts as lost."""
+    if choice.max_error is not None:
+        return dict.fromkeys(joint, (0, 0))
+    out = {}
+    for name, x in joint.items():
+        pair = []
+        for spectrum, total, old in zip((x.a, x.b), energies(x), x.old.num_basis, strict=True):
+            k = int(choose(choice, spectrum.singular_values, np.array([total]), spectrum.rank)[0])
+            pair.append(k if choice.k is not None else min(max(k, old), int(spectrum.rank[0])))
+        out[name] = (pair[0], pair[1])
+    return out
+
+
+def _within(
+    joint: Mapping[str, Joint],
+    idle: Mapping[str, Subspace],
+    names: tuple[str, ...],
+    floors: Mapping[str, tuple[int, int]],
+    limit: float,
+    on_limit: str,
+) -> ShareState:
+    """The merge with the fewest columns, at least `floors`, that keeps every task's bound within `limit`."""
+    ladders = {}
+    for name, x in joint.items():
+        ea, eb = energies(x)
+        ladders[name] = Ladder(rungs(x.a, ea, floors[name][0]), rungs(x.b, eb, floors[name][1]))
+    full = apply(joint, {n: (int(x.a.rank[0]), int(x.b.rank[0])) for n, x in joint.items()})
+    everything = ShareState(names, {**idle, **full})
+    norms = np.sqrt(sum(x.norm**2 for x in everything.layers.values()))
+    best = relative(everything, "bound")
+    if np.any(best > limit):
+        worst = int(np.argmax(best - limit))
+        got = f"{best[worst]:.3g} for task {names[worst]!r} even at full rank"
+        mend = "allow a larger error, or learn the set anew from its adapters"
+        raise LimitError(line("error limit", got=got, expected=f"at most {limit:.3g}", mend=mend))
+    squares = np.zeros((len(names), len(TOLERANCES)))
+    for name, layer in everything.layers.items():
+        if name not in full:
+            squares += (layer.bound**2)[:, None]
+            continue
+        if layer.geometry == "columns":
+            curve = squared_errors(layer.coeff_a, layer.coeff_b, ladders[name])
+        else:
+            curve = flat_curve(layer, ladders[name])
+        squares += (layer.bound[:, None] + np.sqrt(curve)) ** 2
+    rung = first_rung(squares, (norms * limit) ** 2)
+    for step in range(len(TOLERANCES) - 1 if rung is None else rung, len(TOLERANCES)):
+        ks = {name: (int(x.a[step]), int(x.b[step])) for name, x in ladders.items()}
+        merged = ShareState(names, {**idle, **apply(joint, ks)})
+        if np.all(relative(merged, "bound") <= limit):
+            if on_limit == "refuse":
+                now = max((max(k) for k in floors.values()), default=0)
+                got, needed = f"k up to {now}", widest(ladders, step)
+                mend = "allow growth, or a larger error"
+                raise LimitError(
+                    line("error limit", got=got, expected=f"k up to {needed} for at most {limit:.3g}", mend=mend)
+                )
+            return merged
+    return everything
+
+
+def _with_copies(state: ShareState, same: Mapping[str, tuple[str, Mapping[str, float]]]) -> ShareState:
+    """Appends tasks that equal learnt ones: the same coefficients; their error is the measured distance."""
+    layers = dict(state.layers)
+    for source, distance in same.values():
+        t = state.tasks.index(source)
+        for name, layer in layers.items():
+            slots = slots_of(layer)
+            row = Slots(*(x[t : t + 1] for x in slots))
+            error = np.array([distance.get(name, 0.0)])
+            # what the copied task lost in this very merge is lost to the copy as well
+            row = row._replace(change=error, bound=error + row.change)
+            layers[name] = replace(layer, **join([slots, row])._asdict())
+    return ShareState((*state.tasks, *same), layers)
+
+
+def _ordered(state: ShareState, shapes: Mapping[str, object]) -> ShareState:
+    return ShareState(state.tasks, {name: state.layers[name] for name in shapes})
+
+
+def _reordered(state: ShareState, order: Sequence[str]) -> ShareState:
+    """The same tasks in the order they were given."""
+    if list(state.tasks) == list(order):
+        return state
+    index = np.array([state.tasks.index(name) for name in order])
+    layers = {
+        name: replace(layer, **{f: x[index] for f, x in slots_of(layer)._asdict().items()})
+        for name, layer in state.layers.items()
+    }
+    return ShareState(tuple(order), layers)

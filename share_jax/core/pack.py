@@ -1,0 +1,92 @@
+"""Targets of one shape, side by side: what lets one kernel do all their layers at once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from share_jax.errors import InputError, line
+
+if TYPE_CHECKING:
+    from share_jax.core.fold import Adapter, Factors
+
+
+class Packed(NamedTuple):
+    """Factors of several tasks on the targets of one group; absent adapters and unused columns are zero."""
+
+    a: Float[np.ndarray, "layers tasks d_in p"]
+    b: Float[np.ndarray, "layers tasks d_out p"]
+    ranks: Int[np.ndarray, "layers tasks"]
+
+
+def groups(shapes: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], list[str]]:
+    """Targets by shape, in the order they come."""
+    out: dict[tuple[Any, ...], list[str]] = {}
+    for name, shape in shapes.items():
+        out.setdefault(tuple(shape), []).append(name)
+    return out
+
+
+def shapes_of(adapters: Iterable["Adapter"], known: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """(d_in, d_out) of every target that is known or that an adapter brings.
+
+    Raises:
+        InputError: two sources give one target different shapes: they belong to different base models.
+    """
+    shapes = dict(known)
+    for adapter in adapters:
+        for name, factors in adapter.items():
+            expected = shapes.setdefault(name, factors.shape)
+            if factors.shape != expected:
+                mend = "adapters of one set must come from one base model"
+                raise InputError(line(f"target {name}", got=factors.shape, expected=expected, mend=mend))
+    return shapes
+
+
+def bucket(n: int, step: int = 16) -> int:
+    """`n` rounded up to a multiple of `step`, so that growing sizes meet few compiled shapes.
+
+    >>> bucket(1), bucket(16), bucket(17)
+    (16, 16, 32)
+    """
+    return -(-n // step) * step
+
+
+def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int = 0, tasks: int = 0) -> Packed:
+    """The factors of `adapters` on `targets` (one shape), scale folded in half on either side.
+
+    p is the largest rank that occurs, at least `columns`; `tasks` pads the task axis with zero updates.
+    """
+    present = [[adapter.get(name) for adapter in adapters] for name in targets]
+    d_in, d_out = next(f.shape for row in present for f in row if f is not None)
+    p = max(columns, *(f.rank for row in present for f in row if f is not None))
+    count = max(tasks, len(adapters))
+    a = np.zeros((len(targets), count, d_in, p), _precision(present))
+    b = np.zeros((len(targets), count, d_out, p), a.dtype)
+    ranks = np.zeros((len(targets), count), np.int32)
+    for i, row in enumerate(present):
+        for j, factors in enumerate(row):
+            if factors is None:
+                continue
+            half = abs(factors.scale) ** 0.5
+            ranks[i, j] = factors.rank
+            a[i, j, :, : factors.rank] = np.asarray(factors.lora_a, a.dtype) * half
+            b[i, j, :, : factors.rank] = np.asarray(factors.lora_b, a.dtype).T * np.copysign(half, factors.scale)
+    return Packed(a, b, ranks)
+
+
+def _precision(rows: Iterable[Iterable["Factors | None"]]) -> type[np.floating]:
+    """float32, or float64 if JAX computes in it and any factor is in it."""
+    wide = any(f is not None and f.lora_a.dtype == np.float64 for row in rows for f in row)
+    return np.float64 if wide and jnp.zeros((), float).dtype == np.float64 else np.float32
+
+
+def pad(x: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """`x` with zeros appended along `axis` up to `size`."""
+    if x.shape[axis] == size:
+        return x
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, size - x.shape[axis])
+    return np.pad(x, widths)

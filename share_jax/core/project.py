@@ -1,0 +1,156 @@
+"""New tasks on bases that stay as they are: analytic coefficients, and what the projection loses, measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from share_jax.core import bounds
+from share_jax.core.columns import Columns, columns_of, side_by_side, task_by_task, unflatten
+from share_jax.core.fold import Adapter
+from share_jax.core.pack import Packed, bucket, groups, pack, pad, shapes_of
+from share_jax.core.subspace import ShareState, Subspace
+from share_jax.errors import TaskError, line
+from share_jax.linalg import project as coefficients
+
+
+class Slots(NamedTuple):
+    """What one target stores of some tasks: the fields of `Subspace` that have a task axis."""
+
+    coeff_a: Float[np.ndarray, "T k q"]
+    coeff_b: Float[np.ndarray, "T kp q"]
+    ranks: Int[np.ndarray, " T"]
+    norm: Float[np.ndarray, " T"]
+    energy_a: Float[np.ndarray, " T"]
+    energy_b: Float[np.ndarray, " T"]
+    change: Float[np.ndarray, " T"]
+    bound: Float[np.ndarray, " T"]
+
+
+def slots_of(layer: Subspace) -> Slots:
+    """The task-axis fields of a record."""
+    return Slots(**{name: getattr(layer, name) for name in Slots._fields})
+
+
+def join(parts: Sequence[Slots]) -> Slots:
+    """Slots one after another along the task axis, coefficients padded to the widest."""
+    q = max(part.coeff_a.shape[2] for part in parts)
+    wide = [p._replace(coeff_a=pad(p.coeff_a, 2, q), coeff_b=pad(p.coeff_b, 2, q)) for p in parts]
+    return Slots(*(np.concatenate(fields) for fields in zip(*wide, strict=True)))
+
+
+def empty_slots(layer: Subspace, count: int) -> Slots:
+    """`count` tasks without an adapter on this target."""
+    zeros = np.zeros(count)
+    k, kp = layer.num_basis
+    q = layer.coeff_a.shape[2]
+    none = np.zeros(count, np.int32)
+    coeff_a, coeff_b = np.zeros((count, k, q), np.float32), np.zeros((count, kp, q), np.float32)
+    return Slots(coeff_a, coeff_b, none, zeros, zeros, zeros, zeros, zeros)
+
+
+def check_new(state: ShareState, names: Sequence[str]) -> None:
+    """Refuses names that are taken.
+
+    Raises:
+        TaskError: a name exists already.
+    """
+    taken = [name for name in names if name in state.tasks]
+    if taken:
+        raise TaskError(
+            line(
+                "task", got=f"{taken[0]!r}, which exists", expected="a new name", mend="rename it or remove the old one"
+            )
+        )
+
+
+def stacked(arrays: Sequence[np.ndarray], axis: int, step: int = 16) -> np.ndarray:
+    """Arrays of several layers in one, `axis` of each padded with zeros to a common, bucketed size."""
+    size = bucket(max(1, *(x.shape[axis] for x in arrays)), step)
+    return np.stack([pad(x, axis, size) for x in arrays])
+
+
+def project_columns(layers: Sequence[Subspace], packed: Packed, columns: Columns) -> list[Slots]:
+    """Slots of new tasks on each layer's bases, all of one shape and geometry. Errors are against the raw factors."""
+    tasks = packed.a.shape[1]
+    bases = [stacked([getattr(x, side) for x in layers], 1) for side in ("basis_a", "basis_b")]
+    coeffs = [
+        task_by_task(np.asarray(coefficients(jnp.asarray(basis), jnp.asarray(side_by_side(side)))), tasks)
+        for basis, side in zip(bases, columns, strict=True)
+    ]
+    energies = [np.sum(np.square(side, dtype=np.float64), axis=(-2, -1)) for side in columns]
+    out = []
+    for i, layer in enumerate(layers):
+        k, kp = layer.num_basis
+        coeff_a, coeff_b = coeffs[0][i, :, :k], coeffs[1][i, :, :kp]
+        a, b = packed.a[i], packed.b[i]
+        rec_a, rec_b = reconstruct(layer.basis_a, coeff_a, layer, 0), reconstruct(layer.basis_b, coeff_b, layer, 1)
+        error = np.sqrt(bounds.squared_distance(a, b, rec_a, rec_b))
+        bound = np.where(packed.ranks[i] > 0, error + bounds.rounding(a, b), 0)
+        norm = np.sqrt(bounds.squared_norm(a, b))
+        ranks = np.minimum(packed.ranks[i], min(layer.shape)) if layer.geometry == "columns" else packed.ranks[i]
+        out.append(Slots(coeff_a, coeff_b, ranks, norm, energies[0][i], energies[1][i], error, bound))
+    return out
+
+
+def reconstruct(
+    basis: Float[np.ndarray, "rows k"], coeff: Float[np.ndarray, "T k q"], layer: Subspace, side: int
+) -> Float[np.ndarray, "T d p"]:
+    """Factors of several tasks in float64, by one product for all of them."""
+    tasks, _, q = coeff.shape
+    flat = np.asarray(basis, np.float64) @ np.swapaxes(coeff, 0, 1).reshape(-1, tasks * q).astype(np.float64)
+    x = np.swapaxes(flat.reshape(-1, tasks, q), 0, 1)
+    return x if layer.geometry == "columns" else unflatten(x, layer.shape[side])
+
+
+def slots_on(layers: Mapping[str, Subspace], adapters: Sequence[Adapter]) -> dict[str, Slots]:
+    """Slots of several new tasks on every target of `layers`, group by group."""
+    known = {name: layer.shape for name, layer in layers.items()}
+    shapes_of(adapters, known)
+    out: dict[str, Slots] = {}
+    keys = {name: (*x.shape, x.geometry, x.basis_a.shape[0]) for name, x in layers.items()}
+    for names in groups(keys).values():
+        if not any(name in adapter for name in names for adapter in adapters):
+            out.update({name: empty_slots(layers[name], len(adapters)) for name in names})
+            continue
+        group = [layers[name] for name in names]
+        packed = pack(adapters, names, columns=group[0].pseudo_rank)
+        out.update(zip(names, project_columns(group, packed, columns_of(packed, group[0].geometry)), strict=True))
+    return out
+
+
+def append(layers: Mapping[str, Subspace], slots: Mapping[str, Sequence[Slots]]) -> dict[str, Subspace]:
+    """Records with further tasks appended."""
+    joined = {name: join([slots_of(layer), *slots[name]]) for name, layer in layers.items()}
+    return {name: replace(layer, **joined[name]._asdict()) for name, layer in layers.items()}
+
+
+def project(state: ShareState, adapters: Mapping[str, Adapter]) -> ShareState:
+    """Appends tasks on the bases as they are: analytic coefficients `basis.T @ factor`, no old task touched.
+
+    What the projection loses is in the new tasks' `change` and `bound`.
+
+    Raises:
+        TaskError: a name is taken.
+        InputError: a target's shape differs from the set's, or the set lacks a target that an adapter has.
+    """
+    check_new(state, list(adapters))
+    require_targets(state.layers, adapters)
+    slots = slots_on(state.layers, list(adapters.values()))
+    return ShareState((*state.tasks, *adapters), append(state.layers, {n: [s] for n, s in slots.items()}))
+
+
+def require_targets(layers: Mapping[str, Subspace], adapters: Mapping[str, Adapter]) -> None:
+    """Refuses adapters with a target that has no basis.
+
+    Raises:
+        TaskError: an adapter has such a target.
+    """
+    for task, adapter in adapters.items():
+        missing = [name for name in adapter if name not in layers]
+        if missing:
+            got = f"target {missing[0]}, which has no basis"
+            raise TaskError(line(f"task {task!r}", got=got, expected="targets of the set", mend="merge it instead"))

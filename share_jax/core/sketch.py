@@ -1,0 +1,100 @@
+"""What a first pass over any number of adapters keeps of them: enough for exact bases, in bounded memory.
+
+Per target and side, the balanced columns themselves while they are fewer than the rows; then their Gram matrix X @ X.T
+in float64, whose size no longer depends on how many adapters there are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from share_jax.core.columns import columns_of
+from share_jax.core.fold import Adapter
+from share_jax.core.pack import groups, pack, pad, shapes_of
+from share_jax.core.spectra import Spectra, spectra_of_grams, spectra_of_stacks
+
+Key = tuple[str, str]
+"""(target, side)."""
+
+BLOCK_BYTES = 96 * 2**20
+
+
+@dataclass(frozen=True)
+class SideSketch:
+    """Columns seen so far of one target and side: kept as they are, or summed into a Gram matrix."""
+
+    rows: int
+    columns: tuple[Float[np.ndarray, "d _"], ...] = ()
+    gram: Float[np.ndarray, "d d"] | None = None
+
+    def absorb(self, new: Float[np.ndarray, "d n"]) -> "SideSketch":
+        """With further columns; once there are as many as rows, they are folded into the Gram matrix."""
+        columns = (*self.columns, new)
+        if sum(x.shape[1] for x in columns) <= self.rows:
+            return SideSketch(self.rows, columns, self.gram)
+        x = np.concatenate(columns, axis=1).astype(np.float64)
+        square = x @ x.T
+        return SideSketch(self.rows, (), square if self.gram is None else square + self.gram)
+
+    def finished(self) -> "SideSketch":
+        """With everything in the Gram matrix, if there is one."""
+        if self.gram is None or not self.columns:
+            return self
+        x = np.concatenate(self.columns, axis=1).astype(np.float64)
+        return SideSketch(self.rows, (), self.gram + x @ x.T)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A summary of adapters from which exact bases follow. `Sketch()` is of none."""
+
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sides: Mapping[Key, SideSketch] = field(default_factory=dict)
+    pseudo_rank: int = 1
+
+
+def absorb(sketch: Sketch, adapters: Sequence[Adapter]) -> Sketch:
+    """The sketch of what was seen before and of `adapters`.
+
+    Raises:
+        InputError: a target has another shape than before.
+    """
+    shapes = shapes_of(adapters, sketch.shapes)
+    sides = dict(sketch.sides)
+    widest = sketch.pseudo_rank
+    for names in groups({n: s for n, s in shapes.items() if any(n in x for x in adapters)}).values():
+        packed = pack(adapters, names, columns=widest)
+        both = columns_of(packed, "columns")
+        widest = max(widest, both.a.shape[-1])
+        used = np.arange(both.a.shape[-1]) < packed.ranks[:, :, None]
+        for side, x in zip("ab", both, strict=True):
+            for i, name in enumerate(names):
+                old = sides.get((name, side)) or SideSketch(x.shape[2])
+                sides[name, side] = old.absorb(np.swapaxes(x[i], 0, 1)[:, used[i]])
+    return Sketch(shapes, sides, widest)
+
+
+def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key, Spectra]:
+    """Spectrum of every target and side (with a layer axis of 1); only the leading part if `k` is given."""
+    out: dict[Key, Spectra] = {}
+    keys = {key: (side.rows, int(side.gram is None)) for key, side in sketch.sides.items()}
+    by_key = groups({"\0".join(key): shape for key, shape in keys.items()})
+    for (rows, kept), joined in by_key.items():
+        members = [(name, side) for name, side in (x.split("\0") for x in joined)]
+        finished = [sketch.sides[key].finished() for key in members]
+        if kept:
+            arrays = [np.concatenate(x.columns, axis=1) for x in finished]
+            width = max(x.shape[1] for x in arrays)
+            arrays = [pad(x, 1, width) for x in arrays]
+        else:
+            arrays = [x.gram for x in finished if x.gram is not None]
+        size = max(1, BLOCK_BYTES // (rows * arrays[0].shape[1] * arrays[0].itemsize))
+        count = -(-len(arrays) // -(-len(arrays) // size))
+        for start in range(0, len(arrays), count):
+            block = pad(np.stack(arrays[start : start + count]), 0, count)
+            found = (spectra_of_stacks if kept else spectra_of_grams)(block, k=k, seed=seed)
+            for i, key in enumerate(members[start : start + count]):
+                out[key] = Spectra(*(x[i : i + 1] for x in found))
+    return out
