@@ -13,11 +13,15 @@ from flax.typing import Dtype
 
 from experiments.assets import minilm_folder
 from experiments.models.bert import BertClassifier, load_bert
+from experiments.models.vit import VitClassifier, VitConfig, pretrain_vit
 from experiments.streams.base import Split
+from experiments.streams.digits import digits_split
 from share_jax.errors import InputError, line
 
 _REPLACED = ("input_ids", "images")
 """Inputs that `hidden` stands for once it is cached."""
+
+_HEADS = (r"head/kernel", r"head/bias")
 
 
 @dataclass(frozen=True)
@@ -58,21 +62,45 @@ def minilm(
     """
     config, encoder = load_bert(minilm_folder(cache_dir))
     layers = config.num_hidden_layers
-    if not 0 <= first_layer <= layers:
-        raise InputError(line("first_layer", got=first_layer, expected=f"0 to {layers}", mend="pass first_layer=0"))
-    head = nn.Dense(num_classes).init(jax.random.key(0), jnp.zeros((1, config.hidden_size)))["params"]
+    _check_first_layer(first_layer, layers)
     return Backbone(
         name="all-MiniLM-L6-v2",
         model=BertClassifier(config, num_classes, first_layer, dtype),
-        params={"encoder": encoder, "head": head},
-        targets=tuple(rf"encoder/layer_{index}/ffn_down/kernel" for index in range(first_layer, layers)),
-        heads=(r"head/kernel", r"head/bias"),
+        params={"encoder": encoder, "head": _head(num_classes, config.hidden_size)},
+        targets=_ffn_down(first_layer, layers),
+        heads=_HEADS,
+        first_layer=first_layer,
+    )
+
+
+def digits_vit(seed: int = 0, num_classes: int = 2, dtype: Dtype = jnp.float32, first_layer: int = 0) -> Backbone:
+    """A small vision transformer, pretrained here and now to redraw the digits' training images.
+
+    Pretraining sees the training images of all ten digits without their labels, and no test image; it takes
+    seconds.
+    Targets and head as for `minilm`.
+
+    Raises:
+        InputError: scikit-learn is not installed, or `first_layer` is out of range.
+    """
+    config = VitConfig()
+    _check_first_layer(first_layer, config.num_layers)
+    train, _ = digits_split()
+    return Backbone(
+        name="digits-vit",
+        model=VitClassifier(config, num_classes, first_layer, dtype),
+        params={
+            "encoder": pretrain_vit(train.inputs["images"], config, seed=seed),
+            "head": _head(num_classes, config.hidden_size),
+        },
+        targets=_ffn_down(first_layer, config.num_layers),
+        heads=_HEADS,
         first_layer=first_layer,
     )
 
 
 def cached_inputs(backbone: Backbone, split: Split, batch_size: int = 128) -> Split:
-    """The split with `hidden`, float32, in place of its token ids or images: the frozen prefix runs once per example.
+    """The split with `hidden`, float32, in place of its token ids or images: the prefix runs once per example.
 
     Args:
         backbone: the model and its parameters.
@@ -101,3 +129,16 @@ def cached_inputs(backbone: Backbone, split: Split, batch_size: int = 128) -> Sp
 @partial(jax.jit, static_argnames="model")
 def _prefix(model: nn.Module, params: dict, inputs: dict[str, Any]) -> jax.Array:
     return jnp.asarray(model.apply({"params": params}, **inputs, method="prefix"), jnp.float32)
+
+
+def _ffn_down(first: int, layers: int) -> tuple[str, ...]:
+    return tuple(rf"encoder/layer_{index}/ffn_down/kernel" for index in range(first, layers))
+
+
+def _head(num_classes: int, width: int) -> dict:
+    return dict(nn.Dense(num_classes).init(jax.random.key(0), jnp.zeros((1, width)))["params"])
+
+
+def _check_first_layer(first: int, layers: int) -> None:
+    if not 0 <= first <= layers:
+        raise InputError(line("first_layer", got=first, expected=f"0 to {layers}", mend="pass first_layer=0"))

@@ -1,0 +1,214 @@
+"""A small pre-norm vision transformer in Linen, and its pretraining on unlabelled images.
+
+Paths follow the BERT encoder's: `encoder/layer_2/attention/query/kernel` (d, heads, head_dim),
+`encoder/layer_2/ffn_up/kernel`, `encoder/layer_2/ffn_down/kernel`, `head/kernel`.
+
+Source: Dosovitskiy et al. 2021, An Image is Worth 16x16 Words.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from flax.typing import Dtype
+from jaxtyping import Float
+
+from share_jax.errors import InputError, line
+from share_jax.typing import Array
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """Sizes of a vision transformer; images are square, `image_size` pixels a side, of any number of channels.
+
+    Raises:
+        InputError: a size is below 1, patches do not tile the image, or heads do not divide `hidden_size`.
+    """
+
+    image_size: int = 8
+    patch_size: int = 2
+    hidden_size: int = 64
+    num_layers: int = 4
+    num_heads: int = 4
+    intermediate_size: int = 128
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        for name, value in vars(self).items():
+            if value < 1:
+                raise InputError(line(name, got=value, expected="at least 1", mend="correct the config"))
+        for name, part in (("image_size", "patch_size"), ("hidden_size", "num_heads")):
+            if getattr(self, name) % (unit := getattr(self, part)):
+                expected = f"a multiple of {part}={unit}"
+                got = getattr(self, name)
+                raise InputError(line(name, got=got, expected=expected, mend="correct the config"))
+
+
+class VitLayer(nn.Module):
+    """One pre-norm layer: Flax's own attention, then a perceptron with GELU, each with a residual."""
+
+    config: VitConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
+        """Runs the layer."""
+        c = self.config
+        attention = nn.MultiHeadDotProductAttention(c.num_heads, dtype=self.dtype, name="attention")
+        x = x + attention(nn.LayerNorm(dtype=self.dtype, name="attention_norm")(x))
+        up = nn.Dense(c.intermediate_size, dtype=self.dtype, name="ffn_up")
+        down = nn.Dense(c.hidden_size, dtype=self.dtype, name="ffn_down")
+        return x + down(nn.gelu(up(nn.LayerNorm(dtype=self.dtype, name="ffn_norm")(x))))
+
+
+class VitEncoder(nn.Module):
+    """Patches, learnt positions, the layers and a last LayerNorm; can stop before, or start at, any layer."""
+
+    config: VitConfig
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        """Names the parts `patch`, `position`, `layer_0`, ..., `norm`."""
+        c = self.config
+        self.patch = nn.Dense(c.hidden_size, dtype=self.dtype)
+        shape = ((c.image_size // c.patch_size) ** 2, c.hidden_size)
+        self.position = self.param("position", nn.initializers.normal(0.5), shape)
+        self.layer = [VitLayer(c, self.dtype) for _ in range(c.num_layers)]
+        self.norm = nn.LayerNorm(dtype=self.dtype)
+
+    def embed(self, images: Float[Array, "batch side side channels"]) -> Float[Array, "batch n d"]:
+        """Images to the input of layer 0: one row for each patch, in reading order."""
+        c = self.config
+        if images.ndim != 4 or images.shape[1:3] != (c.image_size, c.image_size):
+            expected = f"(batch, {c.image_size}, {c.image_size}, channels)"
+            raise InputError(line("shape of images", got=images.shape, expected=expected, mend="resize the images"))
+        batch, side, _, channels = images.shape
+        count, patch = side // c.patch_size, c.patch_size
+        tiles = images.reshape(batch, count, patch, count, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+        rows = self.patch(tiles.reshape(batch, count * count, patch * patch * channels))
+        return rows + self.position[None].astype(self.dtype)
+
+    def run(
+        self, hidden: Float[Array, "batch n d"], first: int = 0, last: int | None = None
+    ) -> Float[Array, "batch n d"]:
+        """Runs layers [first, last); `last=None` runs all that are left, and the last LayerNorm."""
+        hidden = hidden.astype(self.dtype)
+        for layer in self.layer[first:last]:
+            hidden = layer(hidden)
+        return self.norm(hidden) if last is None else hidden
+
+
+class VitClassifier(nn.Module):
+    """Encoder, mean over the patches, and one linear head; the conventions are those of `BertClassifier`.
+
+    Attributes:
+        config: the sizes.
+        num_classes: width of the logits.
+        first_layer: the layer at which a given `hidden` enters, in [0, num_layers].
+        dtype: compute type of the encoder; pooling, head and logits are float32.
+    """
+
+    config: VitConfig
+    num_classes: int
+    first_layer: int = 0
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        """Names the parts `encoder` and `head`."""
+        layers = self.config.num_layers
+        if not 0 <= self.first_layer <= layers:
+            raise InputError(
+                line("first_layer", got=self.first_layer, expected=f"0 to {layers}", mend="pass first_layer=0")
+            )
+        self.encoder = VitEncoder(self.config, self.dtype)
+        self.head = nn.Dense(self.num_classes)
+
+    def prefix(self, images: Float[Array, "batch side side channels"]) -> Float[Array, "batch n d"]:
+        """Patches and layers [0, first_layer): the `hidden` of `__call__`."""
+        return self.encoder.run(self.encoder.embed(images), 0, self.first_layer)
+
+    def features(
+        self,
+        images: Float[Array, "batch side side channels"] | None = None,
+        hidden: Float[Array, "batch n d"] | None = None,
+    ) -> Float[Array, "batch d"]:
+        """The pooled vector that the head sees, float32."""
+        if images is not None and hidden is None:
+            hidden = self.prefix(images)
+        elif images is not None or hidden is None:
+            got = "neither" if images is None else "both"
+            raise InputError(line("model inputs", got=got, expected="images or hidden", mend="pass one"))
+        return self.encoder.run(hidden, self.first_layer).astype(jnp.float32).mean(axis=1)
+
+    def __call__(
+        self,
+        images: Float[Array, "batch side side channels"] | None = None,
+        hidden: Float[Array, "batch n d"] | None = None,
+    ) -> Float[Array, "batch classes"]:
+        """Logits from images, or from the `hidden` that `prefix` returned.
+
+        Raises:
+            InputError: not exactly one of the two.
+        """
+        return self.head(self.features(images, hidden))
+
+
+def pretrain_vit(
+    images: np.ndarray,
+    config: VitConfig = VitConfig(),
+    *,
+    seed: int = 0,
+    steps: int = 300,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    notify: Callable[[int, float], None] | None = None,
+) -> dict:
+    """`params` of a `VitEncoder` from whose pooled vector one linear layer redraws the image.
+
+    An autoencoder whose bottleneck is the mean over the patches, the vector that heads see; no class label is used.
+    AdamW with a cosine schedule, a tenth of the steps warm-up.
+
+    Args:
+        images: float32 (N, side, side, channels), training images only.
+        config: the sizes.
+        seed: of the initialisation and of the order of the images.
+        steps: optimizer steps.
+        batch_size: images per step.
+        learning_rate: the peak.
+        notify: is told each step's number, from 1, and its loss (mean squared error per pixel).
+
+    Raises:
+        InputError: no images, or another shape than the config's.
+    """
+    if not len(images):
+        raise InputError(line("images to pretrain on", got="none", expected="at least one", mend="pass some"))
+    every = np.asarray(images, np.float32)
+    pixels = every.reshape(len(every), -1)
+    pixels = pixels - pixels.mean(axis=0, keepdims=True)
+    model = VitClassifier(config, num_classes=pixels.shape[1])
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(1, steps // 10), max(2, steps))
+    optimizer = optax.adamw(schedule, weight_decay=0.05)
+    params = model.init(jax.random.key(seed), jnp.asarray(every[:1]))["params"]
+    state = optimizer.init(params)
+    step = jax.jit(partial(_redraw_step, model, optimizer), donate_argnums=(0, 1))
+    rng = np.random.default_rng(seed)
+    for number in range(1, steps + 1):
+        chosen = rng.integers(len(every), size=batch_size)
+        params, state, error = step(params, state, every[chosen], pixels[chosen])
+        if notify is not None:
+            notify(number, float(error))
+    return dict(params["encoder"])
+
+
+def _redraw_step(model, optimizer, params, state, images, pixels):
+    def loss(params):
+        return jnp.square(model.apply({"params": params}, images) - pixels).mean()
+
+    error, slope = jax.value_and_grad(loss)(params)
+    updates, state = optimizer.update(slope, state, params)
+    return optax.apply_updates(params, updates), state, error
