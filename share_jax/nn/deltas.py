@@ -56,7 +56,7 @@ def dense_general_delta(
     """The contracted axes are flattened into d_in, the feature axes into d_out."""
     features = (module.features,) if isinstance(module.features, int) else tuple(module.features)
     axes = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
-    axes = tuple(axis % x.ndim for axis in axes)
+    axes = tuple(sorted(axis % x.ndim for axis in axes))  # as Flax orders the kernel's input axes
     kept = tuple(axis for axis in range(x.ndim) if axis not in axes)
     moved = jnp.transpose(x, kept + axes)
     d_in = math.prod(x.shape[axis] for axis in axes)
@@ -64,10 +64,16 @@ def dense_general_delta(
     return dense_delta(method, shared, slot, flat, features)
 
 
+class PlainConv(nn.Conv):
+    """The convolution inside an adapter, which interceptors have to leave alone."""
+
+    __no_type_check__ = True  # nn.Conv's fields have annotations that cannot be checked at run time
+
+
 def _conv(module: nn.Conv, kernel: Array, x: Array) -> Array:
-    """A plain `nn.Conv` like `module`, with another kernel and no bias: same strides, padding, dilation and groups."""
+    """A convolution like `module`, with another kernel and no bias: same strides, padding, dilation and groups."""
     same = {f.name: getattr(module, f.name) for f in fields(nn.Conv) if f.name not in ("parent", "name")}
-    plain = nn.Conv(**{**same, "features": kernel.shape[-1], "use_bias": False}, parent=None)
+    plain = PlainConv(**{**same, "features": kernel.shape[-1], "use_bias": False}, parent=None)
     return plain.apply({"params": {"kernel": kernel}}, x)  # pyright: ignore[reportReturnType]
 
 
@@ -101,8 +107,9 @@ def conv_delta(module: nn.Conv, method: Parameterization, shared: Leaves, slot: 
 def _grouped_up(method: Parameterization, shared: Leaves, slot: Leaves, h: Array, features: int) -> Array:
     """Group g's q channels give only group g's block of the features."""
     *spatial, groups, q = h.shape
-    whole = method.up(shared, slot, _as_rows(h, q))
-    _check_batch(slot, whole.shape[0])
+    rows = _as_rows(h, q)
+    _check_batch(slot, rows.shape[0])
+    whole = method.up(shared, slot, rows)
     blocks = whole.reshape(*spatial, groups, groups, features // groups)
     own = jnp.diagonal(blocks, axis1=-3, axis2=-2)  # (*spatial, features / groups, groups)
     return jnp.swapaxes(own, -1, -2).reshape(*spatial, features)

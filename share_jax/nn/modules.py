@@ -23,6 +23,7 @@ class SharedLoRADense(nn.Dense):
 
     num_tasks: int = 1
     method: Parameterization = SharedA()
+    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
 
     @nn.compact
     def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -53,6 +54,7 @@ class SharedLoRADenseGeneral(nn.DenseGeneral):
 
     num_tasks: int = 1
     method: Parameterization = SharedA()
+    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
 
     @nn.compact
     def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -85,6 +87,7 @@ class SharedLoRAConv(nn.Conv):
 
     num_tasks: int = 1
     method: Parameterization = SharedA()
+    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
 
     @nn.compact
     def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -117,6 +120,7 @@ class SharedLoRAEmbed(nn.Embed):
 
     num_tasks: int = 1
     method: Parameterization = SharedA()
+    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
 
     def setup(self) -> None:
         super().setup()
