@@ -8,33 +8,49 @@ import jax.numpy as jnp
 
 from share_jax.core.protocol import Parameterization
 from share_jax.errors import TargetError, line
-from share_jax.nn.deltas import layer_delta
+from share_jax.nn.deltas import PlainConv, layer_delta
+from share_jax.nn.kernels import layer_type
 from share_jax.nn.targets import Target
 from share_jax.nn.variables import SHARED, TASKS
 from share_jax.typing import Array
+
+
+def static_mark(method: Parameterization) -> str:
+    """A leaf's name that spells the method's static numbers.
+
+    `nn.jit` keeps a trace for one structure of variables. Two methods of equal shapes, such as SharedA with another
+    alpha, must not share one: a leaf of this name beside a target's own makes the structures differ.
+    """
+    return f"static:{method!r}"
 
 
 def interceptor(method: Parameterization, targets: Mapping[tuple[str, ...], Target], head_layers: frozenset) -> Any:
     """For `nn.intercept_methods`: adds each target's update, and answers a mixed batch with each example's own head.
 
     The leaves are read from the module's own variables, never from a closure, so a trace that `nn.jit` keeps stays
-    right: it is another trace when the collections are absent.
+    right: it is another trace when the collections are absent, or when the method's static numbers differ.
 
     Args:
       method: the parameterisation.
       targets: by the path of the layer that owns the kernel.
       head_layers: paths of the layers whose parameters each task owns.
     """
+    mark = static_mark(method)
 
     def intercept(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        adapts = module.path in targets and context.method_name in ("__call__", "attend")
-        if not adapts and module.path not in head_layers:
+        if module.scope is None or isinstance(module, PlainConv):
             return next_fun(*args, **kwargs)
-        slot = dict(module.variables.get(TASKS, {}))
-        if module.path in head_layers and slot:
-            return _head(module, slot, *args, **kwargs)
-        y = next_fun(*args, **kwargs)
+        adapts = module.path in targets and context.method_name in ("__call__", "attend")
+        answers = module.path in head_layers
+        if not adapts and not answers:
+            return next_fun(*args, **kwargs)
+        own = dict(module.variables.get(TASKS, {}))
+        slot = {name: leaf for name, leaf in own.items() if name not in module.variables["params"] and name != mark}
+        head = {name: leaf for name, leaf in own.items() if name in module.variables["params"]}
+        if (adapts and not slot) or (answers and not head):
+            raise _not_carried(module)
+        y = _head(module, head, *args, **kwargs) if answers else next_fun(*args, **kwargs)
         if not adapts:
             return y
         x = args[0] if args else next(iter(kwargs.values()))
@@ -44,14 +60,25 @@ def interceptor(method: Parameterization, targets: Mapping[tuple[str, ...], Targ
     return intercept
 
 
-def _head(module: nn.Module, slot: dict[str, Array], inputs: Array) -> Array:
+def _not_carried(module: nn.Module) -> TargetError:
+    return TargetError(
+        line(
+            f"layer {'/'.join(module.path)}",
+            got="a call without its task's leaves",
+            expected=f"the collections '{SHARED}' and '{TASKS}' at the layer",
+            mend="name them wherever a lifted transform around it names 'params', or use space='parameter'",
+        )
+    )
+
+
+def _head(module: Any, slot: dict[str, Array], inputs: Array) -> Array:
     """A Dense layer with one kernel and bias per example: inputs (batch, ..., d_in) to (batch, ..., features)."""
-    if not isinstance(module, nn.Dense):
+    if layer_type(module) is not nn.Dense:
         raise TargetError(
             line(
                 f"head {'/'.join(module.path)} in a batch of different tasks",
                 got=type(module).__name__,
-                expected="Dense",
+                expected="a plain Dense",
                 mend="use one task per batch for this model",
             )
         )

@@ -40,8 +40,8 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
     """Evaluates `model.apply(variables, *args, **kwargs)` abstractly and notes who uses which kernel.
 
     Probes in the collections `shared` and `tasks` tell whether a lifted transform (`nn.scan`, `nn.vmap`) carries those
-    collections to the layer. Their name is fresh for every call, so that a trace that `nn.jit` kept cannot answer for
-    this one.
+    collections to the layer. Their names are fresh for every call and every layer, so that a trace that `nn.jit` kept,
+    from another call or from a like layer of this one, cannot stand in for a visit.
 
     Returns:
       A `Use` by path in `params`, for every parameter that the call reached.
@@ -52,7 +52,12 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
     params = flat(variables["params"])
     probe = f"probe_{uuid4().hex}"
     owners = {path.rpartition("/")[0]: leaf for path, leaf in params.items() if leaf.ndim}
-    probes = nested({f"{owner}/{probe}".strip("/"): np.zeros(leaf.shape[:1], bool) for owner, leaf in owners.items()})
+    probes = nested(
+        {
+            f"{owner}/{probe}_{index}".strip("/"): jax.ShapeDtypeStruct(leaf.shape, bool)
+            for index, (owner, leaf) in enumerate(owners.items())
+        }
+    )
     found: dict[str, Use] = {}
 
     def note(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
@@ -60,7 +65,7 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
         module = context.module
         if module.scope is not None:
             own = module.variables
-            carried = all(probe in own.get(name, {}) for name in (SHARED, TASKS))
+            carried = all(any(key.startswith(probe) for key in own.get(name, {})) for name in (SHARED, TASKS))
             for name, leaf in own.get("params", {}).items():
                 if hasattr(leaf, "ndim"):
                     found["/".join((*module.path, name))] = _use(module, name, leaf, carried)
@@ -69,7 +74,7 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
     leaves, treedef = jax.tree.flatten((args, kwargs))
     dynamic = [isinstance(leaf, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)) for leaf in leaves]
 
-    def call(params: Any, arrays: list) -> Any:
+    def call(params: Any, arrays: list, probes: Any) -> Any:
         values = iter(arrays)
         full = [next(values) if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)]
         inner_args, inner_kwargs = jax.tree.unflatten(treedef, full)
@@ -82,8 +87,9 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
                 call,
                 variables["params"],
                 [x for x, is_array in zip(leaves, dynamic, strict=True) if is_array],
+                probes,
             )
-        except (TypeError, ValueError, FlaxError) as error:
+        except (TypeError, ValueError, LookupError, FlaxError) as error:
             raise TargetError(
                 line(
                     "example call of the model",
@@ -97,13 +103,15 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
 
 def _use(module: nn.Module, name: str, leaf: Any, carried: bool) -> Use:
     layer = layer_type(module)
-    is_kernel = leaf.ndim >= 2 and (layer is None or KERNEL_LEAF[layer] == name)
+    named = next((kernel for kind, kernel in KERNEL_LEAF.items() if isinstance(module, kind)), None)
+    is_kernel = leaf.ndim >= 2 and (name != "bias" if named is None else name == named)
     if layer is None:
         reason = f"it belongs to {type(module).__name__}, which is not a plain Dense, DenseGeneral, Conv or Embed"
     elif not carried:
         reason = (
             "a lifted transform (nn.scan, nn.vmap) around it does not carry the collections; "
-            f"add '{SHARED}': 0 and '{TASKS}': 0 to its variable_axes"
+            f"add '{SHARED}' and '{TASKS}' wherever it names 'params', "
+            f"as in variable_axes={{'params': 0, '{SHARED}': 0, '{TASKS}': 0}}"
         )
     else:
         reason = obstacle(module)
