@@ -29,6 +29,8 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
+    # JAX calls LAPACK from several threads of its own; with OpenBLAS's threads on top, batched QR and SVD can hang
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         args = parser().parse_args(argv)
         return args.run(args)

@@ -47,9 +47,14 @@ def test_a_link_within_the_folder_is_followed(tmp_path):
 
 def test_publish_leaves_nothing_after_an_error_and_all_after_success(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match="stop"), paths.publish(out) as temp:
-        (temp / "x").write_text("half")
-        raise ValueError("stop")
+
+    def fail():
+        with paths.publish(out) as temp:
+            (temp / "x").write_text("half")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
     assert list(tmp_path.iterdir()) == []
     with paths.publish(out) as temp:
         (temp / "x").write_text("1")

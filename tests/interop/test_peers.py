@@ -93,7 +93,7 @@ def test_vlora_tasks_are_loadings_times_components_and_the_mean(tmp_path):
         {"task_filenames": {"cola": "../cola", "mrpc": "mrpc"}},
         {"shapes_a": {m: [RANK, D_IN + 1] for m in MODULES}},
         {"shapes_a": {m: [D_IN, RANK] for m in MODULES}},
-        {"shapes_a": {m: 5 for m in MODULES}},
+        {"shapes_a": dict.fromkeys(MODULES, 5)},
     ],
 )
 def test_broken_vlora_folders_are_refused(tmp_path, changes):

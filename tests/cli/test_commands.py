@@ -1,0 +1,311 @@
+"""Every command through `main`, on small adapters; results against dense updates computed by numpy."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from adapter_makers import CONFIG, MODULES, distance, factors, updates, write_adapters, write_peft
+from safetensors.numpy import load_file
+
+from share_jax.cli import main
+
+EXACT = 2e-6
+"""Relative distance that float32 bases and coefficients of full rank may cost."""
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command and returns (exit status, JSON or text, lines of stderr)."""
+
+    def call(*argv, json_out=True):
+        code = main([str(a) for a in argv] + (["--json"] if json_out else []))
+        out, err = capsys.readouterr()
+        return code, (json.loads(out) if json_out and out else out), err.splitlines()
+
+    return call
+
+
+@pytest.fixture
+def adapters(tmp_path):
+    return write_adapters(tmp_path / "in", 5)
+
+
+@pytest.fixture
+def made(run, adapters, tmp_path):
+    code, data, err = run("compress", *adapters, "-o", tmp_path / "set", "--k", 6)
+    assert (code, err) == (0, [])
+    return tmp_path / "set", data
+
+
+def test_compress_reports_what_the_issue_asks_for(made, adapters):
+    folder, data = made
+    assert data["tasks"] == 5
+    assert data["bytes_in"] == sum(f.stat().st_size for a in adapters for f in a.iterdir())
+    assert data["bytes_out"] == sum(f.stat().st_size for f in folder.iterdir())
+    assert data["ratio"] == pytest.approx(data["bytes_in"] / data["bytes_out"])
+    assert data["k"] == {"min": 6, "mean": 6.0, "max": 6}
+    assert set(data["relative_error"]) == {"mean", "max"}
+    assert list(data["per_task"]) == [a.name for a in adapters]
+    for task in data["per_task"].values():
+        assert 0 <= task["relative_error"] <= task["error_bound"] * 1.001 + 1e-6
+    assert data["relative_error"]["max"] < 1e-5
+    assert data["seconds"] > 0
+
+
+def test_info_says_the_same_as_compress(run, made):
+    folder, data = made
+    code, again, _ = run("info", folder)
+    assert code == 0
+    for name, task in data["per_task"].items():  # tables are kept in float32
+        assert again["per_task"][name] == pytest.approx(task, rel=1e-6)
+    assert {**again, "seconds": 0, "per_task": 0} == {**data, "seconds": 0, "per_task": 0}
+
+
+def test_info_and_compress_print_tables(run, made):
+    code, text, _ = run("info", made[0], json_out=False)
+    assert code == 0
+    assert "smaller" in text
+    assert "t4" in text
+
+
+def test_export_gives_the_update_back(run, made, adapters, tmp_path):
+    for i, adapter in enumerate(adapters):
+        code, data, _ = run("export", made[0], adapter.name, "-o", tmp_path / f"out{i}")
+        assert code == 0
+        assert distance(updates(adapter), updates(tmp_path / f"out{i}")) < EXACT
+        config = json.loads((tmp_path / f"out{i}" / "adapter_config.json").read_text())
+        assert config == CONFIG
+        assert data["rank"] == 4
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("f32", EXACT), ("f16", 1e-3), ("bf16", 8e-3)])
+def test_export_in_a_dtype(run, made, adapters, tmp_path, dtype, tolerance):
+    assert run("export", made[0], "t2", "-o", tmp_path / "out", "--dtype", dtype)[0] == 0
+    names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert {str(t.dtype) for t in tensors.values()} == {names[dtype]}
+    assert distance(updates(adapters[2]), updates(tmp_path / "out")) < tolerance
+
+
+def test_a_rank_of_its_own_is_written_with_scale_one(run, tmp_path):
+    pairs = factors(0)
+    pairs[MODULES[0]] = tuple(np.ascontiguousarray(x) for x in (pairs[MODULES[0]][0][:2], pairs[MODULES[0]][1][:, :2]))
+    write_peft(tmp_path / "a", pairs, rank_pattern={MODULES[0]: 2}, alpha_pattern={"v_proj": 5}, use_rslora=True)
+    assert run("compress", tmp_path / "a", "-o", tmp_path / "set")[0] == 0
+    assert run("export", tmp_path / "set", "a", "-o", tmp_path / "out")[0] == 0
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (4, 4, False)
+    rule = "^" + re.escape(MODULES[0])
+    assert config["rank_pattern"] == config["alpha_pattern"] == {rule: 2}
+    found = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    for module, (a, b) in pairs.items():
+        rank = a.shape[0]
+        scale = (5 if module.endswith("v_proj") else 8) / rank**0.5
+        new_a, new_b = (found[f"base_model.model.{module}.lora_{s}.weight"] for s in "AB")
+        assert new_a.shape == a.shape
+        np.testing.assert_allclose(new_b @ new_a, scale * b @ a, atol=1e-4 * np.abs(scale * b @ a).max())
+
+
+def test_what_is_not_compressed_comes_back_byte_for_byte(run, tmp_path):
+    heads = [{"base_model.model.classifier.weight": np.full((3, 2), i, np.float16)} for i in range(3)]
+    for i, extras in enumerate(heads):
+        write_peft(tmp_path / f"t{i}", factors(i), extras=extras, modules_to_save=["classifier"], bias="lora_only")
+    assert run("compress", tmp_path / "t0", tmp_path / "t1", "-o", tmp_path / "set")[0] == 0
+    assert run("add", tmp_path / "set", tmp_path / "t2")[0] == 0
+    for i, extras in enumerate(heads):
+        assert run("export", tmp_path / "set", f"t{i}", "-o", tmp_path / f"out{i}")[0] == 0
+        found = load_file(tmp_path / f"out{i}" / "adapter_model.safetensors")
+        for key, value in extras.items():
+            assert found[key].dtype == value.dtype
+            assert found[key].tobytes() == value.tobytes()
+        config = json.loads((tmp_path / f"out{i}" / "adapter_config.json").read_text())
+        assert (config["modules_to_save"], config["bias"]) == (["classifier"], "lora_only")
+
+
+def test_add_within_the_span_changes_nothing(run, made, adapters, tmp_path):
+    folder, before = made
+    write_peft(tmp_path / "new", factors(9))
+    code, data, _ = run("add", folder, tmp_path / "new")
+    assert (code, data["added"], data["tasks"]) == (0, ["new"], 6)
+    assert data["per_task"]["t0"]["last_change"] < 1e-5
+    assert not data["per_task"]["t0"]["measured"]
+    assert data["per_task"]["new"]["measured"]
+    for task, source in [("t0", adapters[0]), ("new", tmp_path / "new")]:
+        assert run("export", folder, task, "-o", tmp_path / f"out-{task}")[0] == 0
+        assert distance(updates(source), updates(tmp_path / f"out-{task}")) < 1e-5
+    assert before["tasks"] == 5
+
+
+def test_adding_one_at_a_time_ends_near_the_batch(run, tmp_path):
+    folders = write_adapters(tmp_path / "in", 8, noise=0.3)
+    assert run("compress", *folders, "-o", tmp_path / "batch", "--k", 8)[0] == 0
+    assert run("compress", folders[0], "-o", tmp_path / "grown", "--k", 8)[0] == 0
+    for folder in folders[1:]:
+        assert run("add", tmp_path / "grown", folder)[0] == 0
+    errors = {}
+    for name in ("batch", "grown"):
+        code, data, _ = run("validate", tmp_path / name, "--against", *folders)
+        assert (code, data["failed"]) == (0, [])
+        errors[name] = np.mean([m["relative_error"] for m in data["measured"].values()])
+    assert errors["batch"] > 0.01
+    assert errors["grown"] < 1.25 * errors["batch"]
+
+
+def test_max_error_holds_for_every_task(run, tmp_path):
+    folders = write_adapters(tmp_path / "in", 6, noise=0.3)
+    code, data, _ = run("compress", *folders[:4], "-o", tmp_path / "set", "--max-error", 0.2)
+    assert (code, data["relative_error"]["max"] <= 0.2, data["relative_error"]["max"] > 0.01) == (0, True, True)
+    code, data, _ = run("add", tmp_path / "set", *folders[4:])
+    assert code == 0
+    assert max(task["error_bound"] for task in data["per_task"].values()) <= 0.2
+    code, data, _ = run("validate", tmp_path / "set", "--against", *folders)
+    assert code == 0
+    assert max(m["relative_error"] for m in data["measured"].values()) <= 0.2
+
+
+@pytest.mark.parametrize("geometry", ["flat", "auto"])
+def test_other_geometries_come_back(run, adapters, tmp_path, geometry):
+    code, data, _ = run("compress", *adapters, "-o", tmp_path / "set", "--geometry", geometry)
+    assert (code, data["relative_error"]["max"] < 1e-4) == (0, True)
+    assert run("export", tmp_path / "set", "t1", "-o", tmp_path / "out")[0] == 0
+    assert distance(updates(adapters[1]), updates(tmp_path / "out")) < 1e-4
+    write_peft(tmp_path / "new", factors(9))
+    assert run("add", tmp_path / "set", tmp_path / "new")[0] == 0
+    assert run("export", tmp_path / "set", "t1", "-o", tmp_path / "out", "--overwrite")[0] == 0
+    assert distance(updates(adapters[1]), updates(tmp_path / "out")) < 0.05
+    code, data, _ = run("similarity", tmp_path / "set")
+    assert code == 0
+
+
+@pytest.mark.parametrize(("storage", "least", "error"), [("bf16", 1.6, 1e-2), ("int8", 2.2, 4e-2)])
+def test_smaller_storage_makes_smaller_files(run, tmp_path, storage, least, error):
+    folders = write_adapters(tmp_path / "in", 12, noise=0.1, **{})
+    sizes = {}
+    for kind in ("f32", storage):
+        code, data, _ = run("compress", *folders, "-o", tmp_path / kind, "--k", 20, "--storage", kind)
+        assert code == 0
+        sizes[kind] = data["bytes"]["basis"] + data["bytes"]["coefficients"]
+    assert sizes["f32"] / sizes[storage] > least
+    assert data["relative_error"]["max"] < error
+    code, found, _ = run("validate", tmp_path / storage, "--against", *folders)
+    assert (code, found["failed"]) == (0, [])
+    for name, task in data["per_task"].items():
+        assert found["measured"][name]["relative_error"] == pytest.approx(task["relative_error"], rel=0.02, abs=1e-5)
+
+
+def test_pseudo_rank_cuts_the_adapters(run, adapters, tmp_path):
+    code, data, _ = run("compress", *adapters, "-o", tmp_path / "set", "--k", 6, "--pseudo-rank", 2)
+    assert code == 0
+    assert data["coefficients"]["numbers_per_task"] == len(MODULES) * 2 * 6 * 2
+    assert run("export", tmp_path / "set", "t0", "-o", tmp_path / "out")[0] == 0
+    for module, update in updates(adapters[0]).items():
+        u, s, vt = np.linalg.svd(update)
+        best = (u[:, :2] * s[:2]) @ vt[:2]
+        np.testing.assert_allclose(updates(tmp_path / "out")[module], best, atol=1e-5 * s[0])
+
+
+def test_remove_leaves_the_others_as_they_are(run, made, adapters, tmp_path):
+    code, data, _ = run("remove", made[0], "t1", "t3")
+    assert (code, data["removed"], list(data["per_task"])) == (0, ["t1", "t3"], ["t0", "t2", "t4"])
+    assert run("export", made[0], "t4", "-o", tmp_path / "out")[0] == 0
+    assert distance(updates(adapters[4]), updates(tmp_path / "out")) < EXACT
+    assert run("validate", made[0])[0] == 0
+
+
+def test_diff_agrees_with_dense_updates(run, made, adapters):
+    code, data, _ = run("diff", made[0], "t0", "t1")
+    x, y = (updates(a) for a in adapters[:2])
+    assert code == 0
+    assert data["relative_distance"] == pytest.approx(distance(x, y), rel=1e-4)
+    dot = sum(np.sum(x[m] * y[m]) for m in x)
+    norms = [np.sqrt(sum(np.sum(u[m] ** 2) for m in u)) for u in (x, y)]
+    assert data["cosine"] == pytest.approx(dot / np.prod(norms), abs=1e-4)
+    assert data["norms"] == pytest.approx(norms, rel=1e-4)
+    assert set(data["per_layer"]) == set(MODULES)
+
+
+def test_similarity_of_a_set_and_of_folders_agree_with_dense_updates(run, made, adapters, tmp_path, monkeypatch):
+    dense = [np.concatenate([u.ravel() for u in updates(a).values()]) for a in adapters]
+    expected = np.corrcoef(dense) * 0
+    for i, x in enumerate(dense):
+        for j, y in enumerate(dense):
+            expected[i, j] = x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+    svg = tmp_path / "map.svg"
+    code, data, _ = run("similarity", made[0], "--heatmap", svg)
+    assert (code, data["tasks"]) == (0, [a.name for a in adapters])
+    np.testing.assert_allclose(data["matrix"], expected, atol=1e-4)
+    assert sorted(task for group in data["clusters"] for task in group) == data["tasks"]
+    assert svg.read_text().startswith("<svg")
+    code, whole, _ = run("similarity", *adapters)
+    np.testing.assert_allclose(whole["matrix"], expected, atol=1e-4)
+    from share_jax.commands import similarity
+
+    monkeypatch.setattr(similarity, "_BLOCK_BYTES", 1)
+    code, blocks, _ = run("similarity", *adapters)
+    np.testing.assert_allclose(blocks["matrix"], expected, atol=1e-4)
+
+
+def test_linear_merge_is_the_weighted_sum(run, made, adapters, tmp_path):
+    code, data, _ = run("merge", made[0], "t0", "t2", "-o", tmp_path / "out", "--weights", 0.25, -2)
+    assert (code, data["method"]) == (0, "linear")
+    x, y, found = updates(adapters[0]), updates(adapters[2]), updates(tmp_path / "out")
+    assert distance({m: 0.25 * x[m] - 2 * y[m] for m in x}, found) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["ties", "dare"])
+def test_other_merges_write_an_adapter(run, made, tmp_path, method):
+    code, _, _ = run("merge", made[0], "t0", "t2", "-o", tmp_path / "out", "--method", method, "--rank", 4)
+    assert code == 0
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 4
+    assert all(np.isfinite(u).all() and np.abs(u).max() > 0 for u in updates(tmp_path / "out").values())
+
+
+def test_heads_are_not_merged_in_silence(run, tmp_path):
+    for i in range(2):
+        write_peft(tmp_path / f"t{i}", factors(i), extras={"base_model.model.score.weight": np.full(2, i, np.float32)})
+    assert run("compress", tmp_path / "t0", tmp_path / "t1", "-o", tmp_path / "set")[0] == 0
+    code, _, err = run("merge", tmp_path / "set", "t0", "t1", "-o", tmp_path / "out")
+    assert (code, len(err)) == (2, 1)
+    assert "--heads-from" in err[0]
+    assert run("merge", tmp_path / "set", "t0", "t1", "-o", tmp_path / "out", "--heads-from", "t1")[0] == 0
+    found = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    np.testing.assert_array_equal(found["base_model.model.score.weight"], [1, 1])
+
+
+def test_bench_measures_and_counts(run, made):
+    code, data, _ = run("bench", made[0], "--repeat", 1)
+    assert code == 0
+    assert data["ratio"] == made[1]["ratio"]
+    assert all(data["seconds"][key] > 0 for key in ("load", "reconstruct_per_task", "export_per_task"))
+    assert data["ratio_without_basis"] > data["ratio"]
+
+
+def test_unlike_targets_live_in_one_set(run, tmp_path):
+    write_peft(tmp_path / "a", factors(0, modules=MODULES[:3]))
+    write_peft(tmp_path / "b", factors(1, modules=MODULES[1:]))
+    assert run("compress", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "set")[0] == 0
+    for name in "ab":
+        assert run("export", tmp_path / "set", name, "-o", tmp_path / f"out-{name}")[0] == 0
+        assert distance(updates(tmp_path / name), updates(tmp_path / f"out-{name}")) < EXACT
+
+
+def test_peer_folders_can_be_compressed(run, tmp_path):
+    from test_peers import write_lorashare, write_vlora
+
+    write_lorashare(tmp_path / "ls")
+    code, data, _ = run("compress", tmp_path / "ls", "-o", tmp_path / "set")
+    assert (code, list(data["per_task"])) == (0, ["cola", "mrpc"])
+    write_vlora(tmp_path / "vl", ("x", "y"))
+    code, _, err = run("add", tmp_path / "set", tmp_path / "vl")
+    assert (code, len(err)) == (2, 1)
+    assert "--base-model" in err[0]
+    assert run("add", tmp_path / "set", tmp_path / "vl", "--base-model", "acme/tiny")[0] == 0
+
+
+def test_no_path_of_this_machine_is_in_the_set(run, tmp_path):
+    write_peft(tmp_path / "a", factors(0), base_model_name_or_path=str(tmp_path / "models" / "tiny"))
+    assert run("compress", tmp_path / "a", "-o", tmp_path / "set")[0] == 0
+    for file in (tmp_path / "set").iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes()
+    assert run("info", tmp_path / "set")[1]["base_model"] == "tiny"

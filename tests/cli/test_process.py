@@ -1,0 +1,109 @@
+"""The command as a real process: start-up, exit statuses, killed writers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from adapter_makers import factors, write_adapters, write_peft
+
+KILLED = """
+import os, sys
+from share_jax import cli
+from share_jax.interop import {module}
+{module}.{name} = lambda *a, **k: os.kill(os.getpid(), 9)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def run(*argv, code=None, **options):
+    start = ["-m", "share_jax.cli"] if code is None else ["-c", code]
+    command = [sys.executable, *start, *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def test_help_names_every_command_and_each_has_an_example():
+    top = run("--help")
+    assert top.returncode == 0
+    for name in ("compress", "add", "info", "validate", "export", "diff", "similarity", "merge", "remove", "bench"):
+        assert name in top.stdout
+        one = run(name, "--help")
+        assert one.returncode == 0
+        assert f"example:\n  share-jax {name}" in one.stdout
+
+
+def test_version():
+    from share_jax import __version__
+
+    assert run("--version").stdout == f"share-jax {__version__}\n"
+
+
+def test_help_imports_neither_numpy_nor_jax():
+    code = "import sys; from share_jax.cli import main; main(['--help']); print({'numpy', 'jax'} & set(sys.modules))"
+    assert run(code=code).stdout.endswith("set()\n")
+
+
+def test_start_up_is_within_three_numpy_imports():
+    def best(*command):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *command], capture_output=True, check=True)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best("-m", "share_jax.cli", "--help") <= 3 * best("-c", "import numpy")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("process")
+    folders = write_adapters(root / "in", 2)
+    write_peft(root / "new", factors(7))
+    done = run("compress", *folders, "-o", root / "set", "--k", 4, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["tasks"] == 2
+    return root
+
+
+def test_exit_statuses(made):
+    assert run("info", made / "set").returncode == 0
+    for argv in (("info", made / "none"), ("info",), ("export", made / "set", "no", "-o", made / "x")):
+        failed = run(*argv)
+        assert failed.returncode == 2
+        assert failed.stderr.count("\n") == 1
+
+
+def test_a_closed_pipe_is_no_error(made):
+    command = f"{sys.executable} -m share_jax.cli info {made / 'set'} --json | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_progress_is_plain_lines_when_asked_for_and_silent_otherwise(made):
+    done = run("similarity", made / "in" / "t0", made / "in" / "t1", "--progress")
+    assert "compared up to adapter 2/2" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(("module", "name"), [("adapter_set", "replace_file"), ("adapter_set", "write_tensors")])
+def test_a_killed_add_leaves_the_old_set_whole(made, module, name):
+    before = run("info", made / "set", "--json").stdout
+    manifest = (made / "set" / "manifest.json").read_bytes()
+    killed = run("add", made / "set", made / "new", code=KILLED.format(module=module, name=name))
+    assert killed.returncode == -9
+    assert (made / "set" / "manifest.json").read_bytes() == manifest
+    after = run("info", made / "set", "--json").stdout
+    assert {**json.loads(after), "seconds": 0} == {**json.loads(before), "seconds": 0}
+    assert run("validate", made / "set").returncode == 0
+
+
+def test_a_killed_compress_leaves_nothing_in_the_way(made):
+    argv = ("compress", made / "in" / "t0", "-o", made / "fresh")
+    assert run(*argv, code=KILLED.format(module="adapter_set", name="replace_file")).returncode == -9
+    assert not (made / "fresh").exists()
+    assert [n for n in os.listdir(made) if n.startswith(".fresh")]
+    assert run(*argv).returncode == 0
+    assert not [n for n in os.listdir(made) if n.startswith(".fresh")]
