@@ -1,0 +1,206 @@
+"""What cannot be adapted is refused in one line that names it; nothing falls back to the base model."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from adapted_models import (
+    IMAGE,
+    SEQUENCE,
+    TASKS,
+    Attention,
+    Ensemble,
+    Mlp,
+    Scanned,
+    Twice,
+    base_variables,
+    with_adapters,
+)
+
+from share_jax import adapt
+from share_jax.errors import InputError, TargetError, TaskError
+
+
+def refused(error, model, x, *, matching: str, **options):
+    base = base_variables(model, x)
+    with pytest.raises(error, match=matching) as caught:
+        adapt(model, base, x, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_pattern_without_a_match_lists_near_matches():
+    message = refused(TargetError, Attention(), SEQUENCE, matching="matches no path", targets=".*/quary/kernel")
+    assert "query/kernel" in message
+    message = refused(TargetError, Attention(), SEQUENCE, matching="to match", targets="query")
+    assert "'.*query.*'" in message
+
+
+def test_every_pattern_of_several_has_to_match():
+    refused(TargetError, Twice(), SEQUENCE, matching="nowhere", targets=["Dense_0/kernel", "nowhere/kernel"])
+    refused(TargetError, Twice(), SEQUENCE, matching="nowhere", targets="Dense_0/kernel", heads="nowhere")
+
+
+def test_a_bad_regular_expression_is_shown():
+    refused(TargetError, Twice(), SEQUENCE, matching="regular expression", targets="(kernel")
+
+
+def test_no_target_and_no_head_is_an_error():
+    refused(TargetError, Twice(), SEQUENCE, matching="no pattern", targets=())
+
+
+def test_an_unknown_space_is_an_error():
+    refused(TargetError, Twice(), SEQUENCE, matching="activation or parameter", targets=".*kernel", space="weights")
+
+
+def test_biases_and_scales_are_never_adapted():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = Attention(name="attention")(x)
+            return nn.ConvLocal(3, (2,), name="local")(nn.remat(nn.DenseGeneral)((2, 3), name="general")(x)[..., 0])
+
+    base = base_variables(Model(), SEQUENCE)
+    adapted = adapt(Model(), base, SEQUENCE, targets=".*", space="parameter")
+    assert {target.path.rpartition("/")[2] for target in adapted.targets} == {"kernel"}
+    refused(TargetError, Model(), SEQUENCE, matching="matches no path", targets="attention/.*/bias")
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "name"),
+    [
+        (nn.ConvTranspose(4, (3,)), SEQUENCE, "ConvTranspose"),
+        (nn.ConvLocal(4, (3,)), SEQUENCE, "ConvLocal"),
+        (nn.Einsum((6, 4), "...d,df->...f"), SEQUENCE, "Einsum"),
+        (nn.DenseGeneral(4, batch_dims=(0,)), SEQUENCE, "batch_dims"),
+        (nn.Conv(4, (3,), mask=jnp.ones((3, 6, 4))), SEQUENCE, "mask"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_layer_that_activation_space_cannot_follow_is_refused_by_name(layer, x, name):
+    refused(TargetError, layer, x, matching=name, targets="kernel")
+
+
+def test_a_layer_with_a_computation_of_its_own_is_refused_by_name():
+    class Twofold(nn.Dense):
+        @nn.compact
+        def __call__(self, x):
+            return 2 * super().__call__(x)
+
+    refused(TargetError, Twofold(3), SEQUENCE, matching="Twofold", targets="kernel")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Scanned(("params",)),
+        Scanned(("params", "shared")),
+        Scanned((), ("params",)),
+        Ensemble(("params",)),
+        nn.RNN(nn.SimpleCell(6)),
+    ],
+    ids=["scan", "scan_shared_only", "scan_broadcast", "vmap", "rnn"],
+)
+def test_a_transform_that_does_not_carry_the_collections_is_refused_with_what_to_add(model):
+    pattern = "(layers|heads|SimpleCell_0|cell)/.*kernel" if not isinstance(model, Ensemble) else "heads/kernel"
+    message = refused(TargetError, model, SEQUENCE, matching="variable_axes", targets=pattern)
+    assert "'shared'" in message
+    assert "'tasks'" in message
+    adapt(model, base_variables(model, SEQUENCE), SEQUENCE, targets=pattern, space="parameter")
+
+
+def test_a_kernel_under_two_stacked_axes_is_refused():
+    class Deep(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            axes = {"params": 0, "shared": 0, "tasks": 0}
+            return nn.remat_scan(Mlp, (2, 3), variable_axes=axes)()(x)
+
+    for space in ("activation", "parameter"):
+        refused(TargetError, Deep(), SEQUENCE, matching="inside its layer", targets=".*kernel", space=space)
+
+
+def test_a_parameter_that_the_call_does_not_reach_is_refused():
+    class Branches(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, both: bool = False):
+            y = nn.Dense(3, name="used")(x)
+            return y + nn.Dense(3, name="unused")(x) if both or self.is_initializing() else y
+
+    base = base_variables(Branches(), SEQUENCE)
+    with pytest.raises(TargetError, match=r"unused.*does not reach"):
+        adapt(Branches(), base, SEQUENCE, targets=".*kernel")
+    assert len(adapt(Branches(), base, SEQUENCE, targets=".*kernel", both=True).targets) == 2
+
+
+def test_wrong_example_arguments_are_one_line():
+    model = Twice()
+    base = base_variables(model, SEQUENCE)
+    for args in ((), (SEQUENCE[..., :5],), (SEQUENCE, SEQUENCE)):
+        with pytest.raises(TargetError, match="example call") as caught:
+            adapt(model, base, *args, targets=".*kernel")
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_parameterisation_is_refused():
+    model = Twice()
+    base = base_variables(model, SEQUENCE)
+    with pytest.raises(InputError, match="parameterisation"):
+        adapt(model, base, SEQUENCE, targets=".*kernel", method=object())
+
+
+def test_boxed_parameters_are_refused_with_how_to_unbox_them():
+    model = nn.Dense(3, kernel_init=nn.with_partitioning(nn.initializers.zeros, (None, None)))
+    base = {"params": {"kernel": nn.Partitioned(jnp.zeros((6, 3)), (None, None)), "bias": jnp.zeros(3)}}
+    with pytest.raises(InputError, match="unbox"):
+        adapt(model, base, SEQUENCE, targets="kernel")
+    assert len(adapt(model, nn.unbox(base), SEQUENCE, targets="kernel").targets) == 1
+
+
+def test_a_helper_module_outside_the_model_is_left_alone():
+    class Helper(nn.Module):
+        def double(self, x):
+            return 2 * x
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return Helper(parent=None).double(nn.Dense(3)(x))
+
+    base = base_variables(Model(), SEQUENCE)
+    adapted = adapt(Model(), base, SEQUENCE, targets=".*kernel")
+    variables = with_adapters(adapted, base)
+    assert np.abs(adapted.apply(variables, SEQUENCE, task_id=0) - Model().apply(base, SEQUENCE)).max() > 1e-2
+
+
+def test_task_ids_are_checked_and_required():
+    model = Twice()
+    base = base_variables(model, SEQUENCE)
+    adapted = adapt(model, base, SEQUENCE, targets=".*kernel")
+    variables = with_adapters(adapted, base)
+    with pytest.raises(TypeError, match="task_id"):
+        adapted.apply(variables, SEQUENCE)
+    for bad in (TASKS, -1, np.array([0, 1, 2, TASKS])):
+        with pytest.raises(TaskError):
+            adapted.apply(variables, SEQUENCE, task_id=bad)
+        if np.ndim(bad) == 0:
+            with pytest.raises(TaskError):
+                adapted.effective_params(variables, bad)
+
+
+def test_zero_tasks_are_refused():
+    import jax
+
+    base = base_variables(nn.Conv(4, (3, 3)), IMAGE)
+    adapted = adapt(nn.Conv(4, (3, 3)), base, IMAGE, targets="kernel")
+    with pytest.raises(InputError, match="num_tasks"):
+        adapted.init(jax.random.key(0), base["params"], 0)
+
+
+def test_what_matched_is_shown():
+    base = base_variables(Attention(), SEQUENCE)
+    adapted = adapt(Attention(), base, SEQUENCE, targets=".*/(query|out)/kernel", heads=".*/out/bias")
+    shown = str(adapted)
+    assert "MultiHeadDotProductAttention_0/out/kernel    DenseGeneral  6 x 6" in shown
+    assert "2 kernels" in shown
+    assert "owned by each task: MultiHeadDotProductAttention_0/out/bias" in shown
