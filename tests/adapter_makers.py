@@ -64,3 +64,43 @@ def distance(x, y):
 def write_adapters(root, count, noise=0.0, **options):
     """`count` PEFT folders named t0, t1, ...; returns their paths."""
     return [write_peft(Path(root) / f"t{i}", factors(i, noise=noise), **options) for i in range(count)]
+
+
+def write_lorashare(root, tasks=("cola", "mrpc")):
+    """A folder as lorashare writes it: 6 components per side, and a head per task."""
+    rng, d_in, d_out, rank = np.random.default_rng(3), 24, 20, 4
+    (root / "adapters").mkdir(parents=True)
+    shared = {f"{m}:{s}": rng.normal(size=(d, 6)).astype("f4") for m in MODULES for s, d in (("A", d_in), ("B", d_out))}
+    save_file(shared, root / "shared_components.safetensors")
+    (root / "share_config.json").write_text(json.dumps({"adapter_names": list(tasks), "num_components": 6}))
+    for task in tasks:
+        folder = root / "adapters" / task
+        folder.mkdir()
+        save_file({key: rng.normal(size=(6, rank)).astype("f4") for key in shared}, folder / "loadings.safetensors")
+        save_file({"base_model.model.score.weight": rng.normal(size=(2, 3))}, folder / "classifier_head.safetensors")
+        (folder / "adapter_meta.json").write_text(json.dumps({"adapter_name": task, "original_config": CONFIG}))
+    return root
+
+
+def write_vlora(root, tasks=("cola", "a/b"), **changes):
+    """A folder as vlora writes it: 6 components per side; `changes` go into its metadata."""
+    rng, d_in, d_out, rank = np.random.default_rng(4), 24, 20, 4
+    root.mkdir()
+    sizes = {"a": rank * d_in, "b": rank * d_out}
+    shared = {}
+    for m in MODULES:
+        for s, size in sizes.items():
+            shared[f"{m}.components_{s}"] = rng.normal(size=(6, size)).astype("f4")
+            shared[f"{m}.mean_{s}"] = rng.normal(size=(size,)).astype("f4")
+            shared[f"{m}.sv_{s}"] = np.ones(6, "f4")
+    save_file(shared, root / "subspace.safetensors")
+    files = {task: task.replace("/", "_") for task in tasks}
+    for name in files.values():
+        loads = {f"{m}.loadings_{s}": rng.normal(size=(6,)).astype("f4") for m in MODULES for s in "ab"}
+        save_file(loads, root / f"task_{name}.safetensors")
+    meta = {
+        "layer_names": list(MODULES), "task_ids": list(tasks), "task_filenames": files, "rank": rank,
+        "shapes_a": {m: [rank, d_in] for m in MODULES}, "shapes_b": {m: [d_out, rank] for m in MODULES}, **changes,
+    }  # fmt: skip
+    (root / "subspace_meta.json").write_text(json.dumps(meta))
+    return root

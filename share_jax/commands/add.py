@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
         state = merge(without_change(old.state), adapters, Choice(**manifest.choice), limit=limit)
         manifest = task_entries(replace(manifest, base_model=base, limit=limit), sources, writer)
-        done = writer.commit(manifest, state, old.manifest.tasks)
+        done = writer.commit(manifest, state, sources, old.manifest.tasks)
     progress.close()
     data = {"added": [source.name for source in sources], **summary(done.folder, done, time.perf_counter() - begin)}
     emit(args, data, lambda: text(args.set, data))

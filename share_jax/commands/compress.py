@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     state = build_state(sources, manifest, progress)
     with new_set(out) as writer:
         manifest = task_entries(manifest, sources, writer)
-        done = writer.commit(manifest, state)
+        done = writer.commit(manifest, state, sources)
     progress.close()
     data = summary(out, done, time.perf_counter() - begin)
     emit(args, data, lambda: text(args.output, data))

@@ -27,7 +27,7 @@ def summary(folder: Path, done: "AdapterSet", seconds: float) -> dict[str, Any]:
     per_task = {
         name: {
             "relative_error": task.relative_error,
-            "error_bound": reports[name].error_bound,
+            "error_bound": task.cut + reports[name].error_bound,
             "last_change": reports[name].relative_change,
             "measured": task.measured,
         }

@@ -94,9 +94,9 @@ def _against(done: "AdapterSet", sources: list, progress: Progress) -> tuple[dic
 
     measured, past = {}, []
     reports = report(done.state) if sources else {}
-    for i, (name, adapter) in enumerate(adapters_of(sources, done.manifest.pseudo_rank)):
-        done.task(name)
-        error, bound = relative_distance(adapter, factors_of(done.state, name)), reports[name].error_bound
+    for i, (name, adapter) in enumerate(adapters_of(sources, None)):
+        bound = done.task(name).cut + reports[name].error_bound
+        error = relative_distance(adapter, factors_of(done.state, name))
         measured[name] = {"relative_error": float(error), "error_bound": bound}
         if error > bound * 1.001 + 1e-6:
             past.append(f"{name}: measured error {error:.4g} is above the bound {bound:.4g}")

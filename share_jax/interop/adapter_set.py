@@ -7,7 +7,7 @@ that is killed leaves the old set whole, and files that nobody names, which the 
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from share_jax.interop.build import with_errors
 from share_jax.interop.layout import decode_state, encode_state, layer_entry
 from share_jax.interop.manifest import FILE_NAME, NAME, Manifest, TaskEntry, encode, read_manifest
 from share_jax.interop.paths import TEMP_MARK, check_folder, locked, publish, replace_file, shown, sync_folder
+from share_jax.interop.source import Source
 from share_jax.interop.tensorfile import RawTensor, TensorFile, opened, write_tensors
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class SetWriter:
         self,
         manifest: Manifest,
         state: "ShareState",
+        sources: Sequence[Source] = (),
         before: Mapping[str, TaskEntry] | None = None,
         *,
         merged: bool = True,
@@ -142,8 +144,15 @@ class SetWriter:
         """Stores the state, then the manifest: the moment at which the new version is the set.
 
         `manifest` needs no `layers`, `basis`, `coefficients` and `files`; they come from what is written, and the
-        tasks' errors from what is stored, unless nothing was merged; `before` holds the tasks whose originals are
-        gone. The returned set holds the values that are stored.
+        tasks' errors from what is stored, unless nothing was merged. The returned set holds the values that are
+        stored.
+
+        Args:
+          manifest: what is known of the tasks.
+          state: their bases and coefficients.
+          sources: the originals of the new tasks.
+          before: the entries of the tasks whose originals are gone.
+          merged: whether the state changed any task.
 
         Raises:
           LimitError: what is stored is past the limit of the set.
@@ -152,7 +161,7 @@ class SetWriter:
 
         layers, stored = store(state, manifest.storage)
         if merged:
-            manifest = with_errors(manifest, stored, before or {})
+            manifest = with_errors(manifest, stored, before or {}, sources)
         _check_limit(manifest, stored)
         basis, coefficients = encode_state(stored, layers)
         manifest = replace(
@@ -181,11 +190,13 @@ def _check_limit(manifest: Manifest, state: "ShareState") -> None:
 
     if manifest.limit is None:
         return
-    worst, found = max(report(state).items(), key=lambda item: item[1].error_bound, default=(None, None))
-    if found is not None and found.error_bound > manifest.limit * (1 + 1e-6):
+    bounds = {name: manifest.tasks[name].cut + found.error_bound for name, found in report(state).items()}
+    worst = max(bounds, key=lambda name: bounds[name])
+    if bounds[worst] > manifest.limit * (1 + 1e-6):
         raise LimitError(
-            line(f"task {shown(worst)} error bound as stored ({manifest.storage})", got=f"{found.error_bound:.3g}",
-                 expected=f"at most {manifest.limit:g}", mend="pass --storage f32 or a larger --max-error")
+            line(f"task {shown(worst)} error bound as stored ({manifest.storage})", got=f"{bounds[worst]:.3g}",
+                 expected=f"at most {manifest.limit:g}",
+                 mend="pass --storage f32, no --pseudo-rank or a larger --max-error")
         )  # fmt: skip
 
 

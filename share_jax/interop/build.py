@@ -101,26 +101,47 @@ def task_entries(manifest: Manifest, sources: Iterable[Source], writer: "SetWrit
         extra = writer.add_file("extra", source.extras(), source.metadata) if source.extra_names else None
         dtypes = {layer.dtype for layer in source.layers.values()}
         dtype = DTYPES[dtypes.pop()] if len(dtypes) == 1 else "f32"
-        tasks[source.name] = TaskEntry(name, source.metadata, dtype, extra, source.bytes_in, 0.0, True)
+        tasks[source.name] = TaskEntry(name, source.metadata, dtype, extra, source.bytes_in, 0.0, 0.0, True)
     return replace(manifest, tasks=tasks, configs=configs)
 
 
-def with_errors(manifest: Manifest, state: "ShareState", before: Mapping[str, TaskEntry]) -> Manifest:
+def with_errors(
+    manifest: Manifest, state: "ShareState", before: Mapping[str, TaskEntry], sources: Iterable[Source]
+) -> Manifest:
     """The manifest with each task's error after the last change of the state.
 
-    A new task's error is measured against its original. An old task's original is gone: its error is taken as the
-    root of the sum of squares of what was measured at each merge, never above the proven bound.
+    A new task's error is measured against its original, before any cut to the pseudo rank. An old task's original
+    is gone: its error is taken as the root of the sum of squares of what was measured at each merge, never above the
+    proven bound.
     """
     from share_jax.core.subspace import report
 
-    tasks = {}
+    tasks = dict(manifest.tasks)
     for name, now in report(state).items():
-        error, measured = now.relative_change, True
+        entry = tasks[name]
+        error = now.relative_change
         if name in before:
-            error = min(math.hypot(before[name].relative_error, error), now.error_bound)
-            measured = False
-        tasks[name] = replace(manifest.tasks[name], relative_error=error, measured=measured)
+            error = min(math.hypot(before[name].relative_error, error), entry.cut + now.error_bound)
+        tasks[name] = replace(entry, relative_error=error, measured=name not in before)
+    if manifest.pseudo_rank is not None:
+        tasks.update(_cut_errors(manifest.pseudo_rank, tasks, state, sources))
     return replace(manifest, tasks=tasks)
+
+
+def _cut_errors(
+    rank: int, tasks: Mapping[str, TaskEntry], state: "ShareState", sources: Iterable[Source]
+) -> "Iterator[tuple[str, TaskEntry]]":
+    """The entries of the sources that the pseudo rank has cut, measured against the originals."""
+    from share_jax.core.bounds import relative_distance
+    from share_jax.core.fold import balance
+    from share_jax.core.subspace import factors_of
+
+    for source in sources:
+        if any(layer.rank > rank for layer in source.layers.values()):
+            adapter = source.adapter()
+            cut = relative_distance(adapter, balance(adapter, rank=rank))
+            error = relative_distance(adapter, factors_of(state, source.name))
+            yield source.name, replace(tasks[source.name], cut=float(cut), relative_error=float(error))
 
 
 def without_change(state: "ShareState") -> "ShareState":

@@ -42,6 +42,7 @@ class TaskEntry:
     dtype: str  # of its factors at export: f32, bf16 or f16
     extra: str | None  # file of the tensors that were not compressed
     bytes_in: int
+    cut: float  # what the pseudo rank took away, relative to the original's norm
     relative_error: float  # of the whole update against the original
     measured: bool  # false once a merge has moved the task: the error is then an estimate below the bound
 

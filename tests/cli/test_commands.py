@@ -5,7 +5,17 @@ import re
 
 import numpy as np
 import pytest
-from adapter_makers import CONFIG, MODULES, distance, factors, updates, write_adapters, write_peft
+from adapter_makers import (
+    CONFIG,
+    MODULES,
+    distance,
+    factors,
+    updates,
+    write_adapters,
+    write_lorashare,
+    write_peft,
+    write_vlora,
+)
 from safetensors.numpy import load_file
 
 from share_jax.cli import main
@@ -198,6 +208,11 @@ def test_pseudo_rank_cuts_the_adapters(run, adapters, tmp_path):
     code, data, _ = run("compress", *adapters, "-o", tmp_path / "set", "--k", 6, "--pseudo-rank", 2)
     assert code == 0
     assert data["coefficients"]["numbers_per_task"] == len(MODULES) * 2 * 6 * 2
+    assert data["relative_error"]["mean"] > 0.01  # the cut counts
+    code, found, _ = run("validate", tmp_path / "set", "--against", *adapters)
+    assert (code, found["failed"]) == (0, [])
+    for name, task in data["per_task"].items():
+        assert found["measured"][name]["relative_error"] == pytest.approx(task["relative_error"], rel=1e-3)
     assert run("export", tmp_path / "set", "t0", "-o", tmp_path / "out")[0] == 0
     for module, update in updates(adapters[0]).items():
         u, s, vt = np.linalg.svd(update)
@@ -291,8 +306,6 @@ def test_unlike_targets_live_in_one_set(run, tmp_path):
 
 
 def test_peer_folders_can_be_compressed(run, tmp_path):
-    from test_peers import write_lorashare, write_vlora
-
     write_lorashare(tmp_path / "ls")
     code, data, _ = run("compress", tmp_path / "ls", "-o", tmp_path / "set")
     assert (code, list(data["per_task"])) == (0, ["cola", "mrpc"])

@@ -4,53 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from adapter_makers import CONFIG, MODULES
+from adapter_makers import MODULES, write_lorashare, write_vlora
 from safetensors.numpy import load_file, save_file
 
 from share_jax.errors import ShareError
 from share_jax.interop.lorashare import open_lorashare
 from share_jax.interop.sources import open_sources
 from share_jax.interop.vlora import open_vlora
-
-D_IN, D_OUT, RANK, K = 24, 20, 4, 6
-
-
-def write_lorashare(root, tasks=("cola", "mrpc")):
-    rng = np.random.default_rng(3)
-    (root / "adapters").mkdir(parents=True)
-    shared = {f"{m}:{s}": rng.normal(size=(d, K)).astype("f4") for m in MODULES for s, d in (("A", D_IN), ("B", D_OUT))}
-    save_file(shared, root / "shared_components.safetensors")
-    (root / "share_config.json").write_text(json.dumps({"adapter_names": list(tasks), "num_components": K}))
-    for task in tasks:
-        folder = root / "adapters" / task
-        folder.mkdir()
-        save_file({key: rng.normal(size=(K, RANK)).astype("f4") for key in shared}, folder / "loadings.safetensors")
-        save_file({"base_model.model.score.weight": rng.normal(size=(2, 3))}, folder / "classifier_head.safetensors")
-        (folder / "adapter_meta.json").write_text(json.dumps({"adapter_name": task, "original_config": CONFIG}))
-    return root
-
-
-def write_vlora(root, tasks=("cola", "a/b"), **changes):
-    rng = np.random.default_rng(4)
-    root.mkdir()
-    sizes = {"a": RANK * D_IN, "b": RANK * D_OUT}
-    shared = {}
-    for m in MODULES:
-        for s, size in sizes.items():
-            shared[f"{m}.components_{s}"] = rng.normal(size=(K, size)).astype("f4")
-            shared[f"{m}.mean_{s}"] = rng.normal(size=(size,)).astype("f4")
-            shared[f"{m}.sv_{s}"] = np.ones(K, "f4")
-    save_file(shared, root / "subspace.safetensors")
-    files = {task: task.replace("/", "_") for task in tasks}
-    for name in files.values():
-        loads = {f"{m}.loadings_{s}": rng.normal(size=(K,)).astype("f4") for m in MODULES for s in "ab"}
-        save_file(loads, root / f"task_{name}.safetensors")
-    meta = {
-        "layer_names": list(MODULES), "task_ids": list(tasks), "task_filenames": files, "rank": RANK,
-        "shapes_a": {m: [RANK, D_IN] for m in MODULES}, "shapes_b": {m: [D_OUT, RANK] for m in MODULES}, **changes,
-    }  # fmt: skip
-    (root / "subspace_meta.json").write_text(json.dumps(meta))
-    return root
 
 
 def test_lorashare_tasks_are_components_times_loadings(tmp_path):
@@ -75,8 +35,8 @@ def test_vlora_tasks_are_loadings_times_components_and_the_mean(tmp_path):
         own = load_file(root / f"task_{source.name}.safetensors")
         for module, factors in source.adapter().items():
             flat = {s: own[f"{module}.loadings_{s}"] @ shared[f"{module}.components_{s}"] for s in "ab"}
-            a = (flat["a"] + shared[f"{module}.mean_a"]).reshape(RANK, D_IN)
-            b = (flat["b"] + shared[f"{module}.mean_b"]).reshape(D_OUT, RANK)
+            a = (flat["a"] + shared[f"{module}.mean_a"]).reshape(4, 24)
+            b = (flat["b"] + shared[f"{module}.mean_b"]).reshape(20, 4)
             np.testing.assert_allclose(factors.lora_a, a.T, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(factors.lora_b, b.T, rtol=1e-4, atol=1e-5)
             assert factors.scale == 1.0
@@ -91,8 +51,8 @@ def test_vlora_tasks_are_loadings_times_components_and_the_mean(tmp_path):
         {"layer_names": ["absent"]},
         {"layer_names": 3},
         {"task_filenames": {"cola": "../cola", "mrpc": "mrpc"}},
-        {"shapes_a": {m: [RANK, D_IN + 1] for m in MODULES}},
-        {"shapes_a": {m: [D_IN, RANK] for m in MODULES}},
+        {"shapes_a": {m: [4, 24 + 1] for m in MODULES}},
+        {"shapes_a": {m: [24, 4] for m in MODULES}},
         {"shapes_a": dict.fromkeys(MODULES, 5)},
     ],
 )
@@ -121,6 +81,6 @@ def test_broken_lorashare_folders_are_refused(tmp_path):
         open_lorashare(root)
     root = write_lorashare(tmp_path / "three", ("cola",))
     path = root / "shared_components.safetensors"
-    save_file({**load_file(path), f"{MODULES[0]}:A": np.zeros((D_IN, K + 1), "f4")}, path)
+    save_file({**load_file(path), f"{MODULES[0]}:A": np.zeros((24, 7), "f4")}, path)
     with pytest.raises(ShareError, match=":A"):
         open_lorashare(root)
