@@ -67,7 +67,13 @@ def train_batches(
     steps: int,
     start: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """Batches `start` to `steps` of a task, epoch after epoch; the same from any start."""
+    """Batches `start` to `steps` of a task, epoch after epoch; the same from any start.
+
+    Raises:
+      InputError: if the task has no examples.
+    """
+    if not len(labels):
+        raise InputError(line("examples of the task", got=0, expected="at least 1", mend="check the stream's split"))
     per_epoch = steps_per_epoch(len(labels), batch_size)
     for step in range(start, steps):
         epoch, position = divmod(step, per_epoch)

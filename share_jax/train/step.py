@@ -68,7 +68,7 @@ def forward_of(model: Any) -> Forward:
 
 def begin(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation, key: PRNGKey) -> StepState:
     """The state at the start of a task, with copies of its arrays, so that donating them harms nobody."""
-    shared, slot = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (dict(shared), dict(slot)))
+    shared, slot, key = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (dict(shared), dict(slot), key))
     return StepState(shared, slot, optimizer.init({"shared": shared, "slot": slot}), jnp.int32(0), key)
 
 

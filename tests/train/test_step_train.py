@@ -1,0 +1,435 @@
+"""One task trains and nothing else moves: neither the base, nor what is frozen, nor another task's slot."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from share_jax import SeparateLoRA, SharedA, SharedLoRADense, TaskHead, adapt
+from share_jax.core.bank import TaskBank, learnt, next_slot
+from share_jax.core.slots import lift
+from share_jax.train import step as steps
+from share_jax.train.losses import cross_entropy
+from share_jax.train.optimizer import task_optimizer
+from share_jax.train.step import forward_of, make_eval_step, make_train_step
+
+WIDTH, CLASSES, BATCH, TASKS = 16, 3, 8, 4
+HEADS = ("head/bias", "head/kernel")
+rng = np.random.default_rng(0)
+
+
+def begin(shared, slot, optimizer):
+    return steps.begin(shared, slot, optimizer, jax.random.key(7))
+
+
+class Mlp(nn.Module):
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x):
+        for index in range(2):
+            x = x + nn.Dense(WIDTH, dtype=self.dtype, name=f"layer_{index}")(nn.gelu(x))
+        return nn.Dense(CLASSES, dtype=self.dtype, name="head")(x)
+
+
+def random_tree(shapes):
+    return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.standard_normal(leaf.shape), leaf.dtype), shapes)
+
+
+def random_batch(count: int = BATCH):
+    weights = (np.arange(BATCH) < count).astype(np.float32)
+    return {
+        "inputs": jnp.asarray(rng.standard_normal((BATCH, WIDTH)), jnp.float32),
+        "labels": jnp.asarray(rng.integers(0, CLASSES, BATCH), jnp.int32),
+        "weights": jnp.asarray(weights),
+        "classes": jnp.int32(CLASSES),
+    }
+
+
+def loss(logits, batch):
+    return cross_entropy(logits, batch["labels"], batch["weights"], batch["classes"])
+
+
+def clipped_adamw(rate: float = 1e-2):
+    return optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(rate, weight_decay=0.1))
+
+
+class Job:
+    """An adapted model with random trees, and steps for it."""
+
+    def __init__(self, method=None, tasks: int = TASKS, dtype=None, space="activation", transform=None):
+        self.model = Mlp(dtype)
+        x = jnp.zeros((BATCH, WIDTH))
+        self.base = random_tree(jax.eval_shape(self.model.init, jax.random.key(0), x))
+        method = SharedA() if method is None else method
+        self.adapted = adapt(
+            self.model, self.base, x, targets="layer_.*kernel", heads="head/.*", method=method, space=space
+        )
+        self.trees = random_tree(
+            jax.eval_shape(lambda key: self.adapted.init(key, self.base["params"], tasks), jax.random.key(0))
+        )
+        self.forward = forward_of(self.adapted)
+        self.transform = clipped_adamw() if transform is None else transform
+
+    def optimizer(self, *, first: bool, **options):
+        return task_optimizer(self.transform, self.adapted.heads, train_shared=first, **options)
+
+    def step(self, *, first: bool):
+        return make_train_step(self.forward, loss, self.optimizer(first=first), train_shared=first)
+
+    def begin(self, task: int, *, first: bool):
+        return begin(self.trees["shared"], lift(self.trees["tasks"], task), self.optimizer(first=first))
+
+
+def bits(tree):
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
+
+
+def assert_same_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, bits(a), bits(b))
+
+
+def moved(a, b) -> list[bool]:
+    return [not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
+
+
+@pytest.mark.parametrize("method", [SharedA(), SeparateLoRA()], ids=lambda m: m.name)
+def test_frozen_leaves_and_other_slots_keep_their_bits_through_50_adamw_steps_with_decay_and_clipping(method):
+    job = Job(method)
+    bank = TaskBank(job.trees["shared"], job.trees["tasks"])
+    base = bits(job.base)
+    run = {first: job.step(first=first) for first in (True, False)}
+    batches = [random_batch() for _ in range(5)]
+    for task in range(3):
+        first = task == 0
+        before = bits((bank.shared, bank.tasks))
+        state = begin(bank.shared, next_slot(bank), job.optimizer(first=first))
+        for number in range(50):
+            state, _ = run[first](state, job.base, batches[number % 5])
+        assert int(state.step) == 50
+        assert_same_bits(before, (bank.shared, bank.tasks))
+        bank = learnt(bank, f"task {task}", state.shared, state.slot)
+        if first:
+            assert all(moved(before[0], bits(bank.shared)))
+        else:
+            assert_same_bits(before[0], bank.shared)
+        for other in range(TASKS):
+            changes = moved(jax.tree.map(lambda x, o=other: x[o], before[1]), lift(bank.tasks, other))
+            assert all(changes) if other == task else not any(changes)
+        assert_same_bits(base, job.base)
+
+
+def test_an_old_tasks_logits_keep_their_bits_while_later_tasks_learn():
+    job = Job()
+    answer = jax.jit(lambda v, x, t: job.adapted.apply(v, x, task_id=t))
+    x = random_batch()["inputs"]
+    bank = TaskBank(job.trees["shared"], job.trees["tasks"])
+    first_answers = None
+    for task in range(3):
+        state = begin(bank.shared, next_slot(bank), job.optimizer(first=task == 0))
+        step = job.step(first=task == 0)
+        for _ in range(5):
+            state, _ = step(state, job.base, random_batch())
+        bank = learnt(bank, str(task), state.shared, state.slot)
+        now = np.asarray(answer({**job.base, "shared": bank.shared, "tasks": bank.tasks}, x, jnp.int32(0)))
+        first_answers = now if first_answers is None else first_answers
+        assert np.array_equal(now, first_answers)
+
+
+def test_property_7_start_at_the_base_then_something_moves_then_every_trainable_leaf():
+    for method in (SharedA(), SeparateLoRA()):
+        job = Job(method, transform=optax.sgd(0.1))
+        fresh = jax.jit(lambda key, j=job: j.adapted.init(key, j.base["params"], 1))(jax.random.key(0))
+        slot = lift(fresh["tasks"], 0)
+        batch = random_batch()
+        logits = job.forward(job.base, fresh["shared"], slot, batch["inputs"], None)
+        np.testing.assert_allclose(logits, job.model.apply(job.base, batch["inputs"]), rtol=0, atol=1e-6)
+        step = job.step(first=True)
+        state = begin(fresh["shared"], slot, job.optimizer(first=True))
+        state, _ = step(state, job.base, batch)
+        after_one = moved((fresh["shared"], slot), (state.shared, state.slot))
+        assert any(after_one)
+        assert not all(after_one)  # A has no gradient while B is zero
+        state, _ = step(state, job.base, batch)
+        assert all(moved((fresh["shared"], slot), (state.shared, state.slot)))
+
+
+def test_after_two_steps_of_a_later_task_its_slot_has_moved_and_a_has_not():
+    job = Job(transform=optax.sgd(0.1))
+    state = job.begin(1, first=False)
+    step = job.step(first=False)
+    for _ in range(2):
+        state, _ = step(state, job.base, random_batch())
+    assert all(moved(lift(job.trees["tasks"], 1), state.slot))
+    assert_same_bits(job.trees["shared"], state.shared)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_updates_equal_those_of_an_optimizer_that_never_saw_frozen_leaves(first):
+    job = Job()
+    state = job.begin(2, first=first)
+    step = job.step(first=first)
+    shared, slot = job.trees["shared"], lift(job.trees["tasks"], 2)
+    trained = (shared, slot) if first else slot
+    plain = clipped_adamw()
+    opt_state = plain.init(trained)
+
+    @jax.jit
+    def reference(trained, opt_state, batch):
+        def objective(trained):
+            shared_now, slot_now = trained if first else (shared, trained)
+            return loss(job.forward(job.base, shared_now, slot_now, batch["inputs"], None), batch)[0]
+
+        grads = jax.grad(objective)(trained)
+        norm = optax.tree.norm(grads)
+        updates, opt_state = plain.update(grads, opt_state, trained)
+        return optax.apply_updates(trained, updates), opt_state, norm
+
+    for _ in range(4):
+        batch = random_batch()
+        state, _ = step(state, job.base, batch)
+        trained, opt_state, norm = reference(trained, opt_state, batch)
+        assert norm > 0.5  # clipping is at work
+    got = (state.shared, state.slot) if first else state.slot
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), got, trained)
+
+
+def sizes(tree) -> list[tuple[int, ...]]:
+    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree) if leaf.ndim)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_optimizer_state_holds_two_moments_of_what_trains_and_nothing_else(first):
+    job = Job()
+    state = job.begin(0, first=first)
+    trained = {"slot": state.slot, **({"shared": state.shared} if first else {})}
+    assert sizes(state.opt_state) == sorted(2 * sizes(trained))
+
+
+def test_heads_may_have_an_optimizer_of_their_own():
+    job = Job(transform=optax.sgd(0.0))
+    optimizer = job.optimizer(first=False, head_transform=optax.sgd(0.1))
+    step = make_train_step(job.forward, loss, optimizer, train_shared=False)
+    start = lift(job.trees["tasks"], 0)
+    state, _ = step(begin(job.trees["shared"], start, optimizer), job.base, random_batch())
+    assert all(moved(start["head"], state.slot["head"]))
+    assert not any(moved(start["layer_0"], state.slot["layer_0"]))
+
+
+def compiled(step, *args):
+    return step.lower(*args).compile()
+
+
+def dots(text: str) -> int:
+    return text.count(" dot(") + text.count('custom-call-target="__onednn$matmul')
+
+
+def test_the_compiled_step_has_no_gradient_product_for_the_base_nor_for_a_after_the_first_task():
+    """FLOPs and dot operations equal those of a step that differentiates only the slot; differentiating A shows."""
+    job = Job(transform=optax.sgd(0.1))
+    batch = random_batch()
+
+    def hand_written(over: str):
+        def objective(trained, state, base, batch):
+            trees = {"base": base, "shared": state.shared, "slot": state.slot, **trained}
+            return loss(job.forward(trees["base"], trees["shared"], trees["slot"], batch["inputs"], None), batch)[0]
+
+        def step(state, base, batch):
+            trees = {"base": base, "shared": state.shared, "slot": state.slot}
+            wanted = {name: trees[name] for name in over.split()}
+            value, grads = jax.value_and_grad(objective)(wanted, state, base, batch)
+            return jax.tree.map(lambda p, g: p - 0.1 * g, wanted, grads), value
+
+        return jax.jit(step)
+
+    def cost(step, state):
+        program = compiled(step, state, job.base, batch)
+        return program.cost_analysis()["flops"], dots(program.as_text())
+
+    later, first = job.begin(1, first=False), job.begin(0, first=True)
+    slot_flops, slot_dots = cost(hand_written("slot"), later)
+    shared_flops, shared_dots = cost(hand_written("shared slot"), first)
+    base_flops, base_dots = cost(hand_written("base shared slot"), first)
+    later_flops, later_dots = cost(job.step(first=False), later)
+    first_flops, first_dots = cost(job.step(first=True), first)
+    # The check can fail: each further differentiated tree costs products.
+    assert slot_dots < shared_dots < base_dots
+    assert slot_flops < shared_flops < base_flops
+    assert later_dots == slot_dots
+    assert first_dots == shared_dots
+    small = 4 * sum(leaf.size for leaf in jax.tree.leaves((later.slot, later.shared)))  # updates and counters
+    assert abs(later_flops - slot_flops) < small < shared_flops - slot_flops
+    assert abs(first_flops - shared_flops) < small < base_flops - shared_flops
+
+
+def test_one_trace_serves_all_later_tasks_however_many_slots_there_are():
+    chex.clear_trace_counter()
+    job = Job()
+
+    @chex.assert_max_traces(n=1)
+    def counted(base, shared, slot, inputs, key):
+        return job.forward(base, shared, slot, inputs, key)
+
+    step = make_train_step(counted, loss, job.optimizer(first=False), train_shared=False)
+    for tasks in (TASKS, 2 * TASKS, 10):
+        stack = job.adapted.init(jax.random.key(1), job.base["params"], tasks)["tasks"]
+        for task in (1, tasks - 1):
+            state = begin(job.trees["shared"], lift(stack, task), job.optimizer(first=False))
+            state, _ = step(state, job.base, random_batch())
+            step(state, job.base, random_batch())
+    assert step._cache_size() == 1
+
+
+def test_donating_the_state_deletes_neither_the_banks_arrays_nor_the_base():
+    job = Job()
+    state = job.begin(0, first=True)
+    job.step(first=True)(state, job.base, random_batch())
+    assert all(not leaf.is_deleted() for leaf in jax.tree.leaves((job.trees, job.base)))
+    assert any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+def test_donating_the_state_leaves_the_callers_key_usable():
+    job = Job()
+    key = jax.random.key(3)
+    optimizer = job.optimizer(first=True)
+    step = job.step(first=True)
+    for _ in range(2):
+        state = steps.begin(job.trees["shared"], lift(job.trees["tasks"], 0), optimizer, key)
+        state, _ = step(state, job.base, random_batch())
+    assert not key.is_deleted()
+
+
+def test_dropout_draws_anew_at_every_step_and_the_same_for_the_same_key():
+    class Dropping(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(CLASSES, name="layer")(nn.Dropout(0.5, deterministic=not self.has_rng("dropout"))(x))
+
+    batch = random_batch()
+    base = random_tree(jax.eval_shape(Dropping().init, jax.random.key(0), batch["inputs"]))
+    adapted = adapt(Dropping(), base, batch["inputs"], targets="layer/kernel")
+    trees = random_tree(jax.eval_shape(lambda key: adapted.init(key, base["params"], 1), jax.random.key(0)))
+    optimizer = task_optimizer(optax.sgd(0.0), train_shared=False)  # nothing moves, so only dropout changes the loss
+    step = make_train_step(forward_of(adapted), loss, optimizer, train_shared=False)
+
+    def losses():
+        state = begin(trees["shared"], lift(trees["tasks"], 0), optimizer)
+        out = []
+        for _ in range(3):
+            state, metrics = step(state, base, batch)
+            out.append(float(metrics["loss"]))
+        return out
+
+    first = losses()
+    assert len(set(first)) == 3
+    assert losses() == first
+
+
+class OwnModel(nn.Module):
+    """The same computation out of modules of one's own."""
+
+    @nn.compact
+    def __call__(self, x, task_id):
+        for index in range(2):
+            x = x + SharedLoRADense(WIDTH, num_tasks=TASKS, name=f"layer_{index}")(nn.gelu(x), task_id)
+        return TaskHead(CLASSES, num_tasks=TASKS, name="head")(x, task_id)
+
+
+def test_a_model_of_ones_own_trains_as_the_adapted_one_does():
+    job = Job(transform=optax.sgd(0.1))
+    own = make_train_step(forward_of(OwnModel()), loss, job.optimizer(first=True), train_shared=True)
+    base = {"params": {name: tree for name, tree in job.base["params"].items() if name != "head"}}
+    mine, theirs = job.begin(1, first=True), job.begin(1, first=True)
+    step = job.step(first=True)
+    for _ in range(3):
+        batch = random_batch()
+        mine, own_metrics = own(mine, base, batch)
+        theirs, metrics = step(theirs, job.base, batch)
+        np.testing.assert_allclose(own_metrics["loss"], metrics["loss"], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), mine.slot, theirs.slot)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), mine.shared, theirs.shared)
+
+
+def test_parameter_space_trains_as_activation_space_does():
+    states = []
+    batches = [random_batch() for _ in range(3)]
+    job = Job(transform=optax.sgd(0.1))
+    x = batches[0]["inputs"]
+    other = adapt(job.model, job.base, x, targets="layer_.*kernel", heads="head/.*", space="parameter")
+    for forward in (job.forward, forward_of(other)):
+        step = make_train_step(forward, loss, job.optimizer(first=True), train_shared=True)
+        state = job.begin(1, first=True)
+        for batch in batches:
+            state, _ = step(state, job.base, batch)
+        states.append((state.shared, state.slot))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *states)
+
+
+def test_inputs_that_are_a_dict_are_passed_by_name():
+    class Pair(nn.Module):
+        @nn.compact
+        def __call__(self, tokens, mask):
+            return nn.Dense(2)(tokens * mask)
+
+    x, mask = jnp.ones((2, 3)), jnp.array([[1.0, 0.0, 1.0]] * 2)
+    base = random_tree(jax.eval_shape(Pair().init, jax.random.key(0), x, mask))
+    adapted = adapt(Pair(), base, tokens=x, mask=mask, targets=".*kernel")
+    trees = random_tree(jax.eval_shape(lambda key: adapted.init(key, base["params"], 1), jax.random.key(0)))
+    got = forward_of(adapted)(base, trees["shared"], lift(trees["tasks"], 0), {"mask": mask, "tokens": x}, None)
+    np.testing.assert_allclose(got, adapted.apply({**base, **trees}, x, mask, task_id=0), rtol=1e-6)
+
+
+def test_bf16_compute_keeps_float32_parameters_gradients_and_optimizer_state():
+    job = Job(dtype=jnp.bfloat16)
+    state = job.begin(0, first=True)
+    batch = random_batch()
+    assert job.forward(job.base, state.shared, state.slot, batch["inputs"], None).dtype == jnp.bfloat16
+    before = bits((state.shared, state.slot))
+    grads = jax.grad(lambda s: loss(job.forward(job.base, state.shared, s, batch["inputs"], None), batch)[0])(
+        state.slot
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
+    step = job.step(first=True)
+    for _ in range(3):
+        state, metrics = step(state, job.base, batch)
+    assert metrics["loss"].dtype == jnp.float32
+    leaves = jax.tree.leaves((state.shared, state.slot, state.opt_state))
+    assert {leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)} == {jnp.dtype("float32")}
+    assert all(moved(before, (state.shared, state.slot)))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_padded_batch_has_the_loss_and_the_step_of_the_unpadded_one_without_recompiling(count):
+    job = Job(transform=optax.sgd(0.1))
+    step, evaluate = job.step(first=True), make_eval_step(job.forward, loss)
+    full, part = random_batch(), random_batch(count)
+    short = {name: leaf[:count] if leaf.ndim else leaf for name, leaf in part.items()}
+    step(job.begin(0, first=True), job.base, full)
+    padded, metrics = step(job.begin(0, first=True), job.base, part)
+    assert step._cache_size() == 1
+    want, want_metrics = job.step(first=True)(job.begin(0, first=True), job.base, short)
+    np.testing.assert_allclose(metrics["loss"], want_metrics["loss"], rtol=1e-6)
+    assert float(metrics["examples"]) == count
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), padded.slot, want.slot)
+    slot = lift(job.trees["tasks"], 0)
+    evaluate(job.base, job.trees["shared"], slot, full)
+    got = evaluate(job.base, job.trees["shared"], slot, part)
+    assert evaluate._cache_size() == 1
+    np.testing.assert_allclose(got["loss"], want_metrics["loss"], rtol=1e-6)
+    assert float(got["correct"]) == float(want_metrics["correct"])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_loss_falls_in_20_steps(first):
+    job = Job(transform=optax.adam(1e-2))
+    step, batch = job.step(first=first), random_batch()
+    state = job.begin(0, first=first)
+    losses = []
+    for _ in range(20):
+        state, metrics = step(state, job.base, batch)
+        losses.append(float(metrics["loss"]))
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.7 * losses[0]
