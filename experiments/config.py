@@ -30,7 +30,8 @@ def _commas(item: type) -> Any:
 Names = Annotated[tuple[str, ...], _commas(str)]
 Numbers = Annotated[tuple[int, ...], _commas(int)]
 
-METHODS = ("shared_a", "separate_lora", "sequential_lora", "sequential_lora_heads", "frozen_head", "joint", "majority")
+MAIN = ("shared_a", "separate_lora", "sequential_lora", "sequential_lora_heads", "frozen_head", "joint", "majority")
+METHODS = (*MAIN, "share", "share_coefficients")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Config:
     """Which stream of tasks."""
     preset: Preset = "default"
     """Amount of work: quick is a smoke test, default the published table, full uses all data for longer."""
-    methods: Names = METHODS
+    methods: Names = MAIN
     """What to compare, separated by commas."""
     seeds: Numbers = (0,)
     """Seeds of initialisation and data order, separated by commas."""
@@ -62,6 +63,14 @@ class Config:
     """Regular expressions over kernel paths, separated by commas; the model's default kernels when empty."""
     first_layer: int = 0
     """First layer that is adapted; what lies below is frozen and computed once per example."""
+    num_basis: int = 48
+    """Columns of each basis of `share`."""
+    phi: int = 16
+    """Temporary directions per side while `share` learns a task."""
+    adapt_tasks: int = 4
+    """Tasks that `share_coefficients` learns with temporary directions before it trains coefficients alone."""
+    max_error: float | None = None
+    """Proven relative error that `share` may let any task's update reach; bases grow as needed. No limit if None."""
     bf16: bool = False
     """Compute in bfloat16; parameters stay float32."""
 

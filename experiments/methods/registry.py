@@ -6,6 +6,8 @@ from experiments.methods.job import Job, Outcome
 
 _HOME = {
     "shared_a": ("shared_a", "run"),
+    "share": ("share", "run"),
+    "share_coefficients": ("share", "run_coefficients"),
     "separate_lora": ("separate_lora", "run"),
     "sequential_lora": ("sequential_lora", "run"),
     "sequential_lora_heads": ("sequential_lora", "run_heads"),

@@ -6,6 +6,7 @@ is the same code for all of them.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -96,6 +97,21 @@ def optimizer_of(job: Job, adapted: Adapted, steps: int, *, train_shared: bool) 
     )
 
 
+def task_batches(job: Job, index: int, start: int) -> Iterator[dict[str, Any]]:
+    """Batches of a task from a step on."""
+    task, config = job.stream.tasks[index], job.config
+    return train_batches(
+        task.train.inputs,
+        task.train.labels,
+        batch_size=config.batch_size,
+        classes=len(task.classes),
+        seed=job.seed,
+        task=index,
+        steps=config.steps,
+        start=start,
+    )
+
+
 def open_store(job: Job, adapted: Adapted) -> Checkpoint:
     """The job's checkpoint, new or as the last run left it."""
     identity = identity_of(job.backbone.name, job.backbone.params, adapted)
@@ -120,7 +136,7 @@ class Sequence:
         self.optimizers = {
             first: optimizer_of(job, self.adapted, job.config.steps, train_shared=first) for first in (True, False)
         }
-        batch = next(self.batches(0, 0))
+        batch = next(task_batches(job, 0, 0))
         self.steps = {
             first: make_train_step(self.forward, classification, optimizer, train_shared=first)
             .lower(self.start(self.fresh, 0, first), self.base, batch)
@@ -128,20 +144,6 @@ class Sequence:
             for first, optimizer in self.optimizers.items()
             if self.fresh.shared or not first
         }
-
-    def batches(self, index: int, start: int) -> Any:
-        """Batches of a task from a step on."""
-        task, config = self.job.stream.tasks[index], self.job.config
-        return train_batches(
-            task.train.inputs,
-            task.train.labels,
-            batch_size=config.batch_size,
-            classes=len(task.classes),
-            seed=self.job.seed,
-            task=index,
-            steps=config.steps,
-            start=start,
-        )
 
     def answering(self, bank: TaskBank, index: int) -> Tree:
         """The slot that answers for a task now: its own, with what later tasks took over from it in their state."""
@@ -200,7 +202,7 @@ class Sequence:
             self.steps[first],
             self.start(course.bank, index, first),
             self.base,
-            partial(self.batches, index),
+            partial(task_batches, self.job, index),
             self.job.config.steps,
             task.name,
         )

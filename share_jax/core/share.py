@@ -88,6 +88,7 @@ class ShareAdapt:
     Attributes:
       phi: temporary directions per side.
       pseudo_rank: p, columns of the coefficients.
+      alpha: numerator of the update's scale alpha / p, folded into the factors at the merge.
       init_std: standard deviation of coeff_a's entries; coeff_b starts at zero.
 
     Raises:
@@ -96,11 +97,13 @@ class ShareAdapt:
 
     phi: int = 4
     pseudo_rank: int = 4
-    init_std: float = 0.02
+    alpha: float = 8.0
+    init_std: float = 0.25
 
     def __post_init__(self) -> None:
         check_columns("phi", self.phi)
         check_columns("pseudo_rank", self.pseudo_rank)
+        check_positive("alpha", self.alpha)
         check_positive("init_std", self.init_std)
 
     @property
@@ -109,7 +112,7 @@ class ShareAdapt:
 
     @property
     def scale(self) -> float:
-        return 1.0
+        return self.alpha / self.pseudo_rank
 
     def init_shared(self, key: PRNGKey, d_in: int, d_out: int) -> Leaves:
         return {}
@@ -123,8 +126,8 @@ class ShareAdapt:
         return slot["basis_a"]
 
     def up(self, shared: Leaves, slot: Leaves, h: Float[Array, "batch n phi"]) -> Float[Array, "batch n d_out"]:
-        core = slot["coeff_a"] @ jnp.swapaxes(slot["coeff_b"], -1, -2)
+        core = self.scale * slot["coeff_a"] @ jnp.swapaxes(slot["coeff_b"], -1, -2)
         return up_product(up_product(h, core), jnp.swapaxes(slot["basis_b"], -1, -2))
 
     def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in p"], Float[Array, "p d_out"]]:
-        return slot["basis_a"] @ slot["coeff_a"], (slot["basis_b"] @ slot["coeff_b"]).T
+        return self.scale * slot["basis_a"] @ slot["coeff_a"], (slot["basis_b"] @ slot["coeff_b"]).T

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from share_jax.errors import FormatError, line
-from share_jax.nn.trees import flat
+from share_jax.nn.trees import flat, nested
 
 Record = dict[str, Any]
 """{"path": folder below the root, "leaves": {path: {"shape", "dtype", "sha256"}}, "files": {name: sha256}}"""
@@ -58,6 +58,11 @@ def write(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
     }
     files = {str(f.relative_to(target)): _file_digest(f) for f in sorted(target.rglob("*")) if f.is_file()}
     return {"path": folder, "leaves": leaves, "files": files}
+
+
+def like_of(record: Record) -> dict[str, Any]:
+    """Empty arrays of the record's own shapes and dtypes, to read back what no model fixes the shape of."""
+    return nested({path: np.empty(leaf["shape"], leaf["dtype"]) for path, leaf in record["leaves"].items()})
 
 
 def check_like(record: Record, like: Mapping[str, Any], what: str) -> None:

@@ -1,0 +1,106 @@
+"""Between the evolving subspace on the host and the trees that the Flax layers compute with.
+
+A subspace's k differs by layer and side and grows with merges; compiled code wants one shape. So the served trees are
+padded to a fixed number of columns with zeros, which change nothing, and the records on the host keep the true sizes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from share_jax.core.fold import Adapter, Factors
+from share_jax.core.protocol import Parameterization
+from share_jax.core.subspace import ShareState, Subspace
+from share_jax.errors import InputError, line
+from share_jax.typing import Array, Leaves
+
+STATE_FIELDS = ("ranks", "norm", "energy_a", "energy_b", "change", "bound")
+"""The vectors (T,) of a `Subspace` that say what its tasks are and have lost."""
+
+
+def adapter_of(method: Parameterization, shared: Mapping[str, Leaves], slot: Mapping[str, Leaves]) -> Adapter:
+    """One task's adapter as plain factors, scale folded in.
+
+    Args:
+      method: the parameterisation that the leaves are of.
+      shared: shared leaves by target.
+      slot: the task's leaves by target, without task axis.
+    """
+    pairs = {name: method.factors(shared.get(name, {}), leaves) for name, leaves in slot.items()}
+    return {name: Factors(np.asarray(a), np.asarray(b)) for name, (a, b) in pairs.items()}
+
+
+def _padded(matrix: np.ndarray, rows: int, columns: int, what: str) -> Array:
+    short = rows - matrix.shape[0], columns - matrix.shape[1]
+    if min(short) < 0:
+        mend = "serve with a larger num_basis or pseudo_rank, or merge with a smaller k"
+        raise InputError(line(what, got=matrix.shape, expected=f"at most {(rows, columns)}", mend=mend))
+    return jnp.asarray(np.pad(matrix, ((0, short[0]), (0, short[1]))), jnp.float32)
+
+
+def shared_leaves(layer: Subspace, num_basis: int) -> Leaves:
+    """Both bases of a target, padded to `num_basis` columns.
+
+    Raises:
+      InputError: if a basis has more columns, or the geometry is not "columns".
+    """
+    if layer.geometry != "columns":
+        mend = "merge in the columns geometry"
+        raise InputError(line("geometry to serve", got=layer.geometry, expected="columns", mend=mend))
+    return {
+        "basis_a": _padded(layer.basis_a, layer.basis_a.shape[0], num_basis, "basis_a"),
+        "basis_b": _padded(layer.basis_b, layer.basis_b.shape[0], num_basis, "basis_b"),
+    }
+
+
+def task_leaves(layer: Subspace, index: int, num_basis: int, pseudo_rank: int) -> Leaves:
+    """One task's coefficients on a target, padded to (num_basis, pseudo_rank).
+
+    Raises:
+      InputError: if they are larger.
+    """
+    return {
+        "coeff_a": _padded(layer.coeff_a[index], num_basis, pseudo_rank, "coeff_a"),
+        "coeff_b": _padded(layer.coeff_b[index], num_basis, pseudo_rank, "coeff_b"),
+    }
+
+
+def state_tree(state: ShareState) -> dict[str, dict[str, np.ndarray]]:
+    """What is shared of a state, as arrays by target: the bases, and every task's norms and bounds."""
+    return {
+        name: {
+            "basis_a": layer.basis_a,
+            "basis_b": layer.basis_b,
+            **{field: getattr(layer, field) for field in STATE_FIELDS},
+        }
+        for name, layer in state.layers.items()
+    }
+
+
+def coefficients_tree(state: ShareState, index: int) -> dict[str, dict[str, np.ndarray]]:
+    """One task's coefficients by target, unpadded on the basis side."""
+    return {
+        name: {"coeff_a": layer.coeff_a[index], "coeff_b": layer.coeff_b[index]} for name, layer in state.layers.items()
+    }
+
+
+def state_of(
+    tasks: tuple[str, ...],
+    shared: Mapping[str, Mapping[str, np.ndarray]],
+    coefficients: tuple[Mapping[str, Mapping[str, np.ndarray]], ...],
+) -> ShareState:
+    """The inverse of `state_tree` and `coefficients_tree`, for the columns geometry.
+
+    Args:
+      tasks: names, in order.
+      shared: from `state_tree`.
+      coefficients: from `coefficients_tree`, one per task.
+    """
+    layers: dict[str, Any] = {}
+    for name, leaves in shared.items():
+        stacks = {side: np.stack([own[name][side] for own in coefficients]) for side in ("coeff_a", "coeff_b")}
+        shape = leaves["basis_a"].shape[0], leaves["basis_b"].shape[0]
+        layers[name] = Subspace(shape=shape, geometry="columns", **leaves, **stacks)
+    return ShareState(tasks, layers)

@@ -1,0 +1,229 @@
+"""The run as a user starts it: results, report and plots; workdirs; resuming; one compile per step."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import chex
+import numpy as np
+import pytest
+
+from experiments import run as run_module
+from experiments.config import METHODS, command_line, parse, preset
+from experiments.methods import sequence, training
+from experiments.models.backbone import Backbone
+from experiments.models.vit import VitConfig
+from experiments.report.progress import NullProgress
+from experiments.report.results import load_results
+from share_jax.train import checkpoint as ckpt
+
+SMALL = ["--experiment", "digits5", "--preset", "quick", "--steps", "8", "--quiet", "--eval-batch-size", "64"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_pretraining() -> None:
+    """The small ViT is pretrained once for all tests here; it depends on nothing that they change."""
+    from experiments import build
+
+    patch = pytest.MonkeyPatch()
+    vit = build.digits_vit(0, 2)
+    patch.setattr(build, "digits_vit", lambda seed, classes, dtype, first_layer: replaced_dtype(vit, dtype))
+    yield
+    patch.undo()
+
+
+def replaced_dtype(backbone: Backbone, dtype: Any) -> Backbone:
+    return replace(backbone, model=backbone.model.clone(dtype=dtype))
+
+
+def go(folder: Path, *more: str) -> int:
+    return run_module.main([*SMALL, "--workdir", str(folder), *more])
+
+
+def matrices(folder: Path) -> dict[str, list]:
+    content = load_results(folder / "results.json")
+    return {name: [run["accuracy_matrix"] for run in method["runs"]] for name, method in content["methods"].items()}
+
+
+def test_every_method_runs_and_leaves_results_report_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert go(tmp_path / "run") == 0
+    content = load_results(tmp_path / "run" / "results.json")
+    assert content["schema"] == 1
+    assert content["experiment"] == "digits5"
+    assert content["protocol"] == "task-incremental"
+    assert list(content["methods"]) == list(METHODS)
+    printed = capsys.readouterr().out
+    for name in ("results.json", "report.md", "accuracy_matrix.png", "accuracy_over_tasks.png"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+        assert name in printed
+    shared = content["methods"]["shared_a"]
+    assert shared["runs"][0]["bwt"] == 0
+    assert shared["runs"][0]["retention"] == 1
+    assert shared["runs"][0]["extra"]["tasks_with_changed_logits"] == 0
+    sequential = content["methods"]["sequential_lora_heads"]["runs"][0]
+    assert sequential["extra"]["tasks_with_changed_logits"] == 4
+    joint = content["methods"]["joint"]["runs"][0]["accuracy_matrix"]
+    assert joint[0] == [None] * 5
+    assert None not in joint[-1]
+    matrix = shared["runs"][0]["accuracy_matrix"]
+    assert all((value is None) == (j > i + 1) for i, row in enumerate(matrix) for j, value in enumerate(row))
+
+
+def test_parameters_are_those_of_the_trees(tmp_path: Path) -> None:
+    assert go(tmp_path / "run", "--methods", "shared_a,separate_lora,sequential_lora,sequential_lora_heads,joint") == 0
+    params = {n: m["params"] for n, m in load_results(tmp_path / "run" / "results.json")["methods"].items()}
+    config, rank, tasks, classes = VitConfig(), parse(SMALL).rank, 5, 2
+    d, up, layers = config.hidden_size, config.intermediate_size, config.num_layers
+    a, b, head = layers * up * rank, layers * rank * d, d * classes + classes
+    assert params["shared_a"]["shared"] == a
+    assert params["shared_a"]["per_task"] == b
+    assert params["shared_a"]["heads_per_task"] == head
+    assert params["shared_a"]["total_tasks"] == a + tasks * b
+    assert params["shared_a"]["separate_lora_total"] == tasks * (a + b)
+    assert params["shared_a"]["ratio_to_separate"] == pytest.approx((a + tasks * b) / (tasks * (a + b)))
+    whole = tasks * (a + b + head)
+    assert params["shared_a"]["ratio_to_separate_with_heads"] == pytest.approx((a + tasks * (b + head)) / whole)
+    assert params["separate_lora"]["total_tasks"] == tasks * (a + b)
+    assert params["separate_lora"]["ratio_to_separate"] == 1
+    for once in ("sequential_lora", "sequential_lora_heads", "joint"):
+        assert params[once]["total_tasks"] == a + b
+    assert params["sequential_lora"]["ratio_to_separate_with_heads"] == pytest.approx((a + b + head) / whole)
+    assert params["joint"]["ratio_to_separate_with_heads"] == pytest.approx((a + b + tasks * head) / whole)
+
+
+class Stopped(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("updates", [3, 13, 21, 38])
+def test_a_resumed_run_ends_as_one_that_ran_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int
+) -> None:
+    """Stopped within the first task, within later ones, and in the last; the same matrix and the same bits."""
+    flags = ("--methods", "shared_a,sequential_lora", "--save-every", "2")
+    assert go(tmp_path / "whole", *flags) == 0
+    count = 0
+
+    def update(self: NullProgress, steps_done_delta: int = 1, loss: object = None) -> None:
+        nonlocal count
+        count += steps_done_delta
+        if count == updates:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NullProgress, "update", update)
+        with pytest.raises(Stopped):
+            go(tmp_path / "broken", *flags)
+    assert go(tmp_path / "broken", *flags, "--resume") == 0
+    assert matrices(tmp_path / "broken") == matrices(tmp_path / "whole")
+    for name in ("shared_a", "sequential_lora"):
+        stores = [ckpt.open_checkpoint(tmp_path / w / "checkpoints" / name / "seed-0") for w in ("whole", "broken")]
+        leaves = [{task: record["leaves"] for task, record in store.manifest.tasks.items()} for store in stores]
+        assert leaves[0] == leaves[1]
+        assert [store.manifest.inflight for store in stores] == [None, None]
+
+
+def test_a_workdir_with_content_is_refused_without_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "run"
+    assert go(folder, "--methods", "majority") == 0
+    before = (folder / "results.json").read_bytes()
+    assert go(folder, "--methods", "majority") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: --workdir")
+    assert "--resume" in error
+    assert "--overwrite" in error
+    assert (folder / "results.json").read_bytes() == before
+    assert go(folder, "--methods", "majority", "--steps", "9", "--resume") == 2
+    assert "resume with the same flags" in capsys.readouterr().err
+    assert go(folder, "--methods", "majority", "--steps", "9", "--overwrite") == 0
+
+
+def test_overwrite_removes_nothing_that_is_not_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert go(tmp_path, "--overwrite") == 2
+    assert "choose another folder" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_resumed_run_may_add_methods_and_seeds(tmp_path: Path) -> None:
+    assert go(tmp_path / "run", "--methods", "shared_a") == 0
+    first = matrices(tmp_path / "run")["shared_a"][0]
+    assert go(tmp_path / "run", "--methods", "shared_a,majority", "--seeds", "0,1", "--resume") == 0
+    after = matrices(tmp_path / "run")
+    assert after["shared_a"][0] == first
+    assert len(after["shared_a"]) == len(after["majority"]) == 2
+
+
+def test_each_step_is_traced_once_and_nothing_compiles_after_the_first_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jax import monitoring
+
+    compiled: list[str] = []
+    monitoring.register_event_duration_secs_listener(
+        lambda event, duration, **_: compiled.append(event) if "backend_compile" in event else None
+    )
+    traced = chex.assert_max_traces(n=2)(sequence.classification)
+    monkeypatch.setattr(sequence, "classification", traced)
+    counts: list[int] = []
+    learn_next = sequence.Sequence.learn_next
+
+    def counted(self: sequence.Sequence, course: sequence.Course) -> sequence.Course:
+        after = learn_next(self, course)
+        counts.append(len(compiled))
+        return after
+
+    monkeypatch.setattr(sequence.Sequence, "learn_next", counted)
+    assert go(tmp_path / "run", "--methods", "shared_a") == 0
+    assert len(counts) == 5
+    assert counts[0] > 0
+    assert counts[1:] == counts[:1] * 4
+
+
+def test_a_loss_that_is_not_a_number_stops_with_task_step_and_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert go(tmp_path / "run", "--methods", "shared_a", "--learning-rate", "1e30", "--clip-norm", "1e30") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "loss of shared_a, task" in error
+    assert "step 8" in error
+    assert "--learning-rate, now 1e+30" in error
+    assert issubclass(training.DivergedError, ArithmeticError)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--methods", "shared_b"], "--methods: got ['shared_b']"),
+        (["--steps", "0"], "--steps: got 0"),
+        (["--seeds", "1,1"], "--seeds: got (1, 1)"),
+        (["--resume", "--overwrite"], "--resume and --overwrite: got both"),
+        (["--targets", "encoder/nothing"], "which matches no path"),
+    ],
+)
+def test_bad_flags_are_one_line_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture, flags: list[str], words: str
+) -> None:
+    assert go(tmp_path / "run", *flags) == 2
+    errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1
+    assert words in errors[0]
+
+
+def test_the_command_line_repeats_the_run_and_holds_no_path(tmp_path: Path) -> None:
+    config = parse([*SMALL, "--workdir", str(tmp_path), "--targets", "a,b", "--seeds", "3,4", "--bf16"])
+    words = command_line(config)
+    assert str(tmp_path) not in words
+    again = parse(words.split()[3:])
+    assert (again.steps, again.targets, again.seeds, again.bf16) == (8, ("a", "b"), (3, 4), True)
+    assert preset("digits5", "quick").steps == 40
+
+
+def test_bfloat16_compute_keeps_float32_parameters(tmp_path: Path) -> None:
+    assert go(tmp_path / "run", "--methods", "shared_a", "--bf16") == 0
+    manifest = json.loads((tmp_path / "run/checkpoints/shared_a/seed-0/manifest.json").read_text())
+    leaves = [leaf for task in manifest["tasks"].values() for leaf in task["leaves"].values()]
+    assert {leaf["dtype"] for leaf in leaves} == {"float32"}
+    matrix = np.array(matrices(tmp_path / "run")["shared_a"][0][-1], float)
+    assert np.isfinite(matrix).all()
