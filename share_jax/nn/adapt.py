@@ -15,6 +15,7 @@ from share_jax.core.shared_a import SharedA
 from share_jax.core.slots import as_task_id, capacity, gather
 from share_jax.errors import InputError, TargetError, line
 from share_jax.nn.activation import interceptor, static_mark
+from share_jax.nn.bypass import bypassed
 from share_jax.nn.discover import Use, uses
 from share_jax.nn.parameter import effective_params
 from share_jax.nn.targets import Target, match, table
@@ -264,13 +265,18 @@ def adapt(
                 mend="pass targets=[r'.*/kernel']",
             )
         )
-    return Adapted(
-        model=model,
-        method=method,
-        targets=tuple(_target(path, params[path].shape, found.get(path), space) for path in chosen),
-        heads=owned,
-        space=space,
-    )
+    picked = tuple(_target(path, params[path].shape, found.get(path), space) for path in chosen)
+    around = bypassed(model, variables, args, kwargs, chosen) if space == "activation" and chosen else ()
+    if around:
+        raise TargetError(
+            line(
+                f"target {around[0]}",
+                got="a kernel that the model also reads without calling its layer",
+                expected="a kernel that is used by its layer alone",
+                mend="use space='parameter', or the layer's own call (an Embed's attend) in the model",
+            )
+        )
+    return Adapted(model=model, method=method, targets=picked, heads=owned, space=space)
 
 
 def _target(path: str, shape: tuple[int, ...], use: Use | None, space: str) -> Target:

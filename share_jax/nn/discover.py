@@ -1,5 +1,6 @@
 """Finds out, by one abstract evaluation, which layer owns each kernel of an unmodified model and how it is used."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -36,6 +37,34 @@ class Use:
     obstacle: str | None
 
 
+def abstract_call(
+    model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any]
+) -> tuple[Callable[[Tree, list, Tree], Any], list]:
+    """`model.apply` as a function of (params, arrays among its arguments, probes), and those arrays."""
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    dynamic = [isinstance(leaf, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)) for leaf in leaves]
+
+    def call(params: Tree, arrays: list, probes: Tree) -> Any:
+        values = iter(arrays)
+        full = [next(values) if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)]
+        inner_args, inner_kwargs = jax.tree.unflatten(treedef, full)
+        collections = {**variables, "params": params, SHARED: probes, TASKS: probes}
+        return model.apply(collections, *inner_args, **inner_kwargs)
+
+    return call, [leaf for leaf, is_array in zip(leaves, dynamic, strict=True) if is_array]
+
+
+def fresh_probes(params: Tree) -> tuple[str, Tree]:
+    """A name that no other trace has seen, and a tree with a leaf for every layer whose name starts with it."""
+    probe = f"probe_{uuid4().hex}"
+    owners = {path.rpartition("/")[0]: leaf for path, leaf in flat(params).items() if leaf.ndim}
+    leaves = {
+        f"{owner}/{probe}_{index}".strip("/"): jax.ShapeDtypeStruct(leaf.shape, bool)
+        for index, (owner, leaf) in enumerate(owners.items())
+    }
+    return probe, nested(leaves)
+
+
 def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any]) -> dict[str, Use]:
     """Evaluates `model.apply(variables, *args, **kwargs)` abstractly and notes who uses which kernel.
 
@@ -49,15 +78,7 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
     Raises:
       TargetError: if the evaluation itself fails; the message carries its reason.
     """
-    params = flat(variables["params"])
-    probe = f"probe_{uuid4().hex}"
-    owners = {path.rpartition("/")[0]: leaf for path, leaf in params.items() if leaf.ndim}
-    probes = nested(
-        {
-            f"{owner}/{probe}_{index}".strip("/"): jax.ShapeDtypeStruct(leaf.shape, bool)
-            for index, (owner, leaf) in enumerate(owners.items())
-        }
-    )
+    probe, probes = fresh_probes(variables["params"])
     found: dict[str, Use] = {}
 
     def note(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
@@ -71,24 +92,10 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
                     found["/".join((*module.path, name))] = _use(module, name, leaf, carried)
         return out
 
-    leaves, treedef = jax.tree.flatten((args, kwargs))
-    dynamic = [isinstance(leaf, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)) for leaf in leaves]
-
-    def call(params: Any, arrays: list, probes: Any) -> Any:
-        values = iter(arrays)
-        full = [next(values) if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)]
-        inner_args, inner_kwargs = jax.tree.unflatten(treedef, full)
-        collections = {**variables, "params": params, SHARED: probes, TASKS: probes}
-        return model.apply(collections, *inner_args, **inner_kwargs)
-
+    call, arrays = abstract_call(model, variables, args, kwargs)
     with nn.intercept_methods(note):
         try:
-            jax.eval_shape(
-                call,
-                variables["params"],
-                [x for x, is_array in zip(leaves, dynamic, strict=True) if is_array],
-                probes,
-            )
+            jax.eval_shape(call, variables["params"], arrays, probes)
         except (TypeError, ValueError, LookupError, FlaxError) as error:
             raise TargetError(
                 line(

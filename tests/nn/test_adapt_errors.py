@@ -8,16 +8,18 @@ from adapted_models import (
     IMAGE,
     SEQUENCE,
     TASKS,
+    TOKENS,
     Attention,
     Ensemble,
     Mlp,
     Scanned,
     Twice,
     base_variables,
+    merged_params,
     with_adapters,
 )
 
-from share_jax import adapt
+from share_jax import SharedA, adapt
 from share_jax.errors import InputError, TargetError, TaskError
 
 
@@ -120,6 +122,49 @@ def test_a_kernel_under_two_stacked_axes_is_refused():
         refused(TargetError, Deep(), SEQUENCE, matching="inside its layer", targets=".*kernel", space=space)
 
 
+class TiedByHand(nn.Module):
+    """The output layer reads the embedding table itself, so no call of the layer can be intercepted there."""
+
+    jit: bool = False
+
+    def setup(self):
+        self.embed = nn.Embed(9, 6)
+        self.mix = nn.jit(nn.Dense)(6) if self.jit else nn.Dense(6)
+
+    def __call__(self, tokens):
+        return nn.relu(self.mix(self.embed(tokens))) @ self.embed.embedding.T
+
+
+class ReadByHand(nn.Module):
+    """The kernel of an early layer is read by hand and passes through layers that are targets themselves."""
+
+    @nn.compact
+    def __call__(self, x):
+        early = nn.Dense(6, name="early")
+        x = early(x)
+        x = nn.relu(x @ early.variables["params"]["kernel"])
+        return Scanned(remat=True, name="late")(nn.Dense(6, name="middle")(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "name", "other"),
+    [
+        (TiedByHand(), TOKENS, "embed/embedding", "mix/kernel"),
+        (TiedByHand(jit=True), TOKENS, "embed/embedding", "mix/kernel"),
+        (ReadByHand(), SEQUENCE, "early/kernel", "(middle|late/.*)/kernel"),
+    ],
+    ids=["tied", "tied_jit", "through_a_scan"],
+)
+def test_a_kernel_that_is_read_without_its_layer_is_refused_in_activation_space_only(model, x, name, other):
+    refused(TargetError, model, x, matching=f"target {name}.*without calling", targets=".*/(kernel|embedding)")
+    base = base_variables(model, x)
+    adapt(model, base, x, targets=other)
+    adapted = adapt(model, base, x, targets=".*/(kernel|embedding)", space="parameter")
+    variables = with_adapters(adapted, base)
+    want = model.apply({"params": merged_params(variables, 1, SharedA().scale)}, x)
+    np.testing.assert_allclose(adapted.apply(variables, x, task_id=1), want, rtol=1e-4, atol=1e-4)
+
+
 def test_a_parameter_that_the_call_does_not_reach_is_refused():
     class Branches(nn.Module):
         @nn.compact
@@ -145,7 +190,7 @@ def test_wrong_example_arguments_are_one_line():
 def test_what_is_no_parameterisation_is_refused():
     model = Twice()
     base = base_variables(model, SEQUENCE)
-    with pytest.raises((InputError, TypeError), match="parameterisation|Parameterization"):  # or run-time types
+    with pytest.raises((InputError, TypeError), match=r"parameterisation|Parameterization"):  # or run-time types
         adapt(model, base, SEQUENCE, targets=".*kernel", method=object())
 
 
