@@ -55,9 +55,9 @@ class ParameterCounts:
         return own / whole if self.separate_lora_total else None
 
     @property
-    def ratio_to_base(self) -> float:
-        """Adapters and heads of all tasks over the base model."""
-        return (self.total_tasks + self.head_sets * self.heads_per_task) / self.base
+    def ratio_to_base(self) -> float | None:
+        """Adapters and heads of all tasks over the base model; None where nothing is frozen."""
+        return (self.total_tasks + self.head_sets * self.heads_per_task) / self.base if self.base else None
 
     def held_once(self, *, one_head: bool = False) -> "ParameterCounts":
         """The counts of a method that keeps one adapter, and maybe one head, for all tasks."""

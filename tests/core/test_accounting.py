@@ -15,6 +15,7 @@ COUNTS = ParameterCounts(
     heads_per_task=20 * 3 + 3,
     tasks=10,
     separate_per_task=2 * (10 + 20) + 2 * (20 + 5),
+    head_sets=10,
 )
 
 
@@ -26,6 +27,15 @@ def test_totals_and_ratios_by_hand():
     assert COUNTS.ratio_to_base == (560 + 630) / 300
 
 
+def test_an_adapter_and_a_head_that_serve_all_tasks_are_counted_once():
+    one = COUNTS.held_once(one_head=True)
+    assert one.total_tasks == 60 + 50
+    assert one.ratio_to_separate == 110 / 1100
+    assert one.ratio_to_separate_with_heads == (110 + 63) / (1100 + 630)
+    assert one.ratio_to_base == (110 + 63) / 300
+    assert COUNTS.held_once().ratio_to_base == (110 + 630) / 300
+
+
 def test_as_dict_has_the_names_of_results_json():
     got = COUNTS.as_dict()
     names = {"base", "shared", "per_task", "heads_per_task", "total_tasks", "separate_lora_total", "ratio_to_separate"}
@@ -34,7 +44,9 @@ def test_as_dict_has_the_names_of_results_json():
 
 
 def test_without_adapters_there_is_no_ratio():
-    heads_only = ParameterCounts(base=0, shared=0, per_task=0, heads_per_task=63, tasks=10, separate_per_task=0)
+    heads_only = ParameterCounts(
+        base=0, shared=0, per_task=0, heads_per_task=63, tasks=10, separate_per_task=0, head_sets=10
+    )
     got = heads_only.as_dict()
     assert got["ratio_to_separate"] is None
     assert got["ratio_to_separate_with_heads"] is None
