@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from share_jax.commands.report import summary, text
     from share_jax.interop.adapter_set import changed_set
-    from share_jax.interop.build import adapters_of, task_entries, without_change
+    from share_jax.interop.build import adapters_of, ready_to_merge, task_entries
     from share_jax.interop.sources import check_common_shapes, common_base, open_sources
 
     begin = time.perf_counter()
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         from share_jax.core.choice import Choice
         from share_jax.core.merge import merge
 
-        state = merge(without_change(old.state), adapters, Choice(**manifest.choice), limit=limit)
+        state = merge(ready_to_merge(old.state, manifest.storage), adapters, Choice(**manifest.choice), limit=limit)
         manifest = task_entries(replace(manifest, base_model=base, limit=limit), sources, writer)
         done = writer.commit(manifest, state, sources, old.manifest.tasks)
     progress.close()

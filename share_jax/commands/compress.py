@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from dataclasses import replace
 from typing import Any
 
 from share_jax.commands.options import Progress, add_output, command, emit, fraction, positive, whole
@@ -56,6 +57,6 @@ def run(args: argparse.Namespace) -> int:
         manifest = task_entries(manifest, sources, writer)
         done = writer.commit(manifest, state, sources)
     progress.close()
-    data = summary(out, done, time.perf_counter() - begin)
+    data = summary(out, replace(done, folder=out), time.perf_counter() - begin)
     emit(args, data, lambda: text(args.output, data))
     return 0

@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from share_jax.commands.report import summary, text
     from share_jax.errors import TaskError, line
     from share_jax.interop.adapter_set import changed_set, task_entry
+    from share_jax.interop.layout import without_tasks
 
     begin = time.perf_counter()
     with changed_set(args.set) as (old, writer):
@@ -44,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
         tasks = {name: entry for name, entry in old.manifest.tasks.items() if name not in gone}
         used = {entry.config for entry in tasks.values()}
         configs = {name: config for name, config in old.manifest.configs.items() if name in used}
-        done = writer.commit(replace(old.manifest, tasks=tasks, configs=configs), state, merged=False)
+        places = [old.state.index(task) for task in gone]
+        stored = without_tasks({n: old.stored[n] for n in state.layers}, places, len(old.manifest.tasks))
+        done = writer.write(replace(old.manifest, tasks=tasks, configs=configs), state, stored)
     data = {"removed": gone, **summary(done.folder, done, time.perf_counter() - begin)}
     emit(args, data, lambda: text(args.set, data))
     return 0

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from share_jax.interop.adapter_set import AdapterSet
 
 _ITEM = {"f32": 4, "bf16": 2, "f16": 2}
-_STORED = {"f32": 4, "bf16": 2, "int8": 1}
 
 
 def summary(folder: Path, done: "AdapterSet", seconds: float) -> dict[str, Any]:
@@ -59,24 +58,27 @@ def summary(folder: Path, done: "AdapterSet", seconds: float) -> dict[str, Any]:
 
 
 def coefficients(done: "AdapterSet") -> dict[str, float]:
-    """What one task adds to the set, its coefficients and their scales alone, beside its LoRA factors."""
+    """What one task adds to the set, its coefficients and what decodes them, beside its LoRA factors.
+
+    Bytes are those of the tensors in the file, without the tables and the header.
+    """
+    from share_jax.interop.tensorfile import TensorFile
+
     manifest, state = done.manifest, done.state
     item = np.array([_ITEM[task.dtype] for task in manifest.tasks.values()], np.float64)
-    lora = np.zeros(len(item))
-    own = np.zeros(len(item))
-    numbers = np.zeros(len(item))
+    lora, numbers = np.zeros(len(item)), 0.0
     for layer in state.layers.values():
         columns = np.minimum(layer.ranks, 1) if layer.geometry == "flat" else layer.ranks
         lora += layer.ranks * sum(layer.shape) * item
-        numbers += columns * sum(layer.num_basis)
-        own += columns * (sum(layer.num_basis) * _STORED[manifest.storage] + (8 if manifest.storage == "int8" else 0))
-    total = max(own.sum(), 1.0)
+        numbers += float(columns.sum()) * sum(layer.num_basis)
+    with TensorFile(done.folder, manifest.coefficients) as file:
+        own = sum(info.size for name, info in file.tensors.items() if ".coeff_" in name)
     count = max(len(item), 1)
     return {
-        "numbers_per_task": numbers.sum() / count,
-        "bytes_per_task": own.sum() / count,
+        "numbers_per_task": numbers / count,
+        "bytes_per_task": own / count,
         "lora_bytes_per_task": lora.sum() / count,
-        "ratio": lora.sum() / total,
+        "ratio": lora.sum() / max(own, 1),
     }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from share_jax.errors import FormatError, LimitError, TaskError, line
 from share_jax.interop.build import with_errors
+from share_jax.interop.gauge import pivoted_state
 from share_jax.interop.layout import decode_state, encode_state, layer_entry
 from share_jax.interop.manifest import FILE_NAME, NAME, Manifest, TaskEntry, encode, read_manifest
 from share_jax.interop.paths import TEMP_MARK, check_folder, locked, publish, replace_file, shown, sync_folder
@@ -22,6 +23,7 @@ from share_jax.interop.source import Source
 from share_jax.interop.tensorfile import RawTensor, TensorFile, opened, write_tensors
 
 if TYPE_CHECKING:
+    from share_jax.core.quantize import StoredLayer
     from share_jax.core.subspace import ShareState
 
 
@@ -32,6 +34,7 @@ class AdapterSet:
     folder: Path
     manifest: Manifest
     state: "ShareState"
+    stored: "Mapping[str, StoredLayer]"  # the state's arrays as the files hold them
 
     def task(self, name: str) -> TaskEntry:
         """One task's entry.
@@ -74,7 +77,7 @@ def read_set(folder: str | os.PathLike) -> AdapterSet:
         opened(path, manifest.basis, _digest(path, manifest, manifest.basis)) as basis,
         opened(path, manifest.coefficients, _digest(path, manifest, manifest.coefficients)) as coefficients,
     ):
-        return AdapterSet(path, manifest, decode_state(manifest, basis, coefficients))
+        return AdapterSet(path, manifest, *decode_state(manifest, basis, coefficients))
 
 
 def check_files(folder: Path, manifest: Manifest) -> Iterator[FormatError]:
@@ -138,35 +141,34 @@ class SetWriter:
         state: "ShareState",
         sources: Sequence[Source] = (),
         before: Mapping[str, TaskEntry] | None = None,
-        *,
-        merged: bool = True,
     ) -> AdapterSet:
         """Stores the state, then the manifest: the moment at which the new version is the set.
 
         `manifest` needs no `layers`, `basis`, `coefficients` and `files`; they come from what is written, and the
-        tasks' errors from what is stored, unless nothing was merged. The returned set holds the values that are
-        stored.
+        tasks' errors from what is stored. The returned set holds the values that are stored.
 
         Args:
           manifest: what is known of the tasks.
           state: their bases and coefficients.
           sources: the originals of the new tasks.
           before: the entries of the tasks whose originals are gone.
-          merged: whether the state changed any task.
 
         Raises:
           LimitError: what is stored is past the limit of the set.
         """
         from share_jax.core.quantize import store
 
-        layers, stored = store(state, manifest.storage)
-        if merged:
-            manifest = with_errors(manifest, stored, before or {}, sources)
+        layers, stored = store(pivoted_state(state) if manifest.storage == "int8" else state, manifest.storage)
+        manifest = with_errors(manifest, state, stored, before or {}, sources)
         _check_limit(manifest, stored)
-        basis, coefficients = encode_state(stored, layers)
+        return self.write(manifest, stored, layers)
+
+    def write(self, manifest: Manifest, state: "ShareState", layers: "Mapping[str, StoredLayer]") -> AdapterSet:
+        """As `commit`, of arrays that are already in their stored form."""
+        basis, coefficients = encode_state(state, layers)
         manifest = replace(
             manifest,
-            layers={name: layer_entry(layer) for name, layer in stored.layers.items()},
+            layers={name: layer_entry(layer) for name, layer in state.layers.items()},
             basis=self.add_file("basis", basis, {}),
             coefficients=self.add_file("coefficients", coefficients, {}),
         )
@@ -176,7 +178,7 @@ class SetWriter:
         sync_folder(self.folder)
         replace_file(self.folder / NAME, encode(manifest))
         self.clean(manifest)
-        return AdapterSet(self.folder, manifest, stored)
+        return AdapterSet(self.folder, manifest, state, layers)
 
     def clean(self, manifest: Manifest) -> None:
         """Removes what no manifest names: old versions, and what was left by commands that were killed."""

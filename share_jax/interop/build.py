@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from share_jax.interop.gauge import balanced_state
 from share_jax.interop.manifest import Manifest, TaskEntry
 from share_jax.interop.peft import DTYPES
 from share_jax.interop.peft_config import portable_config
@@ -55,7 +56,8 @@ def build_state(sources: Sequence[Source], manifest: Manifest, progress: Report)
     once, goes layer by layer.
     """
     from share_jax.core.choice import Choice
-    from share_jax.core.initialize import initialize, initialize_stream
+    from share_jax.core.geometry import initialize_with
+    from share_jax.core.initialize import initialize_stream
     from share_jax.core.subspace import ShareState
 
     choice = Choice(**manifest.choice)
@@ -70,7 +72,7 @@ def build_state(sources: Sequence[Source], manifest: Manifest, progress: Report)
     for i, modules in enumerate(groups):
         progress("layer group", i, len(groups))
         some = dict(adapters_of(sources, manifest.pseudo_rank, modules))
-        layers.update(initialize(some, choice, geometry=manifest.geometry).layers)
+        layers.update(initialize_with(some, choice, geometry=manifest.geometry).layers)
     return ShareState(tuple(source.name for source in sources), layers)
 
 
@@ -106,47 +108,70 @@ def task_entries(manifest: Manifest, sources: Iterable[Source], writer: "SetWrit
 
 
 def with_errors(
-    manifest: Manifest, state: "ShareState", before: Mapping[str, TaskEntry], sources: Iterable[Source]
+    manifest: Manifest,
+    state: "ShareState",
+    stored: "ShareState",
+    before: Mapping[str, TaskEntry],
+    sources: Iterable[Source],
 ) -> Manifest:
-    """The manifest with each task's error after the last change of the state.
+    """The manifest with each task's error after the last change.
 
-    A new task's error is measured against its original, before any cut to the pseudo rank. An old task's original
-    is gone: its error is taken as the root of the sum of squares of what was measured at each merge, never above the
-    proven bound.
+    A new task's error is measured against its original: by `state`, where nothing else was lost, else by comparing
+    what is stored with the original once more. An old task's original is gone: its error is taken as the root of the
+    sum of squares of what was measured at each merge and rounding, never above the proven bound.
+
+    Args:
+      manifest: what is known of the tasks.
+      state: the state after the change.
+      stored: what storing made of it.
+      before: the entries of the tasks whose originals are gone.
+      sources: the originals of the new tasks.
     """
     from share_jax.core.subspace import report
 
     tasks = dict(manifest.tasks)
+    rounded = report(stored)
     for name, now in report(state).items():
-        entry = tasks[name]
-        error = now.relative_change
+        error = math.hypot(now.relative_change, rounded[name].relative_change)
         if name in before:
-            error = min(math.hypot(before[name].relative_error, error), entry.cut + now.error_bound)
-        tasks[name] = replace(entry, relative_error=error, measured=name not in before)
-    if manifest.pseudo_rank is not None:
-        tasks.update(_cut_errors(manifest.pseudo_rank, tasks, state, sources))
+            bound = tasks[name].cut + rounded[name].error_bound
+            error = min(math.hypot(before[name].relative_error, error), bound)
+        tasks[name] = replace(tasks[name], relative_error=error, measured=name not in before)
+    for source in sources:
+        rank = manifest.pseudo_rank
+        cut = rank is not None and any(layer.rank > rank for layer in source.layers.values())
+        if cut or manifest.storage != "f32":
+            tasks[source.name] = _compared(tasks[source.name], source, stored, rank if cut else None)
     return replace(manifest, tasks=tasks)
 
 
-def _cut_errors(
-    rank: int, tasks: Mapping[str, TaskEntry], state: "ShareState", sources: Iterable[Source]
-) -> "Iterator[tuple[str, TaskEntry]]":
-    """The entries of the sources that the pseudo rank has cut, measured against the originals."""
-    from share_jax.core.bounds import relative_distance
+def _compared(entry: TaskEntry, source: Source, stored: "ShareState", rank: int | None) -> TaskEntry:
+    """The entry with the error of what is stored, and of the cut to the pseudo rank, against the original."""
     from share_jax.core.fold import balance
     from share_jax.core.subspace import factors_of
 
-    for source in sources:
-        if any(layer.rank > rank for layer in source.layers.values()):
-            adapter = source.adapter()
-            cut = relative_distance(adapter, balance(adapter, rank=rank))
-            error = relative_distance(adapter, factors_of(state, source.name))
-            yield source.name, replace(tasks[source.name], cut=float(cut), relative_error=float(error))
+    adapter = source.adapter()
+    cut = 0.0 if rank is None else _distance(adapter, balance(adapter, rank=rank))
+    return replace(entry, cut=cut, relative_error=_distance(adapter, factors_of(stored, source.name)))
 
 
-def without_change(state: "ShareState") -> "ShareState":
-    """The state with the measured changes of earlier merges cleared, so that those of the next stand alone."""
-    return replace(state, layers={name: replace(x, change=np.zeros_like(x.change)) for name, x in state.layers.items()})
+def _distance(x: "Adapter", y: "Adapter") -> float:
+    """As `core.bounds.relative_distance`, from Gram matrices alone: quick, and exact to 1e-7."""
+    from share_jax.core.bounds import squared_distance, squared_norm
+
+    lost = norm = 0.0
+    for name, factors in x.items():
+        a, b = np.asarray(factors.lora_a, np.float64) * factors.scale, np.asarray(factors.lora_b, np.float64).T
+        size = float(squared_norm(a, b))
+        norm += size
+        other = y.get(name)
+        lost += size if other is None else float(squared_distance(a, b, other.lora_a, other.lora_b.T))
+    return math.sqrt(lost / norm) if norm else 0.0
+
+
+def ready_to_merge(state: "ShareState", storage: str) -> "ShareState":
+    """The state in the gauge that merging expects: balanced coefficients."""
+    return state if storage == "f32" else balanced_state(state)
 
 
 def _key(config: Mapping[str, Any]) -> str:
