@@ -20,7 +20,10 @@ from share_jax.core.fold import Adapter, Factors
 ROUNDING = 1e-7
 """Margin per measured step, relative to |A|_F |B|_F: float64 differences of squares resolve 3e-8."""
 
-Side = Float[np.ndarray, "*batch d p"]
+A = Float[np.ndarray, "*batch d_in p"]
+B = Float[np.ndarray, "*batch d_out p"]
+OtherA = Float[np.ndarray, "*batch d_in q"]
+OtherB = Float[np.ndarray, "*batch d_out q"]
 
 
 def _t(x: np.ndarray) -> np.ndarray:
@@ -28,22 +31,22 @@ def _t(x: np.ndarray) -> np.ndarray:
 
 
 def _inner(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.sum(x * y, axis=(-2, -1))
+    return np.asarray(np.sum(x * y, axis=(-2, -1)))
 
 
-def squared_norm(a: Side, b: Side) -> Float[np.ndarray, "*batch"]:
+def squared_norm(a: A, b: B) -> Float[np.ndarray, "*batch"]:
     """`|a @ b.T|_F^2 = <a.T a, b.T b>`, in float64."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.maximum(_inner(_t(a) @ a, _t(b) @ b), 0)
+    return np.asarray(np.maximum(_inner(_t(a) @ a, _t(b) @ b), 0))
 
 
-def inner_product(a: Side, b: Side, c: Side, d: Side) -> Float[np.ndarray, "*batch"]:
+def inner_product(a: A, b: B, c: OtherA, d: OtherB) -> Float[np.ndarray, "*batch"]:
     """`<a @ b.T, c @ d.T>_F = <a.T c, b.T d>`, in float64."""
     a, b, c, d = (np.asarray(x, np.float64) for x in (a, b, c, d))
     return _inner(_t(a) @ c, _t(b) @ d)
 
 
-def squared_change(a: Side, b: Side, a_new: Side, b_new: Side) -> Float[np.ndarray, "*batch"]:
+def squared_change(a: A, b: B, a_new: A, b_new: B) -> Float[np.ndarray, "*batch"]:
     """`|a @ b.T - a_new @ b_new.T|_F^2` for factors in one gauge, column by column comparable; in float64."""
     a, b, a_new, b_new = (np.asarray(x, np.float64) for x in (a, b, a_new, b_new))
     da, db = a - a_new, b - b_new
@@ -56,28 +59,28 @@ def from_grams(
     *, dada: np.ndarray, bb: np.ndarray, daa: np.ndarray, bdb: np.ndarray, aa: np.ndarray, dbdb: np.ndarray
 ) -> np.ndarray:
     """The formula at the top, from its six Gram matrices."""
-    return np.maximum(_inner(dada, bb) + 2 * _inner(daa, bdb) + _inner(aa, dbdb), 0)
+    return np.asarray(np.maximum(_inner(dada, bb) + 2 * _inner(daa, bdb) + _inner(aa, dbdb), 0))
 
 
-def squared_distance(a: Side, b: Side, c: Side, d: Side) -> Float[np.ndarray, "*batch"]:
+def squared_distance(a: A, b: B, c: OtherA, d: OtherB) -> Float[np.ndarray, "*batch"]:
     """`|a @ b.T - c @ d.T|_F^2` in any gauges and ranks, in float64.
 
     A difference of squares: it resolves a relative distance of about 3e-8 |a|_F |b|_F.
     """
-    return np.maximum(squared_norm(a, b) - 2 * inner_product(a, b, c, d) + squared_norm(c, d), 0)
+    return np.asarray(np.maximum(squared_norm(a, b) - 2 * inner_product(a, b, c, d) + squared_norm(c, d), 0))
 
 
-def rounding(a: Side, b: Side) -> Float[np.ndarray, "*batch"]:
+def rounding(a: A, b: B) -> Float[np.ndarray, "*batch"]:
     """The margin that a measured error of `a @ b.T` is given before it counts as proven."""
     lengths = [np.sqrt(np.sum(np.asarray(x, np.float64) ** 2, axis=(-2, -1))) for x in (a, b)]
-    return ROUNDING * lengths[0] * lengths[1]
+    return np.asarray(ROUNDING * lengths[0] * lengths[1])
 
 
-def product_bound(a: Side, b: Side, a_new: Side, b_new: Side) -> Float[np.ndarray, "*batch"]:
+def product_bound(a: A, b: B, a_new: A, b_new: B) -> Float[np.ndarray, "*batch"]:
     """`|dA|_F |B|_2 + |A'|_2 |dB|_F`, never below the norm of the difference of the two updates."""
     a, b, a_new, b_new = (np.asarray(x, np.float64) for x in (a, b, a_new, b_new))
     da, db = np.sqrt(np.sum((a - a_new) ** 2, (-2, -1))), np.sqrt(np.sum((b - b_new) ** 2, (-2, -1)))
-    return da * np.linalg.norm(b, 2, axis=(-2, -1)) + np.linalg.norm(a_new, 2, axis=(-2, -1)) * db
+    return np.asarray(da * np.linalg.norm(b, 2, axis=(-2, -1)) + np.linalg.norm(a_new, 2, axis=(-2, -1)) * db)
 
 
 def _sides(factors: Factors) -> tuple[np.ndarray, np.ndarray]:

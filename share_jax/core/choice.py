@@ -30,9 +30,9 @@ class Choice:
     """
 
     k: int | None = None
-    explained_variance: float | None = None
-    relative_error: float | None = None
-    max_error: float | None = None
+    explained_variance: float | int | None = None
+    relative_error: float | int | None = None
+    max_error: float | int | None = None
 
     def __post_init__(self) -> None:
         """Checks that one is given and in range; fills in the default."""

@@ -32,12 +32,12 @@ def columns_of(packed: Packed, geometry: Geometry) -> Columns:
 
 def flatten(x: Float[np.ndarray, "*batch d p"]) -> Float[np.ndarray, "*batch rows 1"]:
     """Columns one after another: appending a zero column appends zeros."""
-    return np.ascontiguousarray(np.swapaxes(x, -1, -2)).reshape(*x.shape[:-2], -1, 1)
+    return np.ascontiguousarray(np.swapaxes(x, -1, -2)).reshape(*x.shape[:-2], x.shape[-1] * x.shape[-2], 1)
 
 
 def unflatten(x: Float[np.ndarray, "*batch rows 1"], d: int) -> Float[np.ndarray, "*batch d p"]:
     """The inverse of `flatten`."""
-    return np.swapaxes(x.reshape(*x.shape[:-2], -1, d), -1, -2)
+    return np.swapaxes(x.reshape(*x.shape[:-2], x.shape[-2] // d, d), -1, -2)
 
 
 def side_by_side(x: Float[np.ndarray, "layers tasks rows q"]) -> Float[np.ndarray, "layers rows n"]:
@@ -48,4 +48,4 @@ def side_by_side(x: Float[np.ndarray, "layers tasks rows q"]) -> Float[np.ndarra
 
 def task_by_task(x: Float[np.ndarray, "layers rows n"], tasks: int) -> Float[np.ndarray, "layers tasks rows q"]:
     """The inverse of `side_by_side`."""
-    return np.swapaxes(x.reshape(*x.shape[:2], tasks, -1), 1, 2)
+    return np.swapaxes(x.reshape(*x.shape[:2], tasks, x.shape[2] // tasks), 1, 2)

@@ -4,9 +4,10 @@ import numpy as np
 from jaxtyping import Float
 
 from share_jax.core import bounds
-from share_jax.core.columns import unflatten
-from share_jax.core.project import Slots, slots_of
+from share_jax.core.project import Slots, reconstruct, slots_of
 from share_jax.core.subspace import Subspace
+
+TASK_BLOCK = 16
 
 
 def moved(old: Subspace, basis_a: np.ndarray, basis_b: np.ndarray, coeff_a: np.ndarray, coeff_b: np.ndarray) -> Slots:
@@ -63,14 +64,14 @@ def _form(w: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def change_of_flat(
     old: Subspace, bases: tuple[np.ndarray, np.ndarray], coeffs: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    out = []
-    for t in range(old.coeff_a.shape[0]):
-        pairs = []
+) -> Float[np.ndarray, " T"]:
+    """The same for the flat geometry, a few tasks at a time: its factors are no products of small matrices."""
+    out = [np.zeros(0)]
+    for start in range(0, len(old.ranks), TASK_BLOCK):
+        now = slice(start, start + TASK_BLOCK)
+        before, after = [], []
         for side, (u, c) in enumerate(((old.basis_a, old.coeff_a), (old.basis_b, old.coeff_b))):
-            before = u.astype(np.float64) @ c[t].astype(np.float64)
-            after = bases[side].astype(np.float64) @ coeffs[side][t].astype(np.float64)
-            pairs.append([unflatten(x, old.shape[side]) for x in (before, after)])
-        (a, a_new), (b, b_new) = pairs
-        out.append(bounds.squared_change(a, b, a_new, b_new))
-    return np.array(out)
+            before.append(reconstruct(u, c[now], old, side, old.ranks[now]))
+            after.append(reconstruct(bases[side], coeffs[side][now], old, side, old.ranks[now]))
+        out.append(bounds.squared_change(*before, *after))
+    return np.concatenate(out)

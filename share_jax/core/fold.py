@@ -21,9 +21,9 @@ class Factors:
         InputError: the two factors do not multiply, are not float matrices, or hold a NaN or an infinity.
     """
 
-    lora_a: Float[np.ndarray | Array, "d_in r"]
-    lora_b: Float[np.ndarray | Array, "r d_out"]
-    scale: float = 1.0
+    lora_a: Float[np.ndarray | Array, "..."]  # (d_in, r), checked below
+    lora_b: Float[np.ndarray | Array, "..."]  # (r, d_out)
+    scale: float | int = 1.0
 
     def __post_init__(self) -> None:
         """Checks shapes and values, once, at the door."""
@@ -54,7 +54,7 @@ Adapter = Mapping[str, Factors]
 """One task's adapter: target name -> factors. Targets and ranks may differ between tasks and between targets."""
 
 
-def lora_scale(alpha: float, rank: int, *, use_rslora: bool = False) -> float:
+def lora_scale(alpha: float | int, rank: int, *, use_rslora: bool = False) -> float:
     """`alpha / r`, or `alpha / sqrt(r)` for rank-stabilised LoRA (Kalajdzievski 2023, equation 5).
 
     Raises:

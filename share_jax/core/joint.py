@@ -34,20 +34,20 @@ class Joint:
 def joint_spectra(
     layers: Mapping[str, Subspace], adapters: Sequence[Adapter], path: Path, k: int | None, seed: int
 ) -> dict[str, Joint]:
-    """Spectra of [old, new] for every target that a new task touches, all of one shape at once."""
+    """Spectra of [old, new] for every target that a new task touches (all, if there is none), by shape."""
     out: dict[str, Joint] = {}
-    touched = {n: x for n, x in layers.items() if any(n in adapter for adapter in adapters)}
+    touched = {n: x for n, x in layers.items() if not adapters or any(n in adapter for adapter in adapters)}
     keys = {n: (*x.shape, x.geometry) for n, x in touched.items()}
     for names in groups(keys).values():
         group = [touched[name] for name in names]
         p = max(x.pseudo_rank for x in group)
-        packed = pack(adapters, names, columns=p)
+        packed = pack(adapters, names, columns=p) if adapters else _no_tasks(group, p)
         group = [_widened(x, packed.a.shape[-1]) for x in group]
-        columns = columns_of(packed, group[0].geometry)
+        columns = columns_of(packed, group[0].geometry) if adapters else _no_columns(group)
         sides = []
         for side, new in zip("ab", columns, strict=True):
             bases = stacked([getattr(x, f"basis_{side}") for x in group], 1)
-            coeffs = [np.swapaxes(getattr(x, f"coeff_{side}"), 0, 1).reshape(-1, _columns(x)) for x in group]
+            coeffs = [_flat(getattr(x, f"coeff_{side}")) for x in group]
             coeff = stacked([pad(c, 0, bases.shape[-1]) for c in coeffs], 1, 256)
             fresh = side_by_side(new)
             if path == "dense":
@@ -62,8 +62,22 @@ def joint_spectra(
     return out
 
 
-def _columns(layer: Subspace) -> int:
-    return layer.coeff_a.shape[0] * layer.coeff_a.shape[2]
+def _no_tasks(group: Sequence[Subspace], p: int) -> Packed:
+    """The packed factors of no task at all."""
+    a, b = (np.zeros((len(group), 0, d, p), np.float32) for d in group[0].shape)
+    return Packed(a, b, np.zeros((len(group), 0), np.int32))
+
+
+def _no_columns(group: Sequence[Subspace]) -> Columns:
+    q = group[0].coeff_a.shape[2]
+    a, b = (np.zeros((len(group), 0, x.shape[0], q), np.float32) for x in (group[0].basis_a, group[0].basis_b))
+    return Columns(a, b)
+
+
+def _flat(coeff: np.ndarray) -> np.ndarray:
+    """All tasks' coefficients side by side, (k, T p)."""
+    tasks, k, q = coeff.shape
+    return np.swapaxes(coeff, 0, 1).reshape(k, tasks * q)
 
 
 def _widened(layer: Subspace, p: int) -> Subspace:
@@ -109,11 +123,11 @@ def _rotated(olds: Sequence[Subspace], new: Sequence[np.ndarray], side: str) -> 
     """Old coefficients of one side on the new bases."""
     old = stacked([getattr(x, f"basis_{side}") for x in olds], 1)
     coeffs = [getattr(x, f"coeff_{side}") for x in olds]
-    flat = [pad(np.swapaxes(c, 0, 1).reshape(c.shape[1], -1), 0, old.shape[-1]) for c in coeffs]
+    flat = [pad(_flat(c), 0, old.shape[-1]) for c in coeffs]
     turned = np.asarray(rotate(jnp.asarray(stacked(new, 1)), jnp.asarray(old), jnp.asarray(stacked(flat, 1, 256))))
     out = []
     for i, c in enumerate(coeffs):
-        tasks, _, q = c.shape
-        own = turned[i, : new[i].shape[1], : tasks * q]
-        out.append(np.ascontiguousarray(np.swapaxes(own.reshape(-1, tasks, q), 0, 1)))
+        (tasks, _, q), k = c.shape, new[i].shape[1]
+        own = turned[i, :k, : tasks * q].reshape(k, tasks, q)
+        out.append(np.ascontiguousarray(np.swapaxes(own, 0, 1)))
     return out

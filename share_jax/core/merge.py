@@ -62,7 +62,7 @@ def merge(
     same = copies(state, adapters)
     fresh = {task: adapter for task, adapter in adapters.items() if task not in same}
     if fresh:
-        merged = _merge_fresh(state, fresh, shapes, choice, limit, on_limit, path, seed)
+        merged = _learnt(state, fresh, shapes, choice, limit, on_limit, path, seed)
     else:
         merged = ShareState(state.tasks, {name: _idle(layer, 0) for name, layer in state.layers.items()})
     if same:
@@ -70,7 +70,21 @@ def merge(
     return _reordered(merged, [*state.tasks, *adapters])
 
 
-def _merge_fresh(
+def remerge(state: ShareState, choice: Choice, *, limit: float | None = None, seed: int = 0) -> ShareState:
+    """A merge of nothing: bases chosen anew for the tasks that are there, which may make them smaller.
+
+    Raises:
+        LimitError: `limit` (or the choice's `max_error`) is passed even with every direction kept.
+    """
+    if not state.layers:
+        return state
+    shapes = {name: layer.shape for name, layer in state.layers.items()}
+    if choice.max_error is not None:
+        limit = choice.max_error if limit is None else min(limit, choice.max_error)
+    return _learnt(state, {}, shapes, choice, limit, "grow", "incremental", seed)
+
+
+def _learnt(
     state: ShareState,
     adapters: Mapping[str, Adapter],
     shapes: Mapping[str, tuple[int, int]],
@@ -84,14 +98,14 @@ def _merge_fresh(
     joint = joint_spectra(layers, list(adapters.values()), path, None if limit is not None else choice.k, seed)
     names = (*state.tasks, *adapters)
     idle = {name: _idle(layer, len(adapters)) for name, layer in layers.items() if name not in joint}
-    ks = _chosen(joint, choice)
-    if choice.max_error is None:
-        merged = ShareState(names, {**idle, **apply(joint, ks)})
-        if limit is None or np.all(relative(merged, "bound") <= limit):
-            return _ordered(merged, shapes)
-    most = limit if limit is not None else 0.0
-    floors = {name: (0, 0) if choice.max_error is not None else k for name, k in ks.items()}
-    return _ordered(_within(joint, idle, names, floors, most, on_limit if choice.max_error is None else "grow"), shapes)
+    if choice.max_error is not None and limit is not None:
+        floors = dict.fromkeys(joint, (0, 0))
+        return _ordered(_within(joint, idle, names, floors, limit, "grow"), shapes)
+    ks = _chosen(joint, choice, keep=bool(adapters) and choice.k is None)
+    merged = ShareState(names, {**idle, **apply(joint, ks)})
+    if limit is not None and np.any(relative(merged, "bound") > limit):
+        merged = _within(joint, idle, names, ks, limit, on_limit)
+    return _ordered(merged, shapes)
 
 
 def _unknown(shape: tuple[int, int], tasks: int) -> Subspace:
@@ -107,16 +121,14 @@ def _idle(layer: Subspace, new: int) -> Subspace:
     return replace(quiet, **join([slots_of(quiet), empty_slots(layer, new)])._asdict())
 
 
-def _chosen(joint: Mapping[str, Joint], choice: Choice) -> dict[str, tuple[int, int]]:
-    """(k, k') of every target; energy that earlier merges discarded counts as lost."""
-    if choice.max_error is not None:
-        return dict.fromkeys(joint, (0, 0))
+def _chosen(joint: Mapping[str, Joint], choice: Choice, *, keep: bool) -> dict[str, tuple[int, int]]:
+    """(k, k') of every target, with `keep` no smaller than it was; energy discarded earlier counts as lost."""
     out = {}
     for name, x in joint.items():
         pair = []
         for spectrum, total, old in zip((x.a, x.b), energies(x), x.old.num_basis, strict=True):
             k = int(choose(choice, spectrum.singular_values, np.array([total]), spectrum.rank)[0])
-            pair.append(k if choice.k is not None else min(max(k, old), int(spectrum.rank[0])))
+            pair.append(min(max(k, old), int(spectrum.rank[0])) if keep else k)
         out[name] = (pair[0], pair[1])
     return out
 
@@ -136,7 +148,7 @@ def _within(
         ladders[name] = Ladder(rungs(x.a, ea, floors[name][0]), rungs(x.b, eb, floors[name][1]))
     full = apply(joint, {n: (int(x.a.rank[0]), int(x.b.rank[0])) for n, x in joint.items()})
     everything = ShareState(names, {**idle, **full})
-    norms = np.sqrt(sum(x.norm**2 for x in everything.layers.values()))
+    norms = np.sqrt(np.sum([x.norm**2 for x in everything.layers.values()], axis=0))
     best = relative(everything, "bound")
     if np.any(best > limit):
         worst = int(np.argmax(best - limit))
@@ -154,19 +166,18 @@ def _within(
             curve = flat_curve(layer, ladders[name])
         squares += (layer.bound[:, None] + np.sqrt(curve)) ** 2
     rung = first_rung(squares, (norms * limit) ** 2)
+    # the curves leave out rounding: the first rung whose measured bound holds is taken, full rank being the last resort
+    merged, needed = everything, max((int(max(x.a.rank[0], x.b.rank[0])) for x in joint.values()), default=0)
     for step in range(len(TOLERANCES) - 1 if rung is None else rung, len(TOLERANCES)):
         ks = {name: (int(x.a[step]), int(x.b[step])) for name, x in ladders.items()}
-        merged = ShareState(names, {**idle, **apply(joint, ks)})
-        if np.all(relative(merged, "bound") <= limit):
-            if on_limit == "refuse":
-                now = max((max(k) for k in floors.values()), default=0)
-                got, needed = f"k up to {now}", widest(ladders, step)
-                mend = "allow growth, or a larger error"
-                raise LimitError(
-                    line("error limit", got=got, expected=f"k up to {needed} for at most {limit:.3g}", mend=mend)
-                )
-            return merged
-    return everything
+        candidate = ShareState(names, {**idle, **apply(joint, ks)})
+        if np.all(relative(candidate, "bound") <= limit):
+            merged, needed = candidate, widest(ladders, step)
+            break
+    if on_limit == "refuse":
+        got, mend = f"k up to {max((max(k) for k in floors.values()), default=0)}", "allow growth, or a larger error"
+        raise LimitError(line("error limit", got=got, expected=f"k up to {needed} for {limit:.3g}", mend=mend))
+    return merged
 
 
 def _with_copies(state: ShareState, same: Mapping[str, tuple[str, Mapping[str, float]]]) -> ShareState:

@@ -76,6 +76,8 @@ def stacked(arrays: Sequence[np.ndarray], axis: int, step: int = 16) -> np.ndarr
 def project_columns(layers: Sequence[Subspace], packed: Packed, columns: Columns) -> list[Slots]:
     """Slots of new tasks on each layer's bases, all of one shape and geometry. Errors are against the raw factors."""
     tasks = packed.a.shape[1]
+    if not tasks:
+        return [empty_slots(layer, 0) for layer in layers]
     bases = [stacked([getattr(x, side) for x in layers], 1) for side in ("basis_a", "basis_b")]
     coeffs = [
         task_by_task(np.asarray(coefficients(jnp.asarray(basis), jnp.asarray(side_by_side(side)))), tasks)
@@ -87,23 +89,31 @@ def project_columns(layers: Sequence[Subspace], packed: Packed, columns: Columns
         k, kp = layer.num_basis
         coeff_a, coeff_b = coeffs[0][i, :, :k], coeffs[1][i, :, :kp]
         a, b = packed.a[i], packed.b[i]
-        rec_a, rec_b = reconstruct(layer.basis_a, coeff_a, layer, 0), reconstruct(layer.basis_b, coeff_b, layer, 1)
+        ranks = np.minimum(packed.ranks[i], min(layer.shape)) if layer.geometry == "columns" else packed.ranks[i]
+        rec_a = reconstruct(layer.basis_a, coeff_a, layer, 0, ranks)
+        rec_b = reconstruct(layer.basis_b, coeff_b, layer, 1, ranks)
         error = np.sqrt(bounds.squared_distance(a, b, rec_a, rec_b))
         bound = np.where(packed.ranks[i] > 0, error + bounds.rounding(a, b), 0)
         norm = np.sqrt(bounds.squared_norm(a, b))
-        ranks = np.minimum(packed.ranks[i], min(layer.shape)) if layer.geometry == "columns" else packed.ranks[i]
         out.append(Slots(coeff_a, coeff_b, ranks, norm, energies[0][i], energies[1][i], error, bound))
     return out
 
 
 def reconstruct(
-    basis: Float[np.ndarray, "rows k"], coeff: Float[np.ndarray, "T k q"], layer: Subspace, side: int
+    basis: Float[np.ndarray, "rows k"],
+    coeff: Float[np.ndarray, "T k q"],
+    layer: Subspace,
+    side: int,
+    ranks: Int[np.ndarray, " T"],
 ) -> Float[np.ndarray, "T d p"]:
     """Factors of several tasks in float64, by one product for all of them."""
-    tasks, _, q = coeff.shape
-    flat = np.asarray(basis, np.float64) @ np.swapaxes(coeff, 0, 1).reshape(-1, tasks * q).astype(np.float64)
-    x = np.swapaxes(flat.reshape(-1, tasks, q), 0, 1)
-    return x if layer.geometry == "columns" else unflatten(x, layer.shape[side])
+    tasks, k, q = coeff.shape
+    flat = np.asarray(basis, np.float64) @ np.swapaxes(coeff, 0, 1).reshape(k, tasks * q).astype(np.float64)
+    x = np.swapaxes(flat.reshape(basis.shape[0], tasks, q), 0, 1)
+    if layer.geometry == "columns":
+        return x
+    x = unflatten(x, layer.shape[side])
+    return x * (np.arange(x.shape[-1]) < ranks[:, None])[:, None, :]
 
 
 def slots_on(layers: Mapping[str, Subspace], adapters: Sequence[Adapter]) -> dict[str, Slots]:

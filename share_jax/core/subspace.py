@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from share_jax.core.fold import Factors
 from share_jax.errors import TaskError, line
@@ -24,7 +24,8 @@ Vector = Float[np.ndarray, " T"]
 class Subspace:
     """One target: `update_t = (basis_a @ coeff_a[t]) @ (basis_b @ coeff_b[t]).T`.
 
-    In the flat geometry `basis @ coeff` is one vector of p * d numbers, the factor's columns one after another.
+    In the flat geometry `basis @ coeff` is one vector of p * d numbers, the factor's columns one after another, of
+    which a task of smaller rank takes its own first ones.
     Norms and bounds are absolute Frobenius norms of this target's update.
     """
 
@@ -58,7 +59,12 @@ class Subspace:
         if self.geometry == "columns":
             return product
         d = self.shape[0 if side == "a" else 1]
-        return np.swapaxes(product.reshape(*product.shape[:-2], self.pseudo_rank, d), -1, -2)
+        vectors = product.reshape(*product.shape[:-2], self.pseudo_rank, d)
+        return np.swapaxes(vectors, -1, -2) * self.mask(index)[..., None, :]
+
+    def mask(self, index: int | slice) -> Bool[np.ndarray, "... p"]:
+        """Which of the p columns are the task's own: a combination of vectors may also fill the others."""
+        return np.arange(self.pseudo_rank) < np.asarray(self.ranks[index])[..., None]
 
 
 @dataclass(frozen=True)
