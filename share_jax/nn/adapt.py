@@ -114,7 +114,7 @@ class Adapted:
                     mend="adapt with space='activation' for batches of different tasks",
                 )
             )
-        slot = gather(tasks, ids)
+        slot = gather(dict(tasks), ids)
         if ids.ndim:
             # nn.scan and nn.vmap take the axis they stack from the front.
             for target in self.targets:

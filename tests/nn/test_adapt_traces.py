@@ -48,12 +48,12 @@ def test_nn_jit_keeps_no_stale_trace_between_base_and_adapters(name):
 def test_nn_jit_tells_parameterisations_and_targets_apart():
     model, x = Twice(nn.jit(Mlp)), SEQUENCE
     base = base_variables(model, x)
-    for method in (SharedA(rank=2), SeparateLoRA(rank=2), SharedA(rank=3)):
-        for pattern in (ALL, r"JitMlp_0/.*kernel", r".*/Dense_1/kernel"):
-            adapted = adapt(model, base, x, targets=pattern, method=method)
-            variables = with_adapters(adapted, base)
-            want = model.apply({"params": merged_params(variables, 1, method.scale)}, x)
-            close(adapted.apply(variables, x, task_id=1), want)
+    some = r"JitMlp_0/.*kernel"
+    for method, pattern in ((SharedA(rank=2), ALL), (SharedA(rank=2), some), (SeparateLoRA(rank=2), some)):
+        adapted = adapt(model, base, x, targets=pattern, method=method)
+        variables = with_adapters(adapted, base)
+        want = model.apply({"params": merged_params(variables, 1, method.scale)}, x)
+        close(adapted.apply(variables, x, task_id=1), want)
 
 
 def test_the_adapter_that_is_given_within_one_jit_is_the_one_that_answers():

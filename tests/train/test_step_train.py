@@ -386,11 +386,13 @@ def test_bf16_compute_keeps_float32_parameters_gradients_and_optimizer_state():
     job = Job(dtype=jnp.bfloat16)
     state = job.begin(0, first=True)
     batch = random_batch()
-    assert job.forward(job.base, state.shared, state.slot, batch["inputs"], None).dtype == jnp.bfloat16
+    assert jax.eval_shape(job.forward, job.base, state.shared, state.slot, batch["inputs"], None).dtype == jnp.bfloat16
     before = bits((state.shared, state.slot))
-    grads = jax.grad(lambda s: loss(job.forward(job.base, state.shared, s, batch["inputs"], None), batch)[0])(
-        state.slot
-    )
+
+    def objective(slot):
+        return loss(job.forward(job.base, state.shared, slot, batch["inputs"], None), batch)[0]
+
+    grads = jax.eval_shape(jax.grad(objective), state.slot)
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
     step = job.step(first=True)
     for _ in range(3):
