@@ -32,10 +32,10 @@ from share_jax.core.merge import merge
 from share_jax.core.separate import SeparateLoRA
 from share_jax.core.serve import (
     adapter_of,
-    coefficients_tree,
+    coefficient_arrays,
     shared_leaves,
+    state_arrays,
     state_of,
-    state_tree,
     task_leaves,
 )
 from share_jax.core.share import Share, ShareAdapt
@@ -210,10 +210,13 @@ class ShareSequence:
         self, store: Checkpoint, state: ShareState, heads: tuple[dict[str, Any], ...], info: dict[str, Any]
     ) -> Checkpoint:
         """One new version of the bases, of every task's coefficients, and the new task's head."""
-        slots = {name: {"adapter": coefficients_tree(state, t), "head": heads[t]} for t, name in enumerate(state.tasks)}
+        slots = {
+            name: {"adapter": _as_tree(coefficient_arrays(state, t)), "head": nested(heads[t])}
+            for t, name in enumerate(state.tasks)
+        }
         new = state.tasks[-1]
         changed = {name: slot for name, slot in slots.items() if name != new}
-        return ckpt.save_task(store, new, slots[new], info, shared=state_tree(state), changed=changed)
+        return ckpt.save_task(store, new, slots[new], info, shared=_as_tree(state_arrays(state)), changed=changed)
 
     def restored(self) -> Course:
         """The course as the checkpoint has it."""
@@ -224,13 +227,13 @@ class ShareSequence:
             return Course(store, ShareState(), (), tuple(untrained))
         shared = ckpt.load_shared(store, arrays_io.like_of(store.manifest.shared or {}))
         slots = [ckpt.load_task(store, n, arrays_io.like_of(store.record(n))) for n in store.names]
-        state = state_of(store.names, shared, tuple(slot["adapter"] for slot in slots))
+        state = state_of(store.names, _as_arrays(shared), [_as_arrays(slot["adapter"]) for slot in slots])
         infos = [store.info(name) for name in store.names]
         self.job.progress.skip(self.job.config.steps * len(infos))
         return Course(
             store,
             state,
-            tuple(slot["head"] for slot in slots),
+            tuple(flat(slot["head"]) for slot in slots),
             tuple(infos[0]["untrained"]),
             tuple(tuple(info["row"]) for info in infos),
             tuple(info["measured"] for info in infos),
@@ -276,6 +279,15 @@ class ShareSequence:
                 "num_basis": {name: list(layer.num_basis) for name, layer in state.layers.items()},
             },
         )
+
+
+def _as_tree(arrays: Mapping[tuple[str, str], np.ndarray]) -> dict[str, Any]:
+    return nested({f"{target}/{name}": array for (target, name), array in arrays.items()})
+
+
+def _as_arrays(tree: Tree) -> dict[tuple[str, str], np.ndarray]:
+    leaves = [(path.rpartition("/"), leaf) for path, leaf in flat(tree).items()]
+    return {(target, name): np.asarray(leaf) for (target, _, name), leaf in leaves}
 
 
 def _known(measured: tuple[dict[str, float], ...], tasks: tuple[str, ...]) -> dict[str, float | None]:

@@ -4,7 +4,7 @@ A subspace's k differs by layer and side and grows with merges; compiled code wa
 padded to a fixed number of columns with zeros, which change nothing, and the records on the host keep the true sizes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -67,40 +67,34 @@ def task_leaves(layer: Subspace, index: int, num_basis: int, pseudo_rank: int) -
     }
 
 
-def state_tree(state: ShareState) -> dict[str, dict[str, np.ndarray]]:
-    """What is shared of a state, as arrays by target: the bases, and every task's norms and bounds."""
-    return {
-        name: {
-            "basis_a": layer.basis_a,
-            "basis_b": layer.basis_b,
-            **{field: getattr(layer, field) for field in STATE_FIELDS},
-        }
-        for name, layer in state.layers.items()
-    }
+def state_arrays(state: ShareState) -> dict[tuple[str, str], np.ndarray]:
+    """What is shared of a state, by (target, name): the bases, and every task's norms and bounds."""
+    names = ("basis_a", "basis_b", *STATE_FIELDS)
+    return {(target, name): getattr(layer, name) for target, layer in state.layers.items() for name in names}
 
 
-def coefficients_tree(state: ShareState, index: int) -> dict[str, dict[str, np.ndarray]]:
-    """One task's coefficients by target, unpadded on the basis side."""
-    return {
-        name: {"coeff_a": layer.coeff_a[index], "coeff_b": layer.coeff_b[index]} for name, layer in state.layers.items()
-    }
+def coefficient_arrays(state: ShareState, index: int) -> dict[tuple[str, str], np.ndarray]:
+    """One task's coefficients by (target, name), with as many rows as the bases have columns."""
+    names = ("coeff_a", "coeff_b")
+    return {(target, name): getattr(layer, name)[index] for target, layer in state.layers.items() for name in names}
 
 
 def state_of(
     tasks: tuple[str, ...],
-    shared: Mapping[str, Mapping[str, np.ndarray]],
-    coefficients: tuple[Mapping[str, Mapping[str, np.ndarray]], ...],
+    shared: Mapping[tuple[str, str], np.ndarray],
+    coefficients: Sequence[Mapping[tuple[str, str], np.ndarray]],
 ) -> ShareState:
-    """The inverse of `state_tree` and `coefficients_tree`, for the columns geometry.
+    """The inverse of `state_arrays` and `coefficient_arrays`, for the columns geometry.
 
     Args:
       tasks: names, in order.
-      shared: from `state_tree`.
-      coefficients: from `coefficients_tree`, one per task.
+      shared: from `state_arrays`.
+      coefficients: from `coefficient_arrays`, one per task.
     """
     layers: dict[str, Any] = {}
-    for name, leaves in shared.items():
-        stacks = {side: np.stack([own[name][side] for own in coefficients]) for side in ("coeff_a", "coeff_b")}
-        shape = leaves["basis_a"].shape[0], leaves["basis_b"].shape[0]
-        layers[name] = Subspace(shape=shape, geometry="columns", **leaves, **stacks)
+    for target in dict.fromkeys(target for target, _ in shared):
+        own = {name: array for (of, name), array in shared.items() if of == target}
+        stacks = {side: np.stack([each[target, side] for each in coefficients]) for side in ("coeff_a", "coeff_b")}
+        shape = own["basis_a"].shape[0], own["basis_b"].shape[0]
+        layers[target] = Subspace(shape=shape, geometry="columns", **own, **stacks)
     return ShareState(tasks, layers)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from experiments import run as run_module
-from experiments.config import METHODS, command_line, parse, preset
+from experiments.config import MAIN, command_line, parse, preset
 from experiments.methods import sequence, training
+from experiments.models import backbone
 from experiments.models.backbone import Backbone
-from experiments.models.vit import VitConfig
+from experiments.models.vit import VitConfig, pretrain_vit
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
 from share_jax.train import checkpoint as ckpt
@@ -27,14 +29,15 @@ def one_pretraining() -> None:
     from experiments import build
 
     patch = pytest.MonkeyPatch()
+    patch.setattr(backbone, "pretrain_vit", partial(pretrain_vit, steps=20))
     vit = build.digits_vit(0, 2)
     patch.setattr(build, "digits_vit", lambda seed, classes, dtype, first_layer: replaced_dtype(vit, dtype))
     yield
     patch.undo()
 
 
-def replaced_dtype(backbone: Backbone, dtype: Any) -> Backbone:
-    return replace(backbone, model=backbone.model.clone(dtype=dtype))
+def replaced_dtype(vit: Backbone, dtype: Any) -> Backbone:
+    return replace(vit, model=vit.model.clone(dtype=dtype))
 
 
 def go(folder: Path, *more: str) -> int:
@@ -52,7 +55,7 @@ def test_every_method_runs_and_leaves_results_report_and_plots(tmp_path: Path, c
     assert content["schema"] == 1
     assert content["experiment"] == "digits5"
     assert content["protocol"] == "task-incremental"
-    assert list(content["methods"]) == list(METHODS)
+    assert list(content["methods"]) == list(MAIN)
     printed = capsys.readouterr().out
     for name in ("results.json", "report.md", "accuracy_matrix.png", "accuracy_over_tasks.png"):
         assert (tmp_path / "run" / name).stat().st_size > 0
@@ -96,13 +99,22 @@ class Stopped(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-@pytest.mark.parametrize("updates", [3, 13, 21, 38])
+RESUMED = ("--methods", "shared_a,sequential_lora,share", "--num-basis", "12", "--phi", "4", "--save-every", "2")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that went through."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert go(folder, *RESUMED) == 0
+    return folder
+
+
+@pytest.mark.parametrize("updates", [3, 38, 61, 95])
 def test_a_resumed_run_ends_as_one_that_ran_through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int
 ) -> None:
-    """Stopped within the first task, within later ones, and in the last; the same matrix and the same bits."""
-    flags = ("--methods", "shared_a,sequential_lora", "--save-every", "2")
-    assert go(tmp_path / "whole", *flags) == 0
+    """Stopped within the first task, the last, and tasks of a second and a third method: the same bits at the end."""
     count = 0
 
     def update(self: NullProgress, steps_done_delta: int = 1, loss: object = None) -> None:
@@ -114,11 +126,13 @@ def test_a_resumed_run_ends_as_one_that_ran_through(
     with monkeypatch.context() as patch:
         patch.setattr(NullProgress, "update", update)
         with pytest.raises(Stopped):
-            go(tmp_path / "broken", *flags)
-    assert go(tmp_path / "broken", *flags, "--resume") == 0
-    assert matrices(tmp_path / "broken") == matrices(tmp_path / "whole")
-    for name in ("shared_a", "sequential_lora"):
-        stores = [ckpt.open_checkpoint(tmp_path / w / "checkpoints" / name / "seed-0") for w in ("whole", "broken")]
+            go(tmp_path / "broken", *RESUMED)
+    assert go(tmp_path / "broken", *RESUMED, "--resume") == 0
+    assert matrices(tmp_path / "broken") == matrices(whole)
+    for name in ("shared_a", "sequential_lora", "share"):
+        stores = [
+            ckpt.open_checkpoint(folder / "checkpoints" / name / "seed-0") for folder in (whole, tmp_path / "broken")
+        ]
         leaves = [{task: record["leaves"] for task, record in store.manifest.tasks.items()} for store in stores]
         assert leaves[0] == leaves[1]
         assert [store.manifest.inflight for store in stores] == [None, None]
