@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _median(call: Callable[[], object], repeat: int) -> float:
+def _median(call: Callable[[], object], repeat: int) -> int | float:
     times = []
     for _ in range(repeat):
         start = time.perf_counter()
@@ -98,5 +98,5 @@ def _median(call: Callable[[], object], repeat: int) -> float:
     return _middle(times)
 
 
-def _middle(values: list) -> float:
+def _middle(values: list) -> int | float:
     return sorted(values)[len(values) // 2]

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from share_jax.commands.options import command, emit
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         if name in distance
     }
     for entry in layers.values():
-        entry["cosine"] = _cosine(*entry["norms"], entry["distance"])
+        entry["cosine"] = _cosine(entry["norms"], entry["distance"])
     total = math.sqrt(sum(entry["distance"] ** 2 for entry in layers.values()))
     sizes = [math.sqrt(sum(entry["norms"][i] ** 2 for entry in layers.values())) for i in (0, 1)]
     data = {
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         "distance": total,
         "norms": sizes,
         "relative_distance": total / sizes[0] if sizes[0] else None,
-        "cosine": _cosine(*sizes, total),
+        "cosine": _cosine(sizes, total),
         "per_layer": layers,
     }
 
@@ -63,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cosine(x: float, y: float, distance: float) -> float | None:
+def _cosine(norms: Sequence[float], distance: float) -> float | None:
     """The cosine of the angle between two updates of these norms at this distance."""
+    x, y = norms
     if not x or not y:
         return None
     return max(-1.0, min(1.0, (x * x + y * y - distance * distance) / (2 * x * y)))

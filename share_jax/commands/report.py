@@ -112,7 +112,7 @@ def text(folder: object, data: Mapping[str, Any], tasks: int = 20) -> str:
     return "\n".join([str(folder), table(rows), "", table(head + body), *more])
 
 
-def megabytes(count: float) -> str:
+def megabytes(count: int | float) -> str:
     """Bytes in the unit that reads best."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:

@@ -164,8 +164,9 @@ def _distance(x: "Adapter", y: "Adapter") -> float:
         a, b = np.asarray(factors.lora_a, np.float64) * factors.scale, np.asarray(factors.lora_b, np.float64).T
         size = float(squared_norm(a, b))
         norm += size
-        other = y.get(name)
-        lost += size if other is None else float(squared_distance(a, b, other.lora_a, other.lora_b.T))
+        if name in y:
+            size = float(squared_distance(a, b, np.asarray(y[name].lora_a), np.asarray(y[name].lora_b).T))
+        lost += size
     return math.sqrt(lost / norm) if norm else 0.0
 
 

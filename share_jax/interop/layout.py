@@ -117,7 +117,7 @@ def decode_state(
             if dtype == "I8":
                 scales = _read(basis, f"{name}.basis_{side}.scale", (k,), "F32")
                 coeff_scales = np.ones(keep.shape, np.float32)
-                coeff_scales[keep] = _read(coefficients, f"{name}.coeff_{side}.scale", (keep.sum(),), "F32")
+                coeff_scales[keep] = _read(coefficients, f"{name}.coeff_{side}.scale", (int(keep.sum()),), "F32")
             coeff = np.ascontiguousarray(np.moveaxis(coeff, 1, 0))
             if side == "a" and coeff_scales is not None and pivoted[i].any():
                 _put_identities(coeff, coeff_scales, coefficients, name, np.where(pivoted[i], ranks[i], 0))
@@ -126,7 +126,7 @@ def decode_state(
             parts[f"coeff_{side}"] = Stored(coeff, None if coeff_scales is None else coeff_scales.reshape(-1))
         expected |= {f"{name}.{part}{end}" for part in parts for end in ("", ".scale")}
         like = Subspace(
-            **{part: stored.values for part, stored in parts.items()},
+            **{part: np.broadcast_to(np.float32(0), array.values.shape) for part, array in parts.items()},  # replaced
             ranks=ranks[i],
             **{table: values[i] for table, values in tables.items()},
             geometry=entry.geometry,
@@ -157,8 +157,8 @@ def _take_identities(part: "Stored", ranks: np.ndarray) -> tuple[dict[int, np.nd
 def _put_identities(coeff: np.ndarray, scales: np.ndarray, file: TensorFile, name: str, ranks: np.ndarray) -> None:
     """Fills in the tasks that `_take_identities` took out; `ranks` is 0 for the others."""
     k = coeff.shape[1]
-    pivots = _read(file, f"{name}.coeff_a.pivots", (ranks.sum(),), "U8" if _row_dtype(k) == np.uint8 else "U32")
-    rest = _read(file, f"{name}.coeff_a.rest", (((k - ranks) * ranks).sum(),), "I8")
+    pivots = _read(file, f"{name}.coeff_a.pivots", (int(ranks.sum()),), "U8" if _row_dtype(k) == np.uint8 else "U32")
+    rest = _read(file, f"{name}.coeff_a.rest", (int(((k - ranks) * ranks).sum()),), "I8")
     row = at = 0
     for t in np.flatnonzero(ranks):
         rank = int(ranks[t])
@@ -196,8 +196,8 @@ def _columns(ranks: np.ndarray, width: int, geometry: str) -> np.ndarray:
 
 def _read(file: TensorFile, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     info = file.info(name)
-    if info.shape != tuple(int(n) for n in shape) or info.dtype != dtype:
-        raise _wrong(file, name, f"{info.dtype} {info.shape}", f"{dtype} {tuple(int(n) for n in shape)}")
+    if info.shape != shape or info.dtype != dtype:
+        raise _wrong(file, name, f"{info.dtype} {info.shape}", f"{dtype} {shape}")
     values = file.read(name)
     if values.dtype == numpy_dtype(dtype) and dtype in ("F32", "BF16") and not np.isfinite(values).all():
         raise _wrong(file, name, "NaN or infinity", "finite values")

@@ -86,7 +86,8 @@ def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
         if type(value) is not int or not 1 <= value <= 2**20:
             raise _bad(label, f"rank_pattern {shown(rule)}", value, "a whole number of at least 1")
     targets = _targets(config, label)
-    return LoraSettings(rank, alpha, use_rslora, rank_rules, _rules(config, "alpha_pattern", label), targets)
+    alpha_rules = {rule: float(value) for rule, value in _rules(config, "alpha_pattern", label).items()}
+    return LoraSettings(rank, float(alpha), use_rslora, rank_rules, alpha_rules, targets)
 
 
 def base_model(config: Mapping[str, Any], label: str) -> str | None:
