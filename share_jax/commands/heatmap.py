@@ -28,13 +28,15 @@ def heatmap(names: Sequence[str], matrix: np.ndarray, title: str) -> str:
     left = 16 + (7 * max((min(len(name), 40) for name in names), default=0) if named else 0)
     side = cell * count
     width, height = max(left + side + 90, 260), side + 50 + (left if named else 0)
-    image = base64.b64encode(png(colours(np.asarray(matrix)))).decode()
+    # one pixel per point: not every viewer leaves enlarged pixels sharp
+    pixels = colours(np.asarray(matrix)).repeat(cell, axis=0).repeat(cell, axis=1)
+    image = base64.b64encode(png(pixels)).decode()
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>',
         f'<text x="{left}" y="20" font-size="14">{escape(title)}, {count} tasks</text>',
         f'<image x="{left}" y="32" width="{side}" height="{side}" preserveAspectRatio="none" '
-        f'style="image-rendering:pixelated" href="data:image/png;base64,{image}"/>',
+        f'href="data:image/png;base64,{image}"/>',
     ]
     for i, name in enumerate(names if named else ()):
         label = escape(name if len(name) <= 40 else name[:39] + "…")
