@@ -1,6 +1,7 @@
 """The first subspace, from one adapter or from a thousand: stack, SVD, keep the top k, project."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -9,7 +10,7 @@ from share_jax.core.choice import Choice, choose
 from share_jax.core.fold import Adapter
 from share_jax.core.limits import TOLERANCES, Ladder, first_rung, rungs, squared_errors
 from share_jax.core.project import Slots, append, slots_on
-from share_jax.core.sketch import Key, Sketch, absorb, spectra
+from share_jax.core.sketch import Key, Sketch, sketch_of, spectra
 from share_jax.core.spectra import Spectra
 from share_jax.core.subspace import Geometry, ShareState, Subspace, relative
 from share_jax.errors import InputError, LimitError, line
@@ -47,17 +48,22 @@ def initialize_stream(
         LimitError: `max_error` is below what float32 can reach.
     """
     tell = progress or (lambda stage, done: None)
-    sketch, names = Sketch(), []
-    for tasks, adapters in chunks(read(), chunk):
-        sketch = absorb(sketch, adapters)
-        names += tasks
-        tell("basis", len(names))
+    names: list[str] = []
+
+    def batches() -> Iterator[list[Adapter]]:
+        for tasks, adapters in chunks(read(), chunk):
+            names.extend(tasks)
+            yield adapters
+            tell("basis", len(names))
+
+    sketch = sketch_of(batches())
     if not names:
-        raise _nothing()
+        raise InputError(line("adapters", got="none", expected="at least one", mend="pass one adapter or more"))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(line("task names", got=f"{twice!r} twice", expected="distinct names", mend="rename one"))
     found = spectra(sketch, k=choice.k, seed=seed)
+    sketch = replace(sketch, sides={})  # the sums are no longer needed, and they are what is large
     if choice.max_error is None:
         return _project_all(bases_of(sketch, found, choice), read, chunk, tell)
     full = _with_ks(sketch, found, {key: int(x.rank[0]) for key, x in found.items()})
@@ -69,9 +75,8 @@ def initialize_stream(
         state = _project_all(_with_ks(sketch, found, sides), read, chunk, tell)
         if np.all(relative(state, "bound") <= choice.max_error):
             return state
-    raise LimitError(
-        line("max_error", got=choice.max_error, expected="what float32 can reach", mend="ask for 1e-5 or more")
-    )
+    mend = "ask for 1e-5 or more"
+    raise LimitError(line("max_error", got=choice.max_error, expected="what float32 can reach", mend=mend))
 
 
 def bases_of(sketch: Sketch, found: Mapping[Key, Spectra], choice: Choice) -> ShareState:
@@ -131,7 +136,3 @@ def _error_curves(
         norms.append(np.sqrt(sum(x.norm**2 for x in slots.values())))
         tell("errors", sum(len(x) for x in errors))
     return np.concatenate(errors), np.concatenate(norms)
-
-
-def _nothing() -> InputError:
-    return InputError(line("adapters", got="none", expected="at least one", mend="pass one adapter or more"))

@@ -4,7 +4,7 @@ Per target and side, the balanced columns themselves while they are fewer than t
 in float64, whose size no longer depends on how many adapters there are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +36,9 @@ class SideSketch:
             return SideSketch(self.rows, columns, self.gram)
         x = np.concatenate(columns, axis=1).astype(np.float64)
         square = x @ x.T
-        return SideSketch(self.rows, (), square if self.gram is None else square + self.gram)
+        if self.gram is not None:
+            square += self.gram
+        return SideSketch(self.rows, (), square)
 
     def finished(self) -> "SideSketch":
         """With everything in the Gram matrix, if there is one."""
@@ -61,8 +63,24 @@ def absorb(sketch: Sketch, adapters: Sequence[Adapter]) -> Sketch:
     Raises:
         InputError: a target has another shape than before.
     """
+    return _absorb(sketch, dict(sketch.sides), adapters)
+
+
+def sketch_of(batches: Iterable[Sequence[Adapter]]) -> Sketch:
+    """The sketch of many adapters, a batch at a time; each Gram matrix is replaced as it grows, none is kept twice.
+
+    Raises:
+        InputError: a target has another shape than before.
+    """
+    sketch, sides = Sketch(), {}
+    for adapters in batches:
+        sketch = _absorb(sketch, sides, adapters)
+    return sketch
+
+
+def _absorb(sketch: Sketch, sides: dict[Key, SideSketch], adapters: Sequence[Adapter]) -> Sketch:
+    """`absorb` into `sides`, which is changed and becomes the result's."""
     shapes = shapes_of(adapters, sketch.shapes)
-    sides = dict(sketch.sides)
     widest = sketch.pseudo_rank
     for names in groups({n: s for n, s in shapes.items() if any(n in x for x in adapters)}).values():
         packed = pack(adapters, names, columns=widest)
@@ -83,18 +101,19 @@ def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key,
     by_key = groups({"\0".join(key): shape for key, shape in keys.items()})
     for (rows, kept), joined in by_key.items():
         members = [(name, side) for name, side in (x.split("\0") for x in joined)]
-        finished = [sketch.sides[key].finished() for key in members]
-        if kept:
-            arrays = [np.concatenate(x.columns, axis=1) for x in finished]
-            width = max(x.shape[1] for x in arrays)
-            arrays = [pad(x, 1, width) for x in arrays]
-        else:
-            arrays = [x.gram for x in finished if x.gram is not None]
-        size = max(1, BLOCK_BYTES // (rows * arrays[0].shape[1] * arrays[0].itemsize))
-        count = -(-len(arrays) // -(-len(arrays) // size))
-        for start in range(0, len(arrays), count):
-            block = pad(np.stack(arrays[start : start + count]), 0, count)
-            found = (spectra_of_stacks if kept else spectra_of_grams)(block, k=k, seed=seed)
-            for i, key in enumerate(members[start : start + count]):
+        width = max(sum(x.shape[1] for x in sketch.sides[key].columns) for key in members) if kept else rows
+        size = max(1, BLOCK_BYTES // (rows * width * (4 if kept else 8)))
+        count = -(-len(members) // -(-len(members) // size))
+        for start in range(0, len(members), count):
+            block = members[start : start + count]
+            stacks = pad(np.stack([_whole(sketch.sides[key], width) for key in block]), 0, count)
+            found = (spectra_of_stacks if kept else spectra_of_grams)(stacks, k=k, seed=seed)
+            for i, key in enumerate(block):
                 out[key] = Spectra(*(x[i : i + 1] for x in found))
     return out
+
+
+def _whole(side: SideSketch, width: int) -> Float[np.ndarray, "d n"]:
+    """The columns of one side, padded to `width`, or its Gram matrix with everything in it."""
+    gram = side.finished().gram
+    return pad(np.concatenate(side.columns, axis=1), 1, width) if gram is None else gram

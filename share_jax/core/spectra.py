@@ -12,8 +12,8 @@ from share_jax.linalg import (
     OVERSAMPLE,
     dense_basis,
     gram_basis,
-    numerical_rank,
     randomized_basis,
+    rank_tolerance,
     symmetric_basis,
 )
 
@@ -68,4 +68,5 @@ def _ranked(basis: object, values: object, energy: np.ndarray, smaller: int) -> 
     basis, values = np.asarray(basis)[:, :, :smaller], np.asarray(values)[:, :smaller]
     # the width of a stack grows with its tasks, its rounding does not: the rows alone set the tolerance
     d = basis.shape[1]
-    return Spectra(basis, values, energy, np.asarray(numerical_rank(values, rows=d, columns=d)))
+    floor = values.max(axis=1, keepdims=True, initial=0.0) * rank_tolerance(d, d, np.dtype(np.float32))
+    return Spectra(basis, values, energy, np.sum(values > floor, axis=1))

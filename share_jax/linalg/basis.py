@@ -54,6 +54,7 @@ def orthonormal(x: Float[Array, "*batch d m"]) -> Float[Array, "*batch d m"]:
     return q * jnp.where(diagonal < 0, -1, 1).astype(q.dtype)[..., None, :]
 
 
+@jax.jit
 def project(basis: Float[Array, "*batch d k"], factor: Float[Array, "*batch d p"]) -> Float[Array, "*batch k p"]:
     """Least-squares coefficients of `factor` on an orthonormal basis: `basis.T @ factor`."""
     return product(transpose(basis), factor)

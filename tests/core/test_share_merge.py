@@ -11,6 +11,7 @@ from share_jax.core.initialize import initialize, initialize_stream
 from share_jax.core.merge import merge
 from share_jax.core.project import project
 from share_jax.core.remove import recompress, remove
+from share_jax.core.sketch import Sketch, absorb, sketch_of
 from share_jax.core.subspace import ShareState, factors_of, layer_size, relative, report, stack_size
 from share_jax.errors import InputError, LimitError, TaskError
 
@@ -290,3 +291,16 @@ def test_the_case_of_the_issue():
     tasks = shared_tasks(50, d=(768, 768), r=8, shared=32)
     state = initialize(tasks, Choice(k=32))
     assert mean_error(tasks, state) <= 1.001 * best_error(tasks, 32)
+
+
+def test_sketches_are_pure_and_the_same_in_one_go_or_batch_by_batch():
+    adapters = list(shared_tasks(30).values())
+    half = absorb(Sketch(), adapters[:15])
+    before = {key: side.finished().gram for key, side in half.sides.items()}
+    whole = absorb(half, adapters[15:])
+    for key, side in half.sides.items():
+        np.testing.assert_array_equal(side.finished().gram, before[key])
+    other = sketch_of([adapters[:15], adapters[15:]])
+    for key, side in whole.sides.items():
+        columns = np.linalg.norm(side.finished().gram)
+        np.testing.assert_allclose(other.sides[key].finished().gram, side.finished().gram, atol=1e-12 * columns)
