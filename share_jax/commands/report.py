@@ -11,8 +11,6 @@ from share_jax.commands.table import table
 if TYPE_CHECKING:
     from share_jax.interop.adapter_set import AdapterSet
 
-_ITEM = {"f32": 4, "bf16": 2, "f16": 2}
-
 
 def summary(folder: Path, done: "AdapterSet", seconds: float) -> dict[str, Any]:
     """What `compress`, `add` and `info` print; bytes are those of the files on the disk."""
@@ -65,20 +63,18 @@ def coefficients(done: "AdapterSet") -> dict[str, float]:
     from share_jax.interop.tensorfile import TensorFile
 
     manifest, state = done.manifest, done.state
-    item = np.array([_ITEM[task.dtype] for task in manifest.tasks.values()], np.float64)
-    lora, numbers = np.zeros(len(item)), 0.0
+    numbers = 0.0
     for layer in state.layers.values():
         columns = np.minimum(layer.ranks, 1) if layer.geometry == "flat" else layer.ranks
-        lora += layer.ranks * sum(layer.shape) * item
         numbers += float(columns.sum()) * sum(layer.num_basis)
     with TensorFile(done.folder, manifest.coefficients) as file:
         own = sum(info.size for name, info in file.tensors.items() if ".coeff_" in name)
-    count = max(len(item), 1)
+    lora, count = sum(task.lora_bytes for task in manifest.tasks.values()), max(len(manifest.tasks), 1)
     return {
         "numbers_per_task": numbers / count,
         "bytes_per_task": own / count,
-        "lora_bytes_per_task": lora.sum() / count,
-        "ratio": lora.sum() / max(own, 1),
+        "lora_bytes_per_task": lora / count,
+        "ratio": lora / max(own, 1),
     }
 
 

@@ -12,6 +12,7 @@ from share_jax.interop.manifest import Manifest, TaskEntry
 from share_jax.interop.peft import DTYPES
 from share_jax.interop.peft_config import portable_config
 from share_jax.interop.source import Source
+from share_jax.interop.tensorfile import numpy_dtype
 
 if TYPE_CHECKING:
     from share_jax.core.fold import Adapter
@@ -103,7 +104,8 @@ def task_entries(manifest: Manifest, sources: Iterable[Source], writer: "SetWrit
         extra = writer.add_file("extra", source.extras(), source.metadata) if source.extra_names else None
         dtypes = {layer.dtype for layer in source.layers.values()}
         dtype = DTYPES[dtypes.pop()] if len(dtypes) == 1 else "f32"
-        tasks[source.name] = TaskEntry(name, source.metadata, dtype, extra, source.bytes_in, 0.0, 0.0, True)
+        lora = sum(x.rank * (x.d_in + x.d_out) * numpy_dtype(x.dtype).itemsize for x in source.layers.values())
+        tasks[source.name] = TaskEntry(name, source.metadata, dtype, extra, source.bytes_in, lora, 0.0, 0.0, True)
     return replace(manifest, tasks=tasks, configs=configs)
 
 

@@ -41,7 +41,8 @@ class TaskEntry:
     metadata: Mapping[str, str]  # of its safetensors file
     dtype: str  # of its factors at export: f32, bf16 or f16
     extra: str | None  # file of the tensors that were not compressed
-    bytes_in: int
+    bytes_in: int  # of the files that held it
+    lora_bytes: int  # of its factors in them
     cut: float  # what the pseudo rank took away, relative to the original's norm
     relative_error: float  # of the whole update against the original
     measured: bool  # false once a merge has moved the task: the error is then an estimate below the bound

@@ -208,6 +208,7 @@ def test_pseudo_rank_cuts_the_adapters(run, adapters, tmp_path):
     code, data, _ = run("compress", *adapters, "-o", tmp_path / "set", "--k", 6, "--pseudo-rank", 2)
     assert code == 0
     assert data["coefficients"]["numbers_per_task"] == len(MODULES) * 2 * 6 * 2
+    assert data["coefficients"]["ratio"] == pytest.approx(4 * (24 + 20) / (2 * 6 * 2))
     assert data["relative_error"]["mean"] > 0.01  # the cut counts
     code, found, _ = run("validate", tmp_path / "set", "--against", *adapters)
     assert (code, found["failed"]) == (0, [])
