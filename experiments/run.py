@@ -1,5 +1,6 @@
 """Runs an experiment: `python -m experiments.run --help`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,7 @@ def run(config: Config) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line: 0 when it ran, 2 for bad usage or input, 130 when interrupted."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # JAX's batched SVD can hang when OpenBLAS threads it
     try:
         run(parse(sys.argv[1:] if argv is None else argv))
     except ShareError as error:

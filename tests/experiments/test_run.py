@@ -1,21 +1,21 @@
 """The run as a user starts it: results, report and plots; workdirs; resuming; one compile per step."""
 
 import json
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import run as run_module
 from experiments.config import MAIN, command_line, parse, preset
 from experiments.methods import sequence, training
-from experiments.models import backbone
 from experiments.models.backbone import Backbone
-from experiments.models.vit import VitConfig, pretrain_vit
+from experiments.models.vit import VitClassifier, VitConfig
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
 from share_jax.train import checkpoint as ckpt
@@ -23,21 +23,25 @@ from share_jax.train import checkpoint as ckpt
 SMALL = ["--experiment", "digits5", "--preset", "quick", "--steps", "8", "--quiet", "--eval-batch-size", "64"]
 
 
+CONFIG = VitConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32)
+
+
+def tiny_vit(seed: int, classes: int, dtype: Any, first_layer: int) -> Backbone:
+    """The digits' model with one narrow layer and without pretraining: what is tested here is the run around it."""
+    model = VitClassifier(CONFIG, classes, first_layer, dtype)
+    params = model.init(jax.random.key(seed), jnp.zeros((1, 8, 8, 1)))["params"]
+    return Backbone("tiny-vit", model, params, ("encoder/.*/ffn_down/kernel",), ("head/.*",), first_layer)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def one_pretraining() -> None:
-    """The small ViT is pretrained once for all tests here; it depends on nothing that they change."""
+def tiny() -> Iterator[None]:
+    """Every run here uses the tiny model."""
     from experiments import build
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(backbone, "pretrain_vit", partial(pretrain_vit, steps=20))
-    vit = build.digits_vit(0, 2)
-    patch.setattr(build, "digits_vit", lambda seed, classes, dtype, first_layer: replaced_dtype(vit, dtype))
+    patch.setattr(build, "digits_vit", tiny_vit)
     yield
     patch.undo()
-
-
-def replaced_dtype(vit: Backbone, dtype: Any) -> Backbone:
-    return replace(vit, model=vit.model.clone(dtype=dtype))
 
 
 def go(folder: Path, *more: str) -> int:
@@ -76,7 +80,7 @@ def test_every_method_runs_and_leaves_results_report_and_plots(tmp_path: Path, c
 def test_parameters_are_those_of_the_trees(tmp_path: Path) -> None:
     assert go(tmp_path / "run", "--methods", "shared_a,separate_lora,sequential_lora,sequential_lora_heads,joint") == 0
     params = {n: m["params"] for n, m in load_results(tmp_path / "run" / "results.json")["methods"].items()}
-    config, rank, tasks, classes = VitConfig(), parse(SMALL).rank, 5, 2
+    config, rank, tasks, classes = CONFIG, parse(SMALL).rank, 5, 2
     d, up, layers = config.hidden_size, config.intermediate_size, config.num_layers
     a, b, head = layers * up * rank, layers * rank * d, d * classes + classes
     assert params["shared_a"]["shared"] == a
@@ -99,7 +103,7 @@ class Stopped(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-RESUMED = ("--methods", "shared_a,sequential_lora,share", "--num-basis", "12", "--phi", "4", "--save-every", "2")
+RESUMED = ("--methods", "shared_a,sequential_lora,share", "--num-basis", "12", "--phi", "4", "--save-every", "3")
 
 
 @pytest.fixture(scope="module")
