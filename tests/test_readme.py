@@ -1,0 +1,53 @@
+"""The README's snippets run as they stand, and its commands exist."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def snippet(name: str) -> str:
+    found = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+@pytest.mark.parametrize("name", ["own module", "unmodified model"])
+def test_snippets_run_in_15_lines_and_learn_both_tasks(name: str) -> None:
+    source = snippet(name)
+    assert len([text for text in source.splitlines() if text.strip()]) <= 15
+    scope: dict = {}
+    exec(compile(source, name, "exec"), scope)
+    learner, bank, x = scope["learner"], scope["bank"], scope["x"]
+    for task, column in (("first", 0), ("second", 1)):
+        predicted = np.asarray(learner.predict(bank, task, x)).argmax(-1)
+        assert np.mean(predicted == np.asarray(x[:, column] > 0)) > 0.9
+    assert np.isfinite(np.asarray(scope["logits"])).all()
+    assert scope["logits"].shape == (30, 2)
+
+
+def test_the_first_task_keeps_its_bits_as_the_comment_says() -> None:
+    scope: dict = {}
+    exec(snippet("own module"), scope)
+    learner, bank, x = scope["learner"], scope["bank"], scope["x"]
+    alone = learner.learn(
+        learner.start(scope["variables"]), "first", [{"inputs": x, "labels": (x[:, 0] > 0).astype(int)}] * 50
+    )
+    np.testing.assert_array_equal(
+        np.asarray(jax.device_get(learner.predict(alone, "first", x))), np.asarray(scope["logits"])
+    )
+    assert bank.names == ("first", "second")
+
+
+def test_every_make_target_that_the_readme_names_exists() -> None:
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_no_placeholder_is_left() -> None:
+    assert "@@" not in README
