@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, ShareError, line
 from share_jax.interop.paths import check_task_name, exists_inside, read_json, shown
+from share_jax.interop.peft_config import parse_config
 
 NAME = "manifest.json"
 FORMAT = "share_jax adapter set"
@@ -102,9 +103,9 @@ def read_manifest(folder: Any) -> Manifest:
     body.pop("format")
     try:
         return _decode(body)
+    except ShareError:
+        raise
     except (TypeError, KeyError, ValueError, AttributeError) as e:
-        if isinstance(e, FormatError):
-            raise
         raise _bad("contents", shown(f"{type(e).__name__} {e}", 80), "those of schema 1") from None
 
 
@@ -117,21 +118,58 @@ def _decode(body: dict[str, Any]) -> Manifest:
     layers = {}
     for name, entry in body.pop("layers").items():
         k_a, k_b = entry.pop("num_basis")
-        layer = LayerEntry(**entry, num_basis=(k_a, k_b))
+        layer = layers[name] = LayerEntry(**entry, num_basis=(k_a, k_b))
         sizes = (layer.d_in, layer.d_out, layer.pseudo_rank, k_a, k_b)
-        if not all(type(n) is int and n >= 0 for n in sizes) or layer.geometry not in GEOMETRIES:
-            raise _bad(f"layer {shown(name)}", shown(sizes, 80), "sizes of at least 0 and a known geometry")
-        layers[name] = layer
+        _check(name.isprintable() and all(_count(n) for n in sizes), f"layer {name}", sizes)
+        _check(layer.geometry in GEOMETRIES and min(layer.d_in, layer.d_out) > 0, f"layer {name}", layer.geometry)
     tasks = {check_task_name(name): TaskEntry(**entry) for name, entry in body.pop("tasks").items()}
     manifest = Manifest(**body, layers=layers, tasks=tasks)
+    _check(isinstance(manifest.configs, dict), "configs", manifest.configs)
+    for name, task in tasks.items():
+        _check_task(name, task, manifest.configs)
     used = {manifest.basis, manifest.coefficients, *(t.extra for t in tasks.values() if t.extra is not None)}
-    if used != set(manifest.files) or not all(FILE_NAME.fullmatch(name) for name in used):
-        raise _bad("files", shown(sorted(used ^ set(manifest.files)), 80), "exactly the files that are used")
-    if not all(type(f["bytes"]) is int and isinstance(f["sha256"], str) for f in manifest.files.values()):
-        raise _bad("files", "other entries", "bytes and sha256")
-    if manifest.storage not in STORAGES or any(t.config not in manifest.configs for t in tasks.values()):
-        raise _bad("contents", "an unknown storage or config", "known ones")
+    _check(used == set(manifest.files) and all(FILE_NAME.fullmatch(name) for name in used), "files", sorted(used))
+    for name, entry in manifest.files.items():
+        _check(set(entry) == {"bytes", "sha256"} and _count(entry["bytes"]) and _text(entry["sha256"]), name, entry)
+    _check(manifest.storage in STORAGES, "storage", manifest.storage)
+    _check(manifest.geometry in (*GEOMETRIES, "auto"), "geometry", manifest.geometry)
+    _check(manifest.base_model is None or _text(manifest.base_model), "base_model", manifest.base_model)
+    _check(manifest.limit is None or _number(manifest.limit), "limit", manifest.limit)
+    rank, choice = manifest.pseudo_rank, manifest.choice
+    _check(rank is None or (_count(rank) and rank > 0), "pseudo_rank", rank)
+    known = {"k", "explained_variance", "max_error"}
+    _check(set(choice) <= known and len(choice) <= 1 and all(_number(x) for x in choice.values()), "choice", choice)
     return manifest
+
+
+def _check_task(name: str, task: TaskEntry, configs: Mapping[str, Any]) -> None:
+    where = f"task {name}"
+    _check(_text(task.config) and isinstance(configs.get(task.config), dict), f"{where} config", task.config)
+    parse_config(configs[task.config], f"{NAME} {shown(where)} config:")
+    pairs = task.metadata.items()
+    _check(all(_text(v) for _, v in pairs) and "__metadata__" not in task.metadata, f"{where} metadata", task.metadata)
+    _check(task.dtype in ("f32", "bf16", "f16"), f"{where} dtype", task.dtype)
+    _check(task.extra is None or _text(task.extra), f"{where} extra", task.extra)
+    _check(_count(task.bytes_in) and _count(task.lora_bytes), f"{where} bytes", (task.bytes_in, task.lora_bytes))
+    _check(_number(task.cut) and _number(task.relative_error), f"{where} errors", (task.cut, task.relative_error))
+    _check(isinstance(task.measured, bool), f"{where} measured", task.measured)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**48
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e30
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _check(good: bool, what: str, got: object) -> None:
+    if not good:
+        raise _bad(shown(what), shown(repr(got), 80), "what schema 1 says")
 
 
 def _bad(what: str, got: str, expected: str) -> FormatError:
