@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from share_jax.core.separate import SeparateLoRA as SeparateLoRA
+    from share_jax.core.share import Share as Share
     from share_jax.core.shared_a import SharedA as SharedA
     from share_jax.nn.adapt import Adapted as Adapted
     from share_jax.nn.adapt import adapt as adapt
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from share_jax.nn.modules import SharedLoRADense as SharedLoRADense
     from share_jax.nn.modules import SharedLoRADenseGeneral as SharedLoRADenseGeneral
     from share_jax.nn.modules import SharedLoRAEmbed as SharedLoRAEmbed
+    from share_jax.nn.share_modules import ShareConv as ShareConv
+    from share_jax.nn.share_modules import ShareDense as ShareDense
+    from share_jax.nn.share_modules import ShareDenseGeneral as ShareDenseGeneral
+    from share_jax.nn.share_modules import ShareEmbed as ShareEmbed
     from share_jax.train.learner import Learner as Learner
 
 __version__ = "0.1.0"
@@ -23,6 +28,7 @@ __version__ = "0.1.0"
 _HOME = {
     "SharedA": "share_jax.core.shared_a",
     "SeparateLoRA": "share_jax.core.separate",
+    "Share": "share_jax.core.share",
     "Adapted": "share_jax.nn.adapt",
     "adapt": "share_jax.nn.adapt",
     "TaskHead": "share_jax.nn.head",
@@ -30,6 +36,10 @@ _HOME = {
     "SharedLoRADenseGeneral": "share_jax.nn.modules",
     "SharedLoRAConv": "share_jax.nn.modules",
     "SharedLoRAEmbed": "share_jax.nn.modules",
+    "ShareDense": "share_jax.nn.share_modules",
+    "ShareDenseGeneral": "share_jax.nn.share_modules",
+    "ShareConv": "share_jax.nn.share_modules",
+    "ShareEmbed": "share_jax.nn.share_modules",
     "Learner": "share_jax.train.learner",
 }
 
@@ -38,10 +48,15 @@ __all__ = [  # noqa: RUF022  (in the order of use)
     "adapt",
     "SharedA",
     "SeparateLoRA",
+    "Share",
     "SharedLoRADense",
     "SharedLoRADenseGeneral",
     "SharedLoRAConv",
     "SharedLoRAEmbed",
+    "ShareDense",
+    "ShareDenseGeneral",
+    "ShareConv",
+    "ShareEmbed",
     "TaskHead",
     "Learner",
     "__version__",
