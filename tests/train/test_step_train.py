@@ -7,93 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from step_job import (
+    CLASSES,
+    TASKS,
+    Job,
+    assert_same_bits,
+    begin,
+    bits,
+    clipped_adamw,
+    loss,
+    moved,
+    random_batch,
+    random_tree,
+)
 
-from share_jax import SeparateLoRA, SharedA, SharedLoRADense, TaskHead, adapt
+from share_jax import SeparateLoRA, SharedA, adapt
 from share_jax.core.bank import TaskBank, learnt, next_slot
 from share_jax.core.slots import lift
 from share_jax.train import step as steps
-from share_jax.train.losses import cross_entropy
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.step import forward_of, make_eval_step, make_train_step
-
-WIDTH, CLASSES, BATCH, TASKS = 16, 3, 8, 4
-HEADS = ("head/bias", "head/kernel")
-rng = np.random.default_rng(0)
-
-
-def begin(shared, slot, optimizer):
-    return steps.begin(shared, slot, optimizer, jax.random.key(7))
-
-
-class Mlp(nn.Module):
-    dtype: jnp.dtype | None = None
-
-    @nn.compact
-    def __call__(self, x):
-        for index in range(2):
-            x = x + nn.Dense(WIDTH, dtype=self.dtype, name=f"layer_{index}")(nn.gelu(x))
-        return nn.Dense(CLASSES, dtype=self.dtype, name="head")(x)
-
-
-def random_tree(shapes):
-    return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.standard_normal(leaf.shape), leaf.dtype), shapes)
-
-
-def random_batch(count: int = BATCH):
-    weights = (np.arange(BATCH) < count).astype(np.float32)
-    return {
-        "inputs": jnp.asarray(rng.standard_normal((BATCH, WIDTH)), jnp.float32),
-        "labels": jnp.asarray(rng.integers(0, CLASSES, BATCH), jnp.int32),
-        "weights": jnp.asarray(weights),
-        "classes": jnp.int32(CLASSES),
-    }
-
-
-def loss(logits, batch):
-    return cross_entropy(logits, batch["labels"], batch["weights"], batch["classes"])
-
-
-def clipped_adamw(rate: float = 1e-2):
-    return optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(rate, weight_decay=0.1))
-
-
-class Job:
-    """An adapted model with random trees, and steps for it."""
-
-    def __init__(self, method=None, tasks: int = TASKS, dtype=None, space="activation", transform=None):
-        self.model = Mlp(dtype)
-        x = jnp.zeros((BATCH, WIDTH))
-        self.base = random_tree(jax.eval_shape(self.model.init, jax.random.key(0), x))
-        method = SharedA() if method is None else method
-        self.adapted = adapt(
-            self.model, self.base, x, targets="layer_.*kernel", heads="head/.*", method=method, space=space
-        )
-        self.trees = random_tree(
-            jax.eval_shape(lambda key: self.adapted.init(key, self.base["params"], tasks), jax.random.key(0))
-        )
-        self.forward = forward_of(self.adapted)
-        self.transform = clipped_adamw() if transform is None else transform
-
-    def optimizer(self, *, first: bool, **options):
-        return task_optimizer(self.transform, self.adapted.heads, train_shared=first, **options)
-
-    def step(self, *, first: bool):
-        return make_train_step(self.forward, loss, self.optimizer(first=first), train_shared=first)
-
-    def begin(self, task: int, *, first: bool):
-        return begin(self.trees["shared"], lift(self.trees["tasks"], task), self.optimizer(first=first))
-
-
-def bits(tree):
-    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
-
-
-def assert_same_bits(a, b):
-    jax.tree.map(np.testing.assert_array_equal, bits(a), bits(b))
-
-
-def moved(a, b) -> list[bool]:
-    return [not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
+from share_jax.train.step import forward_of, make_train_step
 
 
 @pytest.mark.parametrize("method", [SharedA(), SeparateLoRA()], ids=lambda m: m.name)
@@ -326,112 +259,3 @@ def test_dropout_draws_anew_at_every_step_and_the_same_for_the_same_key():
     first = losses()
     assert len(set(first)) == 3
     assert losses() == first
-
-
-class OwnModel(nn.Module):
-    """The same computation out of modules of one's own."""
-
-    @nn.compact
-    def __call__(self, x, task_id):
-        for index in range(2):
-            x = x + SharedLoRADense(WIDTH, num_tasks=TASKS, name=f"layer_{index}")(nn.gelu(x), task_id)
-        return TaskHead(CLASSES, num_tasks=TASKS, name="head")(x, task_id)
-
-
-def test_a_model_of_ones_own_trains_as_the_adapted_one_does():
-    job = Job(transform=optax.sgd(0.1))
-    own = make_train_step(forward_of(OwnModel()), loss, job.optimizer(first=True), train_shared=True)
-    base = {"params": {name: tree for name, tree in job.base["params"].items() if name != "head"}}
-    mine, theirs = job.begin(1, first=True), job.begin(1, first=True)
-    step = job.step(first=True)
-    for _ in range(3):
-        batch = random_batch()
-        mine, own_metrics = own(mine, base, batch)
-        theirs, metrics = step(theirs, job.base, batch)
-        np.testing.assert_allclose(own_metrics["loss"], metrics["loss"], rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), mine.slot, theirs.slot)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), mine.shared, theirs.shared)
-
-
-def test_parameter_space_trains_as_activation_space_does():
-    states = []
-    batches = [random_batch() for _ in range(3)]
-    job = Job(transform=optax.sgd(0.1))
-    x = batches[0]["inputs"]
-    other = adapt(job.model, job.base, x, targets="layer_.*kernel", heads="head/.*", space="parameter")
-    for forward in (job.forward, forward_of(other)):
-        step = make_train_step(forward, loss, job.optimizer(first=True), train_shared=True)
-        state = job.begin(1, first=True)
-        for batch in batches:
-            state, _ = step(state, job.base, batch)
-        states.append((state.shared, state.slot))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *states)
-
-
-def test_inputs_that_are_a_dict_are_passed_by_name():
-    class Pair(nn.Module):
-        @nn.compact
-        def __call__(self, tokens, mask):
-            return nn.Dense(2)(tokens * mask)
-
-    x, mask = jnp.ones((2, 3)), jnp.array([[1.0, 0.0, 1.0]] * 2)
-    base = random_tree(jax.eval_shape(Pair().init, jax.random.key(0), x, mask))
-    adapted = adapt(Pair(), base, tokens=x, mask=mask, targets=".*kernel")
-    trees = random_tree(jax.eval_shape(lambda key: adapted.init(key, base["params"], 1), jax.random.key(0)))
-    got = forward_of(adapted)(base, trees["shared"], lift(trees["tasks"], 0), {"mask": mask, "tokens": x}, None)
-    np.testing.assert_allclose(got, adapted.apply({**base, **trees}, x, mask, task_id=0), rtol=1e-6)
-
-
-def test_bf16_compute_keeps_float32_parameters_gradients_and_optimizer_state():
-    job = Job(dtype=jnp.bfloat16)
-    state = job.begin(0, first=True)
-    batch = random_batch()
-    assert jax.eval_shape(job.forward, job.base, state.shared, state.slot, batch["inputs"], None).dtype == jnp.bfloat16
-    before = bits((state.shared, state.slot))
-
-    def objective(slot):
-        return loss(job.forward(job.base, state.shared, slot, batch["inputs"], None), batch)[0]
-
-    grads = jax.eval_shape(jax.grad(objective), state.slot)
-    assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
-    step = job.step(first=True)
-    for _ in range(3):
-        state, metrics = step(state, job.base, batch)
-    assert metrics["loss"].dtype == jnp.float32
-    leaves = jax.tree.leaves((state.shared, state.slot, state.opt_state))
-    assert {leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)} == {jnp.dtype("float32")}
-    assert all(moved(before, (state.shared, state.slot)))
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_a_padded_batch_has_the_loss_and_the_step_of_the_unpadded_one_without_recompiling(count):
-    job = Job(transform=optax.sgd(0.1))
-    step, evaluate = job.step(first=True), make_eval_step(job.forward, loss)
-    full, part = random_batch(), random_batch(count)
-    short = {name: leaf[:count] if leaf.ndim else leaf for name, leaf in part.items()}
-    step(job.begin(0, first=True), job.base, full)
-    padded, metrics = step(job.begin(0, first=True), job.base, part)
-    assert step._cache_size() == 1
-    want, want_metrics = job.step(first=True)(job.begin(0, first=True), job.base, short)
-    np.testing.assert_allclose(metrics["loss"], want_metrics["loss"], rtol=1e-6)
-    assert float(metrics["examples"]) == count
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), padded.slot, want.slot)
-    slot = lift(job.trees["tasks"], 0)
-    evaluate(job.base, job.trees["shared"], slot, full)
-    got = evaluate(job.base, job.trees["shared"], slot, part)
-    assert evaluate._cache_size() == 1
-    np.testing.assert_allclose(got["loss"], want_metrics["loss"], rtol=1e-6)
-    assert float(got["correct"]) == float(want_metrics["correct"])
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_the_loss_falls_in_20_steps(first):
-    job = Job(transform=optax.adam(1e-2))
-    step, batch = job.step(first=first), random_batch()
-    state = job.begin(0, first=first)
-    losses = []
-    for _ in range(20):
-        state, metrics = step(state, job.base, batch)
-        losses.append(float(metrics["loss"]))
-    assert np.isfinite(losses).all()
-    assert losses[-1] < 0.7 * losses[0]
