@@ -56,6 +56,7 @@ def render(results: Mapping[str, Any]) -> str:
         "## Parameters and bytes",
         *_parameters(results),
         *_bytes(results),
+        *_subspaces(results),
         "## Tasks",
         *_tasks(results),
         "## Accuracy matrices",
@@ -168,6 +169,30 @@ def _bytes(results: Mapping[str, Any]) -> Iterable[str]:
     if keys:
         rows = [(_text(name), *(size(held.get(key)) for key in keys)) for name, held in sizes.items()]
         yield _table(("bytes", *map(_text, keys)), rows)
+
+
+def _subspaces(results: Mapping[str, Any]) -> Iterable[str]:
+    """What merging cost each task's update: measured, and proven to be the most; only for methods that merge."""
+    for name, method in results["methods"].items():
+        found = [run.get("extra", {}) for run in method["runs"]]
+        if not all("error_bound" in extra and "measured_error" in extra for extra in found):
+            continue
+        rows = []
+        for task in task_names(results):
+            bounds = [extra["error_bound"].get(task) for extra in found]
+            errors = [extra["measured_error"].get(task) for extra in found]
+            rows.append((_text(task), _worst(errors), _worst(bounds)))
+        yield f"## Error of each task's update after all merges: {_text(name)}"
+        yield _table(("task", "measured", "proven bound"), rows)
+        yield (
+            "Frobenius norm of what the update has lost since it was learnt, relative to the update, over all kernels; "
+            "the largest over the seeds. A resumed run no longer has the updates that would be measured against: -."
+        )
+
+
+def _worst(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{max(known):.2e}" if len(known) == len(values) else "-"
 
 
 def _tasks(results: Mapping[str, Any]) -> Iterable[str]:
