@@ -99,6 +99,35 @@ def test_parameters_are_those_of_the_trees(tmp_path: Path) -> None:
     assert params["joint"]["ratio_to_separate_with_heads"] == pytest.approx((a + b + tasks * head) / whole)
 
 
+def test_share_stores_few_numbers_per_task_and_its_measured_error_is_within_the_proven_bound(tmp_path: Path) -> None:
+    flags = ("--num-basis", "8", "--phi", "4", "--adapt-tasks", "2")
+    assert go(tmp_path / "run", "--methods", "share,share_coefficients", *flags) == 0
+    methods = load_results(tmp_path / "run" / "results.json")["methods"]
+    kernels, d, up, rank = CONFIG.num_layers, CONFIG.hidden_size, CONFIG.intermediate_size, 4
+    for name, method in methods.items():
+        params, extra = method["params"], method["runs"][0]["extra"]
+        columns = list(extra["num_basis"].values())
+        assert len(columns) == kernels
+        assert all(1 <= k <= 8 for pair in columns for k in pair)
+        assert params["per_task"] == sum(sum(pair) for pair in columns) * rank
+        assert params["shared"] == sum(up * pair[0] + d * pair[1] for pair in columns)
+        assert set(extra["error_bound"]) == set(extra["measured_error"])
+        for task, bound in extra["error_bound"].items():
+            assert extra["measured_error"][task] <= bound
+        assert params["trained_per_later_task"] == (
+            kernels * 2 * 8 * rank if name == "share_coefficients" else kernels * 4 * (d + up + 2 * rank)
+        )
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "Error of each task's update after all merges: share" in report
+
+
+def test_a_limit_on_the_proven_error_grows_the_bases(tmp_path: Path) -> None:
+    flags = ("--methods", "share", "--num-basis", "20", "--phi", "4", "--steps", "20")
+    assert go(tmp_path / "run", *flags, "--max-error", "0.001") == 0
+    bounds = load_results(tmp_path / "run" / "results.json")["methods"]["share"]["runs"][0]["extra"]["error_bound"]
+    assert max(bounds.values()) <= 0.001
+
+
 class Stopped(BaseException):
     """Stands for a kill: nothing catches it."""
 
