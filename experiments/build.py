@@ -1,6 +1,6 @@
 """Puts a configuration's stream and backbone together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -17,18 +17,27 @@ from experiments.streams.newsgroups import newsgroups10
 TASK_INCREMENTAL = "task-incremental"
 
 
-def build(config: Config) -> tuple[Stream, Backbone]:
+def build(config: Config, notify: Callable[[str], None]) -> tuple[Stream, Backbone]:
     """The stream of an experiment, its inputs cached through the frozen layers below `first_layer`, and the model.
+
+    Args:
+        config: the run's configuration.
+        notify: told in a line what is being done.
 
     Raises:
         ShareError: weights or data cannot be had.
     """
+    notify(f"Preparing {config.experiment}: weights and data")
     raw = _stream(config)
     classes = max(len(task.classes) for task in raw.tasks)
     backbone = _backbone(config, classes)
     if config.first_layer == 0:
         return raw, backbone
-    return replace(raw, tasks=tuple(_cached(backbone, task, config) for task in raw.tasks)), backbone
+    tasks = []
+    for number, task in enumerate(raw.tasks, start=1):
+        notify(f"Preparing {config.experiment}: frozen layers, task {number} of {len(raw.tasks)}")
+        tasks.append(_cached(backbone, task, config))
+    return replace(raw, tasks=tuple(tasks)), backbone
 
 
 def _cached(backbone: Backbone, task: Task, config: Config) -> Task:

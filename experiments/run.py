@@ -30,8 +30,7 @@ def run(config: Config) -> Path:
     from experiments.report.table import print_table
 
     folder = workdir.take(config)
-    print(f"Preparing {config.experiment}: weights, data and frozen layers", file=sys.stderr)
-    stream, backbone = build(config)
+    stream, backbone = build(config, _silent if config.quiet else _to_stderr)
     trained = [name for name in config.methods if name != "majority"]
     total = len(trained) * len(config.seeds) * len(stream.tasks) * config.steps
     found: dict[str, list[Outcome]] = {}
@@ -68,6 +67,14 @@ def run(config: Config) -> Path:
     for plot in sorted(folder.glob("*.png")):
         print(f"Plot:    {plot}")
     return folder / RESULTS
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _silent(text: str) -> None:
+    """Tells nobody."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
