@@ -129,7 +129,7 @@ class Config:
             )
 
 
-_TEXT = {"rank": 16, "alpha": 32.0, "learning_rate": 1e-3, "head_learning_rate": 0.03}
+_TEXT = {"rank": 16, "alpha": 32.0, "num_basis": 40, "learning_rate": 1e-3, "head_learning_rate": 0.03}
 """Rank and rates were chosen on CLINC150's validation queries and on training texts of 20 Newsgroups held out."""
 
 _NEWSGROUPS = {**_TEXT, "first_layer": 5, "eval_batch_size": 100}
