@@ -88,6 +88,9 @@ class Config:
     """Peak rate of AdamW for the adapters, after 10 % warm-up, with cosine decay within the task."""
     head_learning_rate: float = 2e-3
     """The same for the heads."""
+    head_first: float = 0.0
+    """Share of a task's updates in which its head alone trains (Kumar et al. 2022, LP-FT: pretrained features are
+    distorted less by an adapter that starts from a fitted head)."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay."""
     clip_norm: float = 1.0
@@ -121,6 +124,10 @@ class Config:
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
                 raise ConfigError(line(flag, got=getattr(self, name), expected="at least 1", mend="raise it"))
+        if not 0 <= self.head_first < 1:
+            raise ConfigError(
+                line("--head-first", got=self.head_first, expected="at least 0 and below 1", mend="pass 0.5 or less")
+            )
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ConfigError(line("--seeds", got=self.seeds, expected="different whole numbers", mend="--seeds 0,1,2"))
         if self.resume and self.overwrite:

@@ -58,10 +58,20 @@ class Outcome:
     extra: Mapping[str, Any]
 
 
-def transform(config: Config, peak: float, steps: int) -> optax.GradientTransformation:
-    """AdamW with clipping, 10 % linear warm-up and cosine decay to zero within `steps`."""
-    warmup = max(1, steps // 10)
-    schedule = optax.warmup_cosine_decay_schedule(0.1 * peak, peak, warmup, max(steps, warmup + 1))
+def transform(config: Config, peak: float, steps: int, *, wait: float = 0.0) -> optax.GradientTransformation:
+    """AdamW with clipping, 10 % linear warm-up and cosine decay to zero within `steps`.
+
+    Args:
+        config: for the norm at which gradients are clipped and the weight decay.
+        peak: the highest rate.
+        steps: updates in the task.
+        wait: share of the updates in which the rate is zero, before the warm-up.
+    """
+    idle = int(wait * steps)
+    warmup = max(1, (steps - idle) // 10)
+    schedule = optax.warmup_cosine_decay_schedule(0.1 * peak, peak, warmup, max(steps - idle, warmup + 1))
+    if idle:
+        schedule = optax.join_schedules([optax.constant_schedule(0.0), schedule], [idle])
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm), optax.adamw(schedule, weight_decay=config.weight_decay)
     )

@@ -90,7 +90,7 @@ def adapted_model(job: Job, method: Parameterization, *, adapts: bool = True) ->
 def optimizer_of(job: Job, adapted: Adapted, steps: int, *, train_shared: bool) -> Any:
     """AdamW for adapters and heads, each at its own rate."""
     return task_optimizer(
-        transform(job.config, job.config.learning_rate, steps),
+        transform(job.config, job.config.learning_rate, steps, wait=job.config.head_first),
         adapted.heads,
         train_shared=train_shared,
         head_transform=transform(job.config, job.config.head_learning_rate, steps),
