@@ -1,6 +1,7 @@
 # make run    the main job: ten tasks on a frozen encoder, table, plots and report
 # make test   the test suite        make test-slow   the tests that take minutes
 # make lint   ruff and pyright      make setup       the environment alone
+# make test-peft PEFT_PYTHON=...   PEFT's own logits, by a Python that has torch, transformers and peft
 # make lock   resolve requirements.lock anew from pyproject.toml
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: run test test-slow lint setup lock
+.PHONY: run test test-slow test-peft lint setup lock
 
 run: setup
 	$(BIN)/python -m experiments.run $(ARGS)
@@ -18,6 +19,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-peft: setup
+	SHARE_JAX_PEFT_PYTHON=$(PEFT_PYTHON) $(BIN)/python -m pytest tests/interop/test_peft_equality.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
