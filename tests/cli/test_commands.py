@@ -117,7 +117,7 @@ def test_a_rank_of_its_own_is_written_with_scale_one(run, tmp_path):
         np.testing.assert_allclose(new_b @ new_a, scale * b @ a, atol=1e-4 * np.abs(scale * b @ a).max())
 
 
-def test_what_is_not_compressed_comes_back_byte_for_byte(run, tmp_path):
+def test_property_11_what_is_not_compressed_comes_back_byte_for_byte(run, tmp_path):
     heads = [{"base_model.model.classifier.weight": np.full((3, 2), i, np.float16)} for i in range(3)]
     for i, extras in enumerate(heads):
         write_peft(tmp_path / f"t{i}", factors(i), extras=extras, modules_to_save=["classifier"], bias="lora_only")

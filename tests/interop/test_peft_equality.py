@@ -71,7 +71,7 @@ def root(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["plain", "patterns"])
-def test_peft_loads_an_exported_folder_and_gives_the_same_logits(root, name, capsys):
+def test_property_11_peft_loads_an_exported_folder_and_gives_the_same_logits(root, name, capsys):
     for argv in (
         ["compress", root / name, "-o", root / f"{name}-set"],
         ["export", root / f"{name}-set", name, "-o", root / f"{name}-out"],
@@ -82,7 +82,7 @@ def test_peft_loads_an_exported_folder_and_gives_the_same_logits(root, name, cap
     np.testing.assert_allclose(np.load(root / f"{name}-again.npy"), np.load(root / f"{name}.npy"), atol=1e-5)
 
 
-def test_the_factors_that_are_read_give_pefts_logits(root):
+def test_property_11_the_factors_that_are_read_give_pefts_logits(root):
     source = open_adapter(root / "plain")
     np.savez(
         root / "updates.npz", **{f"{m}.weight": f.scale * (f.lora_a @ f.lora_b).T for m, f in source.adapter().items()}

@@ -76,7 +76,7 @@ ONCE = ("root_dense", "root_embed", "two_blocks", "one_of_three_names", "jit_cla
     [(name, method) for name in MODELS for method in (METHODS[:1] if name in ONCE else METHODS)],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
-def test_both_spaces_equal_the_merged_kernel_and_mixed_batches_equal_their_tasks(name, method):
+def test_property_9_and_10_both_spaces_equal_the_merged_kernel_and_mixed_batches_their_tasks(name, method):
     model, x, pattern, kernels = MODELS[name]
     base = base_variables(model, x)
     activation, parameter = both(model, base, x, pattern, method)
@@ -136,7 +136,7 @@ def test_gradients_through_both_spaces_agree(name, method):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_fresh_adapter_gives_the_base_logits():
+def test_property_9_a_fresh_adapter_gives_the_base_logits():
     model, x, pattern, _ = MODELS["scan_broadcast"]
     base = base_variables(model, x)
     activation, parameter = both(model, base, x, pattern, METHODS[1])
