@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.config import Config, command_line, parse
 from share_jax.errors import ShareError
 
-RESULTS, REPORT, MATRICES, CURVE = "results.json", "report.md", "accuracy_matrix.png", "accuracy_over_tasks.png"
+RESULTS = "results.json"
 
 
 def run(config: Config) -> Path:

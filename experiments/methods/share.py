@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.methods.job import Job, Outcome
@@ -24,6 +23,7 @@ from experiments.methods.scoring import Score, logits, make_predictor, score
 from experiments.methods.sequence import adapted_model, open_store, optimizer_of, task_batches
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import ParameterCounts, bytes_on_disk, count, separate_lora_count
+from share_jax.core.adapt import temporary
 from share_jax.core.bounds import relative_distance
 from share_jax.core.choice import Choice
 from share_jax.core.fold import Adapter
@@ -96,16 +96,15 @@ class ShareSequence:
         self.fresh = self.serving.init(key_init, job.backbone.params, 1)
         self.keys = {target.path: target.module_path for target in self.serving.targets}
         self.predictor = make_predictor(forward_of(self.serving))
-        zero_state = ShareState()
-        self.first = self._phase(adapted_model(job, SeparateLoRA(config.rank, config.alpha)), zero_state)
-        self.adapt = self._phase(adapted_model(job, ShareAdapt(config.phi, config.rank, config.alpha)), zero_state)
-        self.coefficients = self._phase(self.serving, zero_state) if coefficients_alone else None
+        self.first = self._phase(adapted_model(job, SeparateLoRA(config.rank, config.alpha)))
+        self.adapt = self._phase(adapted_model(job, ShareAdapt(config.phi, config.rank, config.alpha)))
+        self.coefficients = self._phase(self.serving) if coefficients_alone else None
         self.originals: dict[str, Adapter] = {}
 
-    def _phase(self, adapted: Adapted, state: ShareState) -> Phase:
+    def _phase(self, adapted: Adapted) -> Phase:
         optimizer = optimizer_of(self.job, adapted, self.job.config.steps, train_shared=False)
         step = make_train_step(forward_of(adapted), classification, optimizer, train_shared=False)
-        begun = self._begin(adapted, optimizer, state, 0)
+        begun = self._begin(adapted, optimizer, ShareState(), 0)
         batch = next(task_batches(self.job, 0, 0))
         return Phase(adapted, optimizer, step.lower(begun, self.base, batch).compile())
 
@@ -128,13 +127,13 @@ class ShareSequence:
         return begin(shared, slot, optimizer, key_steps)
 
     def _temporary(self, state: ShareState) -> dict[str, Any]:
-        """Copies of the top phi directions of each main basis; fewer where the basis has fewer."""
+        """Copies of the top phi directions of each main basis; a basis with fewer leaves the fresh ones in place."""
         phi, leaves = self.job.config.phi, {}
         for path, module in self.keys.items():
             layer = state.layers[path]
             for name, basis in (("basis_a", layer.basis_a), ("basis_b", layer.basis_b)):
                 if basis.shape[1] >= phi:
-                    leaves["/".join((*module, name))] = jnp.asarray(basis[:, :phi])
+                    leaves["/".join((*module, name))] = temporary(basis, phi)
         return nested(leaves)
 
     def served(self, state: ShareState) -> dict[str, Any]:

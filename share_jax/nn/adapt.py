@@ -21,7 +21,7 @@ from share_jax.nn.parameter import effective_params
 from share_jax.nn.targets import Target, match, table
 from share_jax.nn.trees import at, flat, merged, nested
 from share_jax.nn.variables import SHARED, TASKS, TaskId, init_stack
-from share_jax.typing import Array, Leaves, PRNGKey, Tree
+from share_jax.typing import Leaves, PRNGKey, Tree
 
 SPACES = ("activation", "parameter")
 
@@ -298,6 +298,3 @@ def _target(path: str, shape: tuple[int, ...], use: Use | None, space: str) -> T
     if use.obstacle is not None and use.obstacle.startswith("DenseGeneral"):
         raise refuse(use.obstacle)
     return Target(path, tuple(path.split("/")[:-1]), use.layer, use.shape, use.in_axes, stacked)
-
-
-__all__ = ["Adapted", "Array", "adapt"]
