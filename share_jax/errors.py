@@ -25,6 +25,18 @@ class LimitError(ShareError, RuntimeError):
     """The step would pass a limit that the user set; nothing was changed."""
 
 
+class DivergedError(ShareError, ArithmeticError):
+    """A loss or a trained number is no longer finite; what was kept before it is as it was."""
+
+
+class SaveError(ShareError, OSError):
+    """Nothing more could be written, as on a full disk; what was saved before is as it was."""
+
+
+class BusyError(ShareError, RuntimeError):
+    """Another process works in this folder."""
+
+
 def line(what: str, *, got: object, expected: object, mend: str) -> str:
     """Formats the one line that every error carries.
 

@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, task, step), so that a data position is one whole number."""
+"""What batches are made of: the shuffled order of an epoch, a pure function of its seeds, and padding with weight 0."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,6 +22,23 @@ def order(examples: int, seed: int, task: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, task, epoch]).permutation(examples)
 
 
+def padded(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`index` padded to `batch_size` by its first, and weights, float32 (batch,), that are 0 for the padding.
+
+    Raises:
+      InputError: if `index` is empty or too long.
+    """
+    count = len(index)
+    if not 0 < count <= batch_size:
+        raise InputError(
+            line(
+                "examples in a batch", got=count, expected=f"1 to {batch_size}", mend="split the examples into batches"
+            )
+        )
+    whole = np.concatenate([index, np.repeat(index[:1], batch_size - count)])
+    return whole, (np.arange(batch_size) < count).astype(np.float32)
+
+
 def pick(
     inputs: Mapping[str, np.ndarray], labels: np.ndarray, index: np.ndarray, batch_size: int, classes: int
 ) -> dict[str, Any]:
@@ -40,45 +57,13 @@ def pick(
     Raises:
       InputError: if `index` is empty or too long.
     """
-    count = len(index)
-    if not 0 < count <= batch_size:
-        raise InputError(
-            line(
-                "examples in a batch", got=count, expected=f"1 to {batch_size}", mend="split the examples into batches"
-            )
-        )
-    padded = np.concatenate([index, np.repeat(index[:1], batch_size - count)])
+    places, weights = padded(index, batch_size)
     return {
-        "inputs": {name: array[padded] for name, array in inputs.items()},
-        "labels": labels[padded].astype(np.int32),
-        "weights": (np.arange(batch_size) < count).astype(np.float32),
+        "inputs": {name: array[places] for name, array in inputs.items()},
+        "labels": labels[places].astype(np.int32),
+        "weights": weights,
         "classes": np.int32(classes),
     }
-
-
-def train_batches(
-    inputs: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    *,
-    batch_size: int,
-    classes: int,
-    seed: int,
-    task: int,
-    steps: int,
-    start: int = 0,
-) -> Iterator[dict[str, Any]]:
-    """Batches `start` to `steps` of a task, epoch after epoch; the same from any start.
-
-    Raises:
-      InputError: if the task has no examples.
-    """
-    if not len(labels):
-        raise InputError(line("examples of the task", got=0, expected="at least 1", mend="check the stream's split"))
-    per_epoch = steps_per_epoch(len(labels), batch_size)
-    for step in range(start, steps):
-        epoch, position = divmod(step, per_epoch)
-        index = order(len(labels), seed, task, epoch)[position * batch_size : (position + 1) * batch_size]
-        yield pick(inputs, labels, index, batch_size, classes)
 
 
 def eval_batches(

@@ -1,10 +1,39 @@
-"""Losses over padded batches: weight 0 marks an example that only fills the batch up."""
+"""Losses over padded batches: weight 0 marks an example that only fills the batch up.
 
-from typing import Any
+A loss returns sums, never a mean. A batch may be computed in parts, on several devices or one microbatch after
+another, and the parts may hold unlike numbers of examples that count: the mean of their means would be another number.
+So sums are added over the parts, and the train step divides once, by the weight of the whole batch.
+"""
+
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
+
+
+class LossSums(NamedTuple):
+    """What a loss returns for a batch, or for a part of one; parts are added leaf by leaf.
+
+    Attributes:
+      total: float32 scalar, sum of the examples' weighted losses; what is differentiated.
+      weight: float32 scalar, sum of the weights; must not depend on the model's output.
+      metrics: further scalars that are sums over examples, such as how many are right.
+    """
+
+    total: Float[Array, ""]
+    weight: Float[Array, ""]
+    metrics: dict[str, Float[Array, ""]]
+
+
+def inverse(weight: Float[Array, ""]) -> Float[Array, ""]:
+    """1 / weight, and 0 for a batch that holds nothing but padding."""
+    return jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, 1), 0)
+
+
+def report(sums: LossSums) -> dict[str, Float[Array, ""]]:
+    """{"loss": the mean over the whole batch, and the metrics as they are}."""
+    return {"loss": sums.total * inverse(sums.weight), **sums.metrics}
 
 
 def mask_classes(logits: Float[Array, "batch c"], classes: Int[Array, "..."]) -> Float[Array, "batch c"]:
@@ -23,27 +52,28 @@ def cross_entropy(
     labels: Int[Array, " batch"],
     weights: Float[Array, " batch"],
     classes: Int[Array, "..."],
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Mean softmax cross entropy over the examples that count, in float32.
+) -> LossSums:
+    """Softmax cross entropy of the examples that count, in float32 and in nats.
 
     Args:
       logits: (batch, c), any float dtype.
-      labels: (batch,), each below the task's number of classes.
+      labels: (batch,), each below the task's number of classes; one that is not makes the mean NaN.
       weights: (batch,), 1 for an example and 0 for padding.
       classes: the task's number of classes, a scalar or one per example.
 
     Returns:
-      The mean, in nats, and {"correct", "examples"}: weighted counts.
+      The weighted sum, with the metrics "correct" and "examples": weighted counts.
     """
     own = mask_classes(logits.astype(jnp.float32), classes)
-    losses = optax.softmax_cross_entropy_with_integer_labels(own, labels)
+    known = (labels >= 0) & (labels < classes) | (weights == 0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(own, jnp.where(known, labels, 0))
+    losses = jnp.where(known, losses, jnp.nan)
     examples = jnp.sum(weights)
     correct = jnp.sum(weights * (jnp.argmax(own, axis=-1) == labels))
-    mean = jnp.sum(weights * losses) / jnp.maximum(examples, 1.0)
-    return mean, {"correct": correct, "examples": examples}
+    return LossSums(jnp.sum(weights * losses), examples, {"correct": correct, "examples": examples})
 
 
-def classification(logits: Float[Array, "batch c"], batch: Any) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+def classification(logits: Float[Array, "batch c"], batch: Any) -> LossSums:
     """`cross_entropy` of a batch as `train.batches` makes it.
 
     Args:

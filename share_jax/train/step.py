@@ -1,7 +1,6 @@
 """The jitted steps: one task's slot is trained, or evaluated, against a frozen base model."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,42 +9,28 @@ import optax
 from share_jax.core.slots import as_stack
 from share_jax.nn.adapt import Adapted
 from share_jax.nn.variables import SHARED, TASKS
-from share_jax.train.optimizer import apply_updates
+from share_jax.train.gather import gathering
+from share_jax.train.layout import Layout
+from share_jax.train.losses import report
+from share_jax.train.remat import Remat, rematerialised
+from share_jax.train.update import Forward, Loss, StepState, checked, make_update
 from share_jax.typing import Array, PRNGKey, Tree
 
-Forward = Callable[[Tree, Tree, Tree, Any, PRNGKey | None], Any]
-"""(base variables, shared, slot, inputs, key of this step's dropout or None) to the model's output."""
-
-Loss = Callable[[Any, Any], tuple[Array, dict[str, Array]]]
-"""(model output, batch) to a scalar and further scalars."""
+__all__ = ["Forward", "Loss", "StepState", "begin", "forward_of", "make_eval_step", "make_train_step"]
 
 
-class StepState(NamedTuple):
-    """Everything that changes while one task is learnt.
-
-    Attributes:
-      shared: the shared tree; it changes in the first task only.
-      slot: the task's leaves, without task axis.
-      opt_state: the optimizer's state, of trained leaves only.
-      step: int32 scalar, updates done in this task.
-      key: typed PRNG key of the task; step s draws dropout from fold_in(key, s).
-    """
-
-    shared: Tree
-    slot: Tree
-    opt_state: Any
-    step: Array
-    key: PRNGKey
-
-
-def forward_of(model: Any) -> Forward:
+def forward_of(model: Any, remat: Remat | None = None) -> Forward:
     """How a model answers for a slot at hand.
 
     Args:
       model: an `Adapted`, or a Linen module of one's own whose `__call__` takes `task_id` by name. Inputs that are a
         dict are passed by name, all others as the one positional argument.
+      remat: what the backward pass computes again instead of keeping it.
     """
+    return rematerialised(_plain_forward(model), remat)
 
+
+def _plain_forward(model: Any) -> Forward:
     def split(inputs: Any, key: PRNGKey | None) -> tuple[tuple, dict]:
         rngs = {} if key is None else {"rngs": {"dropout": key}}
         return ((), {**inputs, **rngs}) if isinstance(inputs, dict) else ((inputs,), rngs)
@@ -73,49 +58,71 @@ def begin(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation, key
 
 
 def make_train_step(
-    forward: Forward, loss: Loss, optimizer: optax.GradientTransformation, *, train_shared: bool
-) -> Callable[[StepState, Tree, Any], tuple[StepState, dict[str, Array]]]:
+    forward: Forward,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    train_shared: bool,
+    accumulate: int = 1,
+    layout: Layout | None = None,
+) -> Any:
     """A jitted step (state, base variables, batch) -> (state, metrics); the state is donated.
 
     It is traced once for all tasks that share shapes: nothing in it depends on which task is learnt or how many there
-    are. The gradients of frozen leaves feed nothing and are removed by the compiler.
+    are. Only what trains is differentiated. With a `layout` the same step runs over its mesh; `pmapped.make_pmap_step`
+    is the third way. All three compute one function of the global batch: the mean over the weight of all its examples.
 
     Args:
       forward: from `forward_of`.
       loss: called with the model's output and the batch.
       optimizer: from `task_optimizer`, with the same `train_shared`.
       train_shared: True for the first task, False after it.
+      accumulate: microbatches into which each batch is split, computed one after another: less memory for activations,
+        the same update up to rounding. Dropout is drawn anew in each.
+      layout: where everything lies on a mesh; one device when None.
 
     Returns:
-      The step. `metrics` holds "loss" and what the loss returned beside it. A batch is a dict with "inputs" and
-      whatever the loss reads.
+      The step. `metrics` holds "loss", the mean over the examples that count, and the loss's own metrics. A batch is a
+      dict with "inputs" and whatever the loss reads; see `parts` for what of it is split.
     """
+    options: Any = {"train_shared": train_shared, "accumulate": accumulate}
+    if layout is None:
+        return jax.jit(make_update(forward, loss, optimizer, **options), donate_argnums=0)
+    update = make_update(gathering(forward, layout), loss, optimizer, **options, pin=layout.pin_batch)
 
     def train_step(state: StepState, base: Tree, batch: Any) -> tuple[StepState, dict[str, Array]]:
-        def objective(trained: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
-            out = forward(base, trained["shared"], trained["slot"], batch["inputs"], key)
-            return loss(out, batch)
-
-        key = jax.random.fold_in(state.key, state.step)
-        trained = {"shared": state.shared, "slot": state.slot}
-        (value, metrics), grads = jax.value_and_grad(objective, has_aux=True)(trained)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
-        new = apply_updates(trained, updates, train_shared=train_shared)
-        after = StepState(new["shared"], new["slot"], opt_state, state.step + 1, state.key)
-        return after, {"loss": value, **metrics}
+        after, metrics = update(state, base, batch)
+        return layout.pin_state(after), layout.pin_replicated(metrics)
 
     return jax.jit(train_step, donate_argnums=0)
 
 
-def make_eval_step(forward: Forward, loss: Loss) -> Callable[[Tree, Tree, Tree, Any], dict[str, Array]]:
+def make_eval_step(forward: Forward, loss: Loss, layout: Layout | None = None) -> Any:
     """A jitted (base variables, shared, slot, batch) -> metrics, without gradients; nothing is donated.
 
-    The metrics are "loss", what the loss returned beside it, and the model's "output".
+    The metrics are "loss", what the loss returned beside it, and the model's "output", whole on every device.
     """
+    run = forward if layout is None else gathering(forward, layout)
 
     def eval_step(base: Tree, shared: Tree, slot: Tree, batch: Any) -> dict[str, Array]:
-        out = forward(base, shared, slot, batch["inputs"], None)
-        value, metrics = loss(out, batch)
-        return {"loss": value, **metrics, "output": out}
+        batch = batch if layout is None else layout.pin_batch(batch)
+        out = run(base, shared, slot, batch["inputs"], None)
+        found = {**report(checked(loss(out, batch))), "output": out}
+        return found if layout is None else layout.pin_replicated(found)
 
     return jax.jit(eval_step)
+
+
+def make_predict(forward: Forward, layout: Layout | None = None) -> Any:
+    """A jitted (base variables, shared, slot, inputs) -> the model's output, whole on every device.
+
+    The slot is one task's, or a batched slot from `Adapted.slot` with a task for each example.
+    """
+    run = forward if layout is None else gathering(forward, layout)
+
+    def predict(base: Tree, shared: Tree, slot: Tree, inputs: Any) -> Any:
+        if layout is None:
+            return run(base, shared, slot, inputs, None)
+        return layout.pin_replicated(run(base, shared, slot, layout.pin_batch(inputs), None))
+
+    return jax.jit(predict)

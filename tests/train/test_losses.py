@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from share_jax.train.losses import cross_entropy, mask_classes
+from share_jax.errors import InputError
+from share_jax.train.losses import LossSums, cross_entropy, mask_classes, report
+from share_jax.train.update import checked
 
 
 def reference(logits, labels, weights, classes):
@@ -14,7 +16,11 @@ def reference(logits, labels, weights, classes):
     for row, label, weight, own in zip(logits, labels, weights, np.broadcast_to(classes, len(logits)), strict=True):
         row = row[:own]
         total += weight * (np.log(np.exp(row - row.max()).sum()) + row.max() - row[label])
-    return total / max(sum(weights), 1.0)
+    return total / sum(weights)
+
+
+def mean(*args):
+    return report(cross_entropy(*args))["loss"]
 
 
 def case(seed: int = 0):
@@ -26,8 +32,8 @@ def case(seed: int = 0):
 @pytest.mark.parametrize("classes", [4, 3, [3, 2, 4, 2, 1]])
 def test_the_mean_over_examples_that_count_and_classes_that_the_task_has(classes):
     logits, labels, weights = case()
-    got, metrics = cross_entropy(logits, labels, weights, jnp.asarray(classes))
-    np.testing.assert_allclose(got, reference(logits, labels, weights, classes), rtol=1e-5)
+    metrics = report(cross_entropy(logits, labels, weights, jnp.asarray(classes)))
+    np.testing.assert_allclose(metrics["loss"], reference(logits, labels, weights, classes), rtol=1e-5)
     assert float(metrics["examples"]) == 4.0
     own = np.where(np.arange(4) < np.broadcast_to(classes, 5)[:, None], logits, -np.inf)
     assert float(metrics["correct"]) == float((np.asarray(weights) * (own.argmax(1) == np.asarray(labels))).sum())
@@ -35,11 +41,9 @@ def test_the_mean_over_examples_that_count_and_classes_that_the_task_has(classes
 
 def test_padding_has_no_part_in_loss_or_gradient_whatever_it_holds():
     logits, labels, weights = case()
-    gradient = jax.grad(lambda z: cross_entropy(z, labels, weights, jnp.int32(3))[0])
+    gradient = jax.grad(lambda z: mean(z, labels, weights, jnp.int32(3)))
     other = logits.at[3].set(1e6)
-    assert np.array_equal(
-        cross_entropy(logits, labels, weights, jnp.int32(3))[0], cross_entropy(other, labels, weights, jnp.int32(3))[0]
-    )
+    assert np.array_equal(mean(logits, labels, weights, jnp.int32(3)), mean(other, labels, weights, jnp.int32(3)))
     assert not np.asarray(gradient(logits))[3].any()
     assert not np.asarray(gradient(other))[3].any()
     assert not np.asarray(gradient(logits))[:, 3].any()
@@ -47,14 +51,34 @@ def test_padding_has_no_part_in_loss_or_gradient_whatever_it_holds():
 
 def test_a_batch_of_padding_alone_is_zero_and_not_nan():
     logits, labels, _ = case()
-    got, _ = cross_entropy(logits, labels, jnp.zeros(5), jnp.int32(4))
-    assert float(got) == 0.0
+    assert float(mean(logits, labels, jnp.zeros(5), jnp.int32(4))) == 0.0
+
+
+def test_weights_that_are_fractions_give_a_weighted_mean_even_below_one_in_all():
+    logits, labels, _ = case()
+    weights = jnp.array([0.1, 0.2, 0.0, 0.3, 0.05])
+    np.testing.assert_allclose(mean(logits, labels, weights, jnp.int32(4)), reference(logits, labels, weights, 4), 1e-5)
+
+
+def test_sums_of_unlike_parts_give_the_mean_of_the_whole_where_a_mean_of_means_would_not():
+    logits, labels, weights = case()
+    parts = [cross_entropy(logits[s], labels[s], weights[s], jnp.int32(4)) for s in (slice(0, 3), slice(3, 5))]
+    whole = mean(logits, labels, weights, jnp.int32(4))
+    added = report(jax.tree.map(jnp.add, *parts))
+    np.testing.assert_allclose(added["loss"], whole, rtol=1e-6)
+    assert abs(sum(report(part)["loss"] for part in parts) / 2 - whole) > 0.01
+    assert isinstance(parts[0], LossSums)
+
+
+def test_a_loss_that_returns_a_mean_is_refused_in_one_line():
+    with pytest.raises(InputError, match="loss: got tuple, expected sums over the examples"):
+        checked((jnp.float32(1.0), {}))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_low_precision_logits_are_summed_in_float32(dtype):
     logits, labels, weights = case()
-    got, _ = cross_entropy(logits.astype(dtype), labels, weights, jnp.int32(3))
+    got = mean(logits.astype(dtype), labels, weights, jnp.int32(3))
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, reference(logits.astype(dtype), labels, weights, 3), rtol=1e-5)
 

@@ -1,0 +1,110 @@
+"""Rematerialisation of a model that knows nothing of it: activations are computed again in the backward pass.
+
+A policy around the whole forward pass saves little memory, since the backward pass then holds everything at once; it
+is the blocks that count: each is computed again alone, and only what passes between them is kept.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from share_jax.errors import InputError, TargetError, line
+from share_jax.train.update import Forward
+from share_jax.typing import PRNGKey, Tree
+
+POLICIES = {
+    "nothing": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots_without_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What is kept between the passes: nothing; all matrix products; those that have no batch axis."""
+
+
+@dataclass(frozen=True)
+class Remat:
+    r"""What is computed again.
+
+    Attributes:
+      policy: a name in `POLICIES`.
+      blocks: regular expressions over module paths, such as r"encoder/layer_\d+"; each match is a block of its own.
+        Without any, the whole forward pass is one block.
+
+    Raises:
+      InputError: for an unknown policy.
+    """
+
+    policy: str = "nothing"
+    blocks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            expected = f"one of {', '.join(POLICIES)}"
+            raise InputError(line("remat policy", got=repr(self.policy), expected=expected, mend="check the name"))
+
+
+def rematerialised(forward: Forward, remat: Remat | None) -> Forward:
+    """The same forward pass with less memory between the passes; the forward pass itself when `remat` is None.
+
+    Args:
+      forward: from `forward_of`.
+      remat: what is computed again.
+
+    Raises:
+      TargetError: at the first call, if a pattern matches no module that the call runs.
+    """
+    if remat is None:
+        return forward
+    policy = POLICIES[remat.policy]
+    if not remat.blocks:
+        return jax.checkpoint(forward, policy=policy)
+    patterns = [re.compile(block) for block in remat.blocks]
+
+    def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
+        inside: list[str] = []
+        seen: set[str] = set()
+        matched: set[str] = set()
+
+        def intercept(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+            path = "/".join(context.module.path)
+            seen.add(path)
+            if context.method_name != "__call__" or path in inside:
+                return next_fun(*args, **kwargs)
+            hits = {pattern.pattern for pattern in patterns if pattern.fullmatch(path)}
+            if not hits:
+                return next_fun(*args, **kwargs)
+            matched.update(hits)
+            inside.append(path)
+            try:
+                return _again(context.module, args, kwargs, policy)
+            finally:
+                inside.pop()
+
+        with nn.intercept_methods(intercept):
+            out = forward(base, shared, slot, inputs, key)
+        for block in remat.blocks:
+            if block not in matched:
+                near = ", ".join(sorted(path for path in seen if path)[:3])
+                got = f"{block!r}, which matches no module"
+                raise TargetError(line("remat block", got=got, expected="at least one match", mend=f"paths are {near}"))
+        return out
+
+    return run
+
+
+def _again(module: Any, args: tuple, kwargs: dict, policy: Any) -> Any:
+    """Calls a module under `nn.remat`; what is not an array, such as a flag, stays static."""
+    leaves, treedef = jax.tree.flatten((args, kwargs))
+    dynamic = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
+
+    def call(module: Any, *arrays: Any) -> Any:
+        rest = iter(arrays)
+        full = [next(rest) if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)]
+        own_args, own_kwargs = jax.tree.unflatten(treedef, full)
+        return module(*own_args, **own_kwargs)
+
+    again: Any = nn.remat(call, policy=policy)
+    return again(module, *(leaf for leaf, is_array in zip(leaves, dynamic, strict=True) if is_array))
