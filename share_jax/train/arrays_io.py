@@ -5,7 +5,9 @@ So a record of what was written is kept beside it and verified before Orbax read
 """
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import orbax.checkpoint as ocp
 
 from share_jax.errors import FormatError, line
 from share_jax.nn.trees import flat, nested
+from share_jax.train.files import flush_tree
+from share_jax.train.processes import to_host, wait
 
 Record = dict[str, Any]
 """{"path": folder below the root, "leaves": {path: {"shape", "dtype", "sha256"}}, "files": {name: sha256}}"""
@@ -32,8 +36,25 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax from logging the traces of errors that it also raises."""
+    log = logging.getLogger("absl")
+
+    def passes(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR
+
+    log.addFilter(passes)
+    try:
+        yield
+    finally:
+        log.removeFilter(passes)
+
+
 def write(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
     """Writes a nested dict of arrays as a new Orbax checkpoint and returns its record.
+
+    On several processes all have to call it, with one file system under the root; Orbax writes each process's shards.
 
     Args:
       root: the checkpoint's root.
@@ -48,10 +69,12 @@ def write(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
         raise FormatError(
             line(f"checkpoint folder {folder}", got="a folder that exists", expected="a new one", mend="resume the run")
         )
-    host = jax.tree.map(np.asarray, dict(tree))
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(target.absolute(), host)
+    host = to_host(dict(tree))
+    with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(target.absolute(), host if jax.process_count() == 1 else dict(tree))
         checkpointer.wait_until_finished()
+    flush_tree(target)
+    wait(f"written {folder}")
     leaves = {
         path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": digest(leaf)}
         for path, leaf in flat(host).items()
@@ -88,22 +111,31 @@ def check_like(record: Record, like: Mapping[str, Any], what: str) -> None:
             raise FormatError(line(f"leaf {path} of {what}", got=have[path], expected=want[path], mend=mend))
 
 
+def damaged_file(root: Path, record: Record) -> tuple[str, str, str] | None:
+    """The first file that is missing, unexpected or changed, with what it is and should be; None if all are whole."""
+    folder = root / record["path"]
+    on_disk = {str(f.relative_to(folder)): f for f in folder.rglob("*") if f.is_file()}
+    for name in sorted(on_disk.keys() | record["files"].keys()):
+        shown = f"file {record['path']}/{name}"
+        if name not in on_disk:
+            return shown, "no file", "the file that was saved"
+        if name not in record["files"]:
+            return shown, "a file", "no such file"
+        if _file_digest(on_disk[name]) != record["files"][name]:
+            return shown, "other bytes", "the bytes that were saved"
+    return None
+
+
 def check_files(root: Path, record: Record, what: str) -> None:
     """Holds the files against the checksums of the record.
 
     Raises:
       FormatError: naming the first file that is missing, unexpected or changed.
     """
-    folder = root / record["path"]
-    on_disk = {str(f.relative_to(folder)): f for f in folder.rglob("*") if f.is_file()}
-    for name in sorted(on_disk.keys() | record["files"].keys()):
-        shown = f"file {record['path']}/{name} of {what}"
-        if name not in on_disk:
-            raise FormatError(line(shown, got="no file", expected="the file that was saved", mend=MEND))
-        if name not in record["files"]:
-            raise FormatError(line(shown, got="a file", expected="no such file", mend="remove it"))
-        if _file_digest(on_disk[name]) != record["files"][name]:
-            raise FormatError(line(shown, got="other bytes", expected="the bytes that were saved", mend=MEND))
+    found = damaged_file(root, record)
+    if found is not None:
+        shown, got, expected = found
+        raise FormatError(line(f"{shown} of {what}", got=got, expected=expected, mend=MEND))
 
 
 def read(root: Path, record: Record, like: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -126,7 +158,7 @@ def read(root: Path, record: Record, like: Mapping[str, Any], what: str) -> dict
     except Exception as error:  # Orbax raises plain Exception among others
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(line(what, got=reason, expected="an Orbax checkpoint", mend=MEND)) from error
-    for path, leaf in flat(tree).items():
+    for path, leaf in flat(to_host(tree)).items():
         if digest(leaf) != record["leaves"][path]["sha256"]:
             raise FormatError(line(f"leaf {path} of {what}", got="other values", expected="those saved", mend=MEND))
     return tree

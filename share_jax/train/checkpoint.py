@@ -1,23 +1,30 @@
 """Checkpoints of a stream of tasks: what is shared once per version, one per task, one for the training in flight.
 
-    ROOT/manifest.json       what is there, for which model, with checksums
+    ROOT/manifest.json       what is there, for which model, with checksums; manifest.copy.json beside it
     ROOT/shared/VERSION/     Orbax
     ROOT/tasks/SLOT.VERSION/ Orbax: adapter slot and head of one task
     ROOT/inflight/NUMBER/    Orbax: optimizer, key, step and trained leaves
 
 Every save writes a new folder first and then replaces the manifest, which is what makes it count. A kill at any moment
-leaves the last committed state; folders that no manifest names are removed when the checkpoint is opened.
+leaves the last committed state; folders that no manifest names are removed when the checkpoint is opened. The last two
+states of the training in flight are kept. One run at a time may save: hold the folder with `lock.hold`.
+
+On several processes all call the same functions with the same arguments: Orbax writes what each of them holds, the
+first process alone writes manifests and removes folders. The root must be one file system to all of them.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from share_jax.errors import FormatError, TaskError, line
+from share_jax.errors import FormatError, SaveError, ShareError, TaskError, line
 from share_jax.train import arrays_io, manifest
+from share_jax.train.files import reason
 from share_jax.train.manifest import Identity, Manifest
+from share_jax.train.processes import on_primary, primary
 
 Json = Mapping[str, Any]
 
@@ -63,40 +70,53 @@ def create(root: Path, identity: Identity) -> Checkpoint:
 
     Raises:
       FormatError: if the folder holds anything.
+      SaveError: if it cannot be written.
     """
-    if root.exists() and any(root.iterdir()):
-        raise FormatError(
-            line(
-                f"checkpoint folder {root}", got="a folder with content", expected="an empty one", mend="resume from it"
-            )
-        )
-    root.mkdir(parents=True, exist_ok=True)
     made = Checkpoint(root, Manifest(identity))
-    manifest.commit(root, made.manifest)
+
+    def write() -> None:
+        if root.exists() and {path.name for path in root.iterdir()} - manifest.leftovers(root):
+            mend = "open it if it is a checkpoint, or take another folder"
+            raise FormatError(
+                line(f"checkpoint folder {root}", got="a folder with content", expected="an empty one", mend=mend)
+            )
+        root.mkdir(parents=True, exist_ok=True)
+        manifest.commit(root, made.manifest)
+
+    with _saving(made, "the checkpoint"):
+        on_primary(f"checkpoint folder {root}", write)
     return made
 
 
 def open_checkpoint(root: Path, identity: Identity | None = None) -> Checkpoint:
-    """Opens a checkpoint and removes what an interrupted save left behind.
+    """Opens a checkpoint. With an identity, as for going on with it, also removes what an interrupted save left behind
+    and takes a manifest of an older schema to this one; the arrays of older checkpoints are read as they are.
+
+    Damage of arrays is found when they are loaded, or all at once by `damage.find`.
 
     Args:
       root: the folder.
-      identity: what it must be for; not checked when None, as for a look at its content.
+      identity: what it must be for; not checked when None, as for a look at its content, and then nothing is written.
 
     Raises:
-      FormatError: if it is not a checkpoint, is damaged, or is for another model.
+      FormatError: if it is not a checkpoint, its manifest is damaged or newer, or it is for another model.
+      SaveError: if it cannot be written.
     """
     opened = Checkpoint(root, manifest.read(root))
     if identity is not None:
         manifest.check_identity(opened.manifest.identity, identity)
-        _sweep(opened)
+
+        def settle() -> None:
+            manifest.settle(root, opened.manifest)
+            _sweep(opened)
+
+        with _saving(opened, "the manifest"):
+            on_primary(f"checkpoint folder {root}", settle)
     return opened
 
 
 def _sweep(checkpoint: Checkpoint) -> None:
-    kept = checkpoint.manifest
-    records = [kept.shared, kept.inflight, *kept.tasks.values()]
-    named = {record["path"] for record in records if record is not None}
+    named = {record["path"] for record in checkpoint.manifest.records().values()}
     for kind in ("shared", "tasks", "inflight"):
         folder = checkpoint.root / kind
         for entry in folder.iterdir() if folder.exists() else ():
@@ -104,26 +124,54 @@ def _sweep(checkpoint: Checkpoint) -> None:
                 shutil.rmtree(entry)
 
 
-def _committed(checkpoint: Checkpoint, new: Manifest) -> Checkpoint:
-    manifest.commit(checkpoint.root, new)
+@contextmanager
+def _saving(checkpoint: Checkpoint, what: str) -> Iterator[None]:
+    """All of a save or nothing of it: when it fails, what it wrote is removed, and the error is one line."""
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore raise many types
+        if primary():
+            with suppress(OSError):
+                _sweep(checkpoint)
+        if isinstance(error, ShareError):
+            raise
+        mend = f"free or add space, then go on from the last saved state, which is kept in {checkpoint.root}"
+        raise SaveError(
+            line(f"saving {what}", got=reason(error), expected="room and the right to write", mend=mend)
+        ) from error
+
+
+def committed(checkpoint: Checkpoint, new: Manifest) -> Checkpoint:
+    """The checkpoint with another manifest; folders that only the old one names are removed after the commit."""
+    before = checkpoint.manifest.records().values()
+    after = {record["path"] for record in new.records().values()}
+
+    def commit() -> None:
+        manifest.commit(checkpoint.root, new)
+        for record in before:
+            if record["path"] not in after:
+                shutil.rmtree(checkpoint.root / record["path"], ignore_errors=True)  # swept at the next opening
+
+    on_primary("manifest", commit)
     return replace(checkpoint, manifest=new)
 
 
 def save_inflight(checkpoint: Checkpoint, state: Mapping[str, Any], info: Json) -> Checkpoint:
-    """Saves the training in flight in place of the last one.
+    """Saves the training in flight; the state saved before it is kept beside it, older ones are removed.
 
     Args:
       checkpoint: the open checkpoint.
       state: nested dict of arrays.
       info: JSON beside it, such as the task's index and step.
+
+    Raises:
+      SaveError: if it cannot be written; the last state stays.
     """
     old = checkpoint.manifest.inflight
     number = int(old["path"].split("/")[1]) + 1 if old else 0
-    record = arrays_io.write(checkpoint.root, f"inflight/{number}", state)
-    after = _committed(checkpoint, replace(checkpoint.manifest, inflight={**record, "info": dict(info)}))
-    if old:
-        shutil.rmtree(checkpoint.root / old["path"])
-    return after
+    with _saving(checkpoint, "the training in flight"):
+        record = {**arrays_io.write(checkpoint.root, f"inflight/{number}", state), "info": dict(info)}
+        return committed(checkpoint, replace(checkpoint.manifest, inflight=record, earlier=old))
 
 
 def save_task(
@@ -147,28 +195,24 @@ def save_task(
 
     Raises:
       TaskError: if the task is already saved, or a changed one is not.
+      SaveError: if it cannot be written; the last state stays.
     """
     before = checkpoint.manifest
     if name in before.tasks:
         raise TaskError(line("task to save", got=repr(name), expected="a new name", mend="tasks are never overwritten"))
     version = before.version + 1
-    stale = [before.inflight]
-    new = replace(before, inflight=None, version=version)
-    if shared:
-        stale.append(before.shared)
-        new = replace(new, shared=arrays_io.write(checkpoint.root, f"shared/{version}", shared))
-    tasks = dict(before.tasks)
-    for other, leaves in (changed or {}).items():
-        stale.append(checkpoint.record(other))
-        folder = f"tasks/{checkpoint.names.index(other):04d}.{version}"
-        tasks[other] = {**arrays_io.write(checkpoint.root, folder, leaves), "info": checkpoint.info(other)}
-    record = arrays_io.write(checkpoint.root, f"tasks/{len(tasks):04d}.{version}", slot)
-    tasks[name] = {**record, "info": dict(info)}
-    after = _committed(checkpoint, replace(new, tasks=tasks))
-    for old in stale:
-        if old is not None:
-            shutil.rmtree(checkpoint.root / old["path"])
-    return after
+    new = replace(before, inflight=None, earlier=None, version=version)
+    with _saving(checkpoint, f"task {name!r}"):
+        if shared:
+            new = replace(new, shared=arrays_io.write(checkpoint.root, f"shared/{version}", shared))
+        tasks = dict(before.tasks)
+        for other, leaves in (changed or {}).items():
+            info_of_other = checkpoint.info(other)
+            folder = f"tasks/{checkpoint.names.index(other):04d}.{version}"
+            tasks[other] = {**arrays_io.write(checkpoint.root, folder, leaves), "info": info_of_other}
+        record = arrays_io.write(checkpoint.root, f"tasks/{len(tasks):04d}.{version}", slot)
+        tasks[name] = {**record, "info": dict(info)}
+        return committed(checkpoint, replace(new, tasks=tasks))
 
 
 def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:
@@ -176,9 +220,11 @@ def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:
 
     Raises:
       TaskError: if the task is not saved.
+      SaveError: if it cannot be written.
     """
     record = {**checkpoint.record(name), "info": dict(info)}
-    return _committed(checkpoint, replace(checkpoint.manifest, tasks={**checkpoint.manifest.tasks, name: record}))
+    with _saving(checkpoint, f"a note on task {name!r}"):
+        return committed(checkpoint, replace(checkpoint.manifest, tasks={**checkpoint.manifest.tasks, name: record}))
 
 
 def load_shared(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,11 @@
-"""The manifest: what a checkpoint folder holds, and for which model it holds it. Writing it is what commits a save."""
+"""The manifest: what a checkpoint folder holds, and for which model it holds it. Writing it is what commits a save.
+
+It carries a checksum of itself, and is written twice: `manifest.json` counts, `manifest.copy.json` is there for when
+that is damaged. Schemas: 1 had neither the checksum nor the copy nor `earlier`; it is read, and written anew as 2.
+"""
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,10 +18,13 @@ from share_jax.errors import FormatError, line
 from share_jax.nn.adapt import Adapted
 from share_jax.nn.trees import flat
 from share_jax.train.arrays_io import Record
+from share_jax.train.files import partial_of, replace_text
 from share_jax.typing import Tree
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "manifest.json"
+COPY = "manifest.copy.json"
+MEND = "point to the folder of a run, or restore its manifest.json from a copy"
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Manifest:
       version: how many versions of the shared tree have been written.
       tasks: a record by task name, in the order of learning; each with "info", the caller's JSON.
       inflight: record of the training in flight, or None; with "info".
+      earlier: the one before it, kept until the task is done: for when the last one is damaged.
     """
 
     identity: Identity
@@ -59,6 +66,17 @@ class Manifest:
     version: int = 0
     tasks: dict[str, Record] = field(default_factory=dict)
     inflight: Record | None = None
+    earlier: Record | None = None
+
+    def records(self) -> dict[str, Record]:
+        """Everything that is saved, by what a user would call it."""
+        others = {
+            "the shared tree": self.shared,
+            "the training in flight": self.inflight,
+            "the earlier training in flight": self.earlier,
+        }
+        tasks = {f"task {name!r}": record for name, record in self.tasks.items()}
+        return {**tasks, **{name: record for name, record in others.items() if record is not None}}
 
 
 def fingerprint(params: Tree) -> str:
@@ -91,54 +109,99 @@ def identity_of(name: str, params: Tree, adapted: Adapted) -> Identity:
 
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
-    """As plain JSON, with the schema's version first."""
-    return {"schema": SCHEMA, **asdict(manifest)}
+    """As plain JSON, with the schema's version and a checksum of the rest first."""
+    content = json.loads(json.dumps(asdict(manifest)))  # as it will be read: tuples are lists, keys are strings
+    return {"schema": SCHEMA, "sha256": _digest(content), **content}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def from_json(content: Any, source: str) -> Manifest:
-    """The inverse of `to_json`.
+    """The inverse of `to_json`; also reads older schemas.
 
     Raises:
-      FormatError: if it is not a manifest, or is of another schema.
+      FormatError: if it is not a manifest, is damaged, or is of a newer schema.
     """
-    mend = "point to the folder of a run, or restore its manifest.json from a copy"
     if not isinstance(content, Mapping) or "schema" not in content:
-        raise FormatError(line(source, got="no schema number", expected=f"schema {SCHEMA}", mend=mend))
-    if content["schema"] != SCHEMA:
-        newer = "update share_jax" if str(content["schema"]) > str(SCHEMA) else mend
-        raise FormatError(line(f"{source}: schema", got=content["schema"], expected=SCHEMA, mend=newer))
+        raise FormatError(line(source, got="no schema number", expected=f"schema {SCHEMA}", mend=MEND))
+    schema = content["schema"]
+    if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        mend = "update share_jax" if newer else MEND
+        raise FormatError(line(f"{source}: schema", got=schema, expected=f"at most {SCHEMA}", mend=mend))
+    rest = {name: value for name, value in content.items() if name not in ("schema", "sha256")}
+    if (schema >= 2 or "sha256" in content) and content.get("sha256") != _digest(rest):
+        raise FormatError(line(source, got="other content", expected="the content that was saved", mend=MEND))
+    if schema == 1:
+        rest = {**rest, "earlier": None}
     try:
-        own = content["identity"]
+        own = rest["identity"]
         identity = replace(Identity(**own), targets=tuple(own["targets"]), heads=tuple(own["heads"]))
-        rest = {name: content[name] for name in ("shared", "version", "tasks", "inflight")}
-        return Manifest(identity=identity, **rest)
+        fields = {name: rest[name] for name in ("shared", "version", "tasks", "inflight", "earlier")}
+        return Manifest(identity=identity, **fields)
     except (KeyError, TypeError) as error:
-        raise FormatError(line(source, got=f"no or wrong {error}", expected="a manifest", mend=mend)) from error
+        raise FormatError(line(source, got=f"no or wrong {error}", expected="a manifest", mend=MEND)) from error
 
 
-def read(root: Path) -> Manifest:
-    """Reads the manifest of a checkpoint folder.
+def exists(root: Path) -> bool:
+    """Whether a folder holds a checkpoint, be it a damaged one."""
+    return (root / FILE).exists() or (root / COPY).exists()
+
+
+def read(root: Path, file: str = FILE) -> Manifest:
+    """Reads the manifest of a checkpoint folder, or its copy.
 
     Raises:
       FormatError: if it is missing or damaged.
     """
-    path = root / FILE
+    path = root / file
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        mend = "point to the folder of a run, or restore its manifest.json from a copy"
-        raise FormatError(line(str(path), got=error, expected="a JSON manifest", mend=mend)) from error
-    return from_json(content, FILE)
+    except OSError as error:
+        got = "no file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise FormatError(line(str(path), got=got, expected="a manifest", mend=MEND)) from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(line(str(path), got=error, expected="a JSON manifest", mend=MEND)) from error
+    return from_json(content, str(path))
 
 
 def commit(root: Path, manifest: Manifest) -> None:
-    """Writes the manifest in one step: a reader, or a run after a kill, sees the old one or the new one."""
-    partial = root / f".{FILE}.tmp"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(to_json(manifest), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(root / FILE)
+    """Writes the manifest in one step: a reader, or a run after a kill, sees the old one or the new one.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    text = json.dumps(to_json(manifest), indent=1)
+    replace_text(text, root / FILE, root / COPY)
+
+
+def settle(root: Path, manifest: Manifest) -> None:
+    """Makes the manifest's files those of this schema, and alike, where a kill or an older program left them unlike.
+
+    A copy that is damaged stays as it is, to be found and named.
+    """
+    text = json.dumps(to_json(manifest), indent=1)
+    if (root / FILE).read_text(encoding="utf-8") != text:
+        replace_text(text, root / FILE)
+    copy = root / COPY
+    if not copy.exists() or (copy.read_bytes() != text.encode() and copy_damage(root) is None):
+        replace_text(text, copy)
+
+
+def copy_damage(root: Path) -> str | None:
+    """What is wrong with the manifest's copy, None if nothing is."""
+    try:
+        read(root, COPY)
+    except FormatError as error:
+        return str(error)
+    return None
+
+
+def leftovers(root: Path) -> set[str]:
+    """Names of files that a kill while a manifest was written may have left in the folder."""
+    return {partial_of(root / FILE).name, partial_of(root / COPY).name}
 
 
 def check_identity(found: Identity, wanted: Identity) -> None:

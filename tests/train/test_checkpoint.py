@@ -7,39 +7,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from stored import DAMAGES, IDENTITY, assert_same, files_below, harm, leaves, like
 
 from share_jax.errors import FormatError, TaskError
 from share_jax.train import checkpoint as ckpt
-from share_jax.train.manifest import Identity
-
-IDENTITY = Identity("toy", "0" * 64, {"name": "shared_a", "rank": 2}, ("layer/kernel",), ("head/bias",))
-
-
-def leaves(seed: int) -> dict:
-    """A small nested tree with values that a wrong read would not have by chance."""
-    draw = np.random.default_rng(seed).standard_normal
-    return {
-        "layer": {"lora_b": jnp.asarray(draw((2, 5)), jnp.float32)},
-        "head": {"bias": jnp.asarray(draw(3), jnp.float32)},
-    }
-
-
-def like(tree: dict) -> dict:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
-
-
-def assert_same(got: dict, want: dict) -> None:
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
 @pytest.fixture
 def filled(tmp_path: Path) -> ckpt.Checkpoint:
-    """Two tasks, a shared tree, and training in flight."""
+    """Two tasks, a shared tree, and training in flight, saved once."""
     store = ckpt.create(tmp_path / "run", IDENTITY)
     store = ckpt.save_inflight(store, leaves(9), {"task": "a", "step": 3})
     store = ckpt.save_task(store, "a", leaves(1), {"row": [0.5]}, shared=leaves(0))
@@ -62,6 +39,24 @@ def test_everything_saved_comes_back_to_the_bit(filled: ckpt.Checkpoint) -> None
 def test_there_is_one_folder_for_what_is_shared_one_per_task_and_one_in_flight(filled: ckpt.Checkpoint) -> None:
     folders = {kind: sorted(p.name for p in (filled.root / kind).iterdir()) for kind in ("shared", "tasks", "inflight")}
     assert {kind: len(names) for kind, names in folders.items()} == {"shared": 1, "tasks": 2, "inflight": 1}
+
+
+def test_the_last_two_states_in_flight_are_kept_and_older_ones_removed(filled: ckpt.Checkpoint) -> None:
+    first = filled.manifest.inflight
+    store = ckpt.save_inflight(filled, leaves(4), {"task": "c", "step": 8})
+    assert store.manifest.earlier == first
+    store = ckpt.save_inflight(store, leaves(5), {"task": "c", "step": 9})
+    steps = [record["info"]["step"] for record in (store.manifest.earlier, store.manifest.inflight) if record]
+    assert steps == [8, 9]
+    assert len(list((store.root / "inflight").iterdir())) == 2
+    assert_same(ckpt.load_inflight(ckpt.open_checkpoint(store.root, IDENTITY), like(leaves(5))), leaves(5))
+
+
+def test_a_kill_before_the_first_manifest_leaves_a_folder_that_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".manifest.json.tmp").write_text("{")
+    store = ckpt.save_task(ckpt.create(tmp_path / "run", IDENTITY), "a", leaves(1), {})
+    assert_same(ckpt.load_task(store, "a", like(leaves(1))), leaves(1))
 
 
 def test_a_finished_task_ends_the_training_in_flight(filled: ckpt.Checkpoint) -> None:
@@ -95,24 +90,13 @@ def test_a_save_that_was_cut_off_leaves_the_last_state_and_is_swept_away(filled:
     ckpt.save_task(store, "c", leaves(4), {})
 
 
-def files_below(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file())
-
-
-@pytest.mark.parametrize("damage", ["truncate", "delete", "flip"])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_every_damaged_file_of_a_task_is_named_and_the_other_tasks_load(
     filled: ckpt.Checkpoint, tmp_path: Path, damage: str
 ) -> None:
     folder = filled.root / filled.manifest.tasks["a"]["path"]
     for file in files_below(folder):
-        whole = file.read_bytes()
-        if damage == "truncate":
-            file.write_bytes(whole[:-1])
-        elif damage == "delete":
-            file.unlink()
-        else:
-            middle = len(whole) // 2
-            file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        whole = harm(file, damage)
         with pytest.raises(FormatError) as caught:
             ckpt.load_task(filled, "a", like(leaves(1)))
         assert str(file.relative_to(folder)) in str(caught.value)
@@ -151,9 +135,14 @@ def test_a_checkpoint_of_another_model_or_choice_is_refused(filled: ckpt.Checkpo
 def test_manifests_that_are_newer_damaged_or_missing_are_refused_in_one_line(filled: ckpt.Checkpoint) -> None:
     path = filled.root / "manifest.json"
     whole = path.read_text()
-    newer = {**json.loads(whole), "schema": 2}
+    good = json.loads(whole)
+    changed = {**good, "tasks": {**good["tasks"], "a": {**good["tasks"]["a"], "info": {"row": [0.75]}}}}
     for content, words in (
-        (json.dumps(newer), "schema: got 2, expected 1; update share_jax"),
+        (json.dumps({**good, "schema": 3}), "schema: got 3, expected at most 2; update share_jax"),
+        (json.dumps({**good, "schema": 10}), "schema: got 10, expected at most 2; update share_jax"),
+        (json.dumps({**good, "schema": 0}), "schema: got 0, expected at most 2; point to"),
+        (json.dumps({**good, "schema": "2"}), "schema: got 2, expected at most 2; point to"),
+        (json.dumps(changed), "got other content, expected the content that was saved"),
         (whole[: len(whole) // 2], "expected a JSON manifest"),
         ("[]", "no schema number"),
         (json.dumps({"schema": 1}), "no or wrong 'identity'"),
@@ -174,12 +163,6 @@ def test_nothing_is_overwritten(filled: ckpt.Checkpoint) -> None:
         ckpt.create(filled.root, IDENTITY)
     with pytest.raises(TaskError, match="got 'z'"):
         ckpt.load_task(filled, "z", like(leaves(1)))
-
-
-def test_no_file_of_a_checkpoint_is_a_pickle(filled: ckpt.Checkpoint) -> None:
-    for file in files_below(filled.root):
-        assert not file.read_bytes().startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
-        assert file.suffix not in {".pkl", ".pickle", ".pt", ".bin"}
 
 
 def test_a_note_beside_a_task_changes_no_array(filled: ckpt.Checkpoint) -> None:

@@ -1,0 +1,73 @@
+"""Writing to a disk so that it stays written, and what went wrong when it does not.
+
+A kill of the process loses nothing that was written; a reset of the machine loses what the kernel still held. So files
+and the folders that name them are flushed to the device before anything refers to them.
+"""
+
+import os
+import re
+from pathlib import Path
+
+
+def partial_of(path: Path) -> Path:
+    """Where the new content of a file stands until it takes the file's place; a kill may leave it behind."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def replace_text(text: str, *paths: Path) -> None:
+    """Writes text files, each in one step: a reader, or a run after a kill, sees the old content or the new.
+
+    All are on the disk under other names before the first takes its place, so that a full disk changes none of them.
+
+    Args:
+      text: the new content.
+      *paths: files of one folder, replaced in this order.
+
+    Raises:
+      OSError: if it cannot be written; the old content stays.
+    """
+    partials = [partial_of(path) for path in paths]
+    try:
+        for partial in partials:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for partial, path in zip(partials, paths, strict=True):
+            partial.replace(path)
+    except OSError:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+        raise
+    flush(paths[0].parent)
+
+
+def flush(path: Path) -> None:
+    """Flushes a file, or the entries of a folder, to the device."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder: Path) -> None:
+    """Flushes every file and folder below `folder`, it and its own entry included."""
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        flush(path)
+
+
+def reason(error: Exception) -> str:
+    """What the operating system said, in few words; the first line of what a library made of it otherwise.
+
+    >>> reason(OSError(28, "No space left on device"))
+    'No space left on device'
+    >>> reason(ValueError("Failed to write 8692 bytes: File too large [os_error_code='27']"))
+    'File too large'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code:
+        return os.strerror(int(code[1]))
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,65 @@
+"""A folder has one run at a time, and a run that was killed holds nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from share_jax.errors import BusyError
+from share_jax.train import lock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from share_jax.train import lock
+with lock.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "held\n"
+            with pytest.raises(BusyError, match=f"got a lock of process {first.pid}") as caught, lock.hold(tmp_path):
+                pytest.fail("held twice")
+            assert "\n" not in str(caught.value)
+        finally:
+            first.kill()
+            first.wait()
+        with lock.hold(tmp_path):
+            assert (tmp_path / lock.FILE).exists()
+
+
+def test_a_context_that_ended_holds_nothing_and_one_that_lasts_holds_within_the_process(tmp_path: Path) -> None:
+    with lock.hold(tmp_path / "new"), pytest.raises(BusyError), lock.hold(tmp_path / "new"):
+        pytest.fail("held twice")
+    with lock.hold(tmp_path / "new"):
+        pass
+
+
+def test_a_child_does_not_keep_the_lock_of_its_parent(tmp_path: Path) -> None:
+    with lock.hold(tmp_path):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], close_fds=False)
+    try:
+        with lock.hold(tmp_path):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+    import fcntl
+
+    def none(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.warns(RuntimeWarning, match="see to it that no other run uses it"), lock.hold(tmp_path):
+        pass
