@@ -1,12 +1,15 @@
 """What has been learnt so far: the shared tree, the stack of task slots, and whose slot is whose."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from share_jax.core.slots import append, capacity, doubled, lift, put
-from share_jax.errors import TaskError, line
+import numpy as np
+from jaxtyping import Array, Int
+
+from share_jax.core.slots import append, as_task_id, capacity, doubled, lift, put
+from share_jax.errors import InputError, TaskError, line
 from share_jax.typing import Tree
 
 
@@ -46,6 +49,24 @@ class TaskBank:
                 )
             )
         return self.names.index(name)
+
+    def ids(self, tasks: Sequence[str | int] | np.ndarray) -> Int[Array, " batch"]:
+        """Ids of learnt tasks, one per example: what a compiled function that serves this bank may be given.
+
+        Within `jit` an id cannot be refused: one past the stack answers with NaN, but one of a slot that is not learnt
+        yet answers as a fresh slot does. So ids are checked here, before they go in.
+
+        Args:
+          tasks: (batch,) names or ids.
+
+        Raises:
+          TaskError: if a name or id is not that of a learnt task.
+          InputError: if these are not names or whole numbers, or there are none.
+        """
+        whole = [self.index(each) if isinstance(each, str) else each for each in tasks]
+        if not whole:
+            raise InputError(line("tasks", got="none", expected="one per example", mend="pass a name per example"))
+        return as_task_id(np.asarray(whole), len(self.names))
 
 
 def check_new_name(bank: TaskBank, name: str) -> None:

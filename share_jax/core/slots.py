@@ -39,8 +39,9 @@ def capacity(tasks: Tree) -> int:
 def as_task_id(task_id: int | np.integer | Sequence[int] | np.ndarray | jax.Array, num_tasks: int) -> Int[Array, "..."]:
     """The task id as int32, a scalar or one id per example, checked against the number of slots.
 
-    A traced id cannot be checked; `gather` fills its leaves with NaN when it is out of range, so that it cannot pass
-    for another task.
+    A traced id cannot be checked here: check it outside with `TaskBank.ids`. When it is out of range `gather` fills its
+    leaves with NaN, so that it cannot pass for another task, and `jax.experimental.checkify` with `index_checks` or
+    `nan_checks` makes an error of that.
 
     Args:
       task_id: a whole number, or whole numbers of shape (batch,); concrete or traced.

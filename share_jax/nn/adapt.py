@@ -1,6 +1,6 @@
 """Adapting an unmodified Linen model: `adapt` finds the kernels, `Adapted` runs the model with a task's update."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,8 @@ class Adapted:
       targets: the adapted kernels, in path order.
       heads: paths of the parameters that each task owns whole, such as a classifier's kernel and bias.
       space: "activation" or "parameter".
+      kernels: of every kernel that the model uses, adapted or not, by path: its axes within one layer, and how many of
+        them are inputs.
     """
 
     model: nn.Module
@@ -43,6 +45,7 @@ class Adapted:
     targets: tuple[Target, ...]
     heads: tuple[str, ...]
     space: str
+    kernels: Mapping[str, tuple[int, int]] = field(repr=False, compare=False, default_factory=dict)
     _by_module: dict[tuple[str, ...], Target] = field(repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -276,7 +279,8 @@ def adapt(
                 mend="use space='parameter', or the layer's own call (an Embed's attend) in the model",
             )
         )
-    return Adapted(model=model, method=method, targets=picked, heads=owned, space=space)
+    axes = {path: (len(use.shape), use.in_axes) for path, use in found.items() if use.is_kernel}
+    return Adapted(model=model, method=method, targets=picked, heads=owned, space=space, kernels=axes)
 
 
 def _target(path: str, shape: tuple[int, ...], use: Use | None, space: str) -> Target:

@@ -1,7 +1,8 @@
 """Learning tasks one after another with any batches: a bank goes in, a bank with one more task comes out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,12 +10,14 @@ import optax
 
 from share_jax.core.bank import TaskBank, check_new_name, learnt, next_slot, with_room
 from share_jax.core.slots import lift
-from share_jax.errors import InputError, line
+from share_jax.errors import DivergedError, InputError, line
 from share_jax.nn.adapt import Adapted
 from share_jax.nn.variables import SHARED, TASKS
+from share_jax.train import door
 from share_jax.train.losses import classification
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.step import Loss, StepState, begin, forward_of, make_train_step
+from share_jax.train.watch import Found, LossWatch, not_finite
 from share_jax.typing import PRNGKey, Tree
 
 
@@ -44,7 +47,9 @@ class Learner:
             optimizer = task_optimizer(self.transform, heads, train_shared=first, head_transform=self.head_transform)
             step = make_train_step(forward, self.loss, optimizer, train_shared=first)
             self._parts[first] = (optimizer, step)
+        self._parts["forward"] = forward
         self._parts["predict"] = jax.jit(lambda base, shared, slot, inputs: forward(base, shared, slot, inputs, None))
+        self._parts["mixed"] = jax.jit(partial(_mixed, self.model))
 
     def start(self, variables: Tree) -> TaskBank:
         """An empty bank on fresh variables.
@@ -75,7 +80,8 @@ class Learner:
         Args:
           bank: what has been learnt.
           name: the new task's name.
-          batches: its batches, {"inputs": ..., "labels": ..., ...}.
+          batches: its batches, {"inputs": ..., "labels": ..., ...}, all of one size. Each length of texts among them is
+            compiled once.
           seed: of the dropout, with the task's number.
 
         Returns:
@@ -83,27 +89,74 @@ class Learner:
 
         Raises:
           TaskError: if the name is taken.
-          InputError: if there are no batches, or the stack is full and the model cannot grow it.
+          InputError: if there are no batches or one example in all; if a batch is not one, is not like the first, does
+            not fit the model, or has a label that is no class; if the stack is full and the model cannot grow it.
+          DivergedError: if a loss, or what was trained, is not finite; the bank is as it was.
         """
         check_new_name(bank, name)
         bank = self._with_room(bank)
         state = self.begin(bank, jax.random.fold_in(jax.random.key(seed), len(bank.names)))
-        learning = False
+        watch, step, examples, widths = LossWatch(), 0, 0, {}
         for batch in batches:
-            learning = True
-            state, _ = self.step(bank, state, batch)
-        if not learning:
+            step += 1
+            what = f"batch {step} of task {name!r}"
+            found = door.signature(batch, what)
+            if found not in widths:  # the first batch, or another length
+                door.check_same(found, next(iter(widths), found), what)
+                widths[found] = self._width(state, batch, what)
+            width = widths[found]
+            door.check_labels(batch, width, what)
+            examples += jax.tree.leaves(batch["inputs"])[0].shape[0]
+            answers = {part: batch[part] for part in ("labels", "weights", "classes") if part in batch}
+            state, metrics = self.step(bank, state, batch)
+            self._refuse(watch.add(step, metrics["loss"], answers), state, name, width)
+        if not step:
             mend = "pass at least one batch; a generator can be read only once"
             raise InputError(line(f"batches of task {name!r}", got="none", expected="at least one", mend=mend))
+        if examples == 1:
+            mend = "one example shows one class; give the task more"
+            raise InputError(line(f"examples of task {name!r}", got="one", expected="at least two", mend=mend))
+        self._refuse(watch.drain(), state, name, widths[found])
+        path = not_finite({"shared": state.shared, "slot": state.slot})
+        if path is not None:
+            raise _diverged(f"{path} of task {name!r} after step {step}", "numbers that are not finite", state)
         return learnt(bank, name, state.shared, state.slot)
 
-    def predict(self, bank: TaskBank, name: str, inputs: Any) -> Any:
-        """The model's output for a learnt task.
+    def predict(self, bank: TaskBank, name: str | Sequence[str | int], inputs: Any) -> Any:
+        """The model's output for a learnt task, or for a batch of different tasks.
+
+        Args:
+          bank: what has been learnt.
+          name: the task, or each example's task, by name or id.
+          inputs: as in a batch.
 
         Raises:
-          TaskError: if no task has this name.
+          TaskError: if no learnt task has this name or id.
+          InputError: if there are not as many names as examples.
         """
-        return self._parts["predict"](self.base, bank.shared, lift(bank.tasks, bank.index(name)), inputs)
+        if isinstance(name, str):
+            return self._parts["predict"](self.base, bank.shared, lift(bank.tasks, bank.index(name)), inputs)
+        ids, size = bank.ids(name), jax.tree.leaves(inputs)[0].shape[0]
+        if len(ids) != size:
+            expected = f"{size}, one per example"
+            raise InputError(line("tasks", got=len(ids), expected=expected, mend="name each example's task"))
+        return self._parts["mixed"](self.base, bank.shared, bank.tasks, ids, inputs)
+
+    def _width(self, state: StepState, batch: Any, what: str) -> int | None:
+        """How many classes the model answers with; None if the loss is not one of classes."""
+
+        def forward() -> Any:
+            out = self._parts["forward"](self.base, state.shared, state.slot, batch["inputs"], state.key)
+            self.loss(out, batch)
+            return out
+
+        width = door.classes_of(forward, what)
+        return width if self.loss is classification else None
+
+    def _refuse(self, found: Found | None, state: StepState, name: str, width: int | None) -> None:
+        if found is not None:
+            door.check_labels(found.note, width, f"batch {found.step} of task {name!r}", fetch=True)
+            raise _diverged(f"loss of task {name!r}, step {found.step}", str(found.loss), state)
 
     def _first(self, bank: TaskBank) -> bool:
         return not bank.names
@@ -118,3 +171,16 @@ class Learner:
         model = self.model
         key = jax.random.fold_in(jax.random.key(0), needed)
         return with_room(bank, lambda more: model.init(key, self.base["params"], more)[TASKS], needed)
+
+
+def _mixed(model: Any, base: Tree, shared: Tree, tasks: Tree, ids: jax.Array, inputs: Any) -> Any:
+    variables = {**base, SHARED: shared, TASKS: tasks}
+    args, kwargs = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
+    return model.apply(variables, *args, **kwargs, task_id=ids)
+
+
+def _diverged(what: str, got: str, state: StepState) -> DivergedError:
+    rates = optax.tree_utils.tree_get_all_with_path(state.opt_state, "learning_rate")
+    shown = f", now {float(rates[0][1]):.3g}" if rates else " (optax.inject_hyperparams would show it here)"
+    mend = f"lower the learning rate{shown}, or clip the gradients; the bank is as it was"
+    return DivergedError(line(what, got=got, expected="finite numbers", mend=mend))

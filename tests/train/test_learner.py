@@ -10,6 +10,7 @@ import pytest
 
 import share_jax
 from share_jax.errors import InputError, TaskError
+from share_jax.nn.variables import TaskId
 
 X = jax.random.normal(jax.random.key(1), (24, 6))
 
@@ -26,7 +27,7 @@ class Own(nn.Module):
     """A model of one's own, with three slots."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, task_id: share_jax.nn.variables.TaskId) -> jax.Array:
+    def __call__(self, x: jax.Array, task_id: TaskId) -> jax.Array:
         x = nn.gelu(share_jax.SharedLoRADense(16, num_tasks=3)(x, task_id))
         return share_jax.TaskHead(2, num_tasks=3)(x, task_id)
 
