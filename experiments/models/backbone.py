@@ -36,6 +36,7 @@ class Backbone:
         targets: regular expressions for the kernels to adapt, none below `first_layer`.
         heads: regular expressions for what each task has of its own.
         first_layer: the first layer that may be adapted; what lies below is constant.
+        blocks: regular expressions over module paths: what rematerialisation computes again, one by one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Backbone:
     targets: tuple[str, ...]
     heads: tuple[str, ...]
     first_layer: int
+    blocks: tuple[str, ...] = (r"encoder/layer_\d+",)
 
 
 def minilm(

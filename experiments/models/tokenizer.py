@@ -1,15 +1,13 @@
 """Texts to fixed-length token ids."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from experiments.input.sources import Encode
 from share_jax.errors import FormatError, InputError, line
-
-Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
-"""Texts -> (input_ids, attention_mask), both int32 (N, L)."""
 
 
 def load_tokenizer(folder: str | os.PathLike[str], max_length: int) -> Encode:

@@ -10,34 +10,22 @@ One data set whose classes are split into tasks, from arrays of one's own:
         class_names=["cat", "dog", "car", "bus"],
     )
 
-from TFDS, without TensorFlow:
-
-    stream = stream_from_tfds(
-        "cifar100-10",
-        "cifar100",
-        input_name="images",
-        convert=lambda example: example["image"].astype(np.float32) / 255,
-        groups=[range(10 * t, 10 * t + 10) for t in range(10)],
-    )
-
-and tasks that are already apart are put together by hand: `Stream(name, protocol, (Task(...), Task(...)))`.
+From TFDS, or any other records with random access: `experiments.streams.records`. Tasks that are already apart are put
+together by hand: `Stream(name, protocol, (Task(...), Task(...)))`.
 The names of the inputs are the names of the model's arguments.
 """
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from experiments.input.sources import Encode
 from share_jax.errors import InputError, line
 
 PROTOCOLS = ("task-incremental", "domain-incremental", "class-incremental")
 """Task id given; one head and no id, every task with the same classes; one growing head and no id."""
-
-Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
-"""Texts -> (input_ids, attention_mask), both of shape (N, L)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +70,7 @@ class Task:
 
     Raises:
         InputError: no name, no classes or a class twice, an empty split, a label out of range, or splits whose
-            inputs differ in name, shape or type.
+            inputs differ in name, shape or type; a single training example.
     """
 
     name: str
@@ -96,13 +84,18 @@ class Task:
         _check_names(self.name, self.classes)
         for part, split in (("train", self.train), ("test", self.test)):
             _check_labels(f"{part} labels of task {self.name!r}", split.labels, len(self.classes))
-        train, test = (
-            {name: (array.shape[1:], array.dtype) for name, array in split.inputs.items()}
-            for split in (self.train, self.test)
-        )
+        if len(self.train) == 1:
+            what, mend = f"train examples of task {self.name!r}", "one example shows one class; give the task more"
+            raise InputError(line(what, got="one", expected="at least two", mend=mend))
+        train, test = (_shapes(split) for split in (self.train, self.test))
         if train != test:
             what, mend = f"test inputs of task {self.name!r}", "prepare both splits in one way"
             raise InputError(line(what, got=test, expected=f"those of train, {train}", mend=mend))
+
+
+def _shapes(split: Split) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape of one example and type, by input."""
+    return {name: (array.shape[1:], str(array.dtype)) for name, array in split.inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,8 @@ class Stream:
     classes of all tasks before t.
 
     Raises:
-        InputError: no tasks, a task name twice, an unknown protocol, or classes that contradict it.
+        InputError: no tasks, a task name twice, tasks whose inputs differ in name, shape or type, an unknown protocol,
+            or classes that contradict it.
     """
 
     name: str
@@ -133,6 +127,11 @@ class Stream:
             raise InputError(
                 line(f"task names of {what}", got=f"{twice!r} twice", expected="unique names", mend="rename one")
             )
+        first = _shapes(self.tasks[0].train)
+        for task in self.tasks:
+            if _shapes(task.train) != first:
+                got, mend = f"{_shapes(task.train)} in task {task.name!r}", "prepare all tasks in one way"
+                raise InputError(line(f"inputs of {what}", got=got, expected=first, mend=mend))
         if self.protocol == "domain-incremental":
             for task in self.tasks:
                 if task.classes != (first := self.tasks[0].classes):
@@ -255,80 +254,6 @@ def stream_from_arrays(
         names = tuple(label_name(label) for label in whole)
         tasks.append(Task("+".join(names), names, *(part(side, whole) for side in sides)))
     return Stream(name, protocol, tuple(tasks))
-
-
-def stream_from_tfds(
-    name: str,
-    dataset: str,
-    *,
-    input_name: str,
-    convert: Callable[[Mapping[str, Any]], np.ndarray],
-    groups: Sequence[Sequence[int]],
-    label: str = "label",
-    train_split: str = "train",
-    test_split: str = "test",
-    data_dir: str | None = None,
-    protocol: str = "task-incremental",
-) -> Stream:
-    """Splits a TFDS data set into tasks by groups of its classes; read whole into memory, without TensorFlow.
-
-    Args:
-        name: of the stream.
-        dataset: TFDS name, e.g. "cifar100"; prepared as array_record under `data_dir` if it is not there yet.
-        input_name: name of the model's argument.
-        convert: example -> array of one fixed shape and type.
-        groups: for each task, the data set's labels that are its classes 0, 1, ...
-        label: feature that holds the label; its names become the classes' names where it has them.
-        train_split: TFDS split to learn from.
-        test_split: TFDS split to be tested on.
-        data_dir: TFDS folder; None is TFDS's own default.
-        protocol: one of `PROTOCOLS`.
-
-    Raises:
-        InputError: tensorflow-datasets is not installed; and as `stream_from_arrays`.
-    """
-    builder = tfds_builder(dataset, data_dir)
-
-    def side(split: str) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
-        examples = list(builder.as_data_source(split=split))
-        inputs = np.stack([convert(example) for example in examples])
-        return {input_name: inputs}, np.array([example[label] for example in examples], np.int32)
-
-    return stream_from_arrays(
-        name,
-        train=side(train_split),
-        test=side(test_split),
-        groups=groups,
-        class_names=getattr(builder.info.features[label], "names", None),
-        protocol=protocol,
-    )
-
-
-def tfds_builder(dataset: str, data_dir: str | None) -> Any:
-    """A TFDS builder, prepared as array_record so that it reads without TensorFlow.
-
-    Raises:
-        InputError: tensorflow-datasets is not installed, does not know the data set, or cannot download it.
-    """
-    what = f"TFDS data set {dataset!r}"
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        mend = "pip install tensorflow-datasets importlib_resources"
-        raise InputError(line(what, got=error, expected="tensorflow-datasets", mend=mend)) from error
-    for module in ("text", "image_classification", "image"):  # TFDS registers these only once they are imported
-        importlib.import_module(f"tensorflow_datasets.{module}")
-    try:
-        builder = tfds.builder(dataset, data_dir=data_dir, file_format="array_record")
-        builder.download_and_prepare(file_format="array_record")
-    except tfds.core.DatasetNotFoundError as error:
-        mend = "check the name, or import the module that defines it"
-        raise InputError(line(what, got="no such data set", expected="a TFDS name", mend=mend)) from error
-    except OSError as error:
-        reason = " ".join(str(error).split())[:200]
-        mend = "check the network, or pass a data_dir that holds it as array_record"
-        raise InputError(line(what, got=reason, expected="a prepared data set", mend=mend)) from error
-    return builder
 
 
 def _labels(labels: Any, what: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from experiments.streams import base
+from experiments.input.tfds_sets import records, tfds_builder
 from experiments.streams.base import TextTask
 from experiments.streams.sample import sample
 from share_jax.errors import FormatError, InputError, line
@@ -137,10 +137,10 @@ def _from_folder(folder: Path, parts: Iterable[str]) -> dict[str, list[tuple[str
 
 
 def _from_tfds(data_dir: str | None, parts: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-    builder = base.tfds_builder("clinc_oos", data_dir)
+    builder = tfds_builder("clinc_oos", data_dir)
 
     def rows(part: str) -> list[tuple[str, str]]:
-        source = builder.as_data_source(split=_TFDS_SPLITS[part])
+        source = records(builder, _TFDS_SPLITS[part])
         return [(example["text"].decode(), example["intent_name"].decode()) for example in source]
 
     return {part: rows(part) for part in parts}

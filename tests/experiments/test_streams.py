@@ -1,20 +1,9 @@
-"""Streams as plain data: validation, splitting by classes, tokenising, and TFDS without TensorFlow."""
-
-import sys
+"""Streams as plain data: validation, splitting by classes, tokenising."""
 
 import numpy as np
 import pytest
 
-from experiments.streams import base
-from experiments.streams.base import (
-    Split,
-    Stream,
-    Task,
-    TextTask,
-    stream_from_arrays,
-    stream_from_tfds,
-    tokenize,
-)
+from experiments.streams.base import Split, Stream, Task, TextTask, stream_from_arrays, tokenize
 from experiments.streams.sample import sample
 from share_jax.errors import InputError
 
@@ -182,53 +171,3 @@ def test_smaller_samples_are_subsets_and_balanced():
     assert sample(classes, 7, [[1, 0], [1, 1], [1, 2]])[0] != small
     with pytest.raises(InputError, match="got 2, expected at least 3"):
         sample(classes, 2, keys)
-
-
-def test_tfds_missing_is_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(InputError, match="pip install tensorflow-datasets") as caught:
-        base.tfds_builder("mnist", None)
-    one_line(caught)
-
-
-def test_an_unknown_tfds_name_is_one_line(tmp_path):
-    pytest.importorskip("tensorflow_datasets")
-    with pytest.raises(InputError, match="got no such data set") as caught:
-        base.tfds_builder("no_such_shapes", str(tmp_path))
-    one_line(caught)
-
-
-def test_a_tfds_source_is_a_stream_without_tensorflow(tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
-
-    class TinyShapes(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Tensor(shape=(2, 2), dtype=np.float32),
-                "label": tfds.features.ClassLabel(names=["dot", "bar", "ring", "star"]),
-            }
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(12), "test": self._generate_examples(8)}
-
-        def _generate_examples(self, count):
-            for index in range(count):
-                yield index, {"image": np.full((2, 2), index, np.float32), "label": index % 4}
-
-    stream = stream_from_tfds(
-        "shapes",
-        "tiny_shapes",
-        input_name="images",
-        convert=lambda example: example["image"] / 2,
-        groups=[[1, 3], [2, 0]],
-        data_dir=str(tmp_path),
-    )
-    assert [made.name for made in stream.tasks] == ["bar+star", "ring+dot"]
-    train = stream.tasks[0].train
-    assert sorted(train.inputs["images"][:, 0, 0].tolist()) == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
-    np.testing.assert_array_equal(train.labels, (train.inputs["images"][:, 0, 0] * 2 % 4 == 3).astype(int))
-    assert len(stream.tasks[1].test) == 4
-    assert "tensorflow" not in sys.modules
