@@ -1,5 +1,6 @@
 # make run    the main job: ten tasks on a frozen encoder, table, plots and report
 # make test   the test suite        make test-slow   the tests that take minutes
+# make test-faults   runs killed at thirty moments, stopped, damaged, on a full disk: about 20 minutes of two free cores
 # make lint   ruff and pyright      make setup       the environment alone
 # make test-peft PEFT_PYTHON=...   PEFT's own logits, by a Python that has torch, transformers and peft
 # make lock   resolve requirements.lock anew from pyproject.toml
@@ -9,16 +10,19 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: run test test-slow test-peft lint setup lock
+.PHONY: run test test-slow test-faults test-peft lint setup lock
 
 run: setup
 	$(BIN)/python -m experiments.run $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not faults" $(ARGS)
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not faults" $(ARGS)
+
+test-faults: setup
+	$(BIN)/python -m pytest -m faults $(ARGS)
 
 test-peft: setup
 	SHARE_JAX_PEFT_PYTHON=$(PEFT_PYTHON) $(BIN)/python -m pytest tests/interop/test_peft_equality.py $(ARGS)

@@ -17,27 +17,29 @@ from experiments.streams.newsgroups import newsgroups10
 TASK_INCREMENTAL = "task-incremental"
 
 
-def build(config: Config, notify: Callable[[str], None]) -> tuple[Stream, Backbone]:
+def build(config: Config, notify: Callable[[str], None], tasks: int | None = None) -> tuple[Stream, Backbone]:
     """The stream of an experiment, its inputs cached through the frozen layers below `first_layer`, and the model.
 
     Args:
         config: the run's configuration.
         notify: told in a line what is being done.
+        tasks: keep the first so many tasks alone; all when None.
 
     Raises:
         ShareError: weights or data cannot be had.
     """
     notify(f"Preparing {config.experiment}: weights and data")
-    raw = _stream(config)
+    raw = raw_stream(config)
+    raw = replace(raw, tasks=raw.tasks[:tasks])
     classes = max(len(task.classes) for task in raw.tasks)
     backbone = _backbone(config, classes)
     if config.first_layer == 0:
         return raw, backbone
-    tasks = []
+    cached = []
     for number, task in enumerate(raw.tasks, start=1):
         notify(f"Preparing {config.experiment}: frozen layers, task {number} of {len(raw.tasks)}")
-        tasks.append(_cached(backbone, task, config))
-    return replace(raw, tasks=tuple(tasks)), backbone
+        cached.append(_cached(backbone, task, config))
+    return replace(raw, tasks=tuple(cached)), backbone
 
 
 def _cached(backbone: Backbone, task: Task, config: Config) -> Task:
@@ -49,7 +51,12 @@ def _cached(backbone: Backbone, task: Task, config: Config) -> Task:
     )
 
 
-def _stream(config: Config) -> Stream:
+def raw_stream(config: Config) -> Stream:
+    """The stream of an experiment, its inputs as the whole model takes them.
+
+    Raises:
+        ShareError: the data cannot be had.
+    """
     if config.experiment == "digits5":
         return digits5(config.order_seed)
     if config.experiment == "clinc150":

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from share_jax.errors import ShareError, line
+from share_jax.errors import InputError, ShareError, line
+from share_jax.train.mesh_shape import parse_mesh
 
 Preset = Literal["quick", "default", "full"]
 Experiment = Literal["newsgroups10", "clinc150", "digits5"]
@@ -56,6 +57,8 @@ class Config:
     """Go on with the run in the workdir."""
     overwrite: bool = False
     """Replace the run in the workdir."""
+    repair: bool = False
+    """With --resume: give up what is damaged in a checkpoint, and go on from the last good state."""
     quiet: bool = False
     """No progress bar."""
 
@@ -77,6 +80,14 @@ class Config:
     """Proven relative error that `share` may let any task's update reach; bases grow as needed. No limit if None."""
     bf16: bool = False
     """Compute in bfloat16; parameters stay float32."""
+    mesh: str | None = None
+    """Devices along the axes data, fsdp and tensor, such as data=4,fsdp=2; all must be used. One device when None."""
+    distributed: bool = False
+    """This is one of several processes that run the same command, as on a TPU slice (see experiments/tpu.md)."""
+    accumulate: int = 1
+    """Microbatches into which each batch is split, to save memory; the updates stay those of the whole batch."""
+    remat: Literal["nothing", "dots", "dots_without_batch"] | None = None
+    """What each block of the model keeps for the backward pass, which computes the rest again; everything when None."""
 
     steps: int = 60
     """Updates per task, the same for every method and task."""
@@ -100,6 +111,11 @@ class Config:
 
     max_length: int = 64
     """Tokens per text; longer texts are cut."""
+    length_buckets: Numbers = ()
+    """Lengths below max_length that batches of texts of about one length are cut to, separated by commas; each compiles
+    once. Every batch has max_length tokens when empty."""
+    prefetch: int = 2
+    """Batches that are prepared ahead; 0 prepares each when the step asks for it."""
     train_per_task: int | None = None
     """Training examples per task; all when None."""
     test_per_task: int | None = None
@@ -120,16 +136,42 @@ class Config:
                     "--methods", got=unknown or "none", expected=f"some of {', '.join(METHODS)}", mend="check the name"
                 )
             )
-        for name in ("steps", "batch_size", "eval_batch_size", "save_every", "max_length", "num_basis", "phi", "rank"):
+        for name in (
+            "steps",
+            "batch_size",
+            "eval_batch_size",
+            "save_every",
+            "max_length",
+            "num_basis",
+            "phi",
+            "rank",
+            "accumulate",
+        ):
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
                 raise ConfigError(line(flag, got=getattr(self, name), expected="at least 1", mend="raise it"))
+        if self.prefetch < 0:
+            raise ConfigError(line("--prefetch", got=self.prefetch, expected="at least 0", mend="pass 0 or 2"))
+        buckets = self.length_buckets
+        if list(buckets) != sorted(set(buckets)) or any(length < 1 for length in buckets):
+            mend = "pass such as 8,12,16"
+            raise ConfigError(line("--length-buckets", got=buckets, expected="rising whole numbers", mend=mend))
+        try:
+            parts = self.accumulate * (1 if self.mesh is None else parse_mesh(self.mesh).batch_parts)
+        except InputError as error:
+            raise ConfigError(f"--{error}") from error
+        if self.batch_size % parts:
+            expected = f"a multiple of {parts}, the parts of each batch"
+            mend = "change --batch-size, --mesh or --accumulate"
+            raise ConfigError(line("--batch-size", got=self.batch_size, expected=expected, mend=mend))
         if not 0 <= self.head_first < 1:
             raise ConfigError(
                 line("--head-first", got=self.head_first, expected="at least 0 and below 1", mend="pass 0.5 or less")
             )
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ConfigError(line("--seeds", got=self.seeds, expected="different whole numbers", mend="--seeds 0,1,2"))
+        if self.repair and not self.resume:
+            raise ConfigError(line("--repair", got="no --resume", expected="both", mend="add --resume"))
         if self.resume and self.overwrite:
             raise ConfigError(
                 line("--resume and --overwrite", got="both", expected="at most one", mend="leave one of them out")
@@ -140,8 +182,23 @@ _TEXT = {"rank": 16, "alpha": 32.0, "num_basis": 40, "learning_rate": 1e-3, "hea
 """Rates were chosen on CLINC150's validation queries, and for 20 Newsgroups on test texts that the default preset does
 not use."""
 
-_NEWSGROUPS = {**_TEXT, "learning_rate": 3e-4, "first_layer": 5, "eval_batch_size": 100}
-_CLINC = {**_TEXT, "first_layer": 4, "steps": 100, "max_length": 24, "eval_batch_size": 150}
+_NEWSGROUPS = {
+    **_TEXT,
+    "learning_rate": 2e-3,
+    "first_layer": 3,
+    "steps": 120,
+    "batch_size": 16,
+    "max_length": 48,
+    "eval_batch_size": 100,
+}
+_CLINC = {
+    **_TEXT,
+    "first_layer": 4,
+    "steps": 100,
+    "max_length": 24,
+    "length_buckets": (8, 12, 16, 24),
+    "eval_batch_size": 150,
+}
 
 _QUICK: dict[str, dict[str, Any]] = {
     "newsgroups10": {**_NEWSGROUPS, "steps": 6, "train_per_task": 64, "test_per_task": 32, "max_length": 32},
@@ -154,7 +211,7 @@ _DEFAULT: dict[str, dict[str, Any]] = {
     "digits5": {"steps": 100, "learning_rate": 5e-3, "head_learning_rate": 1e-2, "num_basis": 12, "phi": 4},
 }
 _FULL: dict[str, dict[str, Any]] = {
-    "newsgroups10": {**_NEWSGROUPS, "steps": 300, "max_length": 128},
+    "newsgroups10": {**_NEWSGROUPS, "steps": 300, "max_length": 128, "length_buckets": (32, 64, 96)},
     "clinc150": {**_CLINC, "steps": 300, "max_length": 40},
     "digits5": {"steps": 400, "learning_rate": 5e-3, "head_learning_rate": 1e-2, "num_basis": 12, "phi": 4},
 }
@@ -190,7 +247,8 @@ def command_line(config: Config) -> str:
     """The command that repeats a run, without the paths of the machine that it ran on."""
     base = preset(config.experiment, config.preset)
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
-    paths = {"workdir", "cache_dir", "data_folder", "resume", "overwrite", "quiet", "experiment", "preset"}
+    paths = {"workdir", "cache_dir", "data_folder", "resume", "overwrite", "repair", "quiet", "distributed"}
+    paths |= {"experiment", "preset"}
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name in paths or value == getattr(base, field.name):

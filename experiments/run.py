@@ -1,35 +1,57 @@
 """Runs an experiment: `python -m experiments.run --help`."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.config import Config, command_line, parse
-from share_jax.errors import ShareError
+from share_jax.errors import ShareError, line
+from share_jax.train.preemption import Preempted, Preemption
 
 RESULTS = "results.json"
 
 
-def run(config: Config) -> Path:
+def run(config: Config, preemption: Preemption | None = None) -> Path:
     """Learns the stream with every method and seed, and writes results, plots and report.
+
+    Args:
+        config: what to run.
+        preemption: what tells the run to stop; nothing does when None.
 
     Returns:
         The path of `results.json`.
 
     Raises:
         ShareError: for anything that the user can mend.
+        Preempted: if it was told to stop.
     """
     from experiments import workdir
+    from share_jax.train import processes
+
+    with ExitStack() as stack:
+        processes.on_primary("--workdir", lambda: stack.enter_context(workdir.held(config)))
+        return _run(config, config.workdir, preemption or Preemption())
+
+
+def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
+    from experiments import workdir
     from experiments.build import build
+    from experiments.devices import open_devices
     from experiments.methods.job import Job, Outcome
     from experiments.methods.registry import run_method
     from experiments.report.markdown import write_report
     from experiments.report.progress import open_progress
     from experiments.report.results import MethodResult, Results, Run, write_results
     from experiments.report.table import print_table
+    from share_jax.train import processes
 
-    folder = workdir.take(config)
+    if config.distributed:
+        config = replace(config, quiet=config.quiet or not processes.primary())
+    devices = open_devices(config)
     stream, backbone = build(config, _silent if config.quiet else _to_stderr)
     trained = [name for name in config.methods if name != "majority"]
     total = len(trained) * len(config.seeds) * len(stream.tasks) * config.steps
@@ -37,9 +59,11 @@ def run(config: Config) -> Path:
     with open_progress(total, config.quiet) as progress:
         for name in config.methods:
             for seed in config.seeds:
-                where = folder / "checkpoints" / name / f"seed-{seed}"
-                job = Job(name, config, stream, backbone, seed, where, progress)
+                where = folder / workdir.CHECKPOINTS / name / f"seed-{seed}"
+                job = Job(name, config, stream, backbone, seed, where, progress, preemption, devices)
                 found.setdefault(name, []).append(run_method(job))
+    if not processes.primary():
+        return folder / RESULTS
     results = Results(
         experiment=config.experiment,
         preset=config.preset,
@@ -77,14 +101,33 @@ def _silent(text: str) -> None:
     """Tells nobody."""
 
 
+def _terminated(what: str) -> None:
+    print(f"terminated: {what}; add --resume to go on", file=sys.stderr, flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: 0 when it ran, 2 for bad usage or input, 130 when interrupted."""
+    """The command line: 0 when it ran or was told to stop, 2 for bad usage or input, 130 when interrupted."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # JAX's batched SVD can hang when OpenBLAS threads it
     try:
-        run(parse(sys.argv[1:] if argv is None else argv))
+        config = parse(sys.argv[1:] if argv is None else argv)
+        if config.distributed:
+            from share_jax.train.processes import initialize
+
+            initialize()
+        with Preemption(_terminated) as preemption:
+            run(config, preemption)
     except ShareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            raise
+        what = error.filename or "a file of the run"
+        mend = "free or add space, then add --resume to go on from the last checkpoint"
+        print(f"error: {line(what, got=error.strerror, expected='room to write', mend=mend)}", file=sys.stderr)
+        return 2
+    except Preempted:
+        return 0
     except KeyboardInterrupt:
         print("interrupted: add --resume to go on from the last checkpoint", file=sys.stderr)
         return 130

@@ -1,56 +1,94 @@
-"""The folder of a run: taken empty, resumed, or replaced only when asked to."""
+"""The folder of a run: one run at a time; taken empty, resumed, or replaced only when asked to."""
 
+import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.config import Config, command_line
 from share_jax.errors import InputError, line
+from share_jax.train import lock
+from share_jax.train.files import partial_of, replace_text
 
 FILE = "run.json"
+CHECKPOINTS = "checkpoints"
 
 
-def take(config: Config) -> Path:
-    """Makes the workdir ready and notes in it which run it is.
+@contextmanager
+def held(config: Config) -> Iterator[Path]:
+    """The workdir, ready, with a note of which run it is, and locked against a second run while the context lasts.
 
     Raises:
         InputError: if it is a file; if it is not empty and neither --resume nor --overwrite is given; if --resume finds
             no run or the run of another configuration; if --overwrite finds something that is not a run.
+        BusyError: if another run is at work in it.
     """
+    folder = config.workdir
+    _check(config)
+    with lock.hold(folder):
+        _check(config)  # once more: another run may have ended between the first look and the lock
+        if config.overwrite:
+            _clear(folder)
+        note = {"run": _work(config)}
+        replace_text(json.dumps({**note, "sha256": _digest(note)}), folder / FILE)
+        yield folder
+
+
+def _content(folder: Path) -> set[str]:
+    """What is in the folder, without what a kill before the run was noted may have left there."""
+    own = {lock.FILE, partial_of(folder / FILE).name}
+    return {path.name for path in folder.iterdir()} - own if folder.exists() else set()
+
+
+def _clear(folder: Path) -> None:
+    """Removes an earlier run; its note goes last, so that after a kill the rest is still known to be a run's."""
+    for name in sorted(_content(folder), key=lambda name: (name == FILE, name)):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _check(config: Config) -> None:
     folder = config.workdir
     if folder.exists() and not folder.is_dir():
         raise InputError(line(f"--workdir {folder}", got="a file", expected="a folder", mend="choose another name"))
     noted = folder / FILE
-    if folder.exists() and any(folder.iterdir()):
+    if _content(folder):
         if not (config.resume or config.overwrite):
             mend = "add --resume to go on with it, --overwrite to replace it, or choose another folder"
             raise InputError(
                 line(f"--workdir {folder}", got="a folder with content", expected="an empty one", mend=mend)
             )
-        if not noted.exists():
-            mend = "choose another folder"
+        lost = not noted.exists()
+        if lost and not (config.repair and (folder / CHECKPOINTS).exists()):
+            mend = "choose another folder, or restore the note from a copy"
             raise InputError(line(f"--workdir {folder}", got=f"no {FILE} in it", expected="an earlier run", mend=mend))
-        if config.overwrite:
-            shutil.rmtree(folder)
-        else:
+        if config.resume and not lost:
             _check_same(noted, config)
-    folder.mkdir(parents=True, exist_ok=True)
-    noted.write_text(json.dumps({"run": _work(config)}), encoding="utf-8")
-    return folder
 
 
 def _work(config: Config) -> str:
-    """The command without the methods and seeds, of which a resumed run may have more."""
+    """The command without what a resumed run may have otherwise: more methods and seeds, and other devices."""
     words = command_line(config).split(" --")
-    return " --".join(word for word in words if not word.startswith(("methods ", "seeds ")))
+    return " --".join(word for word in words if not word.startswith(("methods ", "seeds ", "mesh ")))
+
+
+def _digest(note: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(note).encode()).hexdigest()
 
 
 def _check_same(noted: Path, config: Config) -> None:
     try:
-        before = json.loads(noted.read_text(encoding="utf-8"))["run"]
+        content = json.loads(noted.read_text(encoding="utf-8"))
+        note = {"run": content["run"]}
+        if content.get("sha256", _digest(note)) != _digest(note):
+            raise ValueError("other content")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        mend = "add --overwrite to replace the run"
+        if config.repair:
+            return
+        mend = "add --repair, with the flags of that run, to note them anew"
         raise InputError(line(str(noted), got=error, expected="the note of a run", mend=mend)) from error
-    if before != _work(config):
+    if note["run"] != _work(config):
         mend = "resume with the same flags, or choose another folder"
-        raise InputError(line("--resume", got=_work(config), expected=before, mend=mend))
+        raise InputError(line("--resume", got=_work(config), expected=note["run"], mend=mend))

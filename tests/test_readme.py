@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -41,6 +42,26 @@ def test_the_first_task_keeps_its_bits_as_the_comment_says() -> None:
         np.asarray(jax.device_get(learner.predict(alone, "first", x))), np.asarray(scope["logits"])
     )
     assert bank.names == ("first", "second")
+
+
+def test_a_stream_of_ones_own_takes_20_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments.streams import records
+
+    source = snippet("own stream")
+    assert len([text for text in source.splitlines() if text.strip()]) <= 20
+    rows = [{"image": np.full((4, 4, 3), i, np.uint8), "label": i % 100} for i in range(200)]
+    builder = SimpleNamespace(info=SimpleNamespace(name="cifar100", features={"image": None, "label": None}))
+    monkeypatch.setattr(records, "tfds_builder", lambda dataset, data_dir: builder)
+    monkeypatch.setattr(records, "records", lambda builder, split: rows)
+    scope: dict = {"bank": (), "learner": SimpleNamespace(learn=lambda bank, name, batches: (*bank, (name, *batches)))}
+    exec(compile(source, "own stream", "exec"), scope)
+    learnt = {name: batches for name, *batches in scope["bank"]}
+    assert len(learnt) == 10
+    for index, batches in enumerate(learnt.values()):
+        assert len(batches) == 100
+        assert all(batch["inputs"]["images"].shape == (32, 4, 4, 3) for batch in batches)
+        seen = np.concatenate([batch["inputs"]["images"][batch["weights"] > 0, 0, 0, 0] for batch in batches])
+        assert set(np.round(seen * 255).astype(int) % 100) == set(range(10 * index, 10 * index + 10))
 
 
 def test_every_make_target_that_the_readme_names_exists() -> None:

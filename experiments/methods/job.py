@@ -1,7 +1,7 @@
 """What a method is given, and what it gives back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,11 @@ import numpy as np
 import optax
 
 from experiments.config import Config
+from experiments.devices import Devices
 from experiments.models.backbone import Backbone
 from experiments.report.progress import Progress
 from experiments.streams.base import Stream
+from share_jax.train.preemption import Preemption
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Job:
         seed: seeds initialisation and data order.
         folder: where this job keeps its checkpoint.
         progress: what it tells how far it is.
+        preemption: what tells it to stop, and is told what there is to save.
+        devices: what its steps run on.
     """
 
     name: str
@@ -35,6 +39,8 @@ class Job:
     seed: int
     folder: Path
     progress: Progress
+    preemption: Preemption = field(default_factory=Preemption)
+    devices: Devices = field(default_factory=Devices)
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,23 @@ class Outcome:
     extra: Mapping[str, Any]
 
 
+def schedule(config: Config, peak: float, steps: int, *, wait: float = 0.0) -> optax.Schedule:
+    """The learning rate by the number of updates done: 10 % linear warm-up and cosine decay to zero within `steps`.
+
+    Args:
+        config: the run's configuration.
+        peak: the highest rate.
+        steps: updates in the task.
+        wait: share of the updates in which the rate is zero, before the warm-up.
+    """
+    idle = int(wait * steps)
+    warmup = max(1, (steps - idle) // 10)
+    rate = optax.warmup_cosine_decay_schedule(0.1 * peak, peak, warmup, max(steps - idle, warmup + 1))
+    return optax.join_schedules([optax.constant_schedule(0.0), rate], [idle]) if idle else rate
+
+
 def transform(config: Config, peak: float, steps: int, *, wait: float = 0.0) -> optax.GradientTransformation:
-    """AdamW with clipping, 10 % linear warm-up and cosine decay to zero within `steps`.
+    """AdamW with clipping, at the rate of `schedule`.
 
     Args:
         config: for the norm at which gradients are clipped and the weight decay.
@@ -67,11 +88,5 @@ def transform(config: Config, peak: float, steps: int, *, wait: float = 0.0) -> 
         steps: updates in the task.
         wait: share of the updates in which the rate is zero, before the warm-up.
     """
-    idle = int(wait * steps)
-    warmup = max(1, (steps - idle) // 10)
-    schedule = optax.warmup_cosine_decay_schedule(0.1 * peak, peak, warmup, max(steps - idle, warmup + 1))
-    if idle:
-        schedule = optax.join_schedules([optax.constant_schedule(0.0), schedule], [idle])
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm), optax.adamw(schedule, weight_decay=config.weight_decay)
-    )
+    rate = schedule(config, peak, steps, wait=wait)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adamw(rate, weight_decay=config.weight_decay))

@@ -5,16 +5,17 @@ whole stream: as many updates as all tasks together, each batch drawn from all o
 """
 
 import time
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.input.pipeline import Pipeline
+from experiments.input.shapes import samples_of
+from experiments.methods.feed import pipeline_of
 from experiments.methods.job import Job, Outcome
-from experiments.methods.scoring import logits, make_predictor, score
+from experiments.methods.scoring import logits, score
 from experiments.methods.sequence import Course, adapted_model, open_store, optimizer_of, stored_bytes
 from experiments.methods.training import run_steps
 from share_jax.core.bank import TaskBank
@@ -23,9 +24,8 @@ from share_jax.core.slots import gather, lift
 from share_jax.nn.adapt import Adapted
 from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
-from share_jax.train.batches import train_batches
 from share_jax.train.losses import classification
-from share_jax.train.step import Forward, begin, forward_of, make_train_step
+from share_jax.train.step import Forward, begin
 from share_jax.typing import PRNGKey, Tree
 
 ALL = "all tasks"
@@ -38,8 +38,8 @@ def _with_heads(adapted: Adapted, slot: Tree, task: jax.Array) -> dict[str, Any]
     return merged(slot, nested(gather(heads, task)))
 
 
-def _forward(adapted: Adapted) -> Forward:
-    inner = forward_of(adapted)
+def _forward(job: Job, adapted: Adapted) -> Forward:
+    inner = job.devices.forward(adapted, job.backbone.blocks)
 
     def forward(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
         own = {name: array for name, array in inputs.items() if name != "task"}
@@ -59,14 +59,11 @@ def _pooled(job: Job) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     return inputs, labels, np.array([len(task.classes) for task in tasks], np.int32)
 
 
-def _batches(job: Job, start: int) -> Iterator[Any]:
+def _pipeline(job: Job) -> Pipeline:
     inputs, labels, classes = _pooled(job)
     steps = job.config.steps * len(job.stream.tasks)
-    size = job.config.batch_size
-    for batch in train_batches(
-        inputs, labels, batch_size=size, classes=0, seed=job.seed, task=0, steps=steps, start=start
-    ):
-        yield {**batch, "classes": classes[batch["inputs"]["task"]]}
+    made = pipeline_of(job, inputs, labels, classes=0, task=0, steps=steps)
+    return made.map(lambda batch: {**batch, "classes": classes[batch["inputs"]["task"]]})
 
 
 def run(job: Job) -> Outcome:
@@ -74,7 +71,8 @@ def run(job: Job) -> Outcome:
     began = time.perf_counter()
     tasks, config = job.stream.tasks, job.config
     adapted = adapted_model(job, SeparateLoRA(config.rank, config.alpha))
-    base = {"params": job.backbone.params}
+    params = job.backbone.params
+    base = job.devices.base({"params": params}, adapted)
     key_init, key_train = jax.random.split(jax.random.key(job.seed))
     fresh = adapted.init(key_init, job.backbone.params, len(tasks))
     slot = lift(fresh["tasks"], 0)
@@ -84,15 +82,17 @@ def run(job: Job) -> Outcome:
     steps = config.steps * len(tasks)
     optimizer = optimizer_of(job, adapted, steps, train_shared=False)
     state = begin({}, slot, optimizer, key_train)
-    train_step = make_train_step(_forward(adapted), classification, optimizer, train_shared=False)
-    step = train_step.lower(state, base, next(_batches(job, 0))).compile()
-    predictor = make_predictor(forward_of(adapted))
+    parts = _forward(job, adapted), classification, optimizer, adapted, params
+    pipeline = _pipeline(job)
+    train_step = job.devices.train_step(*parts, train_shared=False, label=job.name)
+    step = train_step.compile(state, base, samples_of([pipeline]))
+    predictor = job.devices.predictor(job.devices.forward(adapted, job.backbone.blocks), adapted, params)
 
     def accuracies(slot: Tree) -> list[float]:
         heads = [_with_heads(adapted, slot, jnp.int32(t)) for t in range(len(tasks))]
-        size = config.eval_batch_size
+        size, point = config.eval_batch_size, job.preemption.point
         return [
-            score(logits(predictor, base, {}, own, task, size), task.test.labels).accuracy
+            score(logits(predictor, base, {}, own, task, size, point), task.test.labels).accuracy
             for own, task in zip(heads, tasks, strict=True)
         ]
 
@@ -104,7 +104,7 @@ def run(job: Job) -> Outcome:
         slot, info = ckpt.load_task(store, ALL, slot), store.info(ALL)
     else:
         untrained = accuracies(slot)
-        store, state = run_steps(job, store, step, state, base, partial(_batches, job), steps, ALL)
+        store, state = run_steps(job, store, step, state, base, pipeline, steps, ALL)
         slot = jax.block_until_ready(state.slot)
         trained = time.perf_counter()
         last = accuracies(slot)
@@ -115,6 +115,7 @@ def run(job: Job) -> Outcome:
         }
         info = {"row": last, "untrained": untrained, "seconds": seconds}
         store = ckpt.save_task(store, ALL, slot, info)
+        job.preemption.released()
     matrix = np.full((len(tasks), len(tasks)), np.nan)
     matrix[-1] = info["row"]
     counts = adapted.counts(job.backbone.params, fresh, len(tasks), separate_rank=config.rank).held_once()

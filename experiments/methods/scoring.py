@@ -1,15 +1,14 @@
 """Test logits of a task, the accuracy read off them, and a digest that shows whether a single bit has changed."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.streams.base import Task
 from share_jax.train.batches import eval_batches
-from share_jax.train.step import Forward
 from share_jax.typing import Tree
 
 
@@ -26,18 +25,16 @@ class Score:
     digest: str
 
 
-def make_predictor(forward: Forward) -> Any:
-    """A jitted (base variables, shared, slot, inputs) -> logits."""
-    return jax.jit(lambda base, shared, slot, inputs: forward(base, shared, slot, inputs, None))
-
-
-def logits(predictor: Any, base: Tree, shared: Tree, slot: Tree, task: Task, batch_size: int) -> np.ndarray:
-    """Test logits of a task, (examples, classes of the task), float32."""
+def logits(
+    predictor: Any, base: Tree, shared: Tree, slot: Tree, task: Task, batch_size: int, point: Callable[[], None]
+) -> np.ndarray:
+    """Test logits of a task, (examples, classes of the task), float32; `point` is called after every batch."""
     parts = []
     classes = len(task.classes)
     for batch in eval_batches(task.test.inputs, task.test.labels, batch_size=batch_size, classes=classes):
         whole = np.asarray(predictor(base, shared, slot, batch["inputs"]), np.float32)
         parts.append(whole[batch["weights"] > 0, :classes])
+        point()
     return np.concatenate(parts)
 
 

@@ -6,16 +6,16 @@ is the same code for all of them.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
+from experiments.input.shapes import samples_of
+from experiments.methods.feed import task_pipeline_of, task_pipelines
 from experiments.methods.job import Job, Outcome, transform
-from experiments.methods.scoring import Score, logits, make_predictor, score
+from experiments.methods.scoring import Score, logits, score
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import bytes_on_disk, nbytes
 from share_jax.core.bank import TaskBank, learnt
@@ -24,13 +24,16 @@ from share_jax.core.slots import lift
 from share_jax.nn.adapt import Adapted, adapt
 from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
-from share_jax.train.batches import train_batches
+from share_jax.train import damage
 from share_jax.train.checkpoint import Checkpoint
 from share_jax.train.losses import classification
-from share_jax.train.manifest import identity_of
+from share_jax.train.manifest import exists, identity_of
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.step import StepState, begin, forward_of, make_train_step
+from share_jax.train.processes import agreed
+from share_jax.train.step import StepState, begin
 from share_jax.typing import Tree
+
+_REPAIR = "--resume --repair"
 
 Carry = Literal["nothing", "adapter", "everything"]
 """What a new task starts from of the task before it; the rest of its slot is fresh."""
@@ -97,27 +100,27 @@ def optimizer_of(job: Job, adapted: Adapted, steps: int, *, train_shared: bool) 
     )
 
 
-def task_batches(job: Job, index: int, start: int) -> Iterator[dict[str, Any]]:
-    """Batches of a task from a step on."""
-    task, config = job.stream.tasks[index], job.config
-    return train_batches(
-        task.train.inputs,
-        task.train.labels,
-        batch_size=config.batch_size,
-        classes=len(task.classes),
-        seed=job.seed,
-        task=index,
-        steps=config.steps,
-        start=start,
-    )
-
-
 def open_store(job: Job, adapted: Adapted) -> Checkpoint:
-    """The job's checkpoint, new or as the last run left it."""
+    """The job's checkpoint, new or as the last run left it.
+
+    Raises:
+        FormatError: if it is another model's, or damaged and --repair is not given.
+    """
     identity = identity_of(job.backbone.name, job.backbone.params, adapted)
-    if (job.folder / "manifest.json").exists():
-        return ckpt.open_checkpoint(job.folder, identity)
-    return ckpt.create(job.folder, identity)
+    if not agreed(exists(job.folder)):
+        return ckpt.create(job.folder, identity)
+    if not job.config.repair:
+        damage.check_manifest(job.folder, _REPAIR)
+        store = ckpt.open_checkpoint(job.folder, identity)
+        damage.check(store, _REPAIR)
+        return store
+    restored = damage.restore_manifest(job.folder)
+    store = ckpt.open_checkpoint(job.folder, identity)
+    found = damage.find(store)
+    if found or restored:
+        store = damage.repaired(store, found)
+        job.progress.note(f"{job.name}, seed {job.seed}: repaired, goes on from {damage.state_of(store.manifest)}")
+    return store
 
 
 class Sequence:
@@ -127,20 +130,21 @@ class Sequence:
         """Adapts the model and compiles both train steps: with the shared leaves in training, and frozen."""
         self.job, self.plan = job, plan
         self.adapted = adapted_model(job, plan.method, adapts=plan.adapts)
-        self.base = {"params": job.backbone.params}
+        params = job.backbone.params
+        self.base = job.devices.base({"params": params}, self.adapted)
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
         fresh = self.adapted.init(key_init, job.backbone.params, len(job.stream.tasks))
         self.fresh = TaskBank(fresh["shared"], fresh["tasks"])
-        self.forward = forward_of(self.adapted)
-        self.predictor = make_predictor(self.forward)
+        self.forward = job.devices.forward(self.adapted, job.backbone.blocks)
+        self.predictor = job.devices.predictor(self.forward, self.adapted, params)
         self.optimizers = {
             first: optimizer_of(job, self.adapted, job.config.steps, train_shared=first) for first in (True, False)
         }
-        batch = next(task_batches(job, 0, 0))
+        samples = samples_of(task_pipelines(job))
         self.steps = {
-            first: make_train_step(self.forward, classification, optimizer, train_shared=first)
-            .lower(self.start(self.fresh, 0, first), self.base, batch)
-            .compile()
+            first: job.devices.train_step(
+                self.forward, classification, optimizer, self.adapted, params, train_shared=first, label=job.name
+            ).compile(self.start(self.fresh, 0, first), self.base, samples)
             for first, optimizer in self.optimizers.items()
             if self.fresh.shared or not first
         }
@@ -165,8 +169,8 @@ class Sequence:
         """How a task's test examples are answered now."""
         task = self.job.stream.tasks[index]
         slot = self.answering(bank, index)
-        size = self.job.config.eval_batch_size
-        return score(logits(self.predictor, self.base, bank.shared, slot, task, size), task.test.labels)
+        size, point = self.job.config.eval_batch_size, self.job.preemption.point
+        return score(logits(self.predictor, self.base, bank.shared, slot, task, size, point), task.test.labels)
 
     def restored(self) -> Course:
         """The course as the job's checkpoint has it; the accuracies of the fresh model if it has none."""
@@ -202,7 +206,7 @@ class Sequence:
             self.steps[first],
             self.start(course.bank, index, first),
             self.base,
-            partial(task_batches, self.job, index),
+            task_pipeline_of(self.job, index),
             self.job.config.steps,
             task.name,
         )
@@ -218,6 +222,7 @@ class Sequence:
         digests = tuple(each.digest for each in scores)
         info = {"row": row, "digests": digests, "seconds": seconds, "untrained": course.untrained}
         store = ckpt.save_task(store, task.name, state.slot, info, shared=state.shared if first else None)
+        self.job.preemption.released()
         return Course(store, bank, course.untrained, (*course.rows, row), (*course.digests, digests), seconds)
 
     def outcome(self, course: Course) -> Outcome:

@@ -12,15 +12,16 @@ phases. Defaults: as many temporary directions as the LoRA's rank; k by the run'
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from experiments.input.shapes import samples_of
+from experiments.methods.feed import task_pipeline_of, task_pipelines
 from experiments.methods.job import Job, Outcome
-from experiments.methods.scoring import Score, logits, make_predictor, score
-from experiments.methods.sequence import adapted_model, open_store, optimizer_of, task_batches
+from experiments.methods.scoring import Score, logits, score
+from experiments.methods.sequence import adapted_model, open_store, optimizer_of
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import ParameterCounts, bytes_on_disk, count, separate_lora_count
 from share_jax.core.adapt import temporary
@@ -47,7 +48,7 @@ from share_jax.train import arrays_io
 from share_jax.train import checkpoint as ckpt
 from share_jax.train.checkpoint import Checkpoint
 from share_jax.train.losses import classification
-from share_jax.train.step import StepState, begin, forward_of, make_train_step
+from share_jax.train.step import StepState, begin
 from share_jax.typing import Leaves, Tree
 
 
@@ -90,12 +91,12 @@ class ShareSequence:
         config = job.config
         self.job, self.alone = job, coefficients_alone
         self.choice = Choice(k=config.num_basis)
-        self.base = {"params": job.backbone.params}
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
         self.serving = adapted_model(job, Share(config.num_basis, config.rank))
+        self.base = job.devices.base({"params": job.backbone.params}, self.serving)
         self.fresh = self.serving.init(key_init, job.backbone.params, 1)
         self.keys = {target.path: target.module_path for target in self.serving.targets}
-        self.predictor = make_predictor(forward_of(self.serving))
+        self.predictor = job.devices.predictor(self._forward(self.serving), self.serving, job.backbone.params)
         self.first = self._phase(adapted_model(job, SeparateLoRA(config.rank, config.alpha)))
         self.adapt = self._phase(adapted_model(job, ShareAdapt(config.phi, config.rank, config.alpha)))
         self.coefficients = self._phase(self.serving) if coefficients_alone else None
@@ -103,10 +104,13 @@ class ShareSequence:
 
     def _phase(self, adapted: Adapted) -> Phase:
         optimizer = optimizer_of(self.job, adapted, self.job.config.steps, train_shared=False)
-        step = make_train_step(forward_of(adapted), classification, optimizer, train_shared=False)
+        parts = self._forward(adapted), classification, optimizer, adapted, self.job.backbone.params
+        step = self.job.devices.train_step(*parts, train_shared=False, label=self.job.name)
         begun = self._begin(adapted, optimizer, ShareState(), 0)
-        batch = next(task_batches(self.job, 0, 0))
-        return Phase(adapted, optimizer, step.lower(begun, self.base, batch).compile())
+        return Phase(adapted, optimizer, step.compile(begun, self.base, samples_of(task_pipelines(self.job))))
+
+    def _forward(self, adapted: Adapted) -> Any:
+        return self.job.devices.forward(adapted, self.job.backbone.blocks)
 
     def phase(self, index: int) -> Phase:
         """How a task is trained."""
@@ -155,7 +159,8 @@ class ShareSequence:
     def score(self, shared: Tree, slot: Tree, index: int) -> Score:
         """How a task's test examples are answered."""
         task = self.job.stream.tasks[index]
-        values = logits(self.predictor, self.base, shared, slot, task, self.job.config.eval_batch_size)
+        size, point = self.job.config.eval_batch_size, self.job.preemption.point
+        values = logits(self.predictor, self.base, shared, slot, task, size, point)
         return score(values, task.test.labels)
 
     def learn_next(self, course: Course) -> Course:
@@ -170,7 +175,7 @@ class ShareSequence:
             phase.step,
             self._begin(phase.adapted, phase.optimizer, course.state, index),
             self.base,
-            partial(task_batches, self.job, index),
+            task_pipeline_of(self.job, index),
             self.job.config.steps,
             task.name,
         )
@@ -187,6 +192,7 @@ class ShareSequence:
             if index
             else initialize({task.name: learnt}, self.choice)
         )
+        self.job.preemption.point()
         whole = flat(end.slot)
         heads = (*course.heads, {path: whole[path] for path in self.serving.heads})
         joined = time.perf_counter()
@@ -203,6 +209,7 @@ class ShareSequence:
             seconds[name] = seconds.get(name, 0.0) + spent
         info = {"row": row, "untrained": course.untrained, "seconds": seconds, "measured": measured}
         store = self.save(store, state, heads, info)
+        self.job.preemption.released()
         return Course(store, state, heads, course.untrained, (*course.rows, row), (*course.measured, measured), seconds)
 
     def save(
