@@ -15,7 +15,7 @@ import pytest
 from processes import findings
 from tiny_run import tiny_vit
 
-from experiments import build, workdir
+from experiments import build, devices, workdir
 from experiments import run as run_module
 from experiments.methods import sequence
 from experiments.report.progress import NullProgress
@@ -85,7 +85,7 @@ def test_sigterm_in_a_compilation_a_step_a_save_and_an_evaluation_loses_no_step(
         return lambda *args, **kwargs: len(trained) == steps
 
     lives = [
-        (sequence, "make_train_step", lambda *args, **kwargs: True, "nothing was in flight"),
+        (devices, "make_train_step", lambda *args, **kwargs: True, "nothing was in flight"),
         (NullProgress, "update", after(6), "shared_a saved at step 3 of task "),
         (ckpt, "save_inflight", after(10), "shared_a saved at step 2 of task "),
         (sequence, "logits", after(16), "shared_a saved at step 4 of task "),
