@@ -267,7 +267,8 @@ def test_a_full_disk_is_one_line_and_with_more_space_the_run_goes_on(
         assert "kept in" in error
         done = ckpt.open_checkpoint(small / "run" / STORE).names
         assert go(small / "run", "--resume") == 2
-        assert ckpt.open_checkpoint(small / "run" / STORE).names == done
+        after = ckpt.open_checkpoint(small / "run" / STORE).names
+        assert after[: len(done)] == done  # with the failed save's remains swept, one more may fit
         subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
         assert go(small / "run", "--resume") == 0
         assert findings(small / "run") == findings(whole)
