@@ -57,6 +57,7 @@ def test_split_refuses(inputs, labels, message):
         ({"train": (0, 2)}, "train labels of task 'a': got 2, expected below 2"),
         ({"test": (5,)}, "test labels of task 'a': got 5"),
         ({"train": ()}, "train labels of task 'a': got none"),
+        ({"train": (1,)}, "train examples of task 'a': got one, expected at least two"),
     ],
 )
 def test_task_refuses(change, message):

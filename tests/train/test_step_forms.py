@@ -109,6 +109,20 @@ def test_a_padded_batch_has_the_loss_and_the_step_of_the_unpadded_one_without_re
     assert float(got["correct"]) == float(want_metrics["correct"])
 
 
+def test_an_update_is_the_gradient_of_the_plain_mean_over_the_examples_that_count():
+    count, rate = 5, 0.5
+    job, part = Job(transform=optax.sgd(rate)), random_batch(count)
+    slot = lift(job.trees["tasks"], 0)
+
+    def mean(slot):
+        logits = job.forward(job.base, job.trees["shared"], slot, part["inputs"][:count], None)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, part["labels"][:count]).mean()
+
+    want = jax.tree.map(lambda leaf, grad: leaf - rate * grad, slot, jax.grad(mean)(slot))
+    state, _ = job.step(first=False)(job.begin(0, first=False), job.base, part)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.slot, want)
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_the_loss_falls_in_20_steps(first):
     job = Job(transform=optax.adam(1e-2))
