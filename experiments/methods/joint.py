@@ -124,6 +124,6 @@ def run(job: Job) -> Outcome:
         untrained=np.array(info["untrained"]),
         seconds=info["seconds"],
         params=counts.as_dict(),
-        bytes=stored_bytes(Course(store, TaskBank({}, fresh["tasks"])), adapted, once=True),
+        bytes=stored_bytes(Course(store, TaskBank({}, fresh["tasks"])), adapted.heads, once=True),
         extra={},
     )
