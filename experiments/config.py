@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from experiments.baselines import Baselines
 from share_jax.errors import InputError, ShareError, line
 from share_jax.train.mesh_shape import parse_mesh
 
@@ -32,7 +33,20 @@ Names = Annotated[tuple[str, ...], _commas(str)]
 Numbers = Annotated[tuple[int, ...], _commas(int)]
 
 MAIN = ("shared_a", "separate_lora", "sequential_lora", "sequential_lora_heads", "frozen_head", "joint", "majority")
-METHODS = (*MAIN, "share", "share_coefficients")
+PUBLISHED = (
+    "full_finetune",
+    "houlsby_adapters",
+    "houlsby_adapters_sequential",
+    "ewc_lora",
+    "lwf_lora",
+    "er_lora",
+    "der_lora",
+    "o_lora",
+    "inflora",
+    "sd_lora",
+    "l2p",
+)
+METHODS = (*MAIN, "share", "share_coefficients", *PUBLISHED)
 
 
 class ConfigError(ShareError):
@@ -109,6 +123,9 @@ class Config:
     save_every: int = 200
     """Updates between checkpoints of the training in flight."""
 
+    baselines: Annotated[Baselines, tyro.conf.arg(name="")] = Baselines()  # noqa: RUF009  frozen
+    """What only some of the published baselines read."""
+
     max_length: int = 64
     """Tokens per text; longer texts are cut."""
     length_buckets: Numbers = ()
@@ -150,6 +167,9 @@ class Config:
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
                 raise ConfigError(line(flag, got=getattr(self, name), expected="at least 1", mend="raise it"))
+        if (found := self.baselines.problem()) is not None:
+            name, got, expected = found
+            raise ConfigError(line(name, got=got, expected=expected, mend="change it"))
         if self.prefetch < 0:
             raise ConfigError(line("--prefetch", got=self.prefetch, expected="at least 0", mend="pass 0 or 2"))
         buckets = self.length_buckets
@@ -243,17 +263,26 @@ def parse(argv: Sequence[str]) -> Config:
     return tyro.cli(Config, args=list(argv), default=default, prog="python -m experiments.run")
 
 
+def _values(config: Any, base: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value and preset of every flag, those of nested fields too."""
+    for field in fields(config):
+        value, usual = getattr(config, field.name), getattr(base, field.name)
+        if isinstance(value, Baselines):
+            yield from _values(value, usual)
+        else:
+            yield field.name, value, usual
+
+
 def command_line(config: Config) -> str:
     """The command that repeats a run, without the paths of the machine that it ran on."""
     base = preset(config.experiment, config.preset)
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
     paths = {"workdir", "cache_dir", "data_folder", "resume", "overwrite", "repair", "quiet", "distributed"}
     paths |= {"experiment", "preset"}
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.name in paths or value == getattr(base, field.name):
+    for name, value, usual in _values(config, base):
+        if name in paths or value == usual:
             continue
-        flag = "--" + field.name.replace("_", "-")
+        flag = "--" + name.replace("_", "-")
         text = ",".join(map(str, value)) if isinstance(value, tuple) else value
         words.append(flag if value is True else f"{flag} {text}")
     return " ".join(words)
