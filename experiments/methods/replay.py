@@ -147,6 +147,8 @@ class Replay(ManyHeads):
     def batches(self, scene: Scene, pipeline: Pipeline, memory: Tree, index: int) -> Pipeline:
         """Batches with replayed examples behind the task's own."""
         filled = min(int(memory["seen"]), self.size)
+        if scene.plan.heads == "one":  # earlier examples compete with the outputs that came after them
+            memory = {**memory, "classes": np.maximum(memory["classes"], classes_of(scene.job, index))}
 
         def replaying(step: int, batch: Batch) -> Batch:
             rng = scene.rng(index, step, _DRAWN)

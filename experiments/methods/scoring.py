@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments.streams.base import Task
 from share_jax.train.batches import eval_batches
 from share_jax.typing import Tree
 
@@ -23,14 +22,6 @@ class Score:
 
     accuracy: float
     digest: str
-
-
-def logits(
-    predictor: Any, base: Tree, shared: Tree, slot: Tree, task: Task, batch_size: int, point: Callable[[], None]
-) -> np.ndarray:
-    """Test logits of a task, (examples, classes of the task), float32; `point` is called after every batch."""
-    whole = predictions(predictor, base, shared, slot, task.test.inputs, batch_size, point)
-    return whole[:, : len(task.classes)]
 
 
 def predictions(

@@ -6,7 +6,7 @@ data order to the checkpoints, is the same code for all of them.
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,14 +17,16 @@ import optax
 
 from experiments.input.pipeline import Pipeline
 from experiments.input.shapes import samples_of
+from experiments.methods.answering import Predict, arranged
 from experiments.methods.feed import task_pipeline_of
 from experiments.methods.job import Job, Outcome, transform
 from experiments.methods.plan import MEMORY, Carry, Extension, Heads, Plan, Scene
-from experiments.methods.scoring import Score, logits, score
+from experiments.methods.scoring import predictions
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import bytes_on_disk, count, nbytes, separate_lora_count
 from share_jax.core.bank import TaskBank, learnt
 from share_jax.core.protocol import Parameterization
+from share_jax.core.router import Router
 from share_jax.core.slots import lift
 from share_jax.nn.adapt import Adapted, adapt
 from share_jax.nn.kernels import matrix_shape
@@ -56,15 +58,19 @@ class Course:
         untrained: accuracy of the fresh model on every task.
         rows: for each learnt task, the accuracies after it, null where not evaluated.
         digests: for each learnt task, the digests of the test logits of every task evaluated after it.
+        found: for each learnt task, what else its row found.
+        router: chooses the slot of each example, where no task id is given.
         seconds: wall time by phase.
     """
 
     store: Checkpoint
     bank: TaskBank
     memory: dict[str, Any] = field(default_factory=dict)
-    untrained: tuple[float, ...] = ()
+    untrained: tuple[float | None, ...] = ()
     rows: tuple[tuple[float | None, ...], ...] = ()
     digests: tuple[tuple[str, ...], ...] = ()
+    found: tuple[dict[str, Any], ...] = ()
+    router: Router | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -147,7 +153,7 @@ class Sequence:
 
     def __init__(self, job: Job, plan: Plan) -> None:
         """Adapts the model and compiles both train steps: with the shared leaves in training, and frozen."""
-        self.job, self.plan = job, plan
+        self.job, self.plan, self.answers = job, plan, _ = arranged(job, plan)
         self.adapted = adapted_model(job, plan.method, adapts=plan.adapts, owned=plan.owned)
         params = job.backbone.params
         heads = match(job.backbone.heads, flat(params), what="head")
@@ -228,18 +234,21 @@ class Sequence:
             slot = self.plan.extension.start(self.scene, bank, memory, index, slot)
         return begin(bank.shared, slot, self.optimizers[first], jax.random.fold_in(self.key_train, index))
 
-    def score(self, base: Tree, bank: TaskBank, index: int) -> Score:
-        """How a task's test examples are answered now."""
-        task = self.job.stream.tasks[index]
-        slot = self.answering(bank, index)
+    def predict(self, base: Tree, bank: TaskBank) -> Predict:
+        """How the slots of a bank answer now."""
         size, point = self.job.config.eval_batch_size, self.job.preemption.point
-        return score(logits(self.predictor, base, bank.shared, slot, task, size, point), task.test.labels)
+
+        def logits(index: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+            slot = self.answering(bank, index)
+            return predictions(self.predictor, base, bank.shared, slot, inputs, size, point)
+
+        return logits
 
     def restored(self) -> Course:
         """The course as the job's checkpoint has it; the accuracies of the fresh model if it has none."""
         store = open_store(self.job, self.adapted)
         if not store.names:
-            untrained = tuple(self.score(self.base, self.fresh, t).accuracy for t in range(self.scene.tasks))
+            untrained = self.answers.untrained(self.predict(self.base, self.fresh))
             return Course(store, self.fresh, self.memory, untrained)
         shared = ckpt.load_shared(store, self._to_save(self.fresh.shared, self.memory))
         memory = jax.tree.map(np.asarray, shared.pop(MEMORY, {}))
@@ -256,6 +265,8 @@ class Sequence:
             untrained=tuple(infos[0]["untrained"]),
             rows=tuple(tuple(info["row"]) for info in infos),
             digests=tuple(tuple(info["digests"]) for info in infos),
+            found=tuple(info.get("found", {}) for info in infos),
+            router=self.answers.restored(store),
             seconds=dict(infos[-1]["seconds"]),
         )
 
@@ -285,19 +296,20 @@ class Sequence:
         memory = self.plan.extension.after(self.scene, bank, course.memory, index)
         jax.block_until_ready((bank.tasks, memory))
         trained = time.perf_counter()
-        scores = [self.score(base, bank, j) for j in range(min(index + 2, len(tasks)))]
-        row = tuple(scores[j].accuracy if j < len(scores) else None for j in range(len(tasks)))
+        router = self.answers.learnt(course.router, index)
+        row = self.answers.row(self.predict(base, bank), index, router)
         seconds = {
             "train": course.seconds.get("train", 0.0) + trained - began,
             "evaluate": course.seconds.get("evaluate", 0.0) + time.perf_counter() - trained,
         }
-        digests = tuple(each.digest for each in scores)
-        info = {"row": row, "digests": digests, "seconds": seconds, "untrained": course.untrained}
+        info = {"row": row.accuracies, "digests": row.digests, "seconds": seconds, "untrained": course.untrained}
+        info |= {"found": row.found} if row.found else {}
         shared = self._to_save(state.shared, memory) if first or memory else None
-        store = ckpt.save_task(store, task.name, state.slot, info, shared=shared)
+        store = ckpt.save_task(store, task.name, state.slot, info, shared=shared, router=router)
         self.job.preemption.released()
-        rows, all_digests = (*course.rows, row), (*course.digests, digests)
-        return Course(store, bank, memory, course.untrained, rows, all_digests, seconds)
+        rows, digests = (*course.rows, row.accuracies), (*course.digests, row.digests)
+        found = (*course.found, row.found)
+        return Course(store, bank, memory, course.untrained, rows, digests, found, router, seconds)
 
     def outcome(self, course: Course) -> Outcome:
         """What was found, once every task is learnt."""
@@ -305,11 +317,11 @@ class Sequence:
         found = self.plan.extension.findings(self.scene, course.bank, course.memory)
         return Outcome(
             accuracy=np.array([[np.nan if a is None else a for a in row] for row in course.rows]),
-            untrained=np.array(course.untrained),
+            untrained=np.array(course.untrained, np.float64),
             seconds=course.seconds,
             params=self.params(course.bank),
             bytes=stored_bytes(course, self.scene.heads, once=self._once, head_sets=self.scene.head_sets),
-            extra={"tasks_with_changed_logits": changed, **found},
+            extra={"tasks_with_changed_logits": changed, **self.answers.findings(course.found), **found},
         )
 
     @property
@@ -334,7 +346,7 @@ class Sequence:
         if self._once:
             counts = counts.held_once()
         if self.plan.heads == "one":
-            counts = replace(counts, head_sets=1)
+            counts = replace(counts, **self.answers.one_head_counts(counts.heads_per_task))
         return counts.as_dict()
 
     def _separate(self, per_task: int) -> int:
