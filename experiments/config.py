@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,11 +10,17 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from experiments.baselines import Baselines
 from share_jax.errors import InputError, ShareError, line
 from share_jax.train.mesh_shape import parse_mesh
 
 Preset = Literal["quick", "default", "full"]
-Experiment = Literal["newsgroups10", "clinc150", "digits5"]
+Experiment = Literal[
+    "newsgroups10", "clinc150", "three_corpora", "digits5", "split_mnist5", "rotated_mnist10", "split_fashion5"
+]
+Protocol = Literal["task", "domain", "class"]
+OWN_PROTOCOL: dict[str, Protocol] = {"rotated_mnist10": "domain"}
+"""The protocol of each stream; task-incremental if it is not here."""
 
 
 def _commas(item: type) -> Any:
@@ -32,7 +38,22 @@ Names = Annotated[tuple[str, ...], _commas(str)]
 Numbers = Annotated[tuple[int, ...], _commas(int)]
 
 MAIN = ("shared_a", "separate_lora", "sequential_lora", "sequential_lora_heads", "frozen_head", "joint", "majority")
-METHODS = (*MAIN, "share", "share_coefficients")
+PUBLISHED = (
+    "full_finetune",
+    "houlsby_adapters",
+    "houlsby_adapters_sequential",
+    "ewc_lora",
+    "lwf_lora",
+    "er_lora",
+    "der_lora",
+    "o_lora",
+    "inflora",
+    "sd_lora",
+    "l2p",
+)
+METHODS = (*MAIN, "share", "share_coefficients", *PUBLISHED)
+ID_ALONE = "sequential_lora_heads"
+"""What differs from `sequential_lora` only where the task's id is given."""
 
 
 class ConfigError(ShareError):
@@ -47,6 +68,9 @@ class Config:
     """Which stream of tasks."""
     preset: Preset = "default"
     """Amount of work: quick is a smoke test, default the published table, full uses all data for longer."""
+    protocol: Protocol | None = None
+    """What is known of an example when it is answered: task gives its task's id; domain gives no id, and all tasks have
+    the same outputs; class gives no id, and outputs grow with the tasks. The stream's own when None."""
     methods: Names = MAIN
     """What to compare, separated by commas."""
     seeds: Numbers = (0,)
@@ -109,6 +133,9 @@ class Config:
     save_every: int = 200
     """Updates between checkpoints of the training in flight."""
 
+    baselines: Annotated[Baselines, tyro.conf.arg(name="")] = Baselines()  # noqa: RUF009  frozen
+    """What only some of the published baselines read."""
+
     max_length: int = 64
     """Tokens per text; longer texts are cut."""
     length_buckets: Numbers = ()
@@ -125,7 +152,8 @@ class Config:
     cache_dir: Path | None = None
     """Where weights and texts are kept; $SHARE_JAX_CACHE or the user's cache folder when None."""
     data_folder: Path | None = None
-    """CLINC150 as a folder with data_full.json and domains.json; from TensorFlow Datasets when None."""
+    """CLINC150 as a folder with data_full.json and domains.json, from TensorFlow Datasets when None; Fashion-MNIST as a
+    folder with its four files, from Debian's package dataset-fashion-mnist when None."""
 
     def __post_init__(self) -> None:
         """Checks what the types cannot."""
@@ -135,6 +163,11 @@ class Config:
                 line(
                     "--methods", got=unknown or "none", expected=f"some of {', '.join(METHODS)}", mend="check the name"
                 )
+            )
+        if ID_ALONE in self.methods and protocol_of(self.experiment, self.protocol) != "task":
+            got, expected = ID_ALONE, "methods that need no task id"
+            raise ConfigError(
+                line("--methods", got=got, expected=expected, mend="leave it out, or add --protocol task")
             )
         for name in (
             "steps",
@@ -150,6 +183,9 @@ class Config:
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
                 raise ConfigError(line(flag, got=getattr(self, name), expected="at least 1", mend="raise it"))
+        if (found := self.baselines.problem()) is not None:
+            name, got, expected = found
+            raise ConfigError(line(name, got=got, expected=expected, mend="change it"))
         if self.prefetch < 0:
             raise ConfigError(line("--prefetch", got=self.prefetch, expected="at least 0", mend="pass 0 or 2"))
         buckets = self.length_buckets
@@ -200,36 +236,71 @@ _CLINC = {
     "eval_batch_size": 150,
 }
 
+_CORPORA = {**_NEWSGROUPS, "steps": 200}
+"""The rates are those of 20 Newsgroups: nothing was chosen on this stream."""
+
+_IMAGES = {"learning_rate": 5e-3, "head_learning_rate": 1e-2, "num_basis": 12, "phi": 4}
+
 _QUICK: dict[str, dict[str, Any]] = {
     "newsgroups10": {**_NEWSGROUPS, "steps": 6, "train_per_task": 64, "test_per_task": 32, "max_length": 32},
     "clinc150": {**_CLINC, "steps": 10, "train_per_task": 150, "test_per_task": 60},
+    "three_corpora": {**_CORPORA, "steps": 6, "train_per_task": 80, "test_per_task": 40, "max_length": 32},
     "digits5": {"steps": 40},
+    "split_mnist5": {**_IMAGES, "steps": 20, "train_per_task": 200, "test_per_task": 60},
+    "rotated_mnist10": {**_IMAGES, "steps": 20, "train_per_task": 200, "test_per_task": 60},
+    "split_fashion5": {**_IMAGES, "steps": 20, "train_per_task": 200, "test_per_task": 60},
 }
 _DEFAULT: dict[str, dict[str, Any]] = {
     "newsgroups10": {**_NEWSGROUPS, "test_per_task": 300},
     "clinc150": _CLINC,
-    "digits5": {"steps": 100, "learning_rate": 5e-3, "head_learning_rate": 1e-2, "num_basis": 12, "phi": 4},
+    "three_corpora": {**_CORPORA, "train_per_task": 4000, "test_per_task": 500},
+    "digits5": {"steps": 100, **_IMAGES},
+    "split_mnist5": {**_IMAGES, "steps": 150},
+    "rotated_mnist10": {**_IMAGES, "steps": 150, "train_per_task": 1000, "test_per_task": 300},
+    "split_fashion5": {**_IMAGES, "steps": 150, "train_per_task": 2000, "test_per_task": 500},
 }
 _FULL: dict[str, dict[str, Any]] = {
     "newsgroups10": {**_NEWSGROUPS, "steps": 300, "max_length": 128, "length_buckets": (32, 64, 96)},
     "clinc150": {**_CLINC, "steps": 300, "max_length": 40},
-    "digits5": {"steps": 400, "learning_rate": 5e-3, "head_learning_rate": 1e-2, "num_basis": 12, "phi": 4},
+    "three_corpora": {**_CORPORA, "steps": 600, "max_length": 128, "length_buckets": (32, 64, 96)},
+    "digits5": {"steps": 400, **_IMAGES},
+    "split_mnist5": {**_IMAGES, "steps": 400},
+    "rotated_mnist10": {**_IMAGES, "steps": 400},
+    "split_fashion5": {**_IMAGES, "steps": 600},
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"quick": _QUICK, "default": _DEFAULT, "full": _FULL}
 
 
-def preset(experiment: Experiment, name: Preset) -> Config:
-    """The configuration of an experiment at a preset.
+def protocol_of(experiment: str, protocol: Protocol | None = None) -> Protocol:
+    """The protocol that holds: the one that was asked for, or the stream's own.
+
+    >>> protocol_of("digits5"), protocol_of("rotated_mnist10"), protocol_of("digits5", "class")
+    ('task', 'domain', 'class')
+    """
+    return protocol or OWN_PROTOCOL.get(experiment, "task")
+
+
+def preset(experiment: Experiment, name: Preset, protocol: Protocol | None = None) -> Config:
+    """The configuration of an experiment at a preset, under a protocol.
 
     >>> preset("digits5", "quick").steps
     40
     """
-    base = replace(Config(), experiment=experiment, preset=name, workdir=Path("runs") / experiment)
-    return replace(base, **PRESETS[name][experiment])
+    holds, own = protocol_of(experiment, protocol), protocol_of(experiment)
+    workdir = Path("runs") / (experiment if holds == own else f"{experiment}-{holds}")
+    methods = tuple(method for method in MAIN if method != ID_ALONE or holds == "task")
+    return Config(
+        experiment=experiment,
+        preset=name,
+        protocol=protocol,
+        methods=methods,
+        workdir=workdir,
+        **PRESETS[name][experiment],
+    )
 
 
 def parse(argv: Sequence[str]) -> Config:
-    """Reads a command line: --experiment and --preset choose the defaults, every other flag changes one field.
+    """Reads a command line: --experiment, --preset and --protocol choose the defaults, every flag changes one field.
 
     Raises:
       ConfigError: if a value is out of range or the flags contradict each other.
@@ -237,23 +308,34 @@ def parse(argv: Sequence[str]) -> Config:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--experiment", default="newsgroups10")
     first.add_argument("--preset", default="default")
+    first.add_argument("--protocol", default=None)
     chosen, _ = first.parse_known_args(argv)
     known = chosen.preset in PRESETS and chosen.experiment in PRESETS[chosen.preset]
-    default = preset(chosen.experiment, chosen.preset) if known else Config()
+    protocol = chosen.protocol if chosen.protocol in ("task", "domain", "class") else None
+    default = preset(chosen.experiment, chosen.preset, protocol) if known else Config()
     return tyro.cli(Config, args=list(argv), default=default, prog="python -m experiments.run")
+
+
+def _values(config: Any, base: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value and preset of every flag, those of nested fields too."""
+    for field in fields(config):
+        value, usual = getattr(config, field.name), getattr(base, field.name)
+        if isinstance(value, Baselines):
+            yield from _values(value, usual)
+        else:
+            yield field.name, value, usual
 
 
 def command_line(config: Config) -> str:
     """The command that repeats a run, without the paths of the machine that it ran on."""
-    base = preset(config.experiment, config.preset)
+    base = replace(preset(config.experiment, config.preset, config.protocol), protocol=None)
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
     paths = {"workdir", "cache_dir", "data_folder", "resume", "overwrite", "repair", "quiet", "distributed"}
     paths |= {"experiment", "preset"}
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.name in paths or value == getattr(base, field.name):
+    for name, value, usual in _values(config, base):
+        if name in paths or value == usual:
             continue
-        flag = "--" + field.name.replace("_", "-")
+        flag = "--" + name.replace("_", "-")
         text = ",".join(map(str, value)) if isinstance(value, tuple) else value
         words.append(flag if value is True else f"{flag} {text}")
     return " ".join(words)

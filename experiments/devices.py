@@ -111,7 +111,7 @@ class Step:
             samples: one batch of each shape to come; a batch of another shape will be a KeyError.
         """
         made = {}
-        for batch in samples:
+        for batch in {shapes(batch): batch for batch in samples}.values():
             placed = self.state(state), base, self.batch(batch, batch_size(batch))
             made[shapes(batch)] = self.run.lower(*placed).compile()
         known = [memory for compiled in made.values() if (memory := memory_of(compiled)) is not None]

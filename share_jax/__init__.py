@@ -7,6 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from share_jax.core.router import Router as Router
+    from share_jax.core.router import add_task as add_task
+    from share_jax.core.router import empty_router as empty_router
+    from share_jax.core.router import remove_task as remove_task
+    from share_jax.core.router import route as route
+    from share_jax.core.router import routing_rule as routing_rule
+    from share_jax.core.router import task_scores as task_scores
     from share_jax.core.separate import SeparateLoRA as SeparateLoRA
     from share_jax.core.share import Share as Share
     from share_jax.core.shared_a import SharedA as SharedA
@@ -41,6 +48,13 @@ _HOME = {
     "ShareConv": "share_jax.nn.share_modules",
     "ShareEmbed": "share_jax.nn.share_modules",
     "Learner": "share_jax.train.learner",
+    "Router": "share_jax.core.router",
+    "empty_router": "share_jax.core.router",
+    "add_task": "share_jax.core.router",
+    "remove_task": "share_jax.core.router",
+    "routing_rule": "share_jax.core.router",
+    "task_scores": "share_jax.core.router",
+    "route": "share_jax.core.router",
 }
 
 __all__ = [  # noqa: RUF022  (in the order of use)
@@ -59,6 +73,13 @@ __all__ = [  # noqa: RUF022  (in the order of use)
     "ShareEmbed",
     "TaskHead",
     "Learner",
+    "Router",
+    "empty_router",
+    "add_task",
+    "remove_task",
+    "routing_rule",
+    "task_scores",
+    "route",
     "__version__",
 ]
 

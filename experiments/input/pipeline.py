@@ -89,6 +89,14 @@ class Pipeline:
         """The pipeline with every batch changed, in the threads that prepare them."""
         return replace(self, dataset=self.dataset.map(change), sample=lambda width: change(self.sample(width)))
 
+    def map_numbered(self, change: Callable[[int, Batch], Batch]) -> "Pipeline":
+        """The same with a change that is also told the number of the step, from 0."""
+
+        def sample(width: int | None) -> Batch:
+            return change(0, self.sample(width))
+
+        return replace(self, dataset=self.dataset.map_with_index(change), sample=sample)
+
     def open(self, state: Mapping[str, Any] | int = 0, *, prefetch: int = 2) -> "Stream":
         """An iterator from a state, or from a step, to the last step.
 

@@ -25,10 +25,14 @@ def pipeline_of(
     )
 
 
+def classes_of(job: Job, index: int) -> int:
+    """How many outputs of its head a task has, from the first on; the rest are masked while it is learnt."""
+    return len(job.stream.tasks[index].classes)
+
+
 def task_pipeline_of(job: Job, index: int) -> Pipeline:
     """The train batches of one task."""
-    task = job.stream.tasks[index]
-    split, classes = task.train, len(task.classes)
+    split, classes = job.stream.tasks[index].train, classes_of(job, index)
     return pipeline_of(job, split.inputs, split.labels, classes=classes, task=index, steps=job.config.steps)
 
 

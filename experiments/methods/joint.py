@@ -1,10 +1,12 @@
 """One LoRA trained on all tasks at once, with a head per task: what a model without the stream's order can reach.
 
+Without a task id, one head for the outputs of all tasks takes the place of theirs.
 It needs the data of every task at the same time, which a continual learner does not have. Its budget is that of the
 whole stream: as many updates as all tasks together, each batch drawn from all of them.
 """
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,11 +15,13 @@ import numpy as np
 
 from experiments.input.pipeline import Pipeline
 from experiments.input.shapes import samples_of
+from experiments.methods.answering import OneHead, with_one_head
 from experiments.methods.feed import pipeline_of
 from experiments.methods.job import Job, Outcome
-from experiments.methods.scoring import logits, score
+from experiments.methods.scoring import predictions, score
 from experiments.methods.sequence import Course, adapted_model, open_store, optimizer_of, stored_bytes
 from experiments.methods.training import run_steps
+from experiments.streams.protocols import CLASS, TASK
 from share_jax.core.bank import TaskBank
 from share_jax.core.separate import SeparateLoRA
 from share_jax.core.slots import gather, lift
@@ -48,19 +52,20 @@ def _forward(job: Job, adapted: Adapted) -> Forward:
     return forward
 
 
-def _pooled(job: Job) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Inputs with the task of each example, labels, and the number of classes of each example's task."""
+def _pooled(job: Job, one_head: bool) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Inputs with the head of each example, labels, and the number of outputs of each head."""
     tasks = job.stream.tasks
     names = tasks[0].train.inputs
     inputs = {name: np.concatenate([task.train.inputs[name] for task in tasks]) for name in names}
     sizes = [len(task.train) for task in tasks]
-    inputs["task"] = np.repeat(np.arange(len(tasks), dtype=np.int32), sizes)
+    inputs["task"] = np.repeat(np.arange(len(tasks), dtype=np.int32) * (not one_head), sizes)
     labels = np.concatenate([task.train.labels for task in tasks])
-    return inputs, labels, np.array([len(task.classes) for task in tasks], np.int32)
+    counts = [len(task.classes) for task in tasks]
+    return inputs, labels, np.array([max(counts)] if one_head else counts, np.int32)
 
 
-def _pipeline(job: Job) -> Pipeline:
-    inputs, labels, classes = _pooled(job)
+def _pipeline(job: Job, one_head: bool) -> Pipeline:
+    inputs, labels, classes = _pooled(job, one_head)
     steps = job.config.steps * len(job.stream.tasks)
     made = pipeline_of(job, inputs, labels, classes=0, task=0, steps=steps)
     return made.map(lambda batch: {**batch, "classes": classes[batch["inputs"]["task"]]})
@@ -69,12 +74,15 @@ def _pipeline(job: Job) -> Pipeline:
 def run(job: Job) -> Outcome:
     """Trains one LoRA and all heads on the union of the tasks; only the last row of the matrix exists."""
     began = time.perf_counter()
+    one_head, grows = job.stream.protocol != TASK, job.stream.protocol == CLASS
+    job = with_one_head(job) if one_head else job
     tasks, config = job.stream.tasks, job.config
+    heads = 1 if one_head else len(tasks)
     adapted = adapted_model(job, SeparateLoRA(config.rank, config.alpha))
     params = job.backbone.params
     base = job.devices.base({"params": params}, adapted)
     key_init, key_train = jax.random.split(jax.random.key(job.seed))
-    fresh = adapted.init(key_init, job.backbone.params, len(tasks))
+    fresh = adapted.init(key_init, job.backbone.params, heads)
     slot = lift(fresh["tasks"], 0)
     stacked = flat(fresh["tasks"])
     slot = merged(slot, nested({path: stacked[path] for path in adapted.heads}))
@@ -83,18 +91,19 @@ def run(job: Job) -> Outcome:
     optimizer = optimizer_of(job, adapted, steps, train_shared=False)
     state = begin({}, slot, optimizer, key_train)
     parts = _forward(job, adapted), classification, optimizer, adapted, params
-    pipeline = _pipeline(job)
+    pipeline = _pipeline(job, one_head)
     train_step = job.devices.train_step(*parts, train_shared=False, label=job.name)
     step = train_step.compile(state, base, samples_of([pipeline]))
     predictor = job.devices.predictor(job.devices.forward(adapted, job.backbone.blocks), adapted, params)
 
     def accuracies(slot: Tree) -> list[float]:
-        heads = [_with_heads(adapted, slot, jnp.int32(t)) for t in range(len(tasks))]
         size, point = config.eval_batch_size, job.preemption.point
-        return [
-            score(logits(predictor, base, {}, own, task, size, point), task.test.labels).accuracy
-            for own, task in zip(heads, tasks, strict=True)
-        ]
+        own = [_with_heads(adapted, slot, jnp.int32(t)) for t in range(heads)]
+        found = []
+        for number, task in enumerate(tasks):
+            values = predictions(predictor, base, {}, own[number % heads], task.test.inputs, size, point)
+            found.append(score(values[:, : None if one_head else len(task.classes)], task.test.labels).accuracy)
+        return found
 
     store = open_store(job, adapted)
     job.progress.begin(method=job.name, task_index=0, task_count=1, task_name=ALL)
@@ -119,11 +128,13 @@ def run(job: Job) -> Outcome:
     matrix = np.full((len(tasks), len(tasks)), np.nan)
     matrix[-1] = info["row"]
     counts = adapted.counts(job.backbone.params, fresh, len(tasks), separate_rank=config.rank).held_once()
+    if one_head:
+        counts = replace(counts, **OneHead(job, grows).one_head_counts(counts.heads_per_task))
     return Outcome(
         accuracy=matrix,
         untrained=np.array(info["untrained"]),
         seconds=info["seconds"],
         params=counts.as_dict(),
-        bytes=stored_bytes(Course(store, TaskBank({}, fresh["tasks"])), adapted, once=True),
+        bytes=stored_bytes(Course(store, TaskBank({}, fresh["tasks"])), adapted.heads, once=True),
         extra={},
     )

@@ -14,6 +14,17 @@ _HOME = {
     "frozen_head": ("frozen_head", "run"),
     "joint": ("joint", "run"),
     "majority": ("majority", "run"),
+    "full_finetune": ("full_finetune", "run"),
+    "houlsby_adapters": ("houlsby_adapters", "run"),
+    "houlsby_adapters_sequential": ("houlsby_adapters", "run_sequential"),
+    "ewc_lora": ("ewc_lora", "run"),
+    "lwf_lora": ("lwf_lora", "run"),
+    "er_lora": ("er_lora", "run"),
+    "der_lora": ("der_lora", "run"),
+    "o_lora": ("o_lora", "run"),
+    "inflora": ("inflora", "run"),
+    "sd_lora": ("sd_lora", "run"),
+    "l2p": ("l2p", "run"),
 }
 
 

@@ -1,13 +1,12 @@
 """Test logits of a task, the accuracy read off them, and a digest that shows whether a single bit has changed."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from experiments.streams.base import Task
 from share_jax.train.batches import eval_batches
 from share_jax.typing import Tree
 
@@ -25,15 +24,21 @@ class Score:
     digest: str
 
 
-def logits(
-    predictor: Any, base: Tree, shared: Tree, slot: Tree, task: Task, batch_size: int, point: Callable[[], None]
+def predictions(
+    predictor: Any,
+    base: Tree,
+    shared: Tree,
+    slot: Tree,
+    inputs: Mapping[str, np.ndarray],
+    batch_size: int,
+    point: Callable[[], None],
 ) -> np.ndarray:
-    """Test logits of a task, (examples, classes of the task), float32; `point` is called after every batch."""
+    """Logits of any inputs, (examples, width of the head), float32; `point` is called after every batch."""
     parts = []
-    classes = len(task.classes)
-    for batch in eval_batches(task.test.inputs, task.test.labels, batch_size=batch_size, classes=classes):
+    labels = np.zeros(len(next(iter(inputs.values()))), np.int32)
+    for batch in eval_batches(inputs, labels, batch_size=batch_size, classes=1):
         whole = np.asarray(predictor(base, shared, slot, batch["inputs"]), np.float32)
-        parts.append(whole[batch["weights"] > 0, :classes])
+        parts.append(whole[batch["weights"] > 0])
         point()
     return np.concatenate(parts)
 

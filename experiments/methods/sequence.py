@@ -1,27 +1,36 @@
 """Learning a stream task after task, for every method that is a way of choosing and answering with slots.
 
-The methods differ in three things only: the parameterisation of the update, which leaves a new task takes over from
-the one before it, and so which leaves answer for an old task. Everything else, from the data order to the checkpoints,
-is the same code for all of them.
+The methods differ in their `Plan` only: the parameterisation of the update, which leaves a new task takes over from
+the one before it, and so which leaves answer for an old task, and what an extension adds. Everything else, from the
+data order to the checkpoints, is the same code for all of them.
 """
 
 import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
+from experiments.input.pipeline import Pipeline
 from experiments.input.shapes import samples_of
-from experiments.methods.feed import task_pipeline_of, task_pipelines
+from experiments.methods.answering import Predict, arranged
+from experiments.methods.feed import task_pipeline_of
 from experiments.methods.job import Job, Outcome, transform
-from experiments.methods.scoring import Score, logits, score
+from experiments.methods.plan import MEMORY, Carry, Extension, Heads, Plan, Scene
+from experiments.methods.scoring import predictions
 from experiments.methods.training import run_steps
-from share_jax.core.accounting import bytes_on_disk, nbytes
+from share_jax.core.accounting import bytes_on_disk, count, nbytes, separate_lora_count
 from share_jax.core.bank import TaskBank, learnt
 from share_jax.core.protocol import Parameterization
+from share_jax.core.router import Router
 from share_jax.core.slots import lift
 from share_jax.nn.adapt import Adapted, adapt
+from share_jax.nn.kernels import matrix_shape
+from share_jax.nn.targets import match
 from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
 from share_jax.train import damage
@@ -31,28 +40,11 @@ from share_jax.train.manifest import exists, identity_of
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.processes import agreed
 from share_jax.train.step import StepState, begin
-from share_jax.typing import Tree
+from share_jax.typing import PRNGKey, Tree
+
+__all__ = ["Carry", "Course", "Extension", "Heads", "Plan", "Sequence", "learn"]
 
 _REPAIR = "--resume --repair"
-
-Carry = Literal["nothing", "adapter", "everything"]
-"""What a new task starts from of the task before it; the rest of its slot is fresh."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A method as a choice of slots.
-
-    Attributes:
-        method: the parameterisation of each kernel's update.
-        carry: what each task takes over from the one before it. Leaves that are taken over have one owner, the last
-            task, so they are what answers for every earlier task: that is where forgetting comes from.
-        adapts: whether any kernel is adapted; otherwise only the heads train.
-    """
-
-    method: Parameterization
-    carry: Carry = "nothing"
-    adapts: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,22 +54,28 @@ class Course:
     Attributes:
         store: the checkpoint.
         bank: what has been learnt.
+        memory: what the plan's extension remembers.
         untrained: accuracy of the fresh model on every task.
         rows: for each learnt task, the accuracies after it, null where not evaluated.
         digests: for each learnt task, the digests of the test logits of every task evaluated after it.
+        found: for each learnt task, what else its row found.
+        router: chooses the slot of each example, where no task id is given.
         seconds: wall time by phase.
     """
 
     store: Checkpoint
     bank: TaskBank
-    untrained: tuple[float, ...] = ()
+    memory: dict[str, Any] = field(default_factory=dict)
+    untrained: tuple[float | None, ...] = ()
     rows: tuple[tuple[float | None, ...], ...] = ()
     digests: tuple[tuple[str, ...], ...] = ()
+    found: tuple[dict[str, Any], ...] = ()
+    router: Router | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def adapted_model(job: Job, method: Parameterization, *, adapts: bool = True) -> Adapted:
-    """The backbone with adapters and one head per task."""
+def adapted_model(job: Job, method: Parameterization, *, adapts: bool = True, owned: tuple[str, ...] = ()) -> Adapted:
+    """The backbone with adapters and one head per task; `owned` as in `Plan`."""
     targets = (job.config.targets or job.backbone.targets) if adapts else ()
     example: dict[str, Any] = {name: array[:1] for name, array in job.stream.tasks[0].train.inputs.items()}
     return adapt(
@@ -85,19 +83,46 @@ def adapted_model(job: Job, method: Parameterization, *, adapts: bool = True) ->
         {"params": job.backbone.params},
         targets=targets,
         method=method,
-        heads=job.backbone.heads,
+        heads=(*job.backbone.heads, *owned),
         **example,
     )
 
 
-def optimizer_of(job: Job, adapted: Adapted, steps: int, *, train_shared: bool) -> Any:
-    """AdamW for adapters and heads, each at its own rate."""
+def optimizer_of(
+    job: Job,
+    adapted: Adapted,
+    steps: int,
+    *,
+    train_shared: bool,
+    heads: Collection[str] | None = None,
+    learning_rate: float | None = None,
+    frozen: Collection[str] = (),
+) -> Any:
+    """AdamW for adapters and heads, each at its own rate.
+
+    Args:
+        job: for its configuration.
+        adapted: the model.
+        steps: updates in the task.
+        train_shared: whether what is shared trains.
+        heads: paths of what trains at the heads' rate; all that the model's tasks own whole if None.
+        learning_rate: peak rate of the rest; the run's if None.
+        frozen: names of leaves that do not train.
+    """
+    rate = job.config.learning_rate if learning_rate is None else learning_rate
+    rest = transform(job.config, rate, steps, wait=job.config.head_first)
+    if frozen:
+        rest = optax.multi_transform({True: rest, False: optax.set_to_zero()}, lambda tree: _trains(tree, frozen))
     return task_optimizer(
-        transform(job.config, job.config.learning_rate, steps, wait=job.config.head_first),
-        adapted.heads,
+        rest,
+        adapted.heads if heads is None else heads,
         train_shared=train_shared,
         head_transform=transform(job.config, job.config.head_learning_rate, steps),
     )
+
+
+def _trains(tree: Any, frozen: Collection[str]) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: str(path[-1].key) not in frozen, tree)
 
 
 def open_store(job: Job, adapted: Adapted) -> Checkpoint:
@@ -128,57 +153,106 @@ class Sequence:
 
     def __init__(self, job: Job, plan: Plan) -> None:
         """Adapts the model and compiles both train steps: with the shared leaves in training, and frozen."""
-        self.job, self.plan = job, plan
-        self.adapted = adapted_model(job, plan.method, adapts=plan.adapts)
+        self.job, self.plan, self.answers = job, plan, _ = arranged(job, plan)
+        self.adapted = adapted_model(job, plan.method, adapts=plan.adapts, owned=plan.owned)
         params = job.backbone.params
-        self.base = job.devices.base({"params": params}, self.adapted)
+        heads = match(job.backbone.heads, flat(params), what="head")
+        self.scene = Scene(job, plan, self.adapted, heads, job.devices.forward(self.adapted, job.backbone.blocks))
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
-        fresh = self.adapted.init(key_init, job.backbone.params, len(job.stream.tasks))
-        self.fresh = TaskBank(fresh["shared"], fresh["tasks"])
-        self.forward = job.devices.forward(self.adapted, job.backbone.blocks)
-        self.predictor = job.devices.predictor(self.forward, self.adapted, params)
+        self.fresh = self._fresh(key_init)
+        self.memory = plan.extension.memory(self.scene, self.fresh)
+        self.base = job.devices.base(self._variables(self.fresh, self.memory, 0), self.adapted)
+        self.predictor = job.devices.predictor(plan.extension.answer(self.scene), self.adapted, params)
         self.optimizers = {
-            first: optimizer_of(job, self.adapted, job.config.steps, train_shared=first) for first in (True, False)
+            first: optimizer_of(
+                job,
+                self.adapted,
+                job.config.steps,
+                train_shared=first,
+                heads=heads,
+                learning_rate=plan.learning_rate,
+                frozen=plan.frozen,
+            )
+            for first in (True, False)
         }
-        samples = samples_of(task_pipelines(job))
+        forward, loss = plan.extension.forward(self.scene), plan.extension.loss(classification)
+        samples = samples_of([self.batches(index, self.memory) for index in range(self.scene.tasks)])
         self.steps = {
             first: job.devices.train_step(
-                self.forward, classification, optimizer, self.adapted, params, train_shared=first, label=job.name
+                forward, loss, optimizer, self.adapted, params, train_shared=first, label=job.name
             ).compile(self.start(self.fresh, 0, first), self.base, samples)
             for first, optimizer in self.optimizers.items()
             if self.fresh.shared or not first
         }
 
-    def answering(self, bank: TaskBank, index: int) -> Tree:
-        """The slot that answers for a task now: its own, with what later tasks took over from it in their state."""
+    def _fresh(self, key: PRNGKey) -> TaskBank:
+        tasks = self.scene.tasks
+        fresh = self.adapted.init(key, self.job.backbone.params, tasks)
+        stack = flat(fresh["tasks"])
+        if self.plan.heads == "all":
+            stack |= {path: jnp.repeat(stack[path][:, None], tasks, axis=1) for path in self.scene.heads}
+        keys = jax.random.split(jax.random.fold_in(self.key_train, tasks), tasks)  # steps use 0 to tasks - 1
+        stack |= jax.vmap(lambda key: self.plan.extension.leaves(self.scene, key))(keys)
+        return TaskBank(fresh["shared"], nested(stack))
+
+    def _variables(self, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+        view = self.plan.extension.view(self.scene, bank, memory, index)
+        params = self.scene.params(bank, index)
+        return {"params": params, **({MEMORY: jax.tree.map(jnp.asarray, view)} if view else {})}
+
+    def base_for(self, bank: TaskBank, memory: Tree, index: int) -> Tree:
+        """What the steps read and do not train, while a task is learnt and when it and those before it answer."""
+        if self.plan.carry != "sum" and MEMORY not in self.base:
+            return self.base
+        return self.job.devices.base(self._variables(bank, memory, index), self.adapted)
+
+    def batches(self, index: int, memory: Tree) -> Pipeline:
+        """The train batches of a task."""
+        return self.plan.extension.batches(self.scene, task_pipeline_of(self.job, index), memory, index)
+
+    def _slot(self, bank: TaskBank, index: int, kept: Callable[[str], bool]) -> dict[str, Any]:
+        """A task's own slot, but for the leaves that are kept of the last task."""
         own = lift(bank.tasks, index)
-        if not bank.names or self.plan.carry == "nothing":
+        if not bank.names:
             return own
-        last = lift(bank.tasks, len(bank.names) - 1)
-        if self.plan.carry == "everything":
-            return last
-        adapter = {path: leaf for path, leaf in flat(last).items() if path not in self.adapted.heads}
-        return merged(own, nested(adapter))
+        last = flat(lift(bank.tasks, len(bank.names) - 1))
+        return merged(own, nested({path: leaf for path, leaf in last.items() if kept(path)}))
 
-    def start(self, bank: TaskBank, index: int, first: bool) -> StepState:
-        """The state in which a task's training begins."""
-        key = jax.random.fold_in(self.key_train, index)
-        return begin(bank.shared, self.answering(bank, index), self.optimizers[first], key)
+    def answering(self, bank: TaskBank, index: int) -> dict[str, Any]:
+        """The slot that answers for a task now: its own, with what later tasks changed in its last state; one head."""
+        slot = self._slot(bank, index, self.scene.changes)
+        if self.plan.heads != "all":
+            return slot
+        leaves = flat(slot)
+        return nested(leaves | {path: leaves[path][self.scene.head_of(index)] for path in self.scene.heads})
 
-    def score(self, bank: TaskBank, index: int) -> Score:
-        """How a task's test examples are answered now."""
-        task = self.job.stream.tasks[index]
-        slot = self.answering(bank, index)
+    def start(self, bank: TaskBank, index: int, first: bool, memory: Tree | None = None) -> StepState:
+        """The state in which a task's training begins; without a memory, a state of its shapes."""
+        adds = self.plan.carry == "sum"
+        slot = self._slot(bank, index, lambda path: self.scene.changes(path) and (path in self.scene.heads or not adds))
+        if memory is not None:
+            slot = self.plan.extension.start(self.scene, bank, memory, index, slot)
+        return begin(bank.shared, slot, self.optimizers[first], jax.random.fold_in(self.key_train, index))
+
+    def predict(self, base: Tree, bank: TaskBank) -> Predict:
+        """How the slots of a bank answer now."""
         size, point = self.job.config.eval_batch_size, self.job.preemption.point
-        return score(logits(self.predictor, self.base, bank.shared, slot, task, size, point), task.test.labels)
+
+        def logits(index: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+            slot = self.answering(bank, index)
+            return predictions(self.predictor, base, bank.shared, slot, inputs, size, point)
+
+        return logits
 
     def restored(self) -> Course:
         """The course as the job's checkpoint has it; the accuracies of the fresh model if it has none."""
         store = open_store(self.job, self.adapted)
         if not store.names:
-            untrained = tuple(self.score(self.fresh, t).accuracy for t in range(len(self.job.stream.tasks)))
-            return Course(store, self.fresh, untrained)
-        bank = replace(self.fresh, shared=ckpt.load_shared(store, self.fresh.shared))
+            untrained = self.answers.untrained(self.predict(self.base, self.fresh))
+            return Course(store, self.fresh, self.memory, untrained)
+        shared = ckpt.load_shared(store, self._to_save(self.fresh.shared, self.memory))
+        memory = jax.tree.map(np.asarray, shared.pop(MEMORY, {}))
+        bank = replace(self.fresh, shared=shared)
         like = lift(bank.tasks, 0)
         for name in store.names:
             bank = learnt(bank, name, bank.shared, ckpt.load_task(store, name, like))
@@ -187,11 +261,18 @@ class Sequence:
         return Course(
             store,
             bank,
+            memory,
             untrained=tuple(infos[0]["untrained"]),
             rows=tuple(tuple(info["row"]) for info in infos),
             digests=tuple(tuple(info["digests"]) for info in infos),
+            found=tuple(info.get("found", {}) for info in infos),
+            router=self.answers.restored(store),
             seconds=dict(infos[-1]["seconds"]),
         )
+
+    @staticmethod
+    def _to_save(shared: Tree, memory: dict[str, Any]) -> dict[str, Any]:
+        return {**shared, **({MEMORY: memory} if memory else {})}
 
     def learn_next(self, course: Course) -> Course:
         """Learns one more task, evaluates it and those before it, and saves it."""
@@ -200,76 +281,105 @@ class Sequence:
         self.job.progress.begin(method=self.job.name, task_index=index, task_count=len(tasks), task_name=task.name)
         began = time.perf_counter()
         first = index == 0 and bool(course.bank.shared)
+        base = self.base_for(course.bank, course.memory, index)
         store, state = run_steps(
             self.job,
             course.store,
             self.steps[first],
-            self.start(course.bank, index, first),
-            self.base,
-            task_pipeline_of(self.job, index),
+            self.start(course.bank, index, first, course.memory),
+            base,
+            self.batches(index, course.memory),
             self.job.config.steps,
             task.name,
         )
         bank = learnt(course.bank, task.name, state.shared, state.slot)
-        jax.block_until_ready(bank.tasks)
+        memory = self.plan.extension.after(self.scene, bank, course.memory, index)
+        jax.block_until_ready((bank.tasks, memory))
         trained = time.perf_counter()
-        scores = [self.score(bank, j) for j in range(min(index + 2, len(tasks)))]
-        row = tuple(scores[j].accuracy if j < len(scores) else None for j in range(len(tasks)))
+        router = self.answers.learnt(course.router, index)
+        row = self.answers.row(self.predict(base, bank), index, router)
         seconds = {
             "train": course.seconds.get("train", 0.0) + trained - began,
             "evaluate": course.seconds.get("evaluate", 0.0) + time.perf_counter() - trained,
         }
-        digests = tuple(each.digest for each in scores)
-        info = {"row": row, "digests": digests, "seconds": seconds, "untrained": course.untrained}
-        store = ckpt.save_task(store, task.name, state.slot, info, shared=state.shared if first else None)
+        info = {"row": row.accuracies, "digests": row.digests, "seconds": seconds, "untrained": course.untrained}
+        info |= {"found": row.found} if row.found else {}
+        shared = self._to_save(state.shared, memory) if first or memory else None
+        store = ckpt.save_task(store, task.name, state.slot, info, shared=shared, router=router)
         self.job.preemption.released()
-        return Course(store, bank, course.untrained, (*course.rows, row), (*course.digests, digests), seconds)
+        rows, digests = (*course.rows, row.accuracies), (*course.digests, row.digests)
+        found = (*course.found, row.found)
+        return Course(store, bank, memory, course.untrained, rows, digests, found, router, seconds)
 
     def outcome(self, course: Course) -> Outcome:
         """What was found, once every task is learnt."""
         changed = sum(then[j] != course.digests[-1][j] for j, then in enumerate(course.digests))
+        found = self.plan.extension.findings(self.scene, course.bank, course.memory)
         return Outcome(
             accuracy=np.array([[np.nan if a is None else a for a in row] for row in course.rows]),
-            untrained=np.array(course.untrained),
+            untrained=np.array(course.untrained, np.float64),
             seconds=course.seconds,
             params=self.params(course.bank),
-            bytes=stored_bytes(course, self.adapted, once=self.plan.carry != "nothing"),
-            extra={"tasks_with_changed_logits": changed},
+            bytes=stored_bytes(course, self.scene.heads, once=self._once, head_sets=self.scene.head_sets),
+            extra={"tasks_with_changed_logits": changed, **self.answers.findings(course.found), **found},
         )
+
+    @property
+    def _once(self) -> bool:
+        """Whether one adapter answers for all tasks."""
+        return self.plan.carry == "adapter" and not self.plan.extension.keeps_every
 
     def params(self, bank: TaskBank) -> dict[str, int | float | None]:
         """Parameter counts; leaves that are carried over are held once for all tasks."""
-        config, tasks = self.job.config, len(self.job.stream.tasks)
-        counts = self.adapted.counts(
-            self.job.backbone.params,
-            {"shared": bank.shared, "tasks": bank.tasks},
-            tasks,
-            separate_rank=config.rank,
+        config, params, heads = self.job.config, self.job.backbone.params, self.scene.heads
+        trees = {"shared": bank.shared, "tasks": bank.tasks}
+        counts = self.adapted.counts(params, trees, self.scene.tasks, separate_rank=config.rank)
+        slot = flat(lift(bank.tasks, 0))
+        classifier = count([slot[path] for path in heads])
+        counts = replace(
+            counts,
+            base=count(params) - count([flat(params)[path] for path in heads]),
+            per_task=count(slot) - classifier,
+            heads_per_task=classifier // self.scene.head_sets,
+            separate_per_task=counts.separate_per_task or self._separate(counts.per_task),
         )
-        if self.plan.carry != "nothing":
-            counts = counts.held_once(one_head=self.plan.carry == "everything")
+        if self._once:
+            counts = counts.held_once()
+        if self.plan.heads == "one":
+            counts = replace(counts, **self.answers.one_head_counts(counts.heads_per_task))
         return counts.as_dict()
 
+    def _separate(self, per_task: int) -> int:
+        """What a LoRA on the run's kernels holds, for a method that adapts the model in another way."""
+        if self.plan.adapts or not (per_task or self.plan.owned):
+            return 0
+        leaves = flat(self.job.backbone.params)
+        paths = match(self.job.config.targets or self.job.backbone.targets, self.adapted.kernels, what="target")
+        shapes = [matrix_shape(leaves[path].shape, self.adapted.kernels[path][1]) for path in paths]
+        return separate_lora_count(shapes, self.job.config.rank)
 
-def stored_bytes(course: Course, adapted: Adapted, *, once: bool) -> dict[str, int]:
+
+def stored_bytes(course: Course, heads: Collection[str], *, once: bool, head_sets: int = 1) -> dict[str, int]:
     """Bytes of the checkpoint's files, and of the arrays in them.
 
     Args:
         course: the course when all is learnt.
-        adapted: whose slots these are.
+        heads: paths within a slot of the classifier's leaves.
         once: whether one adapter serves all tasks; the files then hold its state after each task, the arrays it once.
+        head_sets: heads within a slot.
     """
     root, kept = course.store.root, course.store.manifest
     slot = flat(lift(course.bank.tasks, 0))
-    heads = nbytes([leaf for path, leaf in slot.items() if path in adapted.heads])
-    adapter = nbytes(slot) - heads
+    own_heads = nbytes([slot[path] for path in heads])
+    adapter = nbytes(slot) - own_heads
     return {
         "files_shared": bytes_on_disk(root / kept.shared["path"]) if kept.shared else 0,
         "files_tasks": sum(bytes_on_disk(root / record["path"]) for record in kept.tasks.values()),
         "file_manifest": bytes_on_disk(root / "manifest.json"),
         "arrays_shared": nbytes(course.bank.shared) + (adapter if once else 0),
         "arrays_per_task": 0 if once else adapter,
-        "arrays_head": heads,
+        "arrays_head": own_heads // head_sets,
+        **({"arrays_memory": nbytes(course.memory)} if course.memory else {}),
     }
 
 

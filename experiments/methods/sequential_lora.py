@@ -12,7 +12,7 @@ from share_jax.core.separate import SeparateLoRA
 
 def run(job: Job) -> Outcome:
     """One adapter and one head for all tasks."""
-    return learn(job, Plan(SeparateLoRA(job.config.rank, job.config.alpha), carry="everything"))
+    return learn(job, Plan(SeparateLoRA(job.config.rank, job.config.alpha), carry="adapter", heads="one"))
 
 
 def run_heads(job: Job) -> Outcome:

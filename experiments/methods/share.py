@@ -18,9 +18,10 @@ import jax
 import numpy as np
 
 from experiments.input.shapes import samples_of
+from experiments.methods.answering import Predict, by_slots
 from experiments.methods.feed import task_pipeline_of, task_pipelines
 from experiments.methods.job import Job, Outcome
-from experiments.methods.scoring import Score, logits, score
+from experiments.methods.scoring import predictions
 from experiments.methods.sequence import adapted_model, open_store, optimizer_of
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import ParameterCounts, bytes_on_disk, count, separate_lora_count
@@ -30,6 +31,7 @@ from share_jax.core.choice import Choice
 from share_jax.core.fold import Adapter
 from share_jax.core.initialize import initialize
 from share_jax.core.merge import merge
+from share_jax.core.router import Router
 from share_jax.core.separate import SeparateLoRA
 from share_jax.core.serve import (
     adapter_of,
@@ -77,9 +79,11 @@ class Course:
     store: Checkpoint
     state: ShareState
     heads: tuple[dict[str, Any], ...]
-    untrained: tuple[float, ...]
+    untrained: tuple[float | None, ...]
     rows: tuple[tuple[float | None, ...], ...] = ()
     measured: tuple[dict[str, float], ...] = ()
+    found: tuple[dict[str, Any], ...] = ()
+    router: Router | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -89,7 +93,7 @@ class ShareSequence:
     def __init__(self, job: Job, *, coefficients_alone: bool) -> None:
         """Adapts the model for each phase and compiles its step."""
         config = job.config
-        self.job, self.alone = job, coefficients_alone
+        self.job, self.alone, self.answers = job, coefficients_alone, by_slots(job)
         self.choice = Choice(k=config.num_basis)
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
         self.serving = adapted_model(job, Share(config.num_basis, config.rank))
@@ -156,12 +160,15 @@ class ShareSequence:
     def _tree(self, leaves: Mapping[str, Leaves]) -> dict[str, Any]:
         return nested({"/".join((*self.keys[p], n)): x for p, own in leaves.items() for n, x in own.items()})
 
-    def score(self, shared: Tree, slot: Tree, index: int) -> Score:
-        """How a task's test examples are answered."""
-        task = self.job.stream.tasks[index]
+    def predict(self, shared: Tree, state: ShareState, heads: tuple[dict[str, Any], ...]) -> Predict:
+        """How the tasks' slots answer now."""
         size, point = self.job.config.eval_batch_size, self.job.preemption.point
-        values = logits(self.predictor, self.base, shared, slot, task, size, point)
-        return score(values, task.test.labels)
+
+        def logits(index: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+            slot = self.slot(state, heads, index)
+            return predictions(self.predictor, self.base, shared, slot, inputs, size, point)
+
+        return logits
 
     def learn_next(self, course: Course) -> Course:
         """Learns one more task, merges it, evaluates it and those before it, and saves."""
@@ -197,8 +204,8 @@ class ShareSequence:
         heads = (*course.heads, {path: whole[path] for path in self.serving.heads})
         joined = time.perf_counter()
         shared = self.served(state)
-        scores = [self.score(shared, self.slot(state, heads, j), j) for j in range(min(index + 2, len(tasks)))]
-        row = tuple(scores[j].accuracy if j < len(scores) else None for j in range(len(tasks)))
+        router = self.answers.learnt(course.router, index)
+        row = self.answers.row(self.predict(shared, state, heads), index, router)
         measured = {n: relative_distance(x, factors_of(state, n)) for n, x in self.originals.items()}
         seconds = dict(course.seconds)
         for name, spent in (
@@ -207,13 +214,21 @@ class ShareSequence:
             ("evaluate", time.perf_counter() - joined),
         ):
             seconds[name] = seconds.get(name, 0.0) + spent
-        info = {"row": row, "untrained": course.untrained, "seconds": seconds, "measured": measured}
-        store = self.save(store, state, heads, info)
+        info = {"row": row.accuracies, "untrained": course.untrained, "seconds": seconds, "measured": measured}
+        info |= {"found": row.found} if row.found else {}
+        store = self.save(store, state, heads, info, router)
         self.job.preemption.released()
-        return Course(store, state, heads, course.untrained, (*course.rows, row), (*course.measured, measured), seconds)
+        rows, all_measured = (*course.rows, row.accuracies), (*course.measured, measured)
+        found = (*course.found, row.found)
+        return Course(store, state, heads, course.untrained, rows, all_measured, found, router, seconds)
 
     def save(
-        self, store: Checkpoint, state: ShareState, heads: tuple[dict[str, Any], ...], info: dict[str, Any]
+        self,
+        store: Checkpoint,
+        state: ShareState,
+        heads: tuple[dict[str, Any], ...],
+        info: dict[str, Any],
+        router: Router | None,
     ) -> Checkpoint:
         """One new version of the bases, of every task's coefficients, and the new task's head."""
         slots = {
@@ -222,15 +237,15 @@ class ShareSequence:
         }
         new = state.tasks[-1]
         changed = {name: slot for name, slot in slots.items() if name != new}
-        return ckpt.save_task(store, new, slots[new], info, shared=_as_tree(state_arrays(state)), changed=changed)
+        shared = _as_tree(state_arrays(state))
+        return ckpt.save_task(store, new, slots[new], info, shared=shared, changed=changed, router=router)
 
     def restored(self) -> Course:
         """The course as the checkpoint has it."""
         store = open_store(self.job, self.serving)
         if not store.names:
-            zero, fresh = self.fresh["shared"], lift(self.fresh["tasks"], 0)
-            untrained = [self.score(zero, fresh, t).accuracy for t in range(len(self.job.stream.tasks))]
-            return Course(store, ShareState(), (), tuple(untrained))
+            untrained = self.answers.untrained(self.predict(self.fresh["shared"], ShareState(), ()))
+            return Course(store, ShareState(), (), untrained)
         shared = ckpt.load_shared(store, arrays_io.like_of(store.manifest.shared or {}))
         slots = [ckpt.load_task(store, n, arrays_io.like_of(store.record(n))) for n in store.names]
         state = state_of(store.names, _as_arrays(shared), [_as_arrays(slot["adapter"]) for slot in slots])
@@ -243,6 +258,8 @@ class ShareSequence:
             tuple(infos[0]["untrained"]),
             tuple(tuple(info["row"]) for info in infos),
             tuple(info["measured"] for info in infos),
+            tuple(info.get("found", {}) for info in infos),
+            self.answers.restored(store),
             dict(infos[-1]["seconds"]),
         )
 
@@ -268,7 +285,7 @@ class ShareSequence:
         bounds = {name: each.error_bound for name, each in report(state).items()}
         return Outcome(
             accuracy=np.array([[np.nan if a is None else a for a in row] for row in course.rows]),
-            untrained=np.array(course.untrained),
+            untrained=np.array(course.untrained, np.float64),
             seconds=course.seconds,
             params={**counts.as_dict(), "trained_per_later_task": self.phase(tasks - 1).trained},
             bytes={
@@ -283,6 +300,7 @@ class ShareSequence:
                 "error_bound": bounds,
                 "measured_error": _known(course.measured, state.tasks),
                 "num_basis": {name: list(layer.num_basis) for name, layer in state.layers.items()},
+                **self.answers.findings(course.found),
             },
         )
 

@@ -1,7 +1,8 @@
 """A frozen pretrained model with what the methods need to know of it, and the cache of its unadapted layers."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -85,20 +86,62 @@ def digits_vit(seed: int = 0, num_classes: int = 2, dtype: Dtype = jnp.float32, 
     Raises:
         InputError: scikit-learn is not installed, or `first_layer` is out of range.
     """
-    config = VitConfig()
-    _check_first_layer(first_layer, config.num_layers)
     train, _ = digits_split()
+    return image_vit("digits-vit", train.inputs["images"], VitConfig(), seed, num_classes, dtype, first_layer)
+
+
+MNIST_VIT = VitConfig(image_size=28, patch_size=7)
+"""16 patches of MNIST's or Fashion-MNIST's images."""
+
+
+def image_vit(
+    name: str,
+    images: np.ndarray,
+    config: VitConfig,
+    seed: int = 0,
+    num_classes: int = 2,
+    dtype: Dtype = jnp.float32,
+    first_layer: int = 0,
+    *,
+    steps: int = 300,
+) -> Backbone:
+    """A vision transformer that is pretrained here and now to redraw training images, without their labels.
+
+    Targets and head as for `minilm`.
+
+    Args:
+        name: of the model.
+        images: float32 (N, side, side, channels), training images only.
+        config: the sizes.
+        seed: of the pretraining.
+        num_classes: width of the head.
+        dtype: compute type.
+        first_layer: the first layer that may be adapted.
+        steps: of the pretraining.
+
+    Raises:
+        InputError: `first_layer` is out of range, or the images are not of the config's size.
+    """
+    _check_first_layer(first_layer, config.num_layers)
     return Backbone(
-        name="digits-vit",
+        name=name,
         model=VitClassifier(config, num_classes, first_layer, dtype),
         params={
-            "encoder": pretrain_vit(train.inputs["images"], config, seed=seed),
+            "encoder": pretrain_vit(images, config, seed=seed, steps=steps),
             "head": _head(num_classes, config.hidden_size),
         },
         targets=_ffn_down(first_layer, config.num_layers),
         heads=_HEADS,
         first_layer=first_layer,
     )
+
+
+def with_outputs(backbone: Backbone, num_classes: int) -> Backbone:
+    """The same model with a fresh head of another width."""
+    width = backbone.params["head"]["kernel"].shape[0]
+    model: Any = backbone.model
+    head = _head(num_classes, width)
+    return replace(backbone, model=model.clone(num_classes=num_classes), params={**backbone.params, "head": head})
 
 
 def cached_inputs(backbone: Backbone, split: Split, batch_size: int = 128) -> Split:
@@ -117,20 +160,40 @@ def cached_inputs(backbone: Backbone, split: Split, batch_size: int = 128) -> Sp
     if not set(split.inputs) & set(_REPLACED):
         got, expected = sorted(split.inputs), " or ".join(_REPLACED)
         raise InputError(line("inputs to cache", got=got, expected=expected, mend="pass an uncached split"))
+    kept = {name: array for name, array in split.inputs.items() if name not in _REPLACED}
+    return Split({**kept, "hidden": _in_batches(backbone, split, batch_size, "prefix")}, split.labels)
+
+
+def pooled(
+    backbone: Backbone, split: Split, batch_size: int = 128, point: Callable[[], None] = lambda: None
+) -> np.ndarray:
+    """What the head would see of each example, (examples, d) float32: features of the frozen model, without adapters.
+
+    Args:
+        backbone: the model and its parameters.
+        split: inputs as the model takes them, cached or not.
+        batch_size: examples per call; the last batch is padded.
+        point: called after every batch.
+    """
+    return _in_batches(backbone, split, batch_size, "features", point)
+
+
+def _in_batches(
+    backbone: Backbone, split: Split, batch_size: int, method: str, point: Callable[[], None] = lambda: None
+) -> np.ndarray:
     rows: list[np.ndarray] = []
     for start in range(0, len(split), batch_size):
         batch = {name: array[start : start + batch_size] for name, array in split.inputs.items()}
         size = len(next(iter(batch.values())))
         pad = {name: np.concatenate([a, np.repeat(a[-1:], batch_size - size, axis=0)]) for name, a in batch.items()}
-        hidden = _prefix(backbone.model, backbone.params, pad)
-        rows.append(np.asarray(hidden, np.float32)[:size])
-    kept = {name: array for name, array in split.inputs.items() if name not in _REPLACED}
-    return Split({**kept, "hidden": np.concatenate(rows)}, split.labels)
+        rows.append(np.asarray(_apply(backbone.model, backbone.params, pad, method), np.float32)[:size])
+        point()
+    return np.concatenate(rows)
 
 
-@partial(jax.jit, static_argnames="model")
-def _prefix(model: nn.Module, params: dict, inputs: dict[str, Any]) -> jax.Array:
-    return jnp.asarray(model.apply({"params": params}, **inputs, method="prefix"), jnp.float32)
+@partial(jax.jit, static_argnames=("model", "method"))
+def _apply(model: nn.Module, params: dict, inputs: dict[str, Any], method: str) -> jax.Array:
+    return jnp.asarray(model.apply({"params": params}, **inputs, method=method), jnp.float32)
 
 
 def _ffn_down(first: int, layers: int) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""Seeded subsets of labelled texts."""
+"""Seeded subsets of labelled examples."""
 
 import numpy as np
 
+from experiments.streams.base import Split
 from share_jax.errors import InputError, line
 
 
@@ -28,3 +29,34 @@ def sample(classes: list[list[str]], limit: int | None, keys: list[list[int]]) -
         labels += [label] * min(share, len(every))
     mixed = np.random.default_rng([*keys[0], 7]).permutation(len(texts))
     return tuple(texts[index] for index in mixed), np.array(labels, np.int32)[mixed]
+
+
+def subset(split: Split, limit: int | None, key: list[int]) -> Split:
+    """A shuffled split, `limit` examples shared equally among the classes that it has.
+
+    A smaller limit takes examples that a larger one takes too.
+
+    Args:
+        split: the examples.
+        limit: most examples in all; None is all of them.
+        key: seeds the shuffles.
+
+    Raises:
+        InputError: `limit` is below the number of classes.
+    """
+    classes = np.unique(split.labels)
+    if limit is not None and limit < len(classes):
+        expected = f"at least {len(classes)}, one for each class"
+        raise InputError(line("examples of a task", got=limit, expected=expected, mend="raise the limit"))
+    chosen = []
+    for number, label in enumerate(classes):
+        share = len(split) if limit is None else (limit + len(classes) - 1 - number) // len(classes)
+        places = np.flatnonzero(split.labels == label)
+        chosen.append(np.random.default_rng([*key, int(label)]).permutation(places)[:share])
+    mixed = np.random.default_rng([*key, len(classes), 7]).permutation(np.concatenate(chosen))
+    return Split({name: array[mixed] for name, array in split.inputs.items()}, split.labels[mixed])
+
+
+def limited(train: Split, test: Split, limits: tuple[int | None, int | None], key: list[int]) -> tuple[Split, Split]:
+    """`subset` of both sides of a task: the limits of (train, test)."""
+    return subset(train, limits[0], [*key, 0]), subset(test, limits[1], [*key, 1])

@@ -50,21 +50,22 @@ class TaskBank:
             )
         return self.names.index(name)
 
-    def ids(self, tasks: Sequence[str | int] | np.ndarray) -> Int[Array, " batch"]:
+    def ids(self, tasks: Sequence[str | int] | np.ndarray | Array) -> Int[Array, " batch"]:
         """Ids of learnt tasks, one per example: what a compiled function that serves this bank may be given.
 
         Within `jit` an id cannot be refused: one past the stack answers with NaN, but one of a slot that is not learnt
         yet answers as a fresh slot does. So ids are checked here, before they go in.
 
         Args:
-          tasks: (batch,) names or ids.
+          tasks: (batch,) names or ids, such as those that `core.router.route` chose.
 
         Raises:
           TaskError: if a name or id is not that of a learnt task.
           InputError: if these are not names or whole numbers, or there are none.
         """
-        whole = [self.index(each) if isinstance(each, str) else each for each in tasks]
-        if not whole:
+        array = isinstance(tasks, np.ndarray | Array) and np.issubdtype(tasks.dtype, np.integer)
+        whole = tasks if array else [self.index(each) if isinstance(each, str) else each for each in tasks]
+        if not len(whole):
             raise InputError(line("tasks", got="none", expected="one per example", mend="pass a name per example"))
         return as_task_id(np.asarray(whole), len(self.names))
 

@@ -4,6 +4,7 @@
     ROOT/shared/VERSION/     Orbax
     ROOT/tasks/SLOT.VERSION/ Orbax: adapter slot and head of one task
     ROOT/inflight/NUMBER/    Orbax: optimizer, key, step and trained leaves
+    ROOT/router/VERSION/     Orbax: the task router's statistics (see `train.routers`), where one is kept
 
 Every save writes a new folder first and then replaces the manifest, which is what makes it count. A kill at any moment
 leaves the last committed state; folders that no manifest names are removed when the checkpoint is opened. The last two
@@ -20,8 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from share_jax.core.router import Router
 from share_jax.errors import FormatError, SaveError, ShareError, TaskError, line
-from share_jax.train import arrays_io, manifest
+from share_jax.train import arrays_io, manifest, routers
 from share_jax.train.files import reason
 from share_jax.train.manifest import Identity, Manifest
 from share_jax.train.processes import on_primary, primary
@@ -117,7 +119,7 @@ def open_checkpoint(root: Path, identity: Identity | None = None) -> Checkpoint:
 
 def _sweep(checkpoint: Checkpoint) -> None:
     named = {record["path"] for record in checkpoint.manifest.records().values()}
-    for kind in ("shared", "tasks", "inflight"):
+    for kind in ("shared", "tasks", "inflight", "router"):
         folder = checkpoint.root / kind
         for entry in folder.iterdir() if folder.exists() else ():
             if f"{kind}/{entry.name}" not in named:
@@ -182,6 +184,7 @@ def save_task(
     *,
     shared: Mapping[str, Any] | None = None,
     changed: Mapping[str, Mapping[str, Any]] | None = None,
+    router: Router | None = None,
 ) -> Checkpoint:
     """Saves a finished task, with a new version of what is shared if it changed, and ends the training in flight.
 
@@ -192,9 +195,10 @@ def save_task(
       info: JSON beside it, such as its metrics.
       shared: the shared tree when this task changed it; None otherwise, or when it has no leaves.
       changed: slots of earlier tasks that a merge rewrote, by task name.
+      router: the router that knows this task too; the saved one, if any, is kept when None.
 
     Raises:
-      TaskError: if the task is already saved, or a changed one is not.
+      TaskError: if the task is already saved, or a changed one or one of the router's is not.
       SaveError: if it cannot be written; the last state stays.
     """
     before = checkpoint.manifest
@@ -211,8 +215,10 @@ def save_task(
             folder = f"tasks/{checkpoint.names.index(other):04d}.{version}"
             tasks[other] = {**arrays_io.write(checkpoint.root, folder, leaves), "info": info_of_other}
         record = arrays_io.write(checkpoint.root, f"tasks/{len(tasks):04d}.{version}", slot)
-        tasks[name] = {**record, "info": dict(info)}
-        return committed(checkpoint, replace(new, tasks=tasks))
+        new = replace(new, tasks={**tasks, name: {**record, "info": dict(info)}})
+        if router is not None:
+            new = replace(new, router=routers.write(checkpoint.root, new, router))
+        return committed(checkpoint, new)
 
 
 def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:
@@ -262,3 +268,24 @@ def load_inflight(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, 
     if record is None:
         raise FormatError(line("training in flight", got="none", expected="a saved one", mend="start the task anew"))
     return arrays_io.read(checkpoint.root, record, like, "the training in flight")
+
+
+def save_router(checkpoint: Checkpoint, router: Router) -> Checkpoint:
+    """Saves a router by itself, as after a task was taken out of it; with a new task, `save_task` does.
+
+    Raises:
+      TaskError: if it knows a task that is not saved.
+      SaveError: if it cannot be written; the last one stays.
+    """
+    with _saving(checkpoint, "the router"):
+        record = routers.write(checkpoint.root, checkpoint.manifest, router)
+        return committed(checkpoint, replace(checkpoint.manifest, router=record))
+
+
+def load_router(checkpoint: Checkpoint) -> Router:
+    """The saved router, to the bit.
+
+    Raises:
+      FormatError: if there is none, or it is damaged.
+    """
+    return routers.read(checkpoint.root, checkpoint.manifest)

@@ -50,6 +50,7 @@ def repaired(checkpoint: Checkpoint, found: tuple[Damage, ...]) -> Checkpoint:
     - A task: it and those learnt after it; and those before it, if a later one rewrote them or what is shared, since
       the state in which the damaged one was learnt is then gone.
     - What is shared: all tasks.
+    - The router: it alone. It also goes when a task does, since what the task added to it cannot be taken out again.
 
     Learning goes on from there, with the same bits as if it had never been further. The other tasks of a checkpoint
     whose learning is over need no repair: `load_task` takes each by itself.
@@ -62,6 +63,7 @@ def repaired(checkpoint: Checkpoint, found: tuple[Damage, ...]) -> Checkpoint:
 
 def _without(kept: Manifest, damaged: set[str]) -> Manifest:
     whole = {what: record for what, record in kept.records().items() if what not in damaged}
+    kept = kept if "the router" in whole else replace(kept, router=None)
     names = list(kept.tasks)
     count = next((i for i, name in enumerate(names) if f"task {name!r}" in damaged), len(names))
     lost_shared = kept.shared is not None and "the shared tree" not in whole
@@ -74,7 +76,12 @@ def _without(kept: Manifest, damaged: set[str]) -> Manifest:
     if lost_shared or not count or max(versions) > count:
         return Manifest(kept.identity)
     return replace(
-        kept, version=count, tasks={name: kept.tasks[name] for name in names[:count]}, inflight=None, earlier=None
+        kept,
+        version=count,
+        tasks={name: kept.tasks[name] for name in names[:count]},
+        inflight=None,
+        earlier=None,
+        router=None,
     )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from share_jax.core.bank import TaskBank, check_new_name, learnt, next_slot, with_room
@@ -122,12 +123,12 @@ class Learner:
             raise _diverged(f"{path} of task {name!r} after step {step}", "numbers that are not finite", state)
         return learnt(bank, name, state.shared, state.slot)
 
-    def predict(self, bank: TaskBank, name: str | Sequence[str | int], inputs: Any) -> Any:
+    def predict(self, bank: TaskBank, name: str | Sequence[str | int] | np.ndarray | jax.Array, inputs: Any) -> Any:
         """The model's output for a learnt task, or for a batch of different tasks.
 
         Args:
           bank: what has been learnt.
-          name: the task, or each example's task, by name or id.
+          name: the task, or each example's task, by name or id; the ids may be those of a router.
           inputs: as in a batch.
 
         Raises:

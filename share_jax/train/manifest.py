@@ -1,7 +1,8 @@
 """The manifest: what a checkpoint folder holds, and for which model it holds it. Writing it is what commits a save.
 
 It carries a checksum of itself, and is written twice: `manifest.json` counts, `manifest.copy.json` is there for when
-that is damaged. Schemas: 1 had neither the checksum nor the copy nor `earlier`; it is read, and written anew as 2.
+that is damaged. Schemas: 1 had neither the checksum nor the copy nor `earlier`, and 2 had no `router`; both are read,
+and written anew as 3.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from share_jax.train.arrays_io import Record
 from share_jax.train.files import partial_of, replace_text
 from share_jax.typing import Tree
 
-SCHEMA = 2
+SCHEMA = 3
 FILE = "manifest.json"
 COPY = "manifest.copy.json"
 MEND = "point to the folder of a run, or restore its manifest.json from a copy"
@@ -59,6 +60,7 @@ class Manifest:
       tasks: a record by task name, in the order of learning; each with "info", the caller's JSON.
       inflight: record of the training in flight, or None; with "info".
       earlier: the one before it, kept until the task is done: for when the last one is damaged.
+      router: record of the task router, None if none is kept; with "tasks", the names of the tasks that it knows.
     """
 
     identity: Identity
@@ -67,11 +69,13 @@ class Manifest:
     tasks: dict[str, Record] = field(default_factory=dict)
     inflight: Record | None = None
     earlier: Record | None = None
+    router: Record | None = None
 
     def records(self) -> dict[str, Record]:
         """Everything that is saved, by what a user would call it."""
         others = {
             "the shared tree": self.shared,
+            "the router": self.router,
             "the training in flight": self.inflight,
             "the earlier training in flight": self.earlier,
         }
@@ -134,12 +138,12 @@ def from_json(content: Any, source: str) -> Manifest:
     rest = {name: value for name, value in content.items() if name not in ("schema", "sha256")}
     if (schema >= 2 or "sha256" in content) and content.get("sha256") != _digest(rest):
         raise FormatError(line(source, got="other content", expected="the content that was saved", mend=MEND))
-    if schema == 1:
-        rest = {**rest, "earlier": None}
+    rest = {**{"earlier": None}, **rest} if schema < 2 else rest
+    rest = {**rest, "router": None} if schema < 3 else rest
     try:
         own = rest["identity"]
         identity = replace(Identity(**own), targets=tuple(own["targets"]), heads=tuple(own["heads"]))
-        fields = {name: rest[name] for name in ("shared", "version", "tasks", "inflight", "earlier")}
+        fields = {name: rest[name] for name in ("shared", "version", "tasks", "inflight", "earlier", "router")}
         return Manifest(identity=identity, **fields)
     except (KeyError, TypeError) as error:
         raise FormatError(line(source, got=f"no or wrong {error}", expected="a manifest", mend=MEND)) from error

@@ -10,16 +10,17 @@ from stored import IDENTITY, assert_same, files_below, leaves, like
 from share_jax.errors import FormatError
 from share_jax.train import checkpoint as ckpt
 from share_jax.train import damage
+from share_jax.train.manifest import SCHEMA
 
-STORED = Path(__file__).parents[1] / "data" / "checkpoint_schema1.zip"
-"""Written by the code of schema 1: tasks 'a' and 'b', a shared tree, and task 'c' in flight at step 7."""
+STORED = {schema: Path(__file__).parents[1] / "data" / f"checkpoint_schema{schema}.zip" for schema in (1, 2)}
+"""Each written by the code of its schema: tasks 'a' and 'b', a shared tree, and task 'c' in flight at step 7."""
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    with zipfile.ZipFile(STORED) as file:
+@pytest.fixture(params=STORED)
+def old(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    with zipfile.ZipFile(STORED[request.param]) as file:
         file.extractall(tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["schema"] == request.param
     return tmp_path / "run"
 
 
@@ -34,7 +35,7 @@ def test_a_look_at_an_old_checkpoint_writes_nothing(old: Path) -> None:
 def test_an_old_checkpoint_migrates_loads_bitwise_and_goes_on(old: Path) -> None:
     arrays = {path: path.read_bytes() for path in files_below(old) if path.parent != old}
     store = ckpt.open_checkpoint(old, IDENTITY)
-    assert json.loads((old / "manifest.json").read_text())["schema"] == 2
+    assert json.loads((old / "manifest.json").read_text())["schema"] == SCHEMA
     assert {path: path.read_bytes() for path in files_below(old) if path.parent != old} == arrays
     again = ckpt.open_checkpoint(old, IDENTITY)
     assert again.manifest == store.manifest
@@ -50,10 +51,10 @@ def test_an_old_checkpoint_migrates_loads_bitwise_and_goes_on(old: Path) -> None
 
 
 def test_a_newer_schema_is_refused_and_left_as_it_is(old: Path) -> None:
-    path = old / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 3}))
+    for path in old.glob("manifest*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "schema": SCHEMA + 1}))
     before = {path: path.read_bytes() for path in files_below(old)}
-    with pytest.raises(FormatError, match="schema: got 3, expected at most 2; update share_jax"):
+    with pytest.raises(FormatError, match=f"schema: got {SCHEMA + 1}, expected at most {SCHEMA}; update share_jax"):
         ckpt.open_checkpoint(old, IDENTITY)
     with pytest.raises(FormatError, match="update share_jax"):
         damage.check_manifest(old)

@@ -1,0 +1,22 @@
+"""DER++: replay that also keeps the logits with which each example was stored, and stays near them.
+
+loss = CE(task's batch) + alpha * |z - h(x)|^2 / classes + beta * CE(y, h(x)), the last two over examples (x, y, z)
+of the buffer. The paper draws twice, once for each term; here one draw serves both, an estimate of the same sum. It
+fills the buffer along the training; here z are the logits of the model as the example's task left it.
+
+Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning" (arXiv 2004.07211), equation 6.
+Defaults: alpha = 0.5 and beta = 0.5, within the paper's ranges; `buffer_size` as for `er_lora`.
+"""
+
+from experiments.methods.job import Job, Outcome
+from experiments.methods.plan import Plan
+from experiments.methods.replay import Replay
+from experiments.methods.sequence import learn
+from share_jax.core.separate import SeparateLoRA
+
+
+def run(job: Job) -> Outcome:
+    """Goes on training one LoRA with replay of examples and logits."""
+    config, own = job.config, job.config.baselines
+    replay = Replay(own.buffer_size, own.replay_batch or config.batch_size, own.der_beta, own.der_alpha)
+    return learn(job, Plan(SeparateLoRA(config.rank, config.alpha), "adapter", "all", extension=replay))

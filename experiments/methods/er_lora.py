@@ -1,0 +1,18 @@
+"""ER: one LoRA and all heads go on training, on the task's examples and on as many drawn from a buffer of earlier ones.
+
+Source: Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning" (arXiv 1902.10486). Defaults: a buffer
+of `buffer_size` examples for all tasks together, batches of equal size from both, which weigh the same.
+"""
+
+from experiments.methods.job import Job, Outcome
+from experiments.methods.plan import Plan
+from experiments.methods.replay import Replay
+from experiments.methods.sequence import learn
+from share_jax.core.separate import SeparateLoRA
+
+
+def run(job: Job) -> Outcome:
+    """Goes on training one LoRA with replay."""
+    config, own = job.config, job.config.baselines
+    replay = Replay(own.buffer_size, own.replay_batch or config.batch_size)
+    return learn(job, Plan(SeparateLoRA(config.rank, config.alpha), "adapter", "all", extension=replay))

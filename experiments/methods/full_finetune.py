@@ -1,0 +1,20 @@
+"""Full fine-tuning, one task after another: every weight that the inputs reach goes on training, and so forgets.
+
+What lies below the run's `first_layer` is computed once and cached for every method, so it is frozen here too. There is
+a head per task, unless the protocol has one for all. Defaults: `full_learning_rate`, lower than that of adapters as is
+usual (Devlin et al. 2019, arXiv 1810.04805, fine-tune at 2e-5 to 5e-5 for some epochs; ours is the best of a
+held-out comparison at the run's few updates).
+"""
+
+from experiments.methods.job import Job, Outcome
+from experiments.methods.plan import Plan
+from experiments.methods.reached import patterns, reached
+from experiments.methods.sequence import learn
+from share_jax.core.separate import SeparateLoRA
+
+
+def run(job: Job) -> Outcome:
+    """Goes on training the whole model."""
+    rate = job.config.baselines.full_learning_rate
+    unused = SeparateLoRA(job.config.rank, job.config.alpha)
+    return learn(job, Plan(unused, "adapter", adapts=False, owned=patterns(reached(job)), learning_rate=rate))

@@ -1,0 +1,101 @@
+"""LwF: one LoRA for all tasks, held to what it answered before the task through every earlier head.
+
+On the new task's inputs, the answers of the earlier heads are distilled from the model as the task found it:
+loss = CE(new head) + lambda_o * sum over earlier heads of KL(p' || q'), both distributions at temperature T.
+The paper writes the cross entropy of the two, which differs from KL by a constant. As in the paper the earlier heads
+train along; with one head its earlier classes are distilled.
+
+Source: Li and Hoiem 2016, "Learning without Forgetting" (arXiv 1606.09282), figure 3 and equations 2 and 3.
+Defaults: T = 2 and lambda_o = 1 as in the paper; no warm-up of the new head but the run's `head_first`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from experiments.methods.feed import classes_of
+from experiments.methods.heads import ManyHeads, every_head, of_head
+from experiments.methods.job import Job, Outcome
+from experiments.methods.plan import MEMORY, Plan, Scene
+from experiments.methods.sequence import learn
+from share_jax.core.bank import TaskBank
+from share_jax.core.separate import SeparateLoRA
+from share_jax.core.slots import lift
+from share_jax.train.losses import LossSums
+from share_jax.train.step import Forward, Loss
+from share_jax.typing import PRNGKey, Tree
+
+
+def distillation(
+    teacher: Float[Array, "batch h c"],
+    student: Float[Array, "batch h c"],
+    classes: Int[Array, " h"],
+    temperature: float,
+) -> Float[Array, " batch"]:
+    """KL of the student from the teacher at a temperature, summed over heads.
+
+    Args:
+        teacher: logits; no gradient goes there.
+        student: logits.
+        classes: how many classes of each head count; 0 leaves a head out.
+        temperature: divides both.
+    """
+    known = jnp.arange(student.shape[-1])[None, None] < classes[None, :, None]
+
+    def log_probabilities(logits: Array) -> Array:
+        return jax.nn.log_softmax(jnp.where(known, logits / temperature, jnp.finfo(logits.dtype).min), axis=-1)
+
+    before, now = log_probabilities(jax.lax.stop_gradient(teacher)), log_probabilities(student)
+    return jnp.sum(jnp.where(known, jnp.exp(before) * (before - now), 0), axis=(1, 2))
+
+
+@dataclass(frozen=True)
+class LwF(ManyHeads):
+    """The distillation term.
+
+    Attributes:
+        strength: lambda_o.
+        temperature: T.
+    """
+
+    strength: float
+    temperature: float
+
+    def view(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+        """The teacher, which is the last task's slot, and how many classes of each head it has learnt."""
+        classes = np.zeros(scene.head_sets, np.int32)
+        for earlier in range(index):
+            classes[scene.head_of(earlier)] = classes_of(scene.job, earlier)
+        return {"teacher": lift(bank.tasks, max(index - 1, 0)), "classes": classes}
+
+    def forward(self, scene: Scene) -> Forward:
+        """The logits of every head, now and before the task, and how many of their classes are to be held."""
+        inner = every_head(scene)
+
+        def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
+            known = base[MEMORY]
+            teacher = inner(base, shared, known["teacher"], inputs, key)
+            return {"now": inner(base, shared, slot, inputs, key), "before": teacher, "classes": known["classes"]}
+
+        return run
+
+    def loss(self, inner: Loss) -> Loss:
+        """The inner loss of the task's head, and the distillation of the earlier ones."""
+
+        def distilled(out: Any, batch: Any) -> LossSums:
+            sums = inner(of_head(out["now"], batch["head"]), batch)
+            apart = distillation(out["before"], out["now"], out["classes"], self.temperature)
+            return sums._replace(total=sums.total + self.strength * jnp.sum(batch["weights"] * apart))
+
+        return distilled
+
+
+def run(job: Job) -> Outcome:
+    """Goes on training one LoRA, with the answers of earlier heads distilled."""
+    own = job.config.baselines
+    method = SeparateLoRA(job.config.rank, job.config.alpha)
+    return learn(job, Plan(method, "adapter", "all", extension=LwF(own.lwf_strength, own.lwf_temperature)))

@@ -1,0 +1,44 @@
+"""The task router in a checkpoint: its statistics as one tree of float64 arrays, the tasks' names in the manifest."""
+
+from pathlib import Path
+
+from share_jax.core.router import Router, arrays_of, router_of
+from share_jax.errors import FormatError, TaskError, line
+from share_jax.train import arrays_io
+from share_jax.train.arrays_io import Record
+from share_jax.train.manifest import Manifest
+
+WHAT = "the router"
+
+
+def write(root: Path, manifest: Manifest, router: Router) -> Record:
+    """Writes a router into a new folder and returns its record, for the manifest that is to name it.
+
+    Args:
+      root: the checkpoint's root.
+      manifest: what the checkpoint holds; the router may know no other tasks.
+      router: what to write.
+
+    Raises:
+      TaskError: if it knows a task that the manifest does not hold.
+    """
+    unsaved = [name for name in router.names if name not in manifest.tasks]
+    if unsaved:
+        expected, mend = f"some of {tuple(manifest.tasks)}", "save that task first, or take it out of the router"
+        raise TaskError(line("task of the router to save", got=repr(unsaved[0]), expected=expected, mend=mend))
+    old = manifest.router
+    number = int(old["path"].split("/")[1]) + 1 if old else 0
+    return {**arrays_io.write(root, f"router/{number}", arrays_of(router)), "tasks": list(router.names)}
+
+
+def read(root: Path, manifest: Manifest) -> Router:
+    """The router that a manifest names.
+
+    Raises:
+      FormatError: if it names none, or the router is damaged.
+    """
+    record = manifest.router
+    if record is None:
+        mend = "make one from the tasks' features with add_task, and save it"
+        raise FormatError(line(WHAT, got="nothing saved", expected="a saved router", mend=mend))
+    return router_of(record["tasks"], arrays_io.read(root, record, arrays_io.like_of(record), WHAT))
