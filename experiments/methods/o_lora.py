@@ -18,7 +18,7 @@ from experiments.methods.plan import MEMORY, Extension, Plan, Scene
 from experiments.methods.sequence import learn
 from share_jax.core.bank import TaskBank
 from share_jax.core.separate import SeparateLoRA
-from share_jax.nn.trees import flat
+from share_jax.nn.trees import flat, nested
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss
 from share_jax.typing import Array, PRNGKey, Tree
@@ -52,14 +52,14 @@ class OLoRA(Extension):
     def view(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """The A of every earlier task."""
         earlier = np.arange(scene.tasks)[:, None, None] < index
-        return {path.replace("/", "."): jnp.where(earlier, a, 0) for path, a in down_matrices(bank.tasks).items()}
+        return nested({path: jnp.where(earlier, a, 0) for path, a in down_matrices(bank.tasks).items()})
 
     def forward(self, scene: Scene) -> Forward:
         """The logits and the penalty."""
 
         def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
-            known = base[MEMORY]
-            parts = [overlap(known[path.replace("/", ".")], a) for path, a in down_matrices(slot).items()]
+            known = flat(base[MEMORY])
+            parts = [overlap(known[path], a) for path, a in down_matrices(slot).items()]
             return {"logits": scene.forward(base, shared, slot, inputs, key), "overlap": sum(parts, jnp.float32(0))}
 
         return run
