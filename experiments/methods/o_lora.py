@@ -74,10 +74,11 @@ class OLoRA(Extension):
         return penalised
 
     def findings(self, scene: Scene, bank: TaskBank, memory: Tree) -> dict[str, Any]:
-        """The largest cosine between a column of one task's A and one of another's."""
+        """The largest cosine between a column of one learnt task's A and one of another's."""
         worst = 0.0
         for a in down_matrices(bank.tasks).values():
-            unit = np.asarray(a / jnp.linalg.norm(a, axis=1, keepdims=True))
+            learnt = np.asarray(a[: len(bank.names)])
+            unit = learnt / np.linalg.norm(learnt, axis=1, keepdims=True)
             cosines = np.abs(np.einsum("idr,jds->ijrs", unit, unit))
             apart = ~np.eye(len(unit), dtype=bool)
             worst = max(worst, float(cosines[apart].max(initial=0)))
