@@ -142,6 +142,10 @@ def open_store(job: Job, adapted: Adapted) -> Checkpoint:
     return store
 
 
+def _on_host(memory: Tree) -> dict[str, Any]:
+    return jax.tree.map(np.asarray, dict(memory))  # scalars too, which a checkpoint would give back as another type
+
+
 class Sequence:
     """One plan on one job: the compiled steps and the transitions of a `Course`."""
 
@@ -154,7 +158,7 @@ class Sequence:
         self.scene = Scene(job, plan, self.adapted, heads, job.devices.forward(self.adapted, job.backbone.blocks))
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
         self.fresh = self._fresh(key_init)
-        self.memory = plan.extension.memory(self.scene, self.fresh)
+        self.memory = _on_host(plan.extension.memory(self.scene, self.fresh))
         self.base = job.devices.base(self._variables(self.fresh, self.memory, 0), self.adapted)
         self.predictor = job.devices.predictor(plan.extension.answer(self.scene), self.adapted, params)
         self.optimizers = {
@@ -242,7 +246,7 @@ class Sequence:
             untrained = tuple(self.score(self.base, self.fresh, t).accuracy for t in range(self.scene.tasks))
             return Course(store, self.fresh, self.memory, untrained)
         shared = ckpt.load_shared(store, self._to_save(self.fresh.shared, self.memory))
-        memory = jax.tree.map(np.asarray, shared.pop(MEMORY, {}))
+        memory = _on_host(shared.pop(MEMORY, {}))
         bank = replace(self.fresh, shared=shared)
         like = lift(bank.tasks, 0)
         for name in store.names:
@@ -282,7 +286,7 @@ class Sequence:
             task.name,
         )
         bank = learnt(course.bank, task.name, state.shared, state.slot)
-        memory = self.plan.extension.after(self.scene, bank, course.memory, index)
+        memory = _on_host(self.plan.extension.after(self.scene, bank, course.memory, index))
         jax.block_until_ready((bank.tasks, memory))
         trained = time.perf_counter()
         scores = [self.score(base, bank, j) for j in range(min(index + 2, len(tasks)))]
