@@ -18,7 +18,7 @@ from experiments.methods.plan import MEMORY, Extension, Plan, Scene
 from experiments.methods.sequence import learn
 from share_jax.core.bank import TaskBank
 from share_jax.core.separate import SeparateLoRA
-from share_jax.nn.trees import flat
+from share_jax.nn.trees import flat, nested
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss
 from share_jax.typing import Array, PRNGKey, Tree
@@ -52,14 +52,14 @@ class OLoRA(Extension):
     def view(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """The A of every earlier task."""
         earlier = np.arange(scene.tasks)[:, None, None] < index
-        return {path.replace("/", "."): jnp.where(earlier, a, 0) for path, a in down_matrices(bank.tasks).items()}
+        return nested({path: jnp.where(earlier, a, 0) for path, a in down_matrices(bank.tasks).items()})
 
     def forward(self, scene: Scene) -> Forward:
         """The logits and the penalty."""
 
         def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
-            known = base[MEMORY]
-            parts = [overlap(known[path.replace("/", ".")], a) for path, a in down_matrices(slot).items()]
+            known = flat(base[MEMORY])
+            parts = [overlap(known[path], a) for path, a in down_matrices(slot).items()]
             return {"logits": scene.forward(base, shared, slot, inputs, key), "overlap": sum(parts, jnp.float32(0))}
 
         return run
@@ -74,10 +74,11 @@ class OLoRA(Extension):
         return penalised
 
     def findings(self, scene: Scene, bank: TaskBank, memory: Tree) -> dict[str, Any]:
-        """The largest cosine between a column of one task's A and one of another's."""
+        """The largest cosine between a column of one learnt task's A and one of another's."""
         worst = 0.0
         for a in down_matrices(bank.tasks).values():
-            unit = np.asarray(a / jnp.linalg.norm(a, axis=1, keepdims=True))
+            learnt = np.asarray(a[: len(bank.names)])
+            unit = learnt / np.linalg.norm(learnt, axis=1, keepdims=True)
             cosines = np.abs(np.einsum("idr,jds->ijrs", unit, unit))
             apart = ~np.eye(len(unit), dtype=bool)
             worst = max(worst, float(cosines[apart].max(initial=0)))

@@ -148,6 +148,10 @@ def open_store(job: Job, adapted: Adapted) -> Checkpoint:
     return store
 
 
+def _on_host(memory: Tree) -> dict[str, Any]:
+    return jax.tree.map(np.asarray, dict(memory))  # scalars too, which a checkpoint would give back as another type
+
+
 class Sequence:
     """One plan on one job: the compiled steps and the transitions of a `Course`."""
 
@@ -160,7 +164,7 @@ class Sequence:
         self.scene = Scene(job, plan, self.adapted, heads, job.devices.forward(self.adapted, job.backbone.blocks))
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
         self.fresh = self._fresh(key_init)
-        self.memory = plan.extension.memory(self.scene, self.fresh)
+        self.memory = _on_host(plan.extension.memory(self.scene, self.fresh))
         self.base = job.devices.base(self._variables(self.fresh, self.memory, 0), self.adapted)
         self.predictor = job.devices.predictor(plan.extension.answer(self.scene), self.adapted, params)
         self.optimizers = {
@@ -251,7 +255,7 @@ class Sequence:
             untrained = self.answers.untrained(self.predict(self.base, self.fresh))
             return Course(store, self.fresh, self.memory, untrained)
         shared = ckpt.load_shared(store, self._to_save(self.fresh.shared, self.memory))
-        memory = jax.tree.map(np.asarray, shared.pop(MEMORY, {}))
+        memory = _on_host(shared.pop(MEMORY, {}))
         bank = replace(self.fresh, shared=shared)
         like = lift(bank.tasks, 0)
         for name in store.names:
@@ -293,7 +297,7 @@ class Sequence:
             task.name,
         )
         bank = learnt(course.bank, task.name, state.shared, state.slot)
-        memory = self.plan.extension.after(self.scene, bank, course.memory, index)
+        memory = _on_host(self.plan.extension.after(self.scene, bank, course.memory, index))
         jax.block_until_ready((bank.tasks, memory))
         trained = time.perf_counter()
         router = self.answers.learnt(course.router, index)
