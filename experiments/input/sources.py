@@ -12,8 +12,8 @@ Example = Mapping[str, Any]
 Convert = Callable[[Example], Mapping[str, np.ndarray]]
 """One record -> the model's inputs by name, each of one fixed shape and type."""
 
-Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
-"""Texts -> (input_ids, attention_mask), both (N, L)."""
+Encode = Callable[[Sequence[Any]], tuple[np.ndarray, np.ndarray]]
+"""Texts, str each or pairs of two -> (input_ids, attention_mask), both (N, L)."""
 
 
 class Records(Protocol):

@@ -21,7 +21,7 @@ from share_jax.errors import InputError, line
 _REPLACED = ("input_ids", "images")
 """Inputs that `hidden` stands for once it is cached."""
 
-_HEADS = (r"head/kernel", r"head/bias")
+HEADS = (r"head/kernel", r"head/bias")
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ def minilm(
     """
     config, encoder = load_bert(minilm_folder(cache_dir))
     layers = config.num_hidden_layers
-    _check_first_layer(first_layer, layers)
+    check_first_layer(first_layer, layers)
     return Backbone(
         name="all-MiniLM-L6-v2",
         model=BertClassifier(config, num_classes, first_layer, dtype),
-        params={"encoder": encoder, "head": _head(num_classes, config.hidden_size)},
+        params={"encoder": encoder, "head": linear_head(num_classes, config.hidden_size)},
         targets=_ffn_down(first_layer, layers),
-        heads=_HEADS,
+        heads=HEADS,
         first_layer=first_layer,
     )
 
@@ -86,17 +86,17 @@ def digits_vit(seed: int = 0, num_classes: int = 2, dtype: Dtype = jnp.float32, 
         InputError: scikit-learn is not installed, or `first_layer` is out of range.
     """
     config = VitConfig()
-    _check_first_layer(first_layer, config.num_layers)
+    check_first_layer(first_layer, config.num_layers)
     train, _ = digits_split()
     return Backbone(
         name="digits-vit",
         model=VitClassifier(config, num_classes, first_layer, dtype),
         params={
             "encoder": pretrain_vit(train.inputs["images"], config, seed=seed),
-            "head": _head(num_classes, config.hidden_size),
+            "head": linear_head(num_classes, config.hidden_size),
         },
         targets=_ffn_down(first_layer, config.num_layers),
-        heads=_HEADS,
+        heads=HEADS,
         first_layer=first_layer,
     )
 
@@ -137,10 +137,10 @@ def _ffn_down(first: int, layers: int) -> tuple[str, ...]:
     return tuple(rf"encoder/layer_{index}/ffn_down/kernel" for index in range(first, layers))
 
 
-def _head(num_classes: int, width: int) -> dict:
+def linear_head(num_classes: int, width: int) -> dict:
     return dict(nn.Dense(num_classes).init(jax.random.key(0), jnp.zeros((1, width)))["params"])
 
 
-def _check_first_layer(first: int, layers: int) -> None:
+def check_first_layer(first: int, layers: int) -> None:
     if not 0 <= first <= layers:
         raise InputError(line("first_layer", got=first, expected=f"0 to {layers}", mend="pass first_layer=0"))
