@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from experiments.assets import minilm_folder
 from experiments.config import Config
+from experiments.large import large_backbone, large_stream
+from experiments.large_presets import LARGE
 from experiments.models.backbone import Backbone, cached_inputs, digits_vit, minilm
 from experiments.models.tokenizer import load_tokenizer
 from experiments.streams.base import Stream, Task, TextTask, tokenize
@@ -31,7 +33,7 @@ def build(config: Config, notify: Callable[[str], None], tasks: int | None = Non
     notify(f"Preparing {config.experiment}: weights and data")
     raw = raw_stream(config)
     raw = replace(raw, tasks=raw.tasks[:tasks])
-    classes = max(len(task.classes) for task in raw.tasks)
+    classes = max(task.outputs for task in raw.tasks)
     backbone = _backbone(config, classes)
     if config.first_layer == 0:
         return raw, backbone
@@ -57,6 +59,8 @@ def raw_stream(config: Config) -> Stream:
     Raises:
         ShareError: the data cannot be had.
     """
+    if config.experiment in LARGE:
+        return large_stream(config)
     if config.experiment == "digits5":
         return digits5(config.order_seed)
     if config.experiment == "clinc150":
@@ -79,6 +83,8 @@ def raw_stream(config: Config) -> Stream:
 
 def _backbone(config: Config, classes: int) -> Backbone:
     dtype = jnp.bfloat16 if config.bf16 else jnp.float32
+    if config.experiment in LARGE:
+        return large_backbone(config, classes, dtype)
     if config.experiment == "digits5":
         return digits_vit(config.order_seed, classes, dtype, config.first_layer)
     return minilm(config.cache_dir, classes, config.first_layer, dtype)

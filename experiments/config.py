@@ -10,11 +10,15 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from experiments import large_presets
 from share_jax.errors import InputError, ShareError, line
 from share_jax.train.mesh_shape import parse_mesh
 
 Preset = Literal["quick", "default", "full"]
-Experiment = Literal["newsgroups10", "clinc150", "digits5"]
+Experiment = Literal[
+    "newsgroups10", "clinc150", "digits5",
+    "cifar100_10", "imagenet_r_10", "food101_10", "caltech101_10", "flowers102_10", "images3", "glue6",
+]  # fmt: skip
 
 
 def _commas(item: type) -> Any:
@@ -125,7 +129,12 @@ class Config:
     cache_dir: Path | None = None
     """Where weights and texts are kept; $SHARE_JAX_CACHE or the user's cache folder when None."""
     data_folder: Path | None = None
-    """CLINC150 as a folder with data_full.json and domains.json; from TensorFlow Datasets when None."""
+    """Where the data are: CLINC150's folder with data_full.json and domains.json; for the streams of
+    experiments/streams/tfds.md, a TensorFlow Datasets folder of prepared sets. TensorFlow Datasets' own when None."""
+    weights: Path | None = None
+    """Pretrained weights of the image and GLUE streams: ViT as .npz or a Hugging Face folder, RoBERTa as a folder."""
+    image_size: int = 224
+    """Pixels a side of the images; places are interpolated where the checkpoint has another size."""
 
     def __post_init__(self) -> None:
         """Checks what the types cannot."""
@@ -146,6 +155,7 @@ class Config:
             "phi",
             "rank",
             "accumulate",
+            "image_size",
         ):
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
@@ -215,7 +225,11 @@ _FULL: dict[str, dict[str, Any]] = {
     "clinc150": {**_CLINC, "steps": 300, "max_length": 40},
     "digits5": {"steps": 400, "learning_rate": 5e-3, "head_learning_rate": 1e-2, "num_basis": 12, "phi": 4},
 }
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {"quick": _QUICK, "default": _DEFAULT, "full": _FULL}
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": _QUICK | large_presets.QUICK,
+    "default": _DEFAULT | large_presets.DEFAULT,
+    "full": _FULL | large_presets.FULL,
+}
 
 
 def preset(experiment: Experiment, name: Preset) -> Config:
@@ -247,7 +261,7 @@ def command_line(config: Config) -> str:
     """The command that repeats a run, without the paths of the machine that it ran on."""
     base = preset(config.experiment, config.preset)
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
-    paths = {"workdir", "cache_dir", "data_folder", "resume", "overwrite", "repair", "quiet", "distributed"}
+    paths = {"workdir", "cache_dir", "data_folder", "weights", "resume", "overwrite", "repair", "quiet", "distributed"}
     paths |= {"experiment", "preset"}
     for field in fields(config):
         value = getattr(config, field.name)

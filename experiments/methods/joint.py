@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.input.lazy import joined
 from experiments.input.pipeline import Pipeline
 from experiments.input.shapes import samples_of
 from experiments.methods.feed import pipeline_of
 from experiments.methods.job import Job, Outcome
+from experiments.methods.objective import loss_of
 from experiments.methods.scoring import logits, score
 from experiments.methods.sequence import Course, adapted_model, open_store, optimizer_of, stored_bytes
 from experiments.methods.training import run_steps
@@ -24,7 +26,6 @@ from share_jax.core.slots import gather, lift
 from share_jax.nn.adapt import Adapted
 from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
-from share_jax.train.losses import classification
 from share_jax.train.step import Forward, begin
 from share_jax.typing import PRNGKey, Tree
 
@@ -52,7 +53,7 @@ def _pooled(job: Job) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Inputs with the task of each example, labels, and the number of classes of each example's task."""
     tasks = job.stream.tasks
     names = tasks[0].train.inputs
-    inputs = {name: np.concatenate([task.train.inputs[name] for task in tasks]) for name in names}
+    inputs = {name: joined([task.train.inputs[name] for task in tasks]) for name in names}
     sizes = [len(task.train) for task in tasks]
     inputs["task"] = np.repeat(np.arange(len(tasks), dtype=np.int32), sizes)
     labels = np.concatenate([task.train.labels for task in tasks])
@@ -82,7 +83,7 @@ def run(job: Job) -> Outcome:
     steps = config.steps * len(tasks)
     optimizer = optimizer_of(job, adapted, steps, train_shared=False)
     state = begin({}, slot, optimizer, key_train)
-    parts = _forward(job, adapted), classification, optimizer, adapted, params
+    parts = _forward(job, adapted), loss_of(job.stream), optimizer, adapted, params
     pipeline = _pipeline(job)
     train_step = job.devices.train_step(*parts, train_shared=False, label=job.name)
     step = train_step.compile(state, base, samples_of([pipeline]))
@@ -92,7 +93,7 @@ def run(job: Job) -> Outcome:
         heads = [_with_heads(adapted, slot, jnp.int32(t)) for t in range(len(tasks))]
         size, point = config.eval_batch_size, job.preemption.point
         return [
-            score(logits(predictor, base, {}, own, task, size, point), task.test.labels).accuracy
+            score(logits(predictor, base, {}, own, task, size, point), task.test.labels, task.metric).accuracy
             for own, task in zip(heads, tasks, strict=True)
         ]
 

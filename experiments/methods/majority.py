@@ -1,13 +1,21 @@
-"""The most frequent class of each task's training labels: what knows nothing of the inputs."""
+"""The most frequent class of each task's training labels, or their mean: what knows nothing of the inputs."""
 
 import numpy as np
 
 from experiments.methods.job import Job, Outcome
+from experiments.metrics import measure
+from experiments.streams.base import Task
+
+
+def _rate(task: Task) -> float:
+    labels = task.train.labels
+    answer = labels.mean(keepdims=True) if task.kind == "regression" else np.bincount(labels, minlength=task.outputs)
+    return measure(task.metric, np.repeat(answer[None], len(task.test), axis=0), task.test.labels)
 
 
 def run(job: Job) -> Outcome:
-    """Answers every test example of a task with the most frequent class of its training examples."""
-    rates = [float(np.mean(task.test.labels == np.bincount(task.train.labels).argmax())) for task in job.stream.tasks]
+    """Answers every test example of a task with the most frequent class, or the mean, of its training examples."""
+    rates = [_rate(task) for task in job.stream.tasks]
     tasks = len(rates)
     seen = np.tri(tasks, dtype=bool)
     counts = ("shared", "per_task", "heads_per_task", "tasks", "total_tasks")

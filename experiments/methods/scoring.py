@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.metrics import measure
 from experiments.streams.base import Task
 from share_jax.train.batches import eval_batches
 from share_jax.typing import Tree
@@ -17,7 +18,7 @@ class Score:
     """How a task is answered at some moment.
 
     Attributes:
-        accuracy: fraction of the test examples that are right.
+        accuracy: the task's own metric on its test examples, for most tasks the fraction that are right.
         digest: sha256 of the test logits, float32.
     """
 
@@ -28,9 +29,9 @@ class Score:
 def logits(
     predictor: Any, base: Tree, shared: Tree, slot: Tree, task: Task, batch_size: int, point: Callable[[], None]
 ) -> np.ndarray:
-    """Test logits of a task, (examples, classes of the task), float32; `point` is called after every batch."""
+    """Test logits of a task, (examples, outputs of the task), float32; `point` is called after every batch."""
     parts = []
-    classes = len(task.classes)
+    classes = task.outputs
     for batch in eval_batches(task.test.inputs, task.test.labels, batch_size=batch_size, classes=classes):
         whole = np.asarray(predictor(base, shared, slot, batch["inputs"]), np.float32)
         parts.append(whole[batch["weights"] > 0, :classes])
@@ -38,7 +39,6 @@ def logits(
     return np.concatenate(parts)
 
 
-def score(values: np.ndarray, labels: np.ndarray) -> Score:
-    """Accuracy and digest of test logits (examples, classes)."""
-    right = float(np.mean(values.argmax(axis=-1) == labels))
-    return Score(right, hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest())
+def score(values: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> Score:
+    """A metric, of `experiments.metrics`, and digest of test logits (examples, outputs)."""
+    return Score(measure(metric, values, labels), hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest())

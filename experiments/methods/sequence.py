@@ -15,6 +15,7 @@ import numpy as np
 from experiments.input.shapes import samples_of
 from experiments.methods.feed import task_pipeline_of, task_pipelines
 from experiments.methods.job import Job, Outcome, transform
+from experiments.methods.objective import loss_of
 from experiments.methods.scoring import Score, logits, score
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import bytes_on_disk, nbytes
@@ -26,7 +27,6 @@ from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
 from share_jax.train import damage
 from share_jax.train.checkpoint import Checkpoint
-from share_jax.train.losses import classification
 from share_jax.train.manifest import exists, identity_of
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.processes import agreed
@@ -143,7 +143,7 @@ class Sequence:
         samples = samples_of(task_pipelines(job))
         self.steps = {
             first: job.devices.train_step(
-                self.forward, classification, optimizer, self.adapted, params, train_shared=first, label=job.name
+                self.forward, loss_of(job.stream), optimizer, self.adapted, params, train_shared=first, label=job.name
             ).compile(self.start(self.fresh, 0, first), self.base, samples)
             for first, optimizer in self.optimizers.items()
             if self.fresh.shared or not first
@@ -170,7 +170,8 @@ class Sequence:
         task = self.job.stream.tasks[index]
         slot = self.answering(bank, index)
         size, point = self.job.config.eval_batch_size, self.job.preemption.point
-        return score(logits(self.predictor, self.base, bank.shared, slot, task, size, point), task.test.labels)
+        values = logits(self.predictor, self.base, bank.shared, slot, task, size, point)
+        return score(values, task.test.labels, task.metric)
 
     def restored(self) -> Course:
         """The course as the job's checkpoint has it; the accuracies of the fresh model if it has none."""
