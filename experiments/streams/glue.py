@@ -88,5 +88,9 @@ def _side(source: Any, task: GlueTask, limit: int | None, key: Sequence[int]) ->
         alike = np.zeros(len(rows), int) if task.kind == "regression" else labels
         places = balanced(alike, limit, np.random.default_rng(key))
         rows, labels = [rows[place] for place in places], labels[places]
-    texts: Any = tuple(tuple(row[name].decode("utf-8") for name in task.texts) for row in rows)
+    texts: Any = tuple(tuple(_text(row[name]) for name in task.texts) for row in rows)
     return (tuple(text for (text,) in texts) if len(task.texts) == 1 else texts), labels
+
+
+def _text(stored: str | bytes) -> str:
+    return stored.decode("utf-8") if isinstance(stored, bytes) else stored

@@ -12,11 +12,13 @@ import pytest
 pytest.importorskip("tensorflow_datasets")
 import tfds_makers as makers
 
+from experiments.input import tfds_sets
 from experiments.input.images import image_reader
 from experiments.input.lazy import LazyRows, joined, lazy_rows
 from experiments.run import main
+from experiments.streams import images
 from experiments.streams.glue import glue6
-from experiments.streams.images import balanced, image_stream
+from experiments.streams.images import STREAMS, balanced, image_stream
 from share_jax.errors import FormatError, InputError
 
 DATA = Path(__file__).parents[1] / "data"
@@ -53,10 +55,10 @@ def test_cifar100_is_ten_tasks_of_ten_classes(data):
     for task in stream.tasks[:2]:
         assert (len(task.train), len(task.test)) == (40, 20)
         for part in (task.train, task.test):
-            images = part.inputs["images"]
-            assert isinstance(images, LazyRows)
-            assert (images.shape, images.dtype) == ((len(part), 8, 8, 3), np.float32)
-            for image, label in zip(images[:], part.labels, strict=True):
+            rows = part.inputs["images"]
+            assert isinstance(rows, LazyRows)
+            assert (rows.shape, rows.dtype) == ((len(part), 8, 8, 3), np.float32)
+            for image, label in zip(rows[:], part.labels, strict=True):
                 seen = image.mean(axis=(0, 1))
                 np.testing.assert_allclose(seen, colour(int(task.classes[label])), rtol=0, atol=0.08)
     again = image_stream("cifar100_10", data, size=8, seed=1)
@@ -158,6 +160,33 @@ def test_a_set_that_is_not_there_names_the_command(data, tmp_path):
     makers.plain(tmp_path, "oxford_flowers102", "2.1.1", 4, {"train": 1, "validation": 1, "test": 1})
     with pytest.raises(InputError, match="classes of flowers102: got 4, expected at least 10"):
         image_stream("flowers102_10", tmp_path, size=8)
+
+
+@pytest.mark.parametrize("name", [name for name in STREAMS if name not in ("images3", "imagenet_r_10")])
+def test_tfds_own_sets_have_the_splits_and_features_that_are_read(name, monkeypatch):
+    # mock_data encodes an example again if its image is wanted as bytes, which needs TensorFlow: arrays are read here
+    monkeypatch.setattr(images, "records", lambda builder, split, encoded: tfds_sets.records(builder, split))
+    with makers.tfds.testing.mock_data(num_examples=300):
+        stream = image_stream(name, size=4)
+        assert sum(len(task.classes) for task in stream.tasks) > 90
+        assert sum(len(task.train) for task in stream.tasks) == 300
+        assert stream.tasks[0].train.inputs["images"][:2].shape == (2, 4, 4, 3)
+
+
+def test_tfds_own_imagenet_r_has_the_split_and_features_that_are_read():
+    with makers.tfds.testing.mock_data(num_examples=3):
+        builder = tfds_sets.prepared_set("imagenet_r", None)
+        rows = tfds_sets.records(builder, images.SETS["imagenet_r"].train)
+        assert {"image", "label"} <= set(rows[0])
+        assert len(builder.info.features["label"].names) == 1000
+
+
+def test_tfds_own_glue_has_the_configurations_and_features_that_are_read():
+    with makers.tfds.testing.mock_data(num_examples=6):
+        tasks = glue6()
+    assert [task.classes for task in tasks] == [tuple(classes or ()) for _, classes in makers.GLUE.values()]
+    assert [len(task.train_texts) for task in tasks] == [6] * 6
+    assert tasks[3].train_labels.dtype == np.float32
 
 
 def ran(folder: Path, *words: str) -> dict:
