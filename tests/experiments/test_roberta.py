@@ -10,8 +10,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
+from experiments.models.bert import BertConfig
 from experiments.models.pretrained import roberta
-from experiments.models.roberta import load_roberta
+from experiments.models.roberta import RobertaClassifier, load_roberta
 from experiments.models.tokenizer import load_tokenizer
 from share_jax.errors import FormatError, InputError
 from share_jax.nn.adapt import adapt
@@ -143,3 +144,10 @@ def test_refuses(reference):
     backbone, long = roberta(TINY), np.full((1, 25), 5, np.int32)
     with pytest.raises(InputError, match="tokens per text: got 25, expected at most 24"):
         backbone.model.apply({"params": backbone.params}, long, np.ones_like(long))
+
+
+def test_roberta_base_has_the_published_size():
+    config = BertConfig(50265, 768, 12, 12, 3072, 514, type_vocab_size=1, layer_norm_eps=1e-5, padding_index=1)
+    ids = jax.ShapeDtypeStruct((1, 8), np.int32)
+    shapes = jax.eval_shape(RobertaClassifier(config, 2).init, jax.random.key(0), ids, ids)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]["encoder"])) == 124_055_040

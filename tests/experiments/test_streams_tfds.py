@@ -215,6 +215,8 @@ def test_glue_runs_end_to_end_on_roberta(data, tmp_path, capsys):
     assert content["tasks"] == ["cola", "mrpc", "rte", "stsb", "qnli", "sst2"]
     assert content["metrics"] == ["matthews", "accuracy", "accuracy", "pearson", "accuracy", "accuracy"]
     assert content["methods"]["shared_a"]["runs"][0]["extra"]["tasks_with_changed_logits"] == 0
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "matthews for cola, pearson for stsb; accuracy for the others" in report
 
 
 def test_what_is_missing_is_one_line(data, tmp_path, capsys):

@@ -206,3 +206,10 @@ def test_weights_that_are_not_there_say_where_they_come_from(tmp_path):
         with pytest.raises(FormatError, match=f"--weights: {message}.*google/vit-base-patch16-224-in21k") as caught:
             load_vit(weights)
         assert "\n" not in str(caught.value)
+
+
+def test_vit_b_16_has_the_published_size():
+    config = VitConfig(224, 16, 768, 12, 12, 3072, class_token=True)
+    model = VitClassifier(config, 10)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]["encoder"])) == 85_798_656
