@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from experiments.assets import minilm_folder
 from experiments.config import Config
+from experiments.large import large_backbone, large_stream
+from experiments.large_presets import LARGE
 from experiments.models.backbone import MNIST_VIT, Backbone, cached_inputs, digits_vit, image_vit, minilm
 from experiments.models.tokenizer import load_tokenizer
 from experiments.streams.base import Stream, Task, TextTask, tokenize
@@ -37,7 +39,7 @@ def build(config: Config, notify: Callable[[str], None], tasks: int | None = Non
     notify(f"Preparing {config.experiment}: weights and data")
     raw = raw_stream(config)
     raw = under(replace(raw, tasks=raw.tasks[:tasks]), config.protocol)
-    classes = max(len(task.classes) for task in raw.tasks)
+    classes = max(task.outputs for task in raw.tasks)
     backbone = _backbone(config, classes)
     if config.first_layer == 0:
         return raw, backbone
@@ -63,6 +65,8 @@ def raw_stream(config: Config) -> Stream:
     Raises:
         ShareError: the data cannot be had.
     """
+    if config.experiment in LARGE:
+        return large_stream(config)
     limits: dict[str, Any] = {
         "seed": config.order_seed,
         "train_per_task": config.train_per_task,
@@ -81,7 +85,7 @@ def raw_stream(config: Config) -> Stream:
             texts: Sequence[TextTask] = clinc150(config.data_folder, **limits)
         case "three_corpora":
             texts = three_corpora(config.cache_dir, **limits)
-        case "newsgroups10":
+        case _:
             texts = newsgroups10(config.cache_dir, **limits)
     encode = load_tokenizer(minilm_folder(config.cache_dir), config.max_length)
     return Stream(config.experiment, TASK, tokenize(texts, encode, config.max_length))
@@ -89,6 +93,8 @@ def raw_stream(config: Config) -> Stream:
 
 def _backbone(config: Config, classes: int) -> Backbone:
     dtype = jnp.bfloat16 if config.bf16 else jnp.float32
+    if config.experiment in LARGE:
+        return large_backbone(config, classes, dtype)
     match config.experiment:
         case "digits5":
             return digits_vit(config.order_seed, classes, dtype, config.first_layer)

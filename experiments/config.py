@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from experiments import large_presets
 from experiments.baselines import Baselines
 from share_jax.errors import InputError, ShareError, line
 from share_jax.train.mesh_shape import parse_mesh
 
 Preset = Literal["quick", "default", "full"]
 Experiment = Literal[
-    "newsgroups10", "clinc150", "three_corpora", "digits5", "split_mnist5", "rotated_mnist10", "split_fashion5"
-]
+    "newsgroups10", "clinc150", "three_corpora", "digits5", "split_mnist5", "rotated_mnist10", "split_fashion5",
+    "cifar100_10", "imagenet_r_10", "food101_10", "caltech101_10", "flowers102_10", "images3", "glue6",
+]  # fmt: skip
 Protocol = Literal["task", "domain", "class"]
 OWN_PROTOCOL: dict[str, Protocol] = {"rotated_mnist10": "domain"}
 """The protocol of each stream; task-incremental if it is not here."""
@@ -152,8 +154,13 @@ class Config:
     cache_dir: Path | None = None
     """Where weights and texts are kept; $SHARE_JAX_CACHE or the user's cache folder when None."""
     data_folder: Path | None = None
-    """CLINC150 as a folder with data_full.json and domains.json, from TensorFlow Datasets when None; Fashion-MNIST as a
-    folder with its four files, from Debian's package dataset-fashion-mnist when None."""
+    """Where the data are: CLINC150's folder with data_full.json and domains.json, from TensorFlow Datasets when None;
+    Fashion-MNIST's folder with its four files, from Debian's package dataset-fashion-mnist when None; for the streams
+    of experiments/streams/tfds.md, a TensorFlow Datasets folder of prepared sets, their default when None."""
+    weights: Path | None = None
+    """Pretrained weights of the image and GLUE streams: ViT as .npz or a Hugging Face folder, RoBERTa as a folder."""
+    image_size: int = 224
+    """Pixels a side of the images; places are interpolated where the checkpoint has another size."""
 
     def __post_init__(self) -> None:
         """Checks what the types cannot."""
@@ -179,6 +186,7 @@ class Config:
             "phi",
             "rank",
             "accumulate",
+            "image_size",
         ):
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
@@ -272,7 +280,11 @@ _FULL: dict[str, dict[str, Any]] = {
     "rotated_mnist10": {**_IMAGES, "steps": 400},
     "split_fashion5": {**_IMAGES, "steps": 600},
 }
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {"quick": _QUICK, "default": _DEFAULT, "full": _FULL}
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": _QUICK | large_presets.QUICK,
+    "default": _DEFAULT | large_presets.DEFAULT,
+    "full": _FULL | large_presets.FULL,
+}
 
 
 def protocol_of(experiment: str, protocol: Protocol | None = None) -> Protocol:
@@ -334,7 +346,7 @@ def command_line(config: Config) -> str:
     """The command that repeats a run, without the paths of the machine that it ran on."""
     base = replace(preset(config.experiment, config.preset, config.protocol), protocol=None)
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
-    paths = {"workdir", "cache_dir", "data_folder", "resume", "overwrite", "repair", "quiet", "distributed"}
+    paths = {"workdir", "cache_dir", "data_folder", "weights", "resume", "overwrite", "repair", "quiet", "distributed"}
     paths |= {"experiment", "preset"}
     for name, value, usual in _values(config, base):
         if name in paths or value == usual:

@@ -82,6 +82,7 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
             for name, outcomes in found.items()
         ),
         command=command_line(config),
+        metrics=tuple(task.metric for task in stream.tasks),
     )
     content = write_results(results, folder / RESULTS)
     report = write_report(content, folder)

@@ -24,7 +24,7 @@ import numpy as np
 from experiments.input.order import Buckets, Order, Shard
 from experiments.input.sources import Source
 from share_jax.errors import FormatError, InputError, line
-from share_jax.train.batches import padded
+from share_jax.train.batches import as_labels, padded
 
 Batch = dict[str, Any]
 
@@ -56,7 +56,7 @@ class _Batches:
             inputs = {**inputs, **cut}
         return {
             "inputs": inputs,
-            "labels": labels.astype(np.int32),
+            "labels": as_labels(labels),
             "weights": weights[self._rows],
             "classes": np.int32(self._classes),
         }
@@ -67,8 +67,8 @@ class Pipeline:
     """The train batches of one task.
 
     Attributes:
-        dataset: element `step` is the batch of that step: {"inputs": arrays (rows, ...), "labels": int32 (rows,),
-            "weights": float32 (rows,), 0 for padding, "classes": int32 ()}; rows is batch size / hosts.
+        dataset: element `step` is the batch of that step: {"inputs": arrays (rows, ...), "labels": int32 or float32
+            (rows,), "weights": float32 (rows,), 0 for padding, "classes": int32 ()}; rows is batch size / hosts.
         order: which examples are in it.
         sample: a batch of the task's first examples, cut to a length; None where there are no buckets.
     """
@@ -176,7 +176,7 @@ def task_pipeline(
     Args:
         source: of the task's examples, whole on every host.
         batch_size: of the global batch; the last of an epoch is padded with weight 0, so that the shape never changes.
-        classes: of the task; 0 where it is set later, by `Pipeline.map`.
+        classes: of the task; 0 where it asks for numbers, or where it is set later, by `Pipeline.map`.
         seed: of the shuffle.
         task: index of the task.
         steps: batches.

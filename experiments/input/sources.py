@@ -12,8 +12,8 @@ Example = Mapping[str, Any]
 Convert = Callable[[Example], Mapping[str, np.ndarray]]
 """One record -> the model's inputs by name, each of one fixed shape and type."""
 
-Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
-"""Texts -> (input_ids, attention_mask), both (N, L)."""
+Encode = Callable[[Sequence[Any]], tuple[np.ndarray, np.ndarray]]
+"""Texts, str each or pairs of two -> (input_ids, attention_mask), both (N, L)."""
 
 
 class Records(Protocol):
@@ -46,7 +46,7 @@ class ArraySource:
 
     Attributes:
         inputs: arrays (examples, ...).
-        labels: (examples,) whole numbers.
+        labels: (examples,) whole numbers; float32 where numbers are asked for.
 
     Raises:
         InputError: no examples, lengths that differ, objects, or labels that are no whole numbers.
@@ -129,7 +129,7 @@ class RecordSource:
         if not isinstance(inputs, Mapping) or not inputs:
             got, expected = type(inputs).__name__, "a dict of the model's inputs"
             raise InputError(line(f"converted {what}", got=got, expected=expected, mend='return {"images": array}'))
-        if np.ndim(label) or np.asarray(label).dtype.kind not in "iu":
+        if np.ndim(label) or not _may_be_labels(np.asarray(label).dtype):
             got, mend = f"{np.asarray(label).dtype} of shape {np.shape(label)}", "map the classes to 0, 1, 2, ..."
             raise InputError(line(f"label of {what}", got=got, expected="a whole number", mend=mend))
         return {name: np.asarray(array) for name, array in inputs.items()}, label
@@ -164,6 +164,10 @@ def _kinds(inputs: Mapping[str, np.ndarray]) -> dict[str, str]:
     return {name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()}
 
 
+def _may_be_labels(dtype: np.dtype) -> bool:
+    return dtype.kind in "iu" or dtype == np.float32
+
+
 def _check_some(examples: int) -> None:
     if not examples:
         mend = "check the split's name and the data folder"
@@ -178,6 +182,6 @@ def _check_arrays(inputs: Mapping[str, np.ndarray], labels: np.ndarray, examples
         if array.dtype.kind not in "biufV":  # V: bfloat16 and its like
             mend = "convert or encode it first"
             raise InputError(line(f"input {name!r}", got=array.dtype, expected="an array of numbers", mend=mend))
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    if labels.ndim != 1 or not _may_be_labels(labels.dtype):
         got, mend = f"{labels.dtype} of shape {labels.shape}", "map the classes to 0, 1, 2, ..."
         raise InputError(line("labels", got=got, expected="one whole number for each example", mend=mend))

@@ -6,6 +6,7 @@ does converting what was prepared as tfrecord; `pip install "share_jax[tensorflo
 
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,36 @@ def tfds_builder(dataset: str | os.PathLike[str], data_dir: str | os.PathLike[st
     return builder
 
 
-def records(builder: Any, split: str) -> Any:
+def prepared_set(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
+    """A builder of a data set that is prepared in `data_dir`, whatever code wrote it; by its TFDS name if None.
+
+    Args:
+        name: of TFDS, such as "cifar100" or "glue/cola".
+        data_dir: holds `name/VERSION`; the newest version is taken.
+
+    Raises:
+        ShareError: as `tfds_builder`; or the folder does not hold it, with the command that prepares it.
+    """
+    if data_dir is None:
+        return tfds_builder(name)
+    versions = [path.parent for path in Path(data_dir).expanduser().joinpath(name).glob("*/dataset_info.json")]
+    if not versions:
+        mend = f"tfds build {name} --file_format=array_record --data_dir={data_dir}"
+        raise InputError(line(f"data folder {data_dir}", got=f"no {name}/VERSION in it", expected=name, mend=mend))
+    return tfds_builder(max(versions, key=_version))
+
+
+def _version(folder: Path) -> list[int]:
+    return [int(part) for part in folder.name.split(".") if part.isdigit()]
+
+
+def records(builder: Any, split: str, encoded: Sequence[str] = ()) -> Any:
     """Random access to the examples of a split, or of a part of it such as "train[:10%]".
+
+    Args:
+        builder: of `tfds_builder`.
+        split: its name.
+        encoded: features, such as images, that are handed over as the bytes they are stored as.
 
     Raises:
         InputError: there is no such split, or its part is empty.
@@ -72,7 +101,11 @@ def records(builder: Any, split: str) -> Any:
     what = f"TFDS data set {builder.info.name!r}"
     _check_format(builder, what)
     try:
-        return builder.as_data_source(split=split)
+        if not encoded:
+            return builder.as_data_source(split=split)
+        from tensorflow_datasets import decode
+
+        return builder.as_data_source(split=split, decoders={name: decode.SkipDecoding() for name in encoded})
     except (ValueError, KeyError) as error:
         expected, mend = f"one of {sorted(builder.info.splits)}, or a part with examples", "check its name"
         raise InputError(line(f"split of {what}", got=repr(split), expected=expected, mend=mend)) from error

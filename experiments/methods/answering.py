@@ -83,7 +83,7 @@ class ById:
 
     def _score(self, predict: Predict, j: int) -> Score:
         task = self.tasks[j]
-        return score(predict(j, task.test.inputs)[:, : len(task.classes)], task.test.labels)
+        return score(predict(j, task.test.inputs)[:, : task.outputs], task.test.labels, task.metric)
 
     def _padded(self, accuracies: Sequence[float | None]) -> Accuracies:
         return (*accuracies, *[None] * (len(self.tasks) - len(accuracies)))

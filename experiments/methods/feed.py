@@ -8,6 +8,7 @@ from experiments.input.order import bucketed
 from experiments.input.pipeline import Pipeline, task_pipeline
 from experiments.input.sources import ArraySource
 from experiments.methods.job import Job
+from experiments.methods.objective import one_type
 
 
 def pipeline_of(
@@ -15,7 +16,7 @@ def pipeline_of(
 ) -> Pipeline:
     """Batches of arrays, with the job's seed, batch size and length buckets."""
     return task_pipeline(
-        ArraySource(inputs, labels),
+        ArraySource(inputs, one_type(job.stream, labels)),
         batch_size=job.config.batch_size,
         classes=classes,
         seed=job.seed,

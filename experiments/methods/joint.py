@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.input.lazy import joined
 from experiments.input.pipeline import Pipeline
 from experiments.input.shapes import samples_of
 from experiments.methods.answering import OneHead, with_one_head
 from experiments.methods.feed import pipeline_of
 from experiments.methods.job import Job, Outcome
+from experiments.methods.objective import loss_of
 from experiments.methods.scoring import predictions, score
 from experiments.methods.sequence import Course, adapted_model, open_store, optimizer_of, stored_bytes
 from experiments.methods.training import run_steps
@@ -28,7 +30,6 @@ from share_jax.core.slots import gather, lift
 from share_jax.nn.adapt import Adapted
 from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
-from share_jax.train.losses import classification
 from share_jax.train.step import Forward, begin
 from share_jax.typing import PRNGKey, Tree
 
@@ -56,7 +57,7 @@ def _pooled(job: Job, one_head: bool) -> tuple[dict[str, np.ndarray], np.ndarray
     """Inputs with the head of each example, labels, and the number of outputs of each head."""
     tasks = job.stream.tasks
     names = tasks[0].train.inputs
-    inputs = {name: np.concatenate([task.train.inputs[name] for task in tasks]) for name in names}
+    inputs = {name: joined([task.train.inputs[name] for task in tasks]) for name in names}
     sizes = [len(task.train) for task in tasks]
     inputs["task"] = np.repeat(np.arange(len(tasks), dtype=np.int32) * (not one_head), sizes)
     labels = np.concatenate([task.train.labels for task in tasks])
@@ -90,7 +91,7 @@ def run(job: Job) -> Outcome:
     steps = config.steps * len(tasks)
     optimizer = optimizer_of(job, adapted, steps, train_shared=False)
     state = begin({}, slot, optimizer, key_train)
-    parts = _forward(job, adapted), classification, optimizer, adapted, params
+    parts = _forward(job, adapted), loss_of(job.stream), optimizer, adapted, params
     pipeline = _pipeline(job, one_head)
     train_step = job.devices.train_step(*parts, train_shared=False, label=job.name)
     step = train_step.compile(state, base, samples_of([pipeline]))
@@ -102,7 +103,7 @@ def run(job: Job) -> Outcome:
         found = []
         for number, task in enumerate(tasks):
             values = predictions(predictor, base, {}, own[number % heads], task.test.inputs, size, point)
-            found.append(score(values[:, : None if one_head else len(task.classes)], task.test.labels).accuracy)
+            found.append(score(values[:, : None if one_head else task.outputs], task.test.labels, task.metric).accuracy)
         return found
 
     store = open_store(job, adapted)

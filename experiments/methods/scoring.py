@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.metrics import measure
 from share_jax.train.batches import eval_batches
 from share_jax.typing import Tree
 
@@ -16,7 +17,7 @@ class Score:
     """How a task is answered at some moment.
 
     Attributes:
-        accuracy: fraction of the test examples that are right.
+        accuracy: the task's own metric on its test examples, for most tasks the fraction that are right.
         digest: sha256 of the test logits, float32.
     """
 
@@ -43,7 +44,6 @@ def predictions(
     return np.concatenate(parts)
 
 
-def score(values: np.ndarray, labels: np.ndarray) -> Score:
-    """Accuracy and digest of test logits (examples, classes)."""
-    right = float(np.mean(values.argmax(axis=-1) == labels))
-    return Score(right, hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest())
+def score(values: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> Score:
+    """A metric, of `experiments.metrics`, and digest of test logits (examples, outputs)."""
+    return Score(measure(metric, values, labels), hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest())

@@ -20,6 +20,7 @@ from experiments.input.shapes import samples_of
 from experiments.methods.answering import Predict, arranged
 from experiments.methods.feed import task_pipeline_of
 from experiments.methods.job import Job, Outcome, transform
+from experiments.methods.objective import loss_of
 from experiments.methods.plan import MEMORY, Carry, Extension, Heads, Plan, Scene
 from experiments.methods.scoring import predictions
 from experiments.methods.training import run_steps
@@ -35,7 +36,6 @@ from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
 from share_jax.train import damage
 from share_jax.train.checkpoint import Checkpoint
-from share_jax.train.losses import classification
 from share_jax.train.manifest import exists, identity_of
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.processes import agreed
@@ -179,7 +179,7 @@ class Sequence:
             )
             for first in (True, False)
         }
-        forward, loss = plan.extension.forward(self.scene), plan.extension.loss(classification)
+        forward, loss = plan.extension.forward(self.scene), plan.extension.loss(loss_of(job.stream))
         samples = samples_of([self.batches(index, self.memory) for index in range(self.scene.tasks)])
         self.steps = {
             first: job.devices.train_step(

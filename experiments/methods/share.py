@@ -21,6 +21,7 @@ from experiments.input.shapes import samples_of
 from experiments.methods.answering import Predict, by_slots
 from experiments.methods.feed import task_pipeline_of, task_pipelines
 from experiments.methods.job import Job, Outcome
+from experiments.methods.objective import loss_of
 from experiments.methods.scoring import predictions
 from experiments.methods.sequence import adapted_model, open_store, optimizer_of
 from experiments.methods.training import run_steps
@@ -49,7 +50,6 @@ from share_jax.nn.trees import at, flat, merged, nested
 from share_jax.train import arrays_io
 from share_jax.train import checkpoint as ckpt
 from share_jax.train.checkpoint import Checkpoint
-from share_jax.train.losses import classification
 from share_jax.train.step import StepState, begin
 from share_jax.typing import Leaves, Tree
 
@@ -108,7 +108,7 @@ class ShareSequence:
 
     def _phase(self, adapted: Adapted) -> Phase:
         optimizer = optimizer_of(self.job, adapted, self.job.config.steps, train_shared=False)
-        parts = self._forward(adapted), classification, optimizer, adapted, self.job.backbone.params
+        parts = self._forward(adapted), loss_of(self.job.stream), optimizer, adapted, self.job.backbone.params
         step = self.job.devices.train_step(*parts, train_shared=False, label=self.job.name)
         begun = self._begin(adapted, optimizer, ShareState(), 0)
         return Phase(adapted, optimizer, step.compile(begun, self.base, samples_of(task_pipelines(self.job))))

@@ -22,7 +22,7 @@ from share_jax.errors import InputError, line
 _REPLACED = ("input_ids", "images")
 """Inputs that `hidden` stands for once it is cached."""
 
-_HEADS = (r"head/kernel", r"head/bias")
+HEADS = (r"head/kernel", r"head/bias")
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def minilm(
     """
     config, encoder = load_bert(minilm_folder(cache_dir))
     layers = config.num_hidden_layers
-    _check_first_layer(first_layer, layers)
+    check_first_layer(first_layer, layers)
     return Backbone(
         name="all-MiniLM-L6-v2",
         model=BertClassifier(config, num_classes, first_layer, dtype),
-        params={"encoder": encoder, "head": _head(num_classes, config.hidden_size)},
+        params={"encoder": encoder, "head": linear_head(num_classes, config.hidden_size)},
         targets=_ffn_down(first_layer, layers),
-        heads=_HEADS,
+        heads=HEADS,
         first_layer=first_layer,
     )
 
@@ -122,16 +122,16 @@ def image_vit(
     Raises:
         InputError: `first_layer` is out of range, or the images are not of the config's size.
     """
-    _check_first_layer(first_layer, config.num_layers)
+    check_first_layer(first_layer, config.num_layers)
     return Backbone(
         name=name,
         model=VitClassifier(config, num_classes, first_layer, dtype),
         params={
             "encoder": pretrain_vit(images, config, seed=seed, steps=steps),
-            "head": _head(num_classes, config.hidden_size),
+            "head": linear_head(num_classes, config.hidden_size),
         },
         targets=_ffn_down(first_layer, config.num_layers),
-        heads=_HEADS,
+        heads=HEADS,
         first_layer=first_layer,
     )
 
@@ -140,7 +140,7 @@ def with_outputs(backbone: Backbone, num_classes: int) -> Backbone:
     """The same model with a fresh head of another width."""
     width = backbone.params["head"]["kernel"].shape[0]
     model: Any = backbone.model
-    head = _head(num_classes, width)
+    head = linear_head(num_classes, width)
     return replace(backbone, model=model.clone(num_classes=num_classes), params={**backbone.params, "head": head})
 
 
@@ -200,10 +200,10 @@ def _ffn_down(first: int, layers: int) -> tuple[str, ...]:
     return tuple(rf"encoder/layer_{index}/ffn_down/kernel" for index in range(first, layers))
 
 
-def _head(num_classes: int, width: int) -> dict:
+def linear_head(num_classes: int, width: int) -> dict:
     return dict(nn.Dense(num_classes).init(jax.random.key(0), jnp.zeros((1, width)))["params"])
 
 
-def _check_first_layer(first: int, layers: int) -> None:
+def check_first_layer(first: int, layers: int) -> None:
     if not 0 <= first <= layers:
         raise InputError(line("first_layer", got=first, expected=f"0 to {layers}", mend="pass first_layer=0"))

@@ -11,25 +11,19 @@ Reimers and Gurevych 2019, Sentence-BERT.
 """
 
 import dataclasses
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from flax.traverse_util import unflatten_dict
 from flax.typing import Dtype
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from experiments.models.strict import Leaf, dense, norm, params_of, read_config, read_safetensors
 from share_jax.errors import FormatError, InputError, line
 from share_jax.typing import Array
-from share_jax.typing import Path as TreePath
 
 _MASKED = -1e9
 _UNUSED = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
@@ -39,6 +33,10 @@ _UNUSED = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"
 @dataclass(frozen=True)
 class BertConfig:
     """The sizes of a BERT encoder, under the names of its `config.json`.
+
+    Attributes:
+        padding_index: the token that fills texts up, where places are counted past it as RoBERTa does: a text's first
+            token has place `padding_index + 1`, and padding has place `padding_index`. None counts columns from 0.
 
     Raises:
         InputError: a size is no whole number of at least 1, the heads do not divide `hidden_size`, or `hidden_act` or
@@ -55,6 +53,7 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     hidden_act: str = "gelu"
     position_embedding_type: str = "absolute"
+    padding_index: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -85,12 +84,8 @@ class BertConfig:
             FormatError: the file cannot be read, is not JSON, or lacks a size.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        try:
-            raw = json.loads(Path(path).read_text(encoding="utf-8"))
-            known = {name: raw[name] for name in raw if name in fields}
-        except (OSError, ValueError, TypeError) as error:
-            mend = "pass a folder with a BERT config.json"
-            raise FormatError(line(str(path), got=error, expected="a JSON object", mend=mend)) from error
+        raw = read_config(Path(path), "a BERT")
+        known = {name: raw[name] for name in raw if name in fields}
         required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
         if missing := sorted(required - set(known)):
             raise FormatError(
@@ -110,13 +105,18 @@ class BertEmbeddings(nn.Module):
         """Embeds token ids."""
         c = self.config
         length = input_ids.shape[1]
-        if length > c.max_position_embeddings:
-            expected = f"at most {c.max_position_embeddings}"
+        longest = c.max_position_embeddings - (0 if c.padding_index is None else c.padding_index + 1)
+        if length > longest:
+            expected = f"at most {longest}"
             raise InputError(line("tokens per text", got=length, expected=expected, mend="lower max_length"))
         position = nn.Embed(c.max_position_embeddings, c.hidden_size, dtype=self.dtype, name="position")
         kind = nn.Embed(c.type_vocab_size, c.hidden_size, dtype=self.dtype, name="token_type")
         word = nn.Embed(c.vocab_size, c.hidden_size, dtype=self.dtype, name="word")
-        places = position(jnp.arange(length)[None]) + kind(jnp.zeros((1, length), jnp.int32))
+        columns = jnp.arange(length)[None]
+        if c.padding_index is not None:
+            real = (input_ids != c.padding_index).astype(jnp.int32)
+            columns = jnp.cumsum(real, axis=1) * real + c.padding_index
+        places = position(columns) + kind(jnp.zeros((1, length), jnp.int32))
         return nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype, name="norm")(word(input_ids) + places)
 
 
@@ -220,6 +220,12 @@ class BertClassifier(nn.Module):
 
     def setup(self) -> None:
         """Names the parts `encoder` and `head`."""
+        self.check()
+        self.encoder = BertEncoder(self.config, self.dtype)
+        self.head = nn.Dense(self.num_classes)
+
+    def check(self) -> None:
+        """Refuses fields that are out of range."""
         layers = self.config.num_hidden_layers
         if not 0 <= self.first_layer <= layers:
             raise InputError(
@@ -234,8 +240,6 @@ class BertClassifier(nn.Module):
                     mend="pass the classes' number",
                 )
             )
-        self.encoder = BertEncoder(self.config, self.dtype)
-        self.head = nn.Dense(self.num_classes)
 
     def prefix(
         self, input_ids: Int[Array, "batch n"], attention_mask: Int[Array, "batch n"]
@@ -257,7 +261,14 @@ class BertClassifier(nn.Module):
             given = [name for name, value in inputs.items() if value is not None]
             expected = "attention_mask with either input_ids or hidden"
             raise InputError(line("model inputs", got=given, expected=expected, mend="pass exactly these"))
-        hidden = self.encoder.run(hidden, attention_mask, self.first_layer).astype(jnp.float32)
+        return self.pooled(
+            self.encoder.run(hidden, attention_mask, self.first_layer).astype(jnp.float32), attention_mask
+        )
+
+    def pooled(
+        self, hidden: Float[Array, "batch n d"], attention_mask: Int[Array, "batch n"]
+    ) -> Float[Array, "batch d"]:
+        """One vector for each text: the mean over its tokens."""
         weight = attention_mask.astype(jnp.float32)[:, :, None]
         pooled = (hidden * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1.0)
         if self.normalize:
@@ -290,68 +301,28 @@ def load_bert(folder: str | os.PathLike[str]) -> tuple[BertConfig, dict]:
     """
     config = BertConfig.from_json(Path(folder) / "config.json")
     path = Path(folder) / "model.safetensors"
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        mend = "fetch the checkpoint again"
-        raise FormatError(line(str(path), got=error, expected="a safetensors file", mend=mend)) from error
-    return config, _encoder_params(config, tensors, str(path))
+    return config, params_of(bert_layout(config), read_safetensors(path), str(path), "a BERT encoder", _UNUSED)
 
 
-def _encoder_params(config: BertConfig, tensors: Mapping[str, np.ndarray], source: str) -> dict:
-    names = dict(_names(config))
-    mend = "take the checkpoint that config.json describes"
-    if missing := sorted(set(names) - set(tensors)):
-        raise FormatError(line(source, got=f"no {_some(missing)}", expected="every encoder tensor", mend=mend))
-    if unexpected := sorted(set(tensors) - set(names) - set(_UNUSED)):
-        raise FormatError(line(source, got=_some(unexpected), expected="only a BERT encoder", mend=mend))
-    flat = {}
-    for name, (path, stored, shape) in names.items():
-        tensor = tensors[name]
-        if tensor.shape != stored:
-            raise FormatError(line(f"{source} {name}", got=tensor.shape, expected=stored, mend=mend))
-        if not np.issubdtype(tensor.dtype, np.floating):
-            raise FormatError(line(f"{source} {name}", got=tensor.dtype, expected="floats", mend=mend))
-        turned = tensor.T if path[-1] == "kernel" else tensor
-        flat[path] = jnp.asarray(np.ascontiguousarray(turned, dtype=np.float32).reshape(shape))
-    return unflatten_dict(flat)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _names(
-    config: BertConfig,
-) -> list[tuple[str, tuple[TreePath, tuple[int, ...], tuple[int, ...]]]]:
-    """Checkpoint name -> (path in params, stored shape, shape in params); kernels are stored (out, in)."""
+def bert_layout(config: BertConfig) -> dict[str, Leaf]:
+    """Where every tensor of a BERT encoder goes, by its name in the checkpoint."""
     d, up = config.hidden_size, config.intermediate_size
     split = (config.num_attention_heads, config.head_dim)
-    out: list[tuple[str, tuple[TreePath, tuple[int, ...], tuple[int, ...]]]] = []
-
-    def table(name: str, path: TreePath, rows: int) -> None:
-        out.append((f"{name}.weight", ((*path, "embedding"), (rows, d), (rows, d))))
-
-    def norm(name: str, path: TreePath) -> None:
-        out.append((f"{name}.weight", ((*path, "scale"), (d,), (d,))))
-        out.append((f"{name}.bias", ((*path, "bias"), (d,), (d,))))
-
-    def dense(name: str, path: TreePath, side_in: tuple[int, ...], side_out: tuple[int, ...]) -> None:
-        stored = (int(np.prod(side_out)), int(np.prod(side_in)))
-        out.append((f"{name}.weight", ((*path, "kernel"), stored, (*side_in, *side_out))))
-        out.append((f"{name}.bias", ((*path, "bias"), stored[:1], side_out)))
-
-    table("embeddings.word_embeddings", ("embeddings", "word"), config.vocab_size)
-    table("embeddings.position_embeddings", ("embeddings", "position"), config.max_position_embeddings)
-    table("embeddings.token_type_embeddings", ("embeddings", "token_type"), config.type_vocab_size)
-    norm("embeddings.LayerNorm", ("embeddings", "norm"))
+    out: dict[str, Leaf] = {}
+    for name, part, rows in (
+        ("word_embeddings", "word", config.vocab_size),
+        ("position_embeddings", "position", config.max_position_embeddings),
+        ("token_type_embeddings", "token_type", config.type_vocab_size),
+    ):
+        out[f"embeddings.{name}.weight"] = Leaf(("embeddings", part, "embedding"), (rows, d), (rows, d))
+    out |= norm(("embeddings", "norm"), "embeddings.LayerNorm", d)
     for index in range(config.num_hidden_layers):
         old, new = f"encoder.layer.{index}", f"layer_{index}"
         for part in ("query", "key", "value"):
-            dense(f"{old}.attention.self.{part}", (new, "attention", part), (d,), split)
-        dense(f"{old}.attention.output.dense", (new, "attention", "out"), split, (d,))
-        norm(f"{old}.attention.output.LayerNorm", (new, "attention_norm"))
-        dense(f"{old}.intermediate.dense", (new, "ffn_up"), (d,), (up,))
-        dense(f"{old}.output.dense", (new, "ffn_down"), (up,), (d,))
-        norm(f"{old}.output.LayerNorm", (new, "ffn_norm"))
+            out |= dense((new, "attention", part), f"{old}.attention.self.{part}", (d,), split)
+        out |= dense((new, "attention", "out"), f"{old}.attention.output.dense", split, (d,))
+        out |= norm((new, "attention_norm"), f"{old}.attention.output.LayerNorm", d)
+        out |= dense((new, "ffn_up"), f"{old}.intermediate.dense", (d,), (up,))
+        out |= dense((new, "ffn_down"), f"{old}.output.dense", (up,), (d,))
+        out |= norm((new, "ffn_norm"), f"{old}.output.LayerNorm", d)
     return out

@@ -1,4 +1,4 @@
-"""A small pre-norm vision transformer in Linen, and its pretraining on unlabelled images.
+"""A pre-norm vision transformer of any size in Linen, and the pretraining of a small one on unlabelled images.
 
 Paths follow the BERT encoder's: `encoder/layer_2/attention/query/kernel` (d, heads, head_dim),
 `encoder/layer_2/ffn_up/kernel`, `encoder/layer_2/ffn_down/kernel`, `head/kernel`.
@@ -26,8 +26,15 @@ from share_jax.typing import Array
 class VitConfig:
     """Sizes of a vision transformer; images are square, `image_size` pixels a side, of any number of channels.
 
+    Attributes:
+        class_token: whether a learnt token goes before the patches, and its last state is what heads see; otherwise
+            that is the mean over the patches.
+        layer_norm_eps: added to the variance in every LayerNorm.
+        exact_gelu: erf GELU instead of its tanh approximation.
+
     Raises:
-        InputError: a size is below 1, patches do not tile the image, or heads do not divide `hidden_size`.
+        InputError: a size is no whole number of at least 1, patches do not tile the image, or heads do not divide
+            `hidden_size`.
     """
 
     image_size: int = 8
@@ -36,17 +43,26 @@ class VitConfig:
     num_layers: int = 4
     num_heads: int = 4
     intermediate_size: int = 128
+    class_token: bool = False
+    layer_norm_eps: float = 1e-6
+    exact_gelu: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
-        for name, value in vars(self).items():
-            if value < 1:
-                raise InputError(line(name, got=value, expected="at least 1", mend="correct the config"))
+        for name in ("image_size", "patch_size", "hidden_size", "num_layers", "num_heads", "intermediate_size"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                expected = "a whole number of at least 1"
+                raise InputError(line(name, got=repr(value), expected=expected, mend="correct the config"))
         for name, part in (("image_size", "patch_size"), ("hidden_size", "num_heads")):
             if getattr(self, name) % (unit := getattr(self, part)):
                 expected = f"a multiple of {part}={unit}"
                 got = getattr(self, name)
                 raise InputError(line(name, got=got, expected=expected, mend="correct the config"))
+
+    @property
+    def patches(self) -> int:
+        """Patches along one side of an image."""
+        return self.image_size // self.patch_size
 
 
 class VitLayer(nn.Module):
@@ -59,11 +75,12 @@ class VitLayer(nn.Module):
     def __call__(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
         """Runs the layer."""
         c = self.config
+        norm = {"epsilon": c.layer_norm_eps, "dtype": self.dtype}
         attention = nn.MultiHeadDotProductAttention(c.num_heads, dtype=self.dtype, name="attention")
-        x = x + attention(nn.LayerNorm(dtype=self.dtype, name="attention_norm")(x))
+        x = x + attention(nn.LayerNorm(**norm, name="attention_norm")(x))
         up = nn.Dense(c.intermediate_size, dtype=self.dtype, name="ffn_up")
         down = nn.Dense(c.hidden_size, dtype=self.dtype, name="ffn_down")
-        return x + down(nn.gelu(up(nn.LayerNorm(dtype=self.dtype, name="ffn_norm")(x))))
+        return x + down(nn.gelu(up(nn.LayerNorm(**norm, name="ffn_norm")(x)), approximate=not c.exact_gelu))
 
 
 class VitEncoder(nn.Module):
@@ -73,24 +90,29 @@ class VitEncoder(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
-        """Names the parts `patch`, `position`, `layer_0`, ..., `norm`."""
+        """Names the parts `patch`, `class_token`, `position`, `layer_0`, ..., `norm`."""
         c = self.config
         self.patch = nn.Dense(c.hidden_size, dtype=self.dtype)
-        shape = ((c.image_size // c.patch_size) ** 2, c.hidden_size)
+        if c.class_token:
+            self.class_token = self.param("class_token", nn.initializers.zeros, (c.hidden_size,))
+        shape = (c.patches**2 + c.class_token, c.hidden_size)
         self.position = self.param("position", nn.initializers.normal(0.5), shape)
         self.layer = [VitLayer(c, self.dtype) for _ in range(c.num_layers)]
-        self.norm = nn.LayerNorm(dtype=self.dtype)
+        self.norm = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
 
     def embed(self, images: Float[Array, "batch side side channels"]) -> Float[Array, "batch n d"]:
-        """Images to the input of layer 0: one row for each patch, in reading order."""
+        """Images to the input of layer 0: the class token if there is one, then each patch in reading order."""
         c = self.config
         if images.ndim != 4 or images.shape[1:3] != (c.image_size, c.image_size):
             expected = f"(batch, {c.image_size}, {c.image_size}, channels)"
             raise InputError(line("shape of images", got=images.shape, expected=expected, mend="resize the images"))
-        batch, side, _, channels = images.shape
-        count, patch = side // c.patch_size, c.patch_size
+        batch, channels = images.shape[0], images.shape[3]
+        count, patch = c.patches, c.patch_size
         tiles = images.reshape(batch, count, patch, count, patch, channels).transpose(0, 1, 3, 2, 4, 5)
         rows = self.patch(tiles.reshape(batch, count * count, patch * patch * channels))
+        if c.class_token:
+            first = jnp.broadcast_to(self.class_token.astype(self.dtype), (batch, 1, c.hidden_size))
+            rows = jnp.concatenate([first, rows], axis=1)
         return rows + self.position[None].astype(self.dtype)
 
     def run(
@@ -104,7 +126,7 @@ class VitEncoder(nn.Module):
 
 
 class VitClassifier(nn.Module):
-    """Encoder, mean over the patches, and one linear head; the conventions are those of `BertClassifier`.
+    """Encoder, the class token or the mean over the patches, and one linear head; otherwise as `BertClassifier`.
 
     Attributes:
         config: the sizes.
@@ -143,7 +165,8 @@ class VitClassifier(nn.Module):
         elif images is not None or hidden is None:
             got = "neither" if images is None else "both"
             raise InputError(line("model inputs", got=got, expected="images or hidden", mend="pass one"))
-        return self.encoder.run(hidden, self.first_layer).astype(jnp.float32).mean(axis=1)
+        last = self.encoder.run(hidden, self.first_layer).astype(jnp.float32)
+        return last[:, 0] if self.config.class_token else last.mean(axis=1)
 
     def __call__(
         self,

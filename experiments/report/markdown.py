@@ -78,6 +78,12 @@ def _what_was_run(results: Mapping[str, Any]) -> Iterable[str]:
         f"{'seed' if len(results['seeds']) == 1 else 'seeds'} {seeds}. "
         f"Protocol: **{_text(results['protocol'])}**; figures under another protocol are not to be compared with these."
     )
+    own = {
+        name: metric for name, metric in zip(names, results.get("metrics", ()), strict=False) if metric != "accuracy"
+    }
+    if own:
+        listed = ", ".join(f"{_text(metric)} for {_text(name)}" for name, metric in own.items())
+        yield f"Each task is scored by its own metric, and ACC is their mean: {listed}; accuracy for the others."
     if results.get("command"):
         yield "```\n" + results["command"].replace("```", "'''") + "\n```"
 

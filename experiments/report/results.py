@@ -3,7 +3,9 @@
 The schema, version 1 (null stands for "not evaluated" or "undefined", NaN never occurs):
 
 - `schema`: 1. `experiment`, `preset`, `protocol`: names. `command`: the command line that made the file.
-- `tasks`: T task names in the order in which they were learnt. `seeds`: every seed that any method ran with.
+- `tasks`: T task names in the order in which they were learnt. `metrics`: the metric of each, a name of
+  `experiments.metrics`; accuracy where the file has none. What is called accuracy below is the task's own metric, which
+  may be below 0 for correlations. `seeds`: every seed that any method ran with.
 - `methods`: by name, in the order of the run:
     - `runs`: one per seed: `seed`; `accuracy_matrix` (T rows of T, row i after task i); `untrained` (T
       accuracies of the untrained model); the measures of `share_jax.metrics.NAMES`; `seconds` by phase, of which
@@ -30,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from experiments.metrics import CORRELATIONS
 from experiments.report.schema import PARAMS, PROTOCOLS, SCHEMA, validate
 from experiments.report.versions import versions as installed_versions
 from share_jax import metrics
@@ -67,7 +70,10 @@ class MethodResult:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Everything that one experiment found; `protocol` begins with one of `schema.PROTOCOLS`."""
+    """Everything that one experiment found; `protocol` begins with one of `schema.PROTOCOLS`.
+
+    `metrics` has one of `experiments.metrics` for each task; accuracy for all where it is empty.
+    """
 
     experiment: str
     preset: str
@@ -75,6 +81,7 @@ class Results:
     task_names: tuple[str, ...]
     methods: tuple[MethodResult, ...]
     command: str
+    metrics: tuple[str, ...] = ()
 
 
 def to_json(results: Results, versions: Mapping[str, str | None] | None = None) -> dict[str, Any]:
@@ -92,7 +99,10 @@ def to_json(results: Results, versions: Mapping[str, str | None] | None = None) 
     _distinct("methods", [method.name for method in results.methods])
     _distinct("task names", results.task_names)
     tasks = len(results.task_names)
-    methods = {method.name: _method(method, tasks) for method in results.methods}
+    if results.metrics and len(results.metrics) != tasks:
+        raise _refuse("metrics", f"{len(results.metrics)}", f"{tasks}, one for each task")
+    lowest = np.array([-1.0 if name in CORRELATIONS else 0.0 for name in results.metrics] or [0.0] * tasks)
+    methods = {method.name: _method(method, lowest) for method in results.methods}
     seeds = dict.fromkeys(run.seed for method in results.methods for run in method.runs)
     return {
         "schema": SCHEMA,
@@ -101,6 +111,7 @@ def to_json(results: Results, versions: Mapping[str, str | None] | None = None) 
         "protocol": results.protocol,
         "command": results.command,
         "tasks": list(results.task_names),
+        **({"metrics": list(results.metrics)} if results.metrics else {}),
         "seeds": [int(seed) for seed in seeds],
         "methods": methods,
         "versions": dict(installed_versions() if versions is None else versions),
@@ -182,13 +193,13 @@ def matrix_of(run: Mapping[str, Any]) -> np.ndarray:
     return np.array(run["accuracy_matrix"], dtype=np.float64)
 
 
-def _method(method: MethodResult, tasks: int) -> dict[str, Any]:
+def _method(method: MethodResult, lowest: np.ndarray) -> dict[str, Any]:
     what = f"method {method.name}"
     _distinct(f"{what}: seeds", [run.seed for run in method.runs])
     missing = [key for key in PARAMS if key not in method.params]
     if missing:
         raise _refuse(f"{what}: params", f"no {', '.join(missing)}", f"the keys {', '.join(PARAMS)}")
-    runs = [_run(run, tasks, f"{what}, seed {run.seed}") for run in method.runs]
+    runs = [_run(run, lowest, f"{what}, seed {run.seed}") for run in method.runs]
     kept = [{key: run[key] for key in (*metrics.NAMES, "seconds")} for run in runs]
     return {
         "runs": runs,
@@ -199,9 +210,9 @@ def _method(method: MethodResult, tasks: int) -> dict[str, Any]:
     }
 
 
-def _run(run: Run, tasks: int, what: str) -> dict[str, Any]:
-    accuracy = _fractions(run.accuracy, (tasks, tasks), f"{what}: accuracy")
-    untrained = _fractions(run.untrained, (tasks,), f"{what}: untrained")
+def _run(run: Run, lowest: np.ndarray, what: str) -> dict[str, Any]:
+    accuracy = _fractions(run.accuracy, (len(lowest), len(lowest)), lowest, f"{what}: accuracy")
+    untrained = _fractions(run.untrained, (len(lowest),), lowest, f"{what}: untrained")
     return {
         "seed": int(run.seed),
         "accuracy_matrix": [_nulls(row) for row in accuracy],
@@ -212,14 +223,14 @@ def _run(run: Run, tasks: int, what: str) -> dict[str, Any]:
     }
 
 
-def _fractions(values: ArrayLike, shape: tuple[int, ...], what: str) -> np.ndarray:
+def _fractions(values: ArrayLike, shape: tuple[int, ...], lowest: np.ndarray, what: str) -> np.ndarray:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise _refuse(what, f"a {type(values).__name__}", f"numbers of shape {shape}") from None
     if array.shape != shape:
         raise _refuse(what, f"shape {array.shape}", f"{shape}, one row and column per task name")
-    outside = array[(array < 0) | (array > 1)]
+    outside = array[(array < np.broadcast_to(lowest, shape)) | (array > 1)]
     if outside.size:
         raise _refuse(what, f"{outside[0]:g}", "fractions from 0 to 1, nan where not evaluated")
     return array

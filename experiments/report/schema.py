@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from experiments.metrics import CORRELATIONS
 from share_jax.errors import FormatError, line
 from share_jax.metrics import NAMES as MEASURES
 
@@ -39,16 +40,29 @@ def validate(content: Any, name: str) -> None:
         _field(content, key, _text, name)
     _field(content, "command", _text, name, optional=True)
     _field(content, "tasks", _list_of(_text), name, optional=True)
+    _field(content, "metrics", _list_of(_text), name, optional=True)
     _field(content, "seeds", _list_of(_whole), name)
     _field(content, "versions", _mapping_of(_text_or_null), name)
     _field(content, "methods", _mapping, name)
     if not content["methods"]:
         raise _tell(f"{name}: methods", "none", "at least one")
     sizes = {method: _method(value, f"{name}: methods.{method}") for method, value in content["methods"].items()}
-    if "tasks" in content:
-        sizes["tasks"] = len(content["tasks"])
+    sizes |= {key: len(content[key]) for key in ("tasks", "metrics") if key in content}
     if len(set(sizes.values())) > 1:
         raise _refuse(f"{name}: number of tasks", sizes, "the same everywhere")
+    _signs(content, name)
+
+
+def _signs(content: dict[str, Any], name: str) -> None:
+    """Only correlations may be below 0."""
+    metrics = content.get("metrics", [])
+    for method, found in content["methods"].items():
+        for index, run in enumerate(found["runs"]):
+            rows = [*run["accuracy_matrix"], run.get("untrained", [])]
+            for task, value in ((task, value) for row in rows for task, value in enumerate(row)):
+                if value is not None and value < 0 and (task >= len(metrics) or metrics[task] not in CORRELATIONS):
+                    place = f"{name}: methods.{method}.runs[{index}], task {task + 1}"
+                    raise _refuse(place, value, "a fraction from 0 to 1 or null")
 
 
 def _method(method: Any, place: str) -> int:
@@ -128,7 +142,7 @@ def _number(value: Any, place: str) -> None:
 
 def _fraction(value: Any, place: str) -> None:
     _number(value, place)
-    if value is not None and not 0 <= value <= 1:
+    if value is not None and not -1 <= value <= 1:
         raise _refuse(place, value, "a fraction from 0 to 1 or null")
 
 

@@ -17,12 +17,15 @@ The names of the inputs are the names of the model's arguments.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from experiments.input.sources import Encode
+from experiments.streams.checks import as_labels, check_kind, check_labels, repeated
 from share_jax.errors import InputError, line
+
+Texts = tuple[str, ...] | tuple[tuple[str, str], ...]
+"""Texts, or pairs of texts."""
 
 PROTOCOLS = ("task-incremental", "domain-incremental", "class-incremental")
 """Task id given; one head and no id, every task with the same classes; one growing head and no id."""
@@ -34,18 +37,18 @@ class Split:
 
     Attributes:
         inputs: arrays (N, ...), one for each argument of the model.
-        labels: int32 (N,), in [0, classes of the task).
+        labels: int32 (N,), in [0, classes of the task); float32 (N,), finite, where the task asks for a number.
 
     Raises:
-        InputError: no inputs, lengths that differ, or labels that are not whole numbers of at least 0.
+        InputError: no inputs, lengths that differ, or labels that are neither whole numbers of at least 0 nor float32.
     """
 
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        """Checks lengths and types, and takes labels to int32."""
-        object.__setattr__(self, "labels", _labels(self.labels, "labels"))
+        """Checks lengths and types, and takes whole labels to int32."""
+        object.__setattr__(self, "labels", as_labels(self.labels, "labels"))
         if not self.inputs:
             mend = 'pass {"images": array} or the like'
             raise InputError(line("inputs of a split", got="none", expected="at least one array", mend=mend))
@@ -66,24 +69,34 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A classification task: its classes by name, and examples to learn from and to be tested on.
+    """A task: its classes by name, or none where it asks for a number, and examples to learn from and to be tested on.
+
+    Attributes:
+        name: of the task.
+        classes: names of the classes, in the order of their labels; () for regression.
+        train: examples to learn from.
+        test: examples to be tested on.
+        kind: "classification" or "regression".
+        metric: how it is scored, a name of `experiments.metrics`; by default accuracy, or Pearson's correlation.
 
     Raises:
-        InputError: no name, no classes or a class twice, an empty split, a label out of range, or splits whose
-            inputs differ in name, shape or type; a single training example.
+        InputError: no name, an unknown kind or a metric of the other one, no classes or a class twice, an empty split,
+            a label out of range, or splits whose inputs differ in name, shape or type; a single training example.
     """
 
     name: str
     classes: tuple[str, ...]
     train: Split
     test: Split
+    kind: str = "classification"
+    metric: str = ""
 
     def __post_init__(self) -> None:
         """Checks the task as a whole."""
         object.__setattr__(self, "classes", tuple(self.classes))
-        _check_names(self.name, self.classes)
+        object.__setattr__(self, "metric", check_kind(self.name, self.kind, self.classes, self.metric))
         for part, split in (("train", self.train), ("test", self.test)):
-            _check_labels(f"{part} labels of task {self.name!r}", split.labels, len(self.classes))
+            check_labels(f"{part} labels of task {self.name!r}", split.labels, len(self.classes), self.kind)
         if len(self.train) == 1:
             what, mend = f"train examples of task {self.name!r}", "one example shows one class; give the task more"
             raise InputError(line(what, got="one", expected="at least two", mend=mend))
@@ -91,6 +104,11 @@ class Task:
         if train != test:
             what, mend = f"test inputs of task {self.name!r}", "prepare both splits in one way"
             raise InputError(line(what, got=test, expected=f"those of train, {train}", mend=mend))
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of its head: one for each class, or the number."""
+        return max(1, len(self.classes))
 
 
 def _shapes(split: Split) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -123,7 +141,7 @@ class Stream:
             raise InputError(line(f"protocol of {what}", got=self.protocol, expected=expected, mend="choose one"))
         if not self.tasks:
             raise InputError(line(f"tasks of {what}", got="none", expected="at least one", mend="add a task"))
-        if twice := _repeated([task.name for task in self.tasks]):
+        if twice := repeated([task.name for task in self.tasks]):
             raise InputError(
                 line(f"task names of {what}", got=f"{twice!r} twice", expected="unique names", mend="rename one")
             )
@@ -138,8 +156,11 @@ class Stream:
                     mend = "use the task-incremental protocol"
                     got = f"{task.classes} in task {task.name!r}"
                     raise InputError(line(f"classes of {what}", got=got, expected=first, mend=mend))
+        if self.protocol != "task-incremental" and any(task.kind != "classification" for task in self.tasks):
+            got, mend = f"a regression task under {self.protocol}", "use the task-incremental protocol"
+            raise InputError(line(f"tasks of {what}", got=got, expected="classes", mend=mend))
         if self.protocol == "class-incremental" and (
-            twice := _repeated([name for task in self.tasks for name in task.classes])
+            twice := repeated([name for task in self.tasks for name in task.classes])
         ):
             mend = "rename it or use the task-incremental protocol"
             got, expected = f"{twice!r} in two tasks", "each class in one task"
@@ -148,7 +169,7 @@ class Stream:
 
 @dataclass(frozen=True, eq=False)
 class TextTask:
-    """A task whose inputs are still texts; `tokenize` makes it a `Task`.
+    """A task whose inputs are still texts, or pairs of texts; `tokenize` makes it a `Task`. Fields as there.
 
     Raises:
         InputError: as `Task`, and for texts and labels that differ in number.
@@ -156,23 +177,25 @@ class TextTask:
 
     name: str
     classes: tuple[str, ...]
-    train_texts: tuple[str, ...]
+    train_texts: Texts
     train_labels: np.ndarray
-    test_texts: tuple[str, ...]
+    test_texts: Texts
     test_labels: np.ndarray
+    kind: str = "classification"
+    metric: str = ""
 
     def __post_init__(self) -> None:
         """Checks the task as a whole."""
         object.__setattr__(self, "classes", tuple(self.classes))
-        _check_names(self.name, self.classes)
+        object.__setattr__(self, "metric", check_kind(self.name, self.kind, self.classes, self.metric))
         for part in ("train", "test"):
             texts = tuple(getattr(self, f"{part}_texts"))
             what = f"{part} labels of task {self.name!r}"
-            labels = _labels(getattr(self, f"{part}_labels"), what)
+            labels = as_labels(getattr(self, f"{part}_labels"), what)
             if len(labels) != len(texts):
                 mend = "give every text one label"
                 raise InputError(line(what, got=len(labels), expected=f"{len(texts)}, as the texts", mend=mend))
-            _check_labels(what, labels, len(self.classes))
+            check_labels(what, labels, len(self.classes), self.kind)
             object.__setattr__(self, f"{part}_texts", texts)
             object.__setattr__(self, f"{part}_labels", labels)
 
@@ -190,7 +213,7 @@ def tokenize(text_tasks: Sequence[TextTask], encode: Encode, max_length: int) ->
         InputError: `encode` returns more than `max_length` tokens, or arrays that do not fit the texts.
     """
 
-    def split(texts: tuple[str, ...], labels: np.ndarray) -> Split:
+    def split(texts: Texts, labels: np.ndarray) -> Split:
         ids, mask = (np.asarray(array) for array in encode(texts))
         if ids.ndim != 2 or ids.shape != mask.shape or len(ids) != len(texts) or ids.shape[1] > max_length:
             got, expected = f"shapes {ids.shape} and {mask.shape}", f"twice ({len(texts)}, up to {max_length})"
@@ -206,6 +229,8 @@ def tokenize(text_tasks: Sequence[TextTask], encode: Encode, max_length: int) ->
             task.classes,
             split(task.train_texts, task.train_labels),
             split(task.test_texts, task.test_labels),
+            task.kind,
+            task.metric,
         )
         for task in text_tasks
     )
@@ -252,43 +277,5 @@ def stream_from_arrays(
     for group in groups:
         whole = [int(label) for label in group]
         names = tuple(label_name(label) for label in whole)
-        tasks.append(Task("+".join(names), names, *(part(side, whole) for side in sides)))
+        tasks.append(Task("+".join(names), names, part(sides[0], whole), part(sides[1], whole)))
     return Stream(name, protocol, tuple(tasks))
-
-
-def _labels(labels: Any, what: str) -> np.ndarray:
-    array = np.asarray(labels)
-    if array.size == 0:
-        array = array.astype(np.int32)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or (array.size and array.min() < 0):
-        got = f"{array.dtype} of shape {array.shape}"
-        mend = "map the classes to 0, 1, 2, ..."
-        raise InputError(line(what, got=got, expected="a vector of whole numbers of at least 0", mend=mend))
-    return array.astype(np.int32)
-
-
-def _check_labels(what: str, labels: np.ndarray, classes: int) -> None:
-    if not len(labels):
-        raise InputError(line(what, got="none", expected="at least one example", mend="give it examples"))
-    if (top := int(labels.max())) >= classes:
-        raise InputError(line(what, got=top, expected=f"below {classes}, the classes", mend="number them from 0"))
-
-
-def _check_names(name: str, classes: tuple[str, ...]) -> None:
-    if not name:
-        raise InputError(line("task name", got=repr(name), expected="a name", mend="name the task"))
-    if not classes:
-        what = f"classes of task {name!r}"
-        raise InputError(line(what, got="none", expected="at least one", mend="name its classes"))
-    if twice := _repeated(classes):
-        what = f"classes of task {name!r}"
-        raise InputError(line(what, got=f"{twice!r} twice", expected="unique names", mend="rename one"))
-
-
-def _repeated(names: Sequence[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None

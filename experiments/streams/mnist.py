@@ -103,8 +103,8 @@ def rotated_mnist10(
 
     def task(place: int, angle: int) -> Task:
         own = limited(train, test, (train_per_task, test_per_task), [seed, place])
-        sides = (Split({"images": turned(side.inputs["images"], angle)}, side.labels) for side in own)
-        return Task(f"{angle} degrees", names, *sides)
+        learnt, tested = (Split({"images": turned(side.inputs["images"], angle)}, side.labels) for side in own)
+        return Task(f"{angle} degrees", names, learnt, tested)
 
     order = np.random.default_rng([seed, len(ANGLES)]).permutation(ANGLES)
     return Stream("rotated_mnist10", "domain-incremental", tuple(task(t, int(angle)) for t, angle in enumerate(order)))

@@ -31,11 +31,15 @@ def under(stream: Stream, protocol: Protocol | None) -> Stream:
 
     Raises:
         InputError: the stream's classes contradict the protocol: domains need as many classes each, and a
-            class-incremental stream has each class in one task.
+            class-incremental stream has each class in one task; a task of regression has none.
     """
     if protocol is None or NAMES[protocol] == stream.protocol:
         return stream
     name, tasks = NAMES[protocol], stream.tasks
+    if numbers := [task.name for task in tasks if task.kind == "regression"]:
+        what, mend = f"protocol of {stream.name!r}", "choose --protocol task"
+        expected = f"task-incremental, as task {numbers[0]!r} asks for a number"
+        raise InputError(line(what, got=name, expected=expected, mend=mend))
     if name == DOMAIN and len({task.classes for task in tasks}) > 1:
         counts = sorted({len(task.classes) for task in tasks})
         if len(counts) > 1:

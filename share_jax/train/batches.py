@@ -39,6 +39,11 @@ def padded(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     return whole, (np.arange(batch_size) < count).astype(np.float32)
 
 
+def as_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels in the type that steps take: float32 where they are numbers asked for, int32 where they are classes."""
+    return labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
+
+
 def pick(
     inputs: Mapping[str, np.ndarray], labels: np.ndarray, index: np.ndarray, batch_size: int, classes: int
 ) -> dict[str, Any]:
@@ -46,13 +51,14 @@ def pick(
 
     Args:
       inputs: arrays (examples, ...).
-      labels: (examples,) integers.
+      labels: (examples,) integers, or floats where numbers are asked for.
       index: at most `batch_size` positions.
       batch_size: examples in the batch.
       classes: the task's number of classes.
 
     Returns:
-      {"inputs": arrays (batch, ...), "labels": int32 (batch,), "weights": float32 (batch,), "classes": int32 ()}
+      {"inputs": arrays (batch, ...), "labels": int32 or float32 (batch,), "weights": float32 (batch,), "classes": int32
+      ()}
 
     Raises:
       InputError: if `index` is empty or too long.
@@ -60,7 +66,7 @@ def pick(
     places, weights = padded(index, batch_size)
     return {
         "inputs": {name: array[places] for name, array in inputs.items()},
-        "labels": labels[places].astype(np.int32),
+        "labels": as_labels(labels[places]),
         "weights": weights,
         "classes": np.int32(classes),
     }

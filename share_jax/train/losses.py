@@ -83,3 +83,46 @@ def classification(logits: Float[Array, "batch c"], batch: Any) -> LossSums:
     labels = batch["labels"]
     weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))
     return cross_entropy(logits, labels, weights, batch.get("classes", jnp.int32(logits.shape[-1])))
+
+
+def regression(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
+    """Squared error of the first output, in float32.
+
+    Args:
+      outputs: (batch, c), any float dtype; columns past the first are not read.
+      batch: "labels" (batch,), numbers; "weights" (batch,), all 1 if absent.
+
+    Returns:
+      The weighted sum, with the metrics "squared_error", the same sum, and "examples".
+    """
+    labels = batch["labels"].astype(jnp.float32)
+    weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))
+    total = jnp.sum(weights * jnp.square(outputs[:, 0].astype(jnp.float32) - labels))
+    examples = jnp.sum(weights)
+    return LossSums(total, examples, {"squared_error": total, "examples": examples})
+
+
+def per_task(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
+    """`classification` of the examples whose task has classes and `regression` of those whose task has none.
+
+    The choice is traced: one compiled step takes tasks of either kind, and batches of both.
+
+    Args:
+      outputs: (batch, c).
+      batch: "labels" (batch,), float32 for both kinds: a class's number, or the number asked for; "classes", the task's
+        number of classes, 0 for regression, a scalar or one per example; "weights" (batch,), all 1 if absent.
+
+    Returns:
+      The weighted sum, with the metrics "correct", "squared_error" and "examples".
+    """
+    labels = batch["labels"].astype(jnp.float32)
+    weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))
+    classes = jnp.broadcast_to(jnp.asarray(batch["classes"]), labels.shape)
+    number = classes == 0
+    whole = jnp.where(number, 0, labels).astype(jnp.int32)
+    whole = jnp.where(number | (whole == labels), whole, -1)  # half a class is no class: its loss is NaN
+    named = cross_entropy(outputs, whole, jnp.where(number, 0, weights), jnp.where(number, 1, classes))
+    plain = regression(outputs, {"labels": labels, "weights": jnp.where(number, weights, 0)})
+    examples = named.weight + plain.weight
+    found = {"correct": named.metrics["correct"], "squared_error": plain.metrics["squared_error"], "examples": examples}
+    return LossSums(named.total + plain.total, examples, found)

@@ -1,12 +1,13 @@
 """The loss over padded batches, against numpy in float64."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from share_jax.errors import InputError
-from share_jax.train.losses import LossSums, cross_entropy, mask_classes, report
+from share_jax.train.losses import LossSums, classification, cross_entropy, mask_classes, per_task, regression, report
 from share_jax.train.update import checked
 
 
@@ -87,3 +88,44 @@ def test_masked_classes_are_never_the_answer():
     masked = mask_classes(jnp.array([[1.0, 5.0, 9.0]]), jnp.int32(2))
     assert int(masked.argmax()) == 1
     assert np.isfinite(masked).all()
+
+
+def test_each_task_has_its_own_loss():
+    rng = np.random.default_rng(3)
+    outputs = rng.normal(size=(6, 4)).astype(np.float32)
+    labels = np.array([0, 2, 1.75, -3.5, 1, 0.5], np.float32)
+    classes = np.array([2, 3, 0, 0, 4, 0], np.int32)
+    weights = np.array([1, 1, 1, 1, 1, 0], np.float32)
+    batch = {"labels": jnp.asarray(labels), "classes": jnp.asarray(classes), "weights": jnp.asarray(weights)}
+    expected, slope = 0.0, np.zeros_like(outputs)
+    for i, count in enumerate(classes[:5]):
+        if count:
+            own = np.exp(outputs[i, :count].astype(np.float64))
+            chance = own / own.sum()
+            expected -= np.log(chance[int(labels[i])])
+            slope[i, :count] = chance - np.eye(count)[int(labels[i])]
+        else:
+            expected += (outputs[i, 0] - labels[i]) ** 2
+            slope[i, 0] = 2 * (outputs[i, 0] - labels[i])
+    sums = per_task(jnp.asarray(outputs), batch)
+    np.testing.assert_allclose(sums.total, expected, rtol=1e-5)
+    assert float(sums.weight) == float(sums.metrics["examples"]) == 5
+    np.testing.assert_allclose(sums.metrics["squared_error"], np.sum((outputs[2:4, 0] - labels[2:4]) ** 2), rtol=1e-6)
+    found = jax.grad(lambda out: per_task(out, batch).total)(jnp.asarray(outputs))
+    np.testing.assert_allclose(found, slope, rtol=0, atol=1e-6)
+
+
+def test_one_compiled_loss_serves_both_kinds_of_task():
+    outputs = jnp.asarray(np.random.default_rng(4).normal(size=(3, 2)), jnp.float32)
+    traced = jax.jit(chex.assert_max_traces(lambda out, batch: per_task(out, batch).total, n=1))
+    named = {"labels": jnp.array([0.0, 1.0, 1.0]), "classes": jnp.int32(2), "weights": jnp.ones(3)}
+    plain = {**named, "labels": jnp.array([0.5, -1.0, 7.0]), "classes": jnp.int32(0)}
+    whole = {**named, "labels": jnp.array([0, 1, 1])}
+    np.testing.assert_allclose(traced(outputs, named), classification(outputs, whole).total, rtol=1e-6)
+    np.testing.assert_allclose(traced(outputs, plain), regression(outputs, plain).total, rtol=1e-6)
+
+
+def test_a_label_that_is_no_class_has_no_loss():
+    batch = {"labels": jnp.array([0.5]), "classes": jnp.int32(2), "weights": jnp.ones(1)}
+    assert np.isnan(per_task(jnp.zeros((1, 2)), batch).total)
+    assert np.isnan(per_task(jnp.zeros((1, 2)), {**batch, "labels": jnp.array([2.0])}).total)

@@ -1,0 +1,167 @@
+"""Strict loading of checkpoints into Linen params: every tensor there, with its shape, and nothing else."""
+
+import json
+import os
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from share_jax.errors import FormatError, line
+from share_jax.typing import Path as TreePath
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Where a stored tensor goes: its axes are put in the order `axes`, then it is given the shape of the params.
+
+    Attributes:
+        path: in the params.
+        stored: shape in the file.
+        shape: in the params.
+        axes: the stored axes in their new order; as they are when None.
+    """
+
+    path: TreePath
+    stored: tuple[int, ...]
+    shape: tuple[int, ...]
+    axes: tuple[int, ...] | None = None
+
+
+def dense(path: TreePath, name: str, side_in: tuple[int, ...], side_out: tuple[int, ...]) -> dict[str, Leaf]:
+    """A linear map as torch stores it: `name.weight` (out, in) and `name.bias` (out,)."""
+    out, wide = int(np.prod(side_out)), int(np.prod(side_in))
+    return {
+        f"{name}.weight": Leaf((*path, "kernel"), (out, wide), (*side_in, *side_out), (1, 0)),
+        f"{name}.bias": Leaf((*path, "bias"), (out,), side_out),
+    }
+
+
+def norm(path: TreePath, name: str, size: int) -> dict[str, Leaf]:
+    """A LayerNorm as torch stores it: `name.weight` and `name.bias` (size,)."""
+    return {
+        f"{name}.weight": Leaf((*path, "scale"), (size,), (size,)),
+        f"{name}.bias": Leaf((*path, "bias"), (size,), (size,)),
+    }
+
+
+def params_of(
+    layout: Mapping[str, Leaf], tensors: Mapping[str, np.ndarray], source: str, kind: str, unused: Collection[str] = ()
+) -> dict[str, Any]:
+    """Params, float32, of a layout's tensors.
+
+    Args:
+        layout: what must be there, by name in the file.
+        tensors: what is there.
+        source: the file, for messages.
+        kind: what the file should hold, such as "a BERT encoder".
+        unused: names that may be there and are left out.
+
+    Raises:
+        FormatError: a tensor is missing, unexpected, wrong-shaped or not of floats.
+    """
+    mend = "take the checkpoint that its config describes"
+    if missing := sorted(set(layout) - set(tensors)):
+        raise FormatError(line(source, got=f"no {_some(missing)}", expected=f"every tensor of {kind}", mend=mend))
+    if unexpected := sorted(set(tensors) - set(layout) - set(unused)):
+        raise FormatError(line(source, got=_some(unexpected), expected=f"only {kind}", mend=mend))
+    flat = {}
+    for name, leaf in layout.items():
+        tensor = tensors[name]
+        if tensor.shape != leaf.stored:
+            raise FormatError(line(f"{source} {name}", got=tensor.shape, expected=leaf.stored, mend=mend))
+        if not np.issubdtype(tensor.dtype, np.floating):
+            raise FormatError(line(f"{source} {name}", got=tensor.dtype, expected="floats", mend=mend))
+        turned = tensor if leaf.axes is None else tensor.transpose(leaf.axes)
+        flat[leaf.path] = jnp.asarray(np.ascontiguousarray(turned, dtype=np.float32).reshape(leaf.shape))
+    return unflatten_dict(flat)
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file by name.
+
+    Raises:
+        FormatError: it cannot be read.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        mend = "fetch the checkpoint again"
+        raise FormatError(line(str(path), got=error, expected="a safetensors file", mend=mend)) from error
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by name; one that holds pickled objects is refused, so no code runs.
+
+    Raises:
+        FormatError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, TypeError, EOFError, KeyError, NotImplementedError, BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise FormatError(
+            line(str(path), got=reason, expected="an npz file of arrays", mend="fetch it again")
+        ) from error
+
+
+def read_config(path: Path, kind: str) -> dict[str, Any]:
+    """A `config.json` as a dict.
+
+    Raises:
+        FormatError: it cannot be read, or is no JSON object.
+    """
+    mend = f"pass a folder with {kind} config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(line(str(path), got=error, expected="a JSON object", mend=mend)) from error
+    if not isinstance(raw, dict):
+        raise FormatError(line(str(path), got=type(raw).__name__, expected="a JSON object", mend=mend))
+    return raw
+
+
+def without_prefix(tensors: Mapping[str, np.ndarray], prefix: str, source: str) -> dict[str, np.ndarray]:
+    """The tensors with `prefix` taken off where names have it: an encoder stored as a part of a larger model.
+
+    Raises:
+        FormatError: two would have one name.
+    """
+    plain = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if len(plain) < len(tensors):
+        got, expected = f"names both with and without {prefix!r}", "one of the two"
+        raise FormatError(line(source, got=got, expected=expected, mend="take a checkpoint of one model"))
+    return plain
+
+
+def local_folder(weights: str | os.PathLike[str] | None, model: str, files: str) -> Path:
+    """The path that --weights names.
+
+    Args:
+        weights: as given.
+        model: name on the Hugging Face hub, for who has no weights yet.
+        files: what is wanted of it.
+
+    Raises:
+        FormatError: none is given, or there is nothing.
+    """
+    mend = f"download {files} of {model} from the Hugging Face hub and pass --weights PATH"
+    if weights is None:
+        raise FormatError(line("--weights", got="none", expected=f"the pretrained {model}", mend=mend))
+    path = Path(weights).expanduser()
+    if not path.exists():
+        raise FormatError(line("--weights", got=f"no file or folder {path}", expected=f"{model}", mend=mend))
+    return path
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,70 @@
+"""What a task's names, kind and labels have to be."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.metrics import OF_CLASSES, OF_NUMBERS
+from share_jax.errors import InputError, line
+
+
+def as_labels(labels: Any, what: str) -> np.ndarray:
+    """Labels as int32 (N,), or as they are where they are float32 and finite."""
+    array = np.asarray(labels)
+    if array.dtype == np.float32 and array.ndim == 1 and array.size and np.isfinite(array).all():
+        return array
+    if array.size == 0:
+        array = array.astype(np.int32)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or (array.size and array.min() < 0):
+        got = f"{array.dtype} of shape {array.shape}"
+        mend = "map the classes to 0, 1, 2, ..."
+        raise InputError(line(what, got=got, expected="a vector of whole numbers of at least 0", mend=mend))
+    return array.astype(np.int32)
+
+
+def check_labels(what: str, labels: np.ndarray, classes: int, kind: str) -> None:
+    """Refuses no labels, labels of another kind of task, and those that no class has."""
+    if (labels.dtype.kind == "f") != (kind == "regression") and len(labels):
+        got, expected = labels.dtype, "float32" if kind == "regression" else "whole numbers"
+        raise InputError(line(what, got=got, expected=f"{expected} for {kind}", mend="convert them, or name the kind"))
+    if not len(labels):
+        raise InputError(line(what, got="none", expected="at least one example", mend="give it examples"))
+    if kind == "classification" and (top := int(labels.max())) >= classes:
+        raise InputError(line(what, got=top, expected=f"below {classes}, the classes", mend="number them from 0"))
+
+
+def check_kind(name: str, kind: str, classes: tuple[str, ...], metric: str) -> str:
+    """Refuses a task's name, kind, classes and metric where they do not fit; the metric, or the kind's own."""
+    if kind == "classification":
+        check_names(name, classes)
+    elif classes or not name or kind != "regression":
+        got, expected = f"{kind!r} with classes {classes}", "classification with classes, or regression with none"
+        raise InputError(line(f"kind of task {name!r}", got=got, expected=expected, mend="correct the task"))
+    known = tuple(OF_CLASSES if kind == "classification" else OF_NUMBERS)
+    if metric and metric not in known:
+        what, expected = f"metric of task {name!r}", f"one of {', '.join(known)}"
+        raise InputError(line(what, got=repr(metric), expected=expected, mend="choose one"))
+    return metric or known[0]
+
+
+def check_names(name: str, classes: tuple[str, ...]) -> None:
+    """Refuses a task without a name or classes, or with a class twice."""
+    if not name:
+        raise InputError(line("task name", got=repr(name), expected="a name", mend="name the task"))
+    if not classes:
+        what = f"classes of task {name!r}"
+        raise InputError(line(what, got="none", expected="at least one", mend="name its classes"))
+    if twice := repeated(classes):
+        what = f"classes of task {name!r}"
+        raise InputError(line(what, got=f"{twice!r} twice", expected="unique names", mend="rename one"))
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """The first name that is there twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
