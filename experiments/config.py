@@ -61,6 +61,8 @@ class Config:
     """With --resume: give up what is damaged in a checkpoint, and go on from the last good state."""
     quiet: bool = False
     """No progress bar."""
+    scalars: Literal["tensorboard"] | None = None
+    """Where the loss of every step and the accuracies after every task go: event files in WORKDIR/scalars."""
 
     rank: int = 4
     """Rank of every adapter."""
@@ -247,7 +249,7 @@ def command_line(config: Config) -> str:
     """The command that repeats a run, without the paths of the machine that it ran on."""
     base = preset(config.experiment, config.preset)
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
-    paths = {"workdir", "cache_dir", "data_folder", "resume", "overwrite", "repair", "quiet", "distributed"}
+    paths = {"workdir", "cache_dir", "data_folder", "resume", "overwrite", "repair", "quiet", "distributed", "scalars"}
     paths |= {"experiment", "preset"}
     for field in fields(config):
         value = getattr(config, field.name)

@@ -16,6 +16,7 @@ from experiments.input.shapes import samples_of
 from experiments.methods.feed import task_pipeline_of, task_pipelines
 from experiments.methods.job import Job, Outcome, transform
 from experiments.methods.scoring import Score, logits, score
+from experiments.methods.timing import seconds_per_task
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import bytes_on_disk, nbytes
 from share_jax.core.bank import TaskBank, learnt
@@ -219,6 +220,7 @@ class Sequence:
             "train": course.seconds.get("train", 0.0) + trained - began,
             "evaluate": course.seconds.get("evaluate", 0.0) + time.perf_counter() - trained,
         }
+        self.job.progress.scored(row)
         digests = tuple(each.digest for each in scores)
         info = {"row": row, "digests": digests, "seconds": seconds, "untrained": course.untrained}
         store = ckpt.save_task(store, task.name, state.slot, info, shared=state.shared if first else None)
@@ -234,7 +236,7 @@ class Sequence:
             seconds=course.seconds,
             params=self.params(course.bank),
             bytes=stored_bytes(course, self.adapted, once=self.plan.carry != "nothing"),
-            extra={"tasks_with_changed_logits": changed},
+            extra={"tasks_with_changed_logits": changed, "seconds_per_task": seconds_per_task(course.store)},
         )
 
     def params(self, bank: TaskBank) -> dict[str, int | float | None]:

@@ -22,6 +22,7 @@ from experiments.methods.feed import task_pipeline_of, task_pipelines
 from experiments.methods.job import Job, Outcome
 from experiments.methods.scoring import Score, logits, score
 from experiments.methods.sequence import adapted_model, open_store, optimizer_of
+from experiments.methods.timing import seconds_per_task
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import ParameterCounts, bytes_on_disk, count, separate_lora_count
 from share_jax.core.adapt import temporary
@@ -199,6 +200,7 @@ class ShareSequence:
         shared = self.served(state)
         scores = [self.score(shared, self.slot(state, heads, j), j) for j in range(min(index + 2, len(tasks)))]
         row = tuple(scores[j].accuracy if j < len(scores) else None for j in range(len(tasks)))
+        self.job.progress.scored(row)
         measured = {n: relative_distance(x, factors_of(state, n)) for n, x in self.originals.items()}
         seconds = dict(course.seconds)
         for name, spent in (
@@ -283,6 +285,7 @@ class ShareSequence:
                 "error_bound": bounds,
                 "measured_error": _known(course.measured, state.tasks),
                 "num_basis": {name: list(layer.num_basis) for name, layer in state.layers.items()},
+                "seconds_per_task": seconds_per_task(course.store),
             },
         )
 
