@@ -9,8 +9,8 @@ import numpy as np
 from experiments.report.cells import count, shortened
 from experiments.report.svg import LETTER, drawing, element, hint, legend, look, marker, path, ticks, words
 
-WIDTH = 480.0
-LEFT, RIGHT, TOP, PLOT = 46.0, 14.0, 22.0, 236.0
+WIDTH = 430.0
+LEFT, RIGHT, TOP, PLOT = 54.0, 12.0, 22.0, 226.0
 LONGEST = 30
 """Characters of a name that a legend shows."""
 
@@ -177,8 +177,8 @@ def _cell(value: float, box: tuple[float, float, float, float], full: float, hue
     sides = {"x": x + 1, "y": y + 1, "width": wide - 2, "height": tall - 2, "rx": 2}
     if np.isnan(value):
         return element("rect", **sides, cls="blank")
-    shade = 0.04 + 0.76 * min(abs(value) / full, 1.0)
-    parts = [element("rect", **sides, cls=hue, fill_opacity=f"{shade:.2f}")]
+    shade = f"{0.04 + 0.76 * min(abs(value) / full, 1.0):.2f}" if value else "0"
+    parts = [element("rect", **sides, cls=hue, fill_opacity=shade)]
     if digits is not None:
         text = "0" if value == 0 else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
         parts.append(words(text, x + wide / 2, y + tall / 2 + 4, "small mid"))

@@ -13,6 +13,8 @@ from experiments.report.svg import Figure
 _IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<src>\S+?)(?: \"(?P<title>[^\"]*)\")?\)")
 _INLINE = re.compile(r"\\(?P<escaped>[!-/:-@\[-`{-~])|`(?P<code>[^`]+)`|\*\*(?P<bold>(?:\\.|[^*])+)\*\*")
 _CELL = re.compile(r"(?<!\\)\|")
+LONG = 22
+"""Characters of a row's name past which it is broken into lines."""
 
 
 def to_html(markdown: str, figures: Mapping[str, Figure]) -> str:
@@ -94,7 +96,8 @@ def _table(lines: Sequence[str]) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     numbers = "".join(f"<td{_kind(cell)}>{inline(cell)}</td>" for cell in cells[1:])
-    return f'<tr><th scope="row">{inline(cells[0])}</th>{numbers}</tr>'
+    long = ' class="long"' if len(cells[0]) > LONG else ""
+    return f'<tr><th scope="row"{long}>{inline(cells[0])}</th>{numbers}</tr>'
 
 
 def _kind(cell: str) -> str:

@@ -45,10 +45,10 @@ table{border-collapse:collapse;font-size:.875rem;line-height:1.35;font-variant-n
 th,td{padding:6px 10px;border-bottom:1px solid var(--grid);text-align:right;vertical-align:top;white-space:nowrap}
 thead th{vertical-align:bottom;color:var(--soft);font-weight:600;white-space:normal;min-width:4.2em}
 th:first-child,td:first-child,td.text,thead th:first-child{text-align:left}
-tbody th{font-weight:500;position:sticky;left:0;background:var(--paper);max-width:44vw;white-space:normal;
-overflow-wrap:anywhere}
+tbody th{font-weight:500;position:sticky;left:0;background:var(--paper)}
+tbody th.long{white-space:normal;overflow-wrap:anywhere;min-width:9.5rem;max-width:13rem}
 td.text{white-space:normal;min-width:16em}
-figure{margin:1.2em 0;max-width:600px}figcaption{font-size:.85rem;color:var(--soft);line-height:1.45;margin-top:.4em}
+figure{margin:1.2em 0;max-width:560px}figcaption{font-size:.85rem;color:var(--soft);line-height:1.45;margin-top:.4em}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:20px 28px;align-items:end}
 .grid figure{margin:.4em 0}.grid figcaption{position:absolute;left:-9999px}
 svg.fig{display:block}

@@ -70,7 +70,7 @@ THEME = (
 STYLE = (
     "svg.fig text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:var(--ink);"
     "font-variant-numeric:tabular-nums}\n"
-    "svg.fig .small{font-size:11.5px}\nsvg.fig .soft{fill:var(--soft)}\nsvg.fig .end{text-anchor:end}\n"
+    "svg.fig .small{font-size:12px}\nsvg.fig .soft{fill:var(--soft)}\nsvg.fig .end{text-anchor:end}\n"
     "svg.fig .mid{text-anchor:middle}\nsvg.fig .rule{stroke:var(--grid);stroke-width:1}\n"
     "svg.fig .line{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}\n"
     "svg.fig .mark{fill:currentColor;stroke:var(--paper);stroke-width:.8}\n"
@@ -132,7 +132,7 @@ def path(points: Iterable[tuple[float, float]], close: bool = False) -> str:
 
 
 def drawing(width: float, height: float, label: str, *children: str) -> str:
-    """The whole SVG element; it takes the width that it is given, up to a quarter more than its own."""
+    """The whole SVG element; it takes the width that it is given, up to 1.3 times its own."""
     return element(
         "svg",
         *children,
@@ -141,7 +141,7 @@ def drawing(width: float, height: float, label: str, *children: str) -> str:
         role="img",
         aria_label=label,
         viewBox=f"0 0 {_written(float(width))} {_written(float(height))}",
-        style=f"width:100%;max-width:{math.ceil(1.2 * width)}px;height:auto",
+        style=f"width:100%;max-width:{math.ceil(1.3 * width)}px;height:auto",
     )
 
 
