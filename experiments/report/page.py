@@ -30,7 +30,7 @@ LAYOUT = """\
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);
 font:16px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif}
-main{max-width:1080px;margin:0 auto;padding:24px 16px 64px}
+main{max-width:1160px;margin:0 auto;padding:24px 16px 64px}
 h1,h2,h3,h4{line-height:1.25;margin:1.9em 0 .6em;overflow-wrap:anywhere}
 h1{font-size:1.9rem;margin-top:.4em}h2{font-size:1.45rem;border-top:2px solid var(--grid);padding-top:1em}
 h3{font-size:1.15rem}h4{font-size:1rem}
@@ -49,7 +49,7 @@ tbody th{font-weight:500;position:sticky;left:0;background:var(--paper)}
 tbody th.long{white-space:normal;overflow-wrap:anywhere;min-width:9.5rem;max-width:13rem}
 td.text{white-space:normal;min-width:16em}
 figure{margin:1.2em 0;max-width:560px}figcaption{font-size:.85rem;color:var(--soft);line-height:1.45;margin-top:.4em}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:20px 28px;align-items:end}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:20px 28px;align-items:end}
 .grid figure{margin:.4em 0}.grid figcaption{position:absolute;left:-9999px}
 svg.fig{display:block}
 @media (max-width:480px){main{padding:14px 12px 40px}h1{font-size:1.5rem}h2{font-size:1.25rem}
