@@ -87,6 +87,8 @@ class Config:
     """With --resume: give up what is damaged in a checkpoint, and go on from the last good state."""
     quiet: bool = False
     """No progress bar."""
+    scalars: Literal["tensorboard"] | None = None
+    """Where the loss of every step and the accuracies after every task go: event files in WORKDIR/scalars."""
 
     rank: int = 4
     """Rank of every adapter."""
@@ -347,7 +349,7 @@ def command_line(config: Config) -> str:
     base = replace(preset(config.experiment, config.preset, config.protocol), protocol=None)
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
     paths = {"workdir", "cache_dir", "data_folder", "weights", "resume", "overwrite", "repair", "quiet", "distributed"}
-    paths |= {"experiment", "preset"}
+    paths |= {"experiment", "preset", "scalars"}
     for name, value, usual in _values(config, base):
         if name in paths or value == usual:
             continue

@@ -46,6 +46,7 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     from experiments.report.markdown import write_report
     from experiments.report.progress import open_progress
     from experiments.report.results import MethodResult, Results, Run, write_results
+    from experiments.report.scalars import logged
     from experiments.report.table import print_table
     from share_jax.train import processes
 
@@ -60,8 +61,9 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
         for name in config.methods:
             for seed in config.seeds:
                 where = folder / workdir.CHECKPOINTS / name / f"seed-{seed}"
-                job = Job(name, config, stream, backbone, seed, where, progress, preemption, devices)
-                found.setdefault(name, []).append(run_method(job))
+                with logged(config, progress, stream, name, seed) as told:
+                    job = Job(name, config, stream, backbone, seed, where, told, preemption, devices)
+                    found.setdefault(name, []).append(run_method(job))
     if not processes.primary():
         return folder / RESULTS
     results = Results(

@@ -118,6 +118,7 @@ def run(job: Job) -> Outcome:
         slot = jax.block_until_ready(state.slot)
         trained = time.perf_counter()
         last = accuracies(slot)
+        job.progress.scored(last)
         seconds = {
             "prepare": prepared - began,
             "train": trained - prepared,

@@ -23,6 +23,7 @@ from experiments.methods.job import Job, Outcome, transform
 from experiments.methods.objective import loss_of
 from experiments.methods.plan import MEMORY, Carry, Extension, Heads, Plan, Scene
 from experiments.methods.scoring import predictions
+from experiments.methods.timing import seconds_per_task
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import bytes_on_disk, count, nbytes, separate_lora_count
 from share_jax.core.bank import TaskBank, learnt
@@ -306,6 +307,7 @@ class Sequence:
             "train": course.seconds.get("train", 0.0) + trained - began,
             "evaluate": course.seconds.get("evaluate", 0.0) + time.perf_counter() - trained,
         }
+        self.job.progress.scored(row.accuracies)
         info = {"row": row.accuracies, "digests": row.digests, "seconds": seconds, "untrained": course.untrained}
         info |= {"found": row.found} if row.found else {}
         shared = self._to_save(state.shared, memory) if first or memory else None
@@ -325,7 +327,12 @@ class Sequence:
             seconds=course.seconds,
             params=self.params(course.bank),
             bytes=stored_bytes(course, self.scene.heads, once=self._once, head_sets=self.scene.head_sets),
-            extra={"tasks_with_changed_logits": changed, **self.answers.findings(course.found), **found},
+            extra={
+                "tasks_with_changed_logits": changed,
+                "seconds_per_task": seconds_per_task(course.store),
+                **self.answers.findings(course.found),
+                **found,
+            },
         )
 
     @property

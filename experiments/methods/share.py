@@ -24,6 +24,7 @@ from experiments.methods.job import Job, Outcome
 from experiments.methods.objective import loss_of
 from experiments.methods.scoring import predictions
 from experiments.methods.sequence import adapted_model, open_store, optimizer_of
+from experiments.methods.timing import seconds_per_task
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import ParameterCounts, bytes_on_disk, count, separate_lora_count
 from share_jax.core.adapt import temporary
@@ -206,6 +207,7 @@ class ShareSequence:
         shared = self.served(state)
         router = self.answers.learnt(course.router, index)
         row = self.answers.row(self.predict(shared, state, heads), index, router)
+        self.job.progress.scored(row.accuracies)
         measured = {n: relative_distance(x, factors_of(state, n)) for n, x in self.originals.items()}
         seconds = dict(course.seconds)
         for name, spent in (
@@ -300,6 +302,7 @@ class ShareSequence:
                 "error_bound": bounds,
                 "measured_error": _known(course.measured, state.tasks),
                 "num_basis": {name: list(layer.num_basis) for name, layer in state.layers.items()},
+                "seconds_per_task": seconds_per_task(course.store),
                 **self.answers.findings(course.found),
             },
         )

@@ -91,6 +91,7 @@ def run_steps(
         _refuse(watch.drain(), job, steps, label)
         _refuse_state(state, job, steps, label, number)
         if number > saved:
+            job.progress.saving()
             info = {"task": label, "step": number, "input": position if done else stream.state()}
             store = ckpt.save_inflight(store, as_tree(state), info)
             saved = number

@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.report.cells import DASH, count, exact, percent, ratio, seconds, size
 from experiments.report.explain import HOW_TO_READ
+from experiments.report.per_task import mean_forgetting, task_seconds, update_errors
 from experiments.report.results import mean_matrix, task_names, total_seconds
 
 REPORT = "report.md"
@@ -44,30 +45,50 @@ def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> 
     return path
 
 
-def render(results: Mapping[str, Any]) -> str:
-    """The report as Markdown text."""
-    parts = (
-        f"# {_text(results['experiment'])}, preset {_text(results['preset'])}",
-        *_what_was_run(results),
-        "## Results",
-        *_measures(results),
-        "## Accuracy over the tasks seen so far",
-        f"![Mean accuracy over the tasks seen so far, a line per method]({CURVE})",
-        "## Parameters and bytes",
-        *_parameters(results),
-        *_bytes(results),
-        *_subspaces(results),
-        "## Tasks",
-        *_tasks(results),
-        "## Accuracy matrices",
-        f"![Accuracy matrix of every method]({MATRICES})",
-        *_matrices(results),
-        "## How to read the measures",
-        HOW_TO_READ,
-        "## Versions",
-        _table(("what", "version"), ((key, value or "not installed") for key, value in results["versions"].items())),
-    )
-    return "\n\n".join(parts) + "\n"
+def render(results: Mapping[str, Any], pictures: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The report as Markdown text.
+
+    Args:
+        results: the content of `results.json`.
+        pictures: Markdown images by their place (curve, pareto, errors, forgetting, seconds, matrices); the two PNGs
+            of `write_report` when None.
+    """
+    return "\n\n".join((*parts(results, PNG if pictures is None else pictures), *EXPLAINED)) + "\n"
+
+
+PNG = {
+    "curve": (f"![Mean accuracy over the tasks seen so far, a line per method]({CURVE})",),
+    "matrices": (f"![Accuracy matrix of every method]({MATRICES})",),
+}
+EXPLAINED = ("## How to read the measures", HOW_TO_READ)
+
+
+def parts(results: Mapping[str, Any], pictures: Mapping[str, Sequence[str]]) -> Iterable[str]:
+    """The report's blocks but for how to read them: headings, paragraphs, tables, images, one string each."""
+
+    def shown(place: str) -> Iterable[str]:
+        return ["\n".join(pictures[place])] if pictures.get(place) else []
+
+    yield f"# {_text(results['experiment'])}, preset {_text(results['preset'])}"
+    yield from _what_was_run(results)
+    yield "## Results"
+    yield from _measures(results)
+    yield "## Accuracy over the tasks seen so far"
+    yield from shown("curve")
+    yield "## Parameters and bytes"
+    yield from shown("pareto")
+    yield from _parameters(results)
+    yield from _bytes(results)
+    yield from _subspaces(results, shown("errors"))
+    yield "## Tasks"
+    yield from _tasks(results)
+    yield from _forgetting(results, shown("forgetting"))
+    yield from _seconds(results, shown("seconds"))
+    yield "## Accuracy matrices"
+    yield from shown("matrices")
+    yield from _matrices(results)
+    yield "## Versions"
+    yield _table(("what", "version"), ((key, value or "not installed") for key, value in results["versions"].items()))
 
 
 def _what_was_run(results: Mapping[str, Any]) -> Iterable[str]:
@@ -93,8 +114,9 @@ def _measures(results: Mapping[str, Any]) -> Iterable[str]:
     rows = []
     for name, method in results["methods"].items():
         cells = [_spread(percent, method["mean"].get(key), method["std"].get(key)) for _, key in MEASURES]
-        rows.append((_named(name, method, results), *cells, _spread(seconds, *total_seconds(method))))
-    yield _table(("method", *(label for label, _ in MEASURES), "seconds"), rows)
+        ran = ", ".join(str(run["seed"]) for run in method["runs"])
+        rows.append((_named(name, method, results), *cells, _spread(seconds, *total_seconds(method)), ran))
+    yield _table(("method", *(label for label, _ in MEASURES), "seconds", "seeds"), rows)
     yield (
         "Accuracies and retention in percent, BWT, FWT and forgetting in points. `-` is undefined for the method "
         "(not evaluated); a bare `0` is exact, `0.00` is rounded."
@@ -177,18 +199,16 @@ def _bytes(results: Mapping[str, Any]) -> Iterable[str]:
         yield _table(("bytes", *map(_text, keys)), rows)
 
 
-def _subspaces(results: Mapping[str, Any]) -> Iterable[str]:
+def _subspaces(results: Mapping[str, Any], shown: Iterable[str]) -> Iterable[str]:
     """What merging cost each task's update: measured, and proven to be the most; only for methods that merge."""
-    for name, method in results["methods"].items():
-        found = [run.get("extra", {}) for run in method["runs"]]
-        if not all("error_bound" in extra and "measured_error" in extra for extra in found):
-            continue
-        rows = []
-        for task in task_names(results):
-            bounds = [extra["error_bound"].get(task) for extra in found]
-            errors = [extra["measured_error"].get(task) for extra in found]
-            rows.append((_text(task), _worst(errors), _worst(bounds)))
+    names = task_names(results)
+    found = {name: update_errors(method, names) for name, method in results["methods"].items()}
+    merging = {name: each for name, each in found.items() if each is not None}
+    for name, (measured, bound) in merging.items():
+        rows = [(_text(task), *map(_error, pair)) for task, *pair in zip(names, measured, bound, strict=True)]
         yield f"## Error of each task's update after all merges: {_text(name)}"
+        if name == next(iter(merging)):
+            yield from shown
         yield _table(("task", "measured", "proven bound"), rows)
         yield (
             "Frobenius norm of what the update has lost since it was learnt, relative to the update, over all kernels; "
@@ -196,9 +216,47 @@ def _subspaces(results: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
-def _worst(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{max(known):.2e}" if len(known) == len(values) else "-"
+def _error(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.2e}"
+
+
+def _forgetting(results: Mapping[str, Any], shown: Iterable[str]) -> Iterable[str]:
+    """Points lost on every task but the last, of the methods whose matrix tells."""
+    names = task_names(results)[:-1]
+    lost = {name: mean_forgetting(method) for name, method in results["methods"].items()}
+    lost = {name: row for name, row in lost.items() if not np.isnan(row).all()}
+    if not names or not lost:
+        return
+    yield "## Forgetting of each task"
+    yield from shown
+    rows = [
+        (f"{t + 1} {_text(task)}", *(percent(None if np.isnan(row[t]) else float(row[t])) for row in lost.values()))
+        for t, task in enumerate(names)
+    ]
+    yield _table(("task", *map(_text, lost)), rows)
+    yield (
+        "Points from the best accuracy ever had on the task to the one after the last task; below 0, later tasks "
+        "helped. The last task is left out."
+    )
+
+
+def _seconds(results: Mapping[str, Any], shown: Iterable[str]) -> Iterable[str]:
+    """Wall time of every task, of the methods that tell."""
+    told = {name: task_seconds(method) for name, method in results["methods"].items()}
+    spent = {name: times.mean(axis=0) for name, times in told.items() if times is not None}
+    if not spent:
+        return
+    yield "## Seconds of each task"
+    yield from shown
+    rows = [
+        (f"{t + 1} {_text(task)}", *(seconds(float(times[t])) for times in spent.values()))
+        for t, task in enumerate(task_names(results))
+    ]
+    yield _table(("task", *map(_text, spent)), rows)
+    yield (
+        "Wall time of training, merging and evaluating (the task and those before it), without preparing and "
+        "compiling; mean over the seeds. Of a task that was stopped and resumed only the last part is known."
+    )
 
 
 def _tasks(results: Mapping[str, Any]) -> Iterable[str]:

@@ -13,7 +13,7 @@ is shown: `REFRESHES_PER_SECOND` on a terminal, every `SECONDS_BETWEEN_LINES` el
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, SupportsFloat, TextIO
@@ -61,6 +61,14 @@ class Progress(Protocol):
         """Shows a line of text."""
         ...
 
+    def scored(self, accuracies: Sequence[float | None]) -> None:
+        """Tells the accuracy on each task after the one just learnt, None where it was not evaluated."""
+        ...
+
+    def saving(self) -> None:
+        """Tells that a checkpoint of all that was counted comes next."""
+        ...
+
 
 def open_progress(
     total_steps: int, quiet: bool = False, *, stream: TextIO | None = None, clock: Clock = time.monotonic
@@ -104,6 +112,12 @@ class NullProgress:
         """Shows nothing."""
 
     def note(self, text: str) -> None:
+        """Shows nothing."""
+
+    def scored(self, accuracies: Sequence[float | None]) -> None:
+        """Shows nothing."""
+
+    def saving(self) -> None:
         """Shows nothing."""
 
 
@@ -185,6 +199,12 @@ class _Shown:
 
     def note(self, text: str) -> None:
         self._screen.note(text)
+
+    def scored(self, accuracies: Sequence[float | None]) -> None:
+        """The table at the end shows them."""
+
+    def saving(self) -> None:
+        """A save is not shown."""
 
     def _read_loss(self) -> None:
         loss, self._loss = self._loss, None

@@ -176,6 +176,12 @@ def total_seconds(method: Mapping[str, Any]) -> tuple[float | None, float | None
     return _mean(totals), _deviation(totals)
 
 
+def over_seeds(runs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Mean and sample deviation of the measures and times of a loaded file's runs, null where any is undefined."""
+    kept = [{key: run[key] for key in (*metrics.NAMES, "seconds") if key in run} for run in runs]
+    return _over_runs(kept, _mean), _over_runs(kept, _deviation)
+
+
 def task_names(results: Mapping[str, Any]) -> list[str]:
     """The tasks' names of a loaded file, or `task 1`, `task 2`, ... where it has none."""
     first = next(iter(results["methods"].values()))
@@ -200,11 +206,11 @@ def _method(method: MethodResult, lowest: np.ndarray) -> dict[str, Any]:
     if missing:
         raise _refuse(f"{what}: params", f"no {', '.join(missing)}", f"the keys {', '.join(PARAMS)}")
     runs = [_run(run, lowest, f"{what}, seed {run.seed}") for run in method.runs]
-    kept = [{key: run[key] for key in (*metrics.NAMES, "seconds")} for run in runs]
+    mean, deviation = over_seeds(runs)
     return {
         "runs": runs,
-        "mean": _over_runs(kept, _mean),
-        "std": _over_runs(kept, _deviation),
+        "mean": mean,
+        "std": deviation,
         "params": {key: _number(value, f"{what}: params.{key}") for key, value in method.params.items()},
         "bytes": {key: _number(value, f"{what}: bytes.{key}") for key, value in method.bytes.items()},
     }
