@@ -10,7 +10,7 @@
 A method needs to give no more than a `Predict`, so every method that answers by slots is answered alike.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -157,12 +157,10 @@ class Routed(ById):
         """How the tasks are answered once task `index` is learnt."""
         if router is None:
             raise ValueError("a routed row needs a router")
-        names = [task.name for task in self.tasks[: index + 1]]
-        rule = routing_rule(router, names)
         asked = range(index + 1 if self.grows else min(index + 2, len(self.tasks)))
-        chosen = [np.asarray(route(rule, self._features(j))) for j in asked]
+        chosen = self.chosen(router, index, asked)
         own = [self._own(predict, j) for j in asked]
-        answers = self._answers(predict, index, chosen, own)
+        answers = self.answers(predict, chosen, own)
         found = {
             "router_accuracy": [float(np.mean(chosen[j] == j)) for j in range(index + 1)],
             "with_task_id": [score(own[j], self.tasks[j].test.labels).accuracy for j in range(index + 1)],
@@ -183,6 +181,33 @@ class Routed(ById):
             "acc_without_router": float(np.mean(last["without_router"])),
         }
 
+    def chosen(self, router: Router, index: int, asked: Iterable[int]) -> list[np.ndarray]:
+        """The slot that is chosen for each test example of the tasks asked, among those of the tasks up to `index`."""
+        rule = routing_rule(router, [task.name for task in self.tasks[: index + 1]])
+        return [np.asarray(route(rule, self._features(j))) for j in asked]
+
+    def answers(self, predict: Predict, chosen: list[np.ndarray], own: list[np.ndarray]) -> list[np.ndarray]:
+        """The output that each example of each task is answered with, by the slot that was chosen for it.
+
+        Args:
+            predict: how the slots answer.
+            chosen: as of `chosen`.
+            own: logits of each task's examples by its own slot, which are at hand; taken where it was chosen.
+        """
+        answers = [self.offsets[j] + values.argmax(axis=1) for j, values in enumerate(own)]
+        names = self.tasks[0].test.inputs
+        for slot in range(1 + max(int(ids.max()) for ids in chosen)):  # all that other tasks have sent to this slot
+            astray = [(j, np.flatnonzero(ids == slot)) for j, ids in enumerate(chosen) if j != slot]
+            astray = [(j, places) for j, places in astray if len(places)]
+            if not astray:
+                continue
+            inputs = {n: np.concatenate([self.tasks[j].test.inputs[n][places] for j, places in astray]) for n in names}
+            values = predict(slot, inputs)[:, : len(self.tasks[slot].classes)]
+            told = iter(np.split(values.argmax(axis=1), np.cumsum([len(places) for _, places in astray])[:-1]))
+            for j, places in astray:
+                answers[j][places] = self.offsets[slot] + next(told)
+        return answers
+
     def _features(self, j: int) -> np.ndarray:
         if j not in self._test:
             self._test[j] = self._pooled(self.tasks[j].test)
@@ -195,24 +220,6 @@ class Routed(ById):
         """Logits of a task's test examples by its own slot."""
         task = self.tasks[j]
         return predict(j, task.test.inputs)[:, : len(task.classes)]
-
-    def _answers(
-        self, predict: Predict, index: int, chosen: list[np.ndarray], own: list[np.ndarray]
-    ) -> list[np.ndarray]:
-        """The output that each example of each task is answered with, by the slot that was chosen for it."""
-        answers = [self.offsets[j] + values.argmax(axis=1) for j, values in enumerate(own)]
-        names = self.tasks[0].test.inputs
-        for slot in range(index + 1):  # those of other tasks that were sent to this slot, all at once
-            astray = [(j, np.flatnonzero(ids == slot)) for j, ids in enumerate(chosen) if j != slot]
-            astray = [(j, places) for j, places in astray if len(places)]
-            if not astray:
-                continue
-            inputs = {n: np.concatenate([self.tasks[j].test.inputs[n][places] for j, places in astray]) for n in names}
-            values = predict(slot, inputs)[:, : len(self.tasks[slot].classes)]
-            told = iter(np.split(values.argmax(axis=1), np.cumsum([len(places) for _, places in astray])[:-1]))
-            for j, places in astray:
-                answers[j][places] = self.offsets[slot] + next(told)
-        return answers
 
     def _without(self, predict: Predict, own: list[np.ndarray]) -> list[float]:
         last, accuracies = len(self.tasks) - 1, []
