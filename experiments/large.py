@@ -5,8 +5,6 @@ commands are, which hardware they want and which published figures stand beside 
 `experiments/streams/tfds.md`; nothing of it was run where this was written, so the presets' rates are starting points.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from flax.typing import Dtype
@@ -30,11 +28,11 @@ def large_stream(config: Config) -> Stream:
     Raises:
         ShareError: weights or data are not there.
     """
-    limits: Mapping[str, Any] = MappingProxyType({
+    limits: dict[str, Any] = {
         "seed": config.order_seed,
         "train_per_task": config.train_per_task,
         "test_per_task": config.test_per_task,
-    })  # fmt: skip
+    }
     if config.experiment in IMAGES:
         local_folder(config.weights, VIT, "config.json and model.safetensors")
         return image_stream(config.experiment, config.data_folder, size=config.image_size, **limits)
