@@ -70,6 +70,8 @@ class Config:
     """Regular expressions over kernel paths, separated by commas; the model's default kernels when empty."""
     first_layer: int = 0
     """First layer that is adapted; what lies below is frozen and computed once per example."""
+    prefix_cache_bytes: int = 4 * 2**30
+    """Memory for the outputs of the frozen layers below first_layer; what does not fit lies in files of the workdir."""
     num_basis: int = 48
     """Columns of each basis of `share`."""
     phi: int = 16
@@ -124,6 +126,8 @@ class Config:
     """Seeds the order of the tasks; the same for every run of a table."""
     cache_dir: Path | None = None
     """Where weights and texts are kept; $SHARE_JAX_CACHE or the user's cache folder when None."""
+    compile_cache: Path | None = None
+    """Where compiled programs are kept, so that a second run of one configuration compiles nothing; nowhere if None."""
     data_folder: Path | None = None
     """CLINC150 as a folder with data_full.json and domains.json; from TensorFlow Datasets when None."""
 
@@ -150,8 +154,10 @@ class Config:
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
                 raise ConfigError(line(flag, got=getattr(self, name), expected="at least 1", mend="raise it"))
-        if self.prefetch < 0:
-            raise ConfigError(line("--prefetch", got=self.prefetch, expected="at least 0", mend="pass 0 or 2"))
+        for name, mend in (("prefetch", "pass 0 or 2"), ("prefix_cache_bytes", "pass 0 to use files alone")):
+            if getattr(self, name) < 0:
+                flag = "--" + name.replace("_", "-")
+                raise ConfigError(line(flag, got=getattr(self, name), expected="at least 0", mend=mend))
         buckets = self.length_buckets
         if list(buckets) != sorted(set(buckets)) or any(length < 1 for length in buckets):
             mend = "pass such as 8,12,16"
@@ -248,7 +254,7 @@ def command_line(config: Config) -> str:
     base = preset(config.experiment, config.preset)
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
     paths = {"workdir", "cache_dir", "data_folder", "resume", "overwrite", "repair", "quiet", "distributed"}
-    paths |= {"experiment", "preset"}
+    paths |= {"experiment", "preset", "prefix_cache_bytes", "compile_cache"}
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name in paths or value == getattr(base, field.name):

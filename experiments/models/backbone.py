@@ -2,12 +2,9 @@
 
 import os
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax.typing import Dtype
 
@@ -17,6 +14,7 @@ from experiments.models.vit import VitClassifier, VitConfig, pretrain_vit
 from experiments.streams.base import Split
 from experiments.streams.digits import digits_split
 from share_jax.errors import InputError, line
+from share_jax.train.prefix import PrefixCache, linen_prefix
 
 _REPLACED = ("input_ids", "images")
 """Inputs that `hidden` stands for once it is cached."""
@@ -101,36 +99,41 @@ def digits_vit(seed: int = 0, num_classes: int = 2, dtype: Dtype = jnp.float32, 
     )
 
 
-def cached_inputs(backbone: Backbone, split: Split, batch_size: int = 128) -> Split:
-    """The split with `hidden`, float32, in place of its token ids or images: the prefix runs once per example.
+def prefix_cache(
+    backbone: Backbone, rows: int = 128, max_bytes: int | None = None, folder: str | os.PathLike[str] | None = None
+) -> PrefixCache:
+    """Where the layers below `first_layer` are computed once per example and kept, float32.
 
     Args:
         backbone: the model and its parameters.
-        split: inputs as the model takes them.
-        batch_size: examples per call of the jitted prefix; the last batch is padded, so one shape is compiled.
+        rows: examples per call of the compiled prefix.
+        max_bytes: of memory for all that is kept; no bound if None.
+        folder: for what does not fit.
 
     Raises:
-        InputError: `batch_size` is below 1, or the split has nothing that `hidden` could replace.
+        InputError: `rows` or `max_bytes` is out of range.
     """
-    if batch_size < 1:
-        raise InputError(line("batch_size", got=batch_size, expected="at least 1", mend="pass batch_size=128"))
+    prefix = linen_prefix(backbone.model)
+    frozen = {"params": {name: tree for name, tree in backbone.params.items() if name != "head"}}
+    return PrefixCache(lambda v, x: jnp.asarray(prefix(v, x), jnp.float32), frozen, rows, max_bytes, folder)
+
+
+def cached_inputs(cache: PrefixCache, split: Split) -> Split:
+    """The split with `hidden` in place of its token ids or images.
+
+    Args:
+        cache: from `prefix_cache`.
+        split: inputs as the model takes them.
+
+    Raises:
+        InputError: the split has nothing that `hidden` could replace.
+        LimitError: what is kept would pass the cache's bound on memory, and it has no folder.
+    """
     if not set(split.inputs) & set(_REPLACED):
         got, expected = sorted(split.inputs), " or ".join(_REPLACED)
         raise InputError(line("inputs to cache", got=got, expected=expected, mend="pass an uncached split"))
-    rows: list[np.ndarray] = []
-    for start in range(0, len(split), batch_size):
-        batch = {name: array[start : start + batch_size] for name, array in split.inputs.items()}
-        size = len(next(iter(batch.values())))
-        pad = {name: np.concatenate([a, np.repeat(a[-1:], batch_size - size, axis=0)]) for name, a in batch.items()}
-        hidden = _prefix(backbone.model, backbone.params, pad)
-        rows.append(np.asarray(hidden, np.float32)[:size])
     kept = {name: array for name, array in split.inputs.items() if name not in _REPLACED}
-    return Split({**kept, "hidden": np.concatenate(rows)}, split.labels)
-
-
-@partial(jax.jit, static_argnames="model")
-def _prefix(model: nn.Module, params: dict, inputs: dict[str, Any]) -> jax.Array:
-    return jnp.asarray(model.apply({"params": params}, **inputs, method="prefix"), jnp.float32)
+    return Split({**kept, "hidden": cache.of(dict(split.inputs))}, split.labels)
 
 
 def _ffn_down(first: int, layers: int) -> tuple[str, ...]:
