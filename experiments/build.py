@@ -10,9 +10,9 @@ from experiments.assets import minilm_folder
 from experiments.config import Config
 from experiments.large import large_backbone, large_stream
 from experiments.large_presets import LARGE
-from experiments.models.backbone import MNIST_VIT, Backbone, cached_inputs, digits_vit, image_vit, minilm
+from experiments.models.backbone import MNIST_VIT, Backbone, cached_inputs, digits_vit, image_vit, minilm, prefix_cache
 from experiments.models.tokenizer import load_tokenizer
-from experiments.streams.base import Stream, Task, TextTask, tokenize
+from experiments.streams.base import Stream, TextTask, tokenize
 from experiments.streams.clinc150 import clinc150
 from experiments.streams.digits import digits5
 from experiments.streams.fashion import fashion_split, split_fashion5
@@ -23,6 +23,9 @@ from experiments.streams.three_corpora import three_corpora
 
 PRETRAINING_STEPS = 600
 """Of the vision transformer for MNIST and Fashion-MNIST; fewer in the quick preset."""
+
+PREFIX = "prefix"
+"""Folder of the workdir for the frozen layers' outputs that do not fit into memory."""
 
 
 def build(config: Config, notify: Callable[[str], None], tasks: int | None = None) -> tuple[Stream, Backbone]:
@@ -43,20 +46,13 @@ def build(config: Config, notify: Callable[[str], None], tasks: int | None = Non
     backbone = _backbone(config, classes)
     if config.first_layer == 0:
         return raw, backbone
+    folder = config.workdir / PREFIX
+    cache = prefix_cache(backbone, config.eval_batch_size, config.prefix_cache_bytes, folder)
     cached = []
     for number, task in enumerate(raw.tasks, start=1):
         notify(f"Preparing {config.experiment}: frozen layers, task {number} of {len(raw.tasks)}")
-        cached.append(_cached(backbone, task, config))
+        cached.append(replace(task, train=cached_inputs(cache, task.train), test=cached_inputs(cache, task.test)))
     return replace(raw, tasks=tuple(cached)), backbone
-
-
-def _cached(backbone: Backbone, task: Task, config: Config) -> Task:
-    size = config.eval_batch_size
-    return replace(
-        task,
-        train=cached_inputs(backbone, task.train, size),
-        test=cached_inputs(backbone, task.test, size),
-    )
 
 
 def raw_stream(config: Config) -> Stream:

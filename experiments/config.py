@@ -98,6 +98,8 @@ class Config:
     """Regular expressions over kernel paths, separated by commas; the model's default kernels when empty."""
     first_layer: int = 0
     """First layer that is adapted; what lies below is frozen and computed once per example."""
+    prefix_cache_bytes: int = 4 * 2**30
+    """Memory for the outputs of the frozen layers below first_layer; what does not fit lies in files of the workdir."""
     num_basis: int = 48
     """Columns of each basis of `share`."""
     phi: int = 16
@@ -155,6 +157,8 @@ class Config:
     """Seeds the order of the tasks; the same for every run of a table."""
     cache_dir: Path | None = None
     """Where weights and texts are kept; $SHARE_JAX_CACHE or the user's cache folder when None."""
+    compile_cache: Path | None = None
+    """Where compiled programs are kept, so that a second run of one configuration compiles nothing; nowhere if None."""
     data_folder: Path | None = None
     """Where the data are: CLINC150's folder with data_full.json and domains.json, from TensorFlow Datasets when None;
     Fashion-MNIST's folder with its four files, from Debian's package dataset-fashion-mnist when None; for the streams
@@ -196,8 +200,10 @@ class Config:
         if (found := self.baselines.problem()) is not None:
             name, got, expected = found
             raise ConfigError(line(name, got=got, expected=expected, mend="change it"))
-        if self.prefetch < 0:
-            raise ConfigError(line("--prefetch", got=self.prefetch, expected="at least 0", mend="pass 0 or 2"))
+        for name, mend in (("prefetch", "pass 0 or 2"), ("prefix_cache_bytes", "pass 0 to use files alone")):
+            if getattr(self, name) < 0:
+                flag = "--" + name.replace("_", "-")
+                raise ConfigError(line(flag, got=getattr(self, name), expected="at least 0", mend=mend))
         buckets = self.length_buckets
         if list(buckets) != sorted(set(buckets)) or any(length < 1 for length in buckets):
             mend = "pass such as 8,12,16"
@@ -349,7 +355,7 @@ def command_line(config: Config) -> str:
     base = replace(preset(config.experiment, config.preset, config.protocol), protocol=None)
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
     paths = {"workdir", "cache_dir", "data_folder", "weights", "resume", "overwrite", "repair", "quiet", "distributed"}
-    paths |= {"experiment", "preset", "scalars"}
+    paths |= {"experiment", "preset", "scalars", "prefix_cache_bytes", "compile_cache"}
     for name, value, usual in _values(config, base):
         if name in paths or value == usual:
             continue

@@ -32,6 +32,7 @@ def run(config: Config, preemption: Preemption | None = None) -> Path:
     from experiments import workdir
     from share_jax.train import processes
 
+    _keep_compiled(config.compile_cache)
     with ExitStack() as stack:
         processes.on_primary("--workdir", lambda: stack.enter_context(workdir.held(config)))
         return _run(config, config.workdir, preemption or Preemption())
@@ -94,6 +95,17 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     for plot in sorted(folder.glob("*.png")):
         print(f"Plot:    {plot}")
     return folder / RESULTS
+
+
+def _keep_compiled(folder: Path | None) -> None:
+    """Turns JAX's persistent compilation cache on, for every program however small."""
+    if folder is None:
+        return
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_compilation_cache_min_entry_size_bytes", -1)
 
 
 def _to_stderr(text: str) -> None:

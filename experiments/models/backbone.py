@@ -18,6 +18,8 @@ from experiments.models.vit import VitClassifier, VitConfig, pretrain_vit
 from experiments.streams.base import Split
 from experiments.streams.digits import digits_split
 from share_jax.errors import InputError, line
+from share_jax.train.batches import eval_batches
+from share_jax.train.prefix import PrefixCache, linen_prefix
 
 _REPLACED = ("input_ids", "images")
 """Inputs that `hidden` stands for once it is cached."""
@@ -144,24 +146,41 @@ def with_outputs(backbone: Backbone, num_classes: int) -> Backbone:
     return replace(backbone, model=model.clone(num_classes=num_classes), params={**backbone.params, "head": head})
 
 
-def cached_inputs(backbone: Backbone, split: Split, batch_size: int = 128) -> Split:
-    """The split with `hidden`, float32, in place of its token ids or images: the prefix runs once per example.
+def prefix_cache(
+    backbone: Backbone, rows: int = 128, max_bytes: int | None = None, folder: str | os.PathLike[str] | None = None
+) -> PrefixCache:
+    """Where the layers below `first_layer` are computed once per example and kept, float32.
 
     Args:
         backbone: the model and its parameters.
-        split: inputs as the model takes them.
-        batch_size: examples per call of the jitted prefix; the last batch is padded, so one shape is compiled.
+        rows: examples per call of the compiled prefix.
+        max_bytes: of memory for all that is kept; no bound if None.
+        folder: for what does not fit.
 
     Raises:
-        InputError: `batch_size` is below 1, or the split has nothing that `hidden` could replace.
+        InputError: `rows` or `max_bytes` is out of range.
     """
-    if batch_size < 1:
-        raise InputError(line("batch_size", got=batch_size, expected="at least 1", mend="pass batch_size=128"))
+    prefix = linen_prefix(backbone.model)
+    frozen = {"params": {name: tree for name, tree in backbone.params.items() if name != "head"}}
+    return PrefixCache(lambda v, x: jnp.asarray(prefix(v, x), jnp.float32), frozen, rows, max_bytes, folder)
+
+
+def cached_inputs(cache: PrefixCache, split: Split) -> Split:
+    """The split with `hidden` in place of its token ids or images.
+
+    Args:
+        cache: from `prefix_cache`.
+        split: inputs as the model takes them.
+
+    Raises:
+        InputError: the split has nothing that `hidden` could replace.
+        LimitError: what is kept would pass the cache's bound on memory, and it has no folder.
+    """
     if not set(split.inputs) & set(_REPLACED):
         got, expected = sorted(split.inputs), " or ".join(_REPLACED)
         raise InputError(line("inputs to cache", got=got, expected=expected, mend="pass an uncached split"))
     kept = {name: array for name, array in split.inputs.items() if name not in _REPLACED}
-    return Split({**kept, "hidden": _in_batches(backbone, split, batch_size, "prefix")}, split.labels)
+    return Split({**kept, "hidden": cache.of(dict(split.inputs))}, split.labels)
 
 
 def pooled(
@@ -175,25 +194,17 @@ def pooled(
         batch_size: examples per call; the last batch is padded.
         point: called after every batch.
     """
-    return _in_batches(backbone, split, batch_size, "features", point)
-
-
-def _in_batches(
-    backbone: Backbone, split: Split, batch_size: int, method: str, point: Callable[[], None] = lambda: None
-) -> np.ndarray:
     rows: list[np.ndarray] = []
-    for start in range(0, len(split), batch_size):
-        batch = {name: array[start : start + batch_size] for name, array in split.inputs.items()}
-        size = len(next(iter(batch.values())))
-        pad = {name: np.concatenate([a, np.repeat(a[-1:], batch_size - size, axis=0)]) for name, a in batch.items()}
-        rows.append(np.asarray(_apply(backbone.model, backbone.params, pad, method), np.float32)[:size])
+    for batch in eval_batches(split.inputs, split.labels, batch_size=batch_size, classes=0):
+        features = _features(backbone.model, backbone.params, batch["inputs"])
+        rows.append(np.asarray(features)[batch["weights"] > 0])
         point()
     return np.concatenate(rows)
 
 
-@partial(jax.jit, static_argnames=("model", "method"))
-def _apply(model: nn.Module, params: dict, inputs: dict[str, Any], method: str) -> jax.Array:
-    return jnp.asarray(model.apply({"params": params}, **inputs, method=method), jnp.float32)
+@partial(jax.jit, static_argnames="model")
+def _features(model: nn.Module, params: dict, inputs: dict[str, Any]) -> jax.Array:
+    return jnp.asarray(model.apply({"params": params}, **inputs, method="features"), jnp.float32)
 
 
 def _ffn_down(first: int, layers: int) -> tuple[str, ...]:

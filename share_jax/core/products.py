@@ -1,12 +1,25 @@
-"""The two skinny products of an adapter, in the form that compilers do not spoil.
+"""The products of an adapter, in the forms that compilers do not spoil.
 
-Written plainly, `x @ a @ b` lets XLA's CPU backend fuse the backward pass of the activation before it into the rank-r
-products and compute it again for every one of their few columns. Two habits keep it out: x is flattened to two
-dimensions before `x @ a`, and the second product is a batched one with one (r, d_out) factor per example, which is
-also the form that a batch of different tasks needs. `experiments/bench` measures both against the plain form.
+There are two ways to an adapted layer's output, and `fold_pays` says which one a layer takes, from shapes alone:
+
+* **beside** the layer: y + up(down(x)). Rank-r products over all rows, forward and backward; one task per example
+  costs no more than one task for the batch. Two habits keep XLA's CPU backend from computing the backward pass of the
+  activation before them again for each of their few columns: x is flattened to two dimensions before `x @ a`, and the
+  second product is a batched one with one (r, d_out) factor per example, whose gradient is then h.T @ dy for each
+  example and needs no transposed copy of dy.
+* **folded** into the layer's kernel: x @ (W + A B). The kernel is small beside the rows of a batch, so the sum costs
+  less than the rank-r products, of which a forward pass then needs none, and a train step only those of the gradients
+  of what trains. The gradient of x takes the folded kernel too: with a frozen A that leaves x @ A and h.T @ dy, where
+  beside the layer five products stand.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -38,3 +51,65 @@ def up_product(h: Float[Array, "batch n q"], matrix: Float[Array, "*batch q d_ou
     """
     per_example = jnp.broadcast_to(matrix, (h.shape[0], *matrix.shape[-2:]))
     return jnp.einsum("bnq,bqd->bnd", h, per_example)
+
+
+def fold_pays(rows: int, d_in: int, d_out: int, dtype: DTypeLike) -> bool:
+    """Whether x @ (W + A B) is cheaper than x @ W + (x A) B, and as exact.
+
+    A B takes d_in d_out multiplications per column of A, the two products beside the layer rows (d_in + d_out).
+    A sum in less than float32 would round away an update that is small beside its kernel, and so do accelerators,
+    whose matrix units round float32 inputs; there rank-r products are no burden.
+
+    Args:
+      rows: of x, all leading axes together.
+      d_in: of the kernel.
+      d_out: of the kernel.
+      dtype: the layer computes in.
+    """
+    exact = jnp.finfo(dtype).bits >= 32 and jax.default_backend() == "cpu"
+    return exact and rows * (d_in + d_out) >= d_in * d_out
+
+
+def folded(
+    layer: Callable[[Any, Any, Array], Array], delta: Callable[[Any, Array], Array]
+) -> Callable[[Any, Any, Array], Array]:
+    """A layer with an update folded into its kernel, whose derivatives by the update's leaves are taken beside it.
+
+    Without that, a gradient of a factor would go through the gradient of the whole kernel, x.T @ dy.
+
+    Args:
+      layer: (params, leaves, x) to the output, on params with the update folded in.
+      delta: (leaves, x) to what the update adds to the output, computed beside the layer.
+
+    Returns:
+      `layer`; its derivatives, of every order and mode, are those of the layer without the update plus the delta.
+    """
+    run = jax.custom_jvp(layer)
+
+    def rule(primals: tuple, tangents: tuple) -> tuple:
+        params, leaves, x = primals
+        d_params, d_leaves, d_x = tangents
+        y, through = _along(lambda params, x: layer(params, leaves, x), (params, x), (d_params, d_x))
+        _, beside = _along(lambda leaves: delta(leaves, x), (leaves,), (d_leaves,), primal=False)
+        slopes = [slope for slope in (through, beside) if slope is not None]
+        return y, sum(slopes) if slopes else jnp.zeros_like(y)
+
+    run.defjvp(rule, symbolic_zeros=True)
+    return run
+
+
+def _along(
+    function: Callable[..., Array], primals: tuple, tangents: tuple, *, primal: bool = True
+) -> tuple[Any, Array | None]:
+    """`jax.jvp` by those leaves alone whose tangents are not zero; the tangent is None if all are."""
+    flat, structure = jax.tree.flatten(primals)
+    rates = jax.tree.leaves(tangents)
+    moving = [index for index, rate in enumerate(rates) if not isinstance(rate, SymbolicZero)]
+    if not moving:
+        return function(*primals) if primal else None, None
+
+    def by(*chosen: Array) -> Array:
+        own = dict(zip(moving, chosen, strict=True))
+        return function(*jax.tree.unflatten(structure, [own.get(index, leaf) for index, leaf in enumerate(flat)]))
+
+    return jax.jvp(by, tuple(flat[index] for index in moving), tuple(rates[index] for index in moving))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from share_jax.core.protocol import Parameterization
 from share_jax.errors import TargetError, line
-from share_jax.nn.deltas import PlainConv, layer_delta
 from share_jax.nn.kernels import layer_type
+from share_jax.nn.output import PLAIN, adapted_output
 from share_jax.nn.targets import Target
 from share_jax.nn.variables import SHARED, TASKS
 from share_jax.typing import Array
@@ -39,7 +39,7 @@ def interceptor(method: Parameterization, targets: Mapping[tuple[str, ...], Targ
 
     def intercept(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        if module.scope is None or isinstance(module, PlainConv):
+        if module.scope is None or isinstance(module, PLAIN):
             return next_fun(*args, **kwargs)
         adapts = module.path in targets and context.method_name in ("__call__", "attend")
         answers = module.path in head_layers
@@ -50,12 +50,15 @@ def interceptor(method: Parameterization, targets: Mapping[tuple[str, ...], Targ
         head = {name: leaf for name, leaf in own.items() if name in module.variables["params"]}
         if (adapts and not slot) or (answers and not head):
             raise _not_carried(module)
-        y = _head(module, head, *args, **kwargs) if answers else next_fun(*args, **kwargs)
+
+        def plain() -> Any:
+            return _head(module, head, *args, **kwargs) if answers else next_fun(*args, **kwargs)
+
         if not adapts:
-            return y
+            return plain()
         x = args[0] if args else next(iter(kwargs.values()))
         shared = dict(module.variables.get(SHARED, {}))
-        return y + layer_delta(module, context.method_name, method, shared, slot, x, y.dtype)
+        return adapted_output(module, context.method_name, method, shared, slot, x, plain)
 
     return intercept
 

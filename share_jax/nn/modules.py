@@ -4,13 +4,27 @@ Each module is the Flax layer of the same name plus two fields, so a pretrained 
 collection `shared` holds what all tasks share, the collection `tasks` what each task owns, stacked (T, ...).
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import flax.linen as nn
 
 from share_jax.core.protocol import Parameterization
 from share_jax.core.shared_a import SharedA
 from share_jax.nn.kernels import refuse_obstacle
-from share_jax.nn.variables import TaskId, declare, delta
+from share_jax.nn.variables import TaskId, adapted, declare
 from share_jax.typing import Array
+
+
+def _linear(module: Any, layer: Callable[[Array], Array], inputs: Array, task_id: TaskId) -> Array:
+    """The output of a layer that owns a kernel; the layer itself creates the kernel, then the adapter its variables."""
+    plain = partial(layer, inputs)
+    if module.is_initializing():
+        y = plain()
+        declare(module, module.method, module.variables["params"]["kernel"], module.num_tasks)
+        plain = lambda: y  # noqa: E731
+    return adapted(module, module.method, "__call__", inputs, task_id, plain)
 
 
 class SharedLoRADense(nn.Dense):
@@ -39,9 +53,7 @@ class SharedLoRADense(nn.Dense):
         Raises:
           TaskError: if a concrete id is not a slot.
         """
-        y = super().__call__(inputs)
-        declare(self, self.method, self.variables["params"]["kernel"], self.num_tasks)
-        return y + delta(self, self.method, "__call__", inputs, task_id, y)
+        return _linear(self, super().__call__, inputs, task_id)
 
 
 class SharedLoRADenseGeneral(nn.DenseGeneral):
@@ -72,9 +84,7 @@ class SharedLoRADenseGeneral(nn.DenseGeneral):
           TaskError: if a concrete id is not a slot.
         """
         refuse_obstacle(self)
-        y = super().__call__(inputs)
-        declare(self, self.method, self.variables["params"]["kernel"], self.num_tasks)
-        return y + delta(self, self.method, "__call__", inputs, task_id, y)
+        return _linear(self, super().__call__, inputs, task_id)
 
 
 class SharedLoRAConv(nn.Conv):
@@ -105,9 +115,7 @@ class SharedLoRAConv(nn.Conv):
           TaskError: if a concrete id is not a slot.
         """
         refuse_obstacle(self)
-        y = super().__call__(inputs)
-        declare(self, self.method, self.variables["params"]["kernel"], self.num_tasks)
-        return y + delta(self, self.method, "__call__", inputs, task_id, y)
+        return _linear(self, super().__call__, inputs, task_id)
 
 
 class SharedLoRAEmbed(nn.Embed):
@@ -139,8 +147,7 @@ class SharedLoRAEmbed(nn.Embed):
         Raises:
           TaskError: if a concrete id is not a slot.
         """
-        y = super().__call__(inputs)
-        return y + delta(self, self.method, "__call__", inputs, task_id, y)
+        return adapted(self, self.method, "__call__", inputs, task_id, partial(super().__call__, inputs))
 
     def attend(self, query: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """query @ embedding.T with the task's update.
@@ -155,5 +162,4 @@ class SharedLoRAEmbed(nn.Embed):
         Raises:
           TaskError: if a concrete id is not a slot.
         """
-        y = super().attend(query)
-        return y + delta(self, self.method, "attend", query, task_id, y)
+        return adapted(self, self.method, "attend", query, task_id, partial(super().attend, query))

@@ -1,6 +1,6 @@
 """Creating and reading an adapter's variables inside a module of one's own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -9,8 +9,8 @@ import numpy as np
 from share_jax.core.protocol import Parameterization
 from share_jax.core.slots import as_task_id, gather
 from share_jax.errors import InputError, line
-from share_jax.nn.deltas import layer_delta
 from share_jax.nn.kernels import input_axes, matrix_shape
+from share_jax.nn.output import adapted_output
 from share_jax.typing import Array, Leaves, PRNGKey
 
 SHARED = "shared"
@@ -44,8 +44,23 @@ def declare(module: nn.Module, method: Parameterization, kernel: Array, num_task
         module.variable(TASKS, name, lambda leaf=leaf: leaf)
 
 
-def delta(module: nn.Module, method: Parameterization, method_name: str, x: Array, task_id: TaskId, y: Array) -> Array:
-    """What the adapter in `module`'s own variables adds to y, the layer's plain output.
+def adapted(
+    module: nn.Module,
+    method: Parameterization,
+    method_name: str,
+    x: Array,
+    task_id: TaskId,
+    plain: Callable[[], Array],
+) -> Array:
+    """The layer's output with the adapter in `module`'s own variables.
+
+    Args:
+      module: the layer.
+      method: the parameterisation.
+      method_name: "__call__", or "attend" of an Embed.
+      x: the layer's input.
+      task_id: an integer scalar, or one id per example.
+      plain: runs the layer as it is.
 
     Raises:
       InputError: if the variables were not passed to `apply`.
@@ -64,4 +79,4 @@ def delta(module: nn.Module, method: Parameterization, method_name: str, x: Arra
         )
     num_tasks = next(iter(tasks.values())).shape[0]
     slot = gather(tasks, as_task_id(task_id, num_tasks))
-    return layer_delta(module, method_name, method, dict(own.get(SHARED, {})), slot, x, y.dtype)
+    return adapted_output(module, method_name, method, dict(own.get(SHARED, {})), slot, x, plain)

@@ -1,11 +1,11 @@
-"""The two skinny products, in all their forms, equal numpy's plain products."""
+"""The products of an adapter, in all their forms, equal the plain ones, and so do their derivatives."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from share_jax.core.products import down_product, up_product
+from share_jax.core.products import down_product, fold_pays, folded, up_product
 
 # float32 products of a few terms of size one: 1e-6 is several ulp.
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -42,3 +42,66 @@ def test_gradients_equal_the_plain_product(product):
     want = jax.grad(lambda x, m: ((x @ m) * weight).sum(), argnums=(0, 1))(x, matrix)
     for mine, plain in zip(got, want, strict=True):
         np.testing.assert_allclose(mine, plain, rtol=1e-5, atol=1e-5)
+
+
+def layer(params, leaves, x):
+    return jnp.tanh(x) @ (params["kernel"] + leaves[0] @ leaves[1]) + params["bias"][None, None]
+
+
+def beside(leaves, x):
+    return jnp.tanh(x) @ leaves[0] @ leaves[1]
+
+
+def case():
+    x, kernel, bias, a, b = arrays((3, 5, 7), (7, 6), (6,), (7, 2), (2, 6))
+    return {"kernel": kernel, "bias": bias}, (a, b), x
+
+
+def close(got, want):
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-4), got, want)
+
+
+@pytest.mark.parametrize("moving", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_a_folded_layer_has_the_derivatives_of_the_plain_sum(moving):
+    """Of its own kernel, the update's leaves and x, alone and together: gradients, and slopes forward."""
+    objective = lambda run: lambda *args: jnp.sin(run(*args)).sum()  # noqa: E731
+    mine, plain = objective(folded(layer, beside)), objective(layer)
+    close(jax.grad(mine, argnums=moving)(*case()), jax.grad(plain, argnums=moving)(*case()))
+    close(jax.jvp(mine, case(), case()), jax.jvp(plain, case(), case()))
+
+
+def test_a_folded_layer_has_the_second_derivatives_of_the_plain_sum():
+    params, leaves, x = case()
+    curve = lambda run: jax.hessian(lambda leaves, x: jnp.sin(run(params, leaves, x)).sum(), argnums=(0, 1))  # noqa: E731
+    close(curve(folded(layer, beside))(leaves, x), curve(layer)(leaves, x))
+
+
+def test_a_folded_layer_maps_over_tasks():
+    params, leaves, x = case()
+    stack = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), leaves)
+    got = jax.vmap(folded(layer, beside), in_axes=(None, 0, None))(params, stack, x)
+    for index in range(2):
+        own = jax.tree.map(lambda leaf, index=index: leaf[index], stack)
+        np.testing.assert_allclose(got[index], layer(params, own, x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_gradient_of_a_factor_never_makes_the_gradient_of_the_kernel():
+    x, kernel, bias, a, b = arrays((8, 32, 24), (24, 20), (20,), (24, 2), (2, 20))
+    params, product = {"kernel": kernel, "bias": bias}, 2 * 256 * 24 * 20
+
+    def operations(run):
+        objective = lambda b: jnp.sin(run(params, (a, b), x)).sum()  # noqa: E731
+        return jax.jit(jax.grad(objective)).lower(b).compile().cost_analysis()["flops"]
+
+    forward = jax.jit(lambda b: layer(params, (a, b), x)).lower(b).compile().cost_analysis()["flops"]
+    assert operations(layer) > forward + product
+    assert operations(folded(layer, beside)) < forward + 0.4 * product
+
+
+def test_folding_is_chosen_by_shape_type_and_place(monkeypatch):
+    assert fold_pays(2080, 192, 192, jnp.float32)
+    assert fold_pays(96, 192, 192, jnp.float32)
+    assert not fold_pays(95, 192, 192, jnp.float32)
+    assert not fold_pays(2080, 192, 192, jnp.bfloat16)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert not fold_pays(2080, 192, 192, jnp.float32)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import erf
 
 from experiments.assets import minilm_folder
-from experiments.models.backbone import cached_inputs, minilm
+from experiments.models.backbone import cached_inputs, minilm, prefix_cache
 from experiments.models.bert import BertClassifier, BertConfig, load_bert
 from experiments.models.tokenizer import load_tokenizer
 from experiments.streams.base import Split
@@ -121,7 +121,8 @@ def test_prefix_and_rest_equal_the_whole(folder, first_layer):
     ids, mask = load_tokenizer(folder, 16)([EATING, BREAD, BABY])
     variables = {"params": backbone.params}
     whole = jax.jit(backbone.model.apply)(variables, ids, mask)
-    cached = cached_inputs(backbone, Split({"input_ids": ids, "attention_mask": mask}, np.zeros(3, np.int32)), 2)
+    split = Split({"input_ids": ids, "attention_mask": mask}, np.zeros(3, np.int32))
+    cached = cached_inputs(prefix_cache(backbone, 2), split)
     assert set(cached.inputs) == {"hidden", "attention_mask"}
     assert cached.inputs["hidden"].shape == (3, 16, 384)
     assert cached.inputs["hidden"].dtype == np.float32

@@ -136,10 +136,8 @@ def test_only_parameters_that_the_inputs_reach_train(tmp_path: Path, first_layer
     if first_layer:
         model = VitClassifier(CONFIG, 2, first_layer)
         backbone = dataclasses.replace(whole.backbone, model=model, first_layer=first_layer)
-        task = whole.stream.tasks[0]
-        cached = dataclasses.replace(
-            task, train=cached_inputs(backbone, task.train), test=cached_inputs(backbone, task.test)
-        )
+        task, cache = whole.stream.tasks[0], prefix_cache(backbone)
+        cached = dataclasses.replace(task, train=cached_inputs(cache, task.train), test=cached_inputs(cache, task.test))
         stream = dataclasses.replace(whole.stream, tasks=(cached,))
         whole = dataclasses.replace(whole, backbone=backbone, stream=stream)
     paths = reached(whole)

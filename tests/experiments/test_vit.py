@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from experiments.models import backbone as backbone_module
-from experiments.models.backbone import Backbone, cached_inputs, digits_vit
+from experiments.models.backbone import Backbone, cached_inputs, digits_vit, prefix_cache
 from experiments.models.vit import VitClassifier, VitConfig, pretrain_vit
 from experiments.streams.base import Split
 from experiments.streams.digits import digits_split
@@ -51,16 +51,15 @@ def test_prefix_and_rest_equal_the_whole(first_layer):
     model = VitClassifier(SMALL, 3, first_layer)
     backbone = Backbone("small", model, fresh(model), (), (), first_layer)
     split = Split({"images": images(5)}, np.zeros(5, np.int32))
-    cached = cached_inputs(backbone, split, batch_size=2)
+    cache = prefix_cache(backbone, rows=2)
+    cached = cached_inputs(cache, split)
     assert set(cached.inputs) == {"hidden"}
     assert cached.inputs["hidden"].shape == (5, 16, 16)
     whole = model.apply({"params": backbone.params}, split.inputs["images"])
     rest = model.apply({"params": backbone.params}, hidden=cached.inputs["hidden"])
     np.testing.assert_allclose(rest, whole, rtol=0, atol=1e-6)
     with pytest.raises(InputError, match="inputs to cache"):
-        cached_inputs(backbone, cached)
-    with pytest.raises(InputError, match="batch_size: got 0"):
-        cached_inputs(backbone, split, 0)
+        cached_inputs(cache, cached)
 
 
 def test_caching_compiles_once_for_all_splits():
@@ -74,8 +73,9 @@ def test_caching_compiles_once_for_all_splits():
     model = Counted(SMALL, 3, 1)
     backbone = Backbone("small", model, fresh(model), (), (), 1)
     traces.clear()
+    cache = prefix_cache(backbone, 3)
     for count in (5, 2, 7):
-        cached_inputs(backbone, Split({"images": images(count)}, np.zeros(count, np.int32)), 3)
+        cached_inputs(cache, Split({"images": images(count)}, np.zeros(count, np.int32)))
     assert traces == [(3, 8, 8, 1)]
 
 
