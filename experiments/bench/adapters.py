@@ -28,7 +28,8 @@ from experiments.bench.timing import Case, Key, Rounds, fastest, ratio
 from share_jax.cli import main as share_jax_command
 
 COUNTS = (10, 50, 200, 1000)
-BARRED = 50
+BARRED, ONCE = 50, 1000
+"""Bars are read from 50 adapters; with 1,000 each whole command is run once, and nothing in process."""
 SAMPLES = 5
 """Adapters that are exported for the error, evenly spread."""
 SCALES = {OURS: 1.0, "lorashare": 1.0, "vlora": CONFIG["lora_alpha"] / CONFIG["r"]}
@@ -148,14 +149,18 @@ def cases_of(
         new: what is added.
         work: where sets are written.
         environment: of whole commands.
-        whole: whether there are whole commands of adding and exporting, too.
-        every: in how many rounds adding and exporting take part.
+        whole: whether adding and exporting are run as whole commands, too.
+        every: adding and exporting take part in every so many rounds.
     """
     made, task = work / f"set-{system.name}", folders[0].name
     shutil.rmtree(made, ignore_errors=True)
-    system.in_process("compress", folders, made, "", work)
+    start, cases, once = f"{len(folders):,} adapters: ", [], len(folders) >= ONCE
+    peak: dict[str, Any] = {}
+    if once:
+        seconds = command(system.commands("compress", folders, made, "", work) or [], environment, peak)
+    else:
+        seconds = system.in_process("compress", folders, made, "", work)
     shared = {"error": errors_of(system, made, folders, work), "bytes": weight(made)}
-    start, cases = f"{len(folders):,} adapters: ", []
 
     def case(job: str, in_process: bool) -> None:
         out, into = work / f"{job}-{system.name}", work / f"into-{system.name}"
@@ -176,9 +181,13 @@ def cases_of(
         name = f"{start}{job}, {'in process' if in_process else 'whole command'}"
         cases.append(Case(name, system.name, run, facts, 1 if job == "compress" else every, warm=in_process))
 
-    case("compress", False)
-    for job in ("compress", "add", "export"):
-        case(job, True)
+    if once:
+        name = f"{start}compress, whole command"
+        cases.append(Case(name, system.name, lambda: seconds, {**shared, **peak}, warm=False))
+    else:
+        case("compress", False)
+        for job in ("compress", "add", "export"):
+            case(job, True)
     for job in ("add", "export") if whole else ():
         case(job, False)
     return cases
@@ -191,18 +200,15 @@ def run(options: Options, peer: Peer | None) -> Found:
     parts, counts = [], (3,) if options.tiny else COUNTS
     every = make(options.folder / "adapters", max(counts) + 1)
     for count in counts:
-        rounds = (
-            options.rounds
-            if count == BARRED or options.tiny
-            else max(1, options.rounds // (10 if count < 1000 else 20))
-        )
+        share = 1 if count == BARRED or options.tiny else options.rounds if count >= ONCE else 10
+        rounds = max(1, options.rounds // share)
         folders, new = every[:count], every[count]
         work = options.folder / f"adapters-{count}"
         cases: list[Case] = []
         for system in systems:
             environment = ours_environment if system.name == OURS or peer is None else peer.environment
             options.notify(f"preparing {count:,} adapters with {system.name}")
-            slow = max(1, rounds // 4)
+            slow = max(1, rounds // 2)
             whole = not options.tiny
             cases += cases_of(system, folders, new, work, environment, whole=whole, every=slow)
         times, rows = raced(cases, rounds, options)

@@ -1,7 +1,7 @@
 """Suite `train`: one train step in every form of ours, beside PEFT's LoRA on torch; and what a prefix cache saves.
 
 The same models with the same weights and inputs, rank, targets, optimizer (AdamW) and threads. Bars are read from
-float32; bfloat16 (parameters float32, in torch by automatic mixed precision) takes part in every fourth round.
+float32; bfloat16 (parameters float32, in torch by automatic mixed precision) has a quarter of the rounds.
 """
 
 from pathlib import Path
@@ -10,15 +10,13 @@ from typing import Any
 from experiments.bench.floor import floor_case
 from experiments.bench.peer import Peer
 from experiments.bench.prefix import prefix_cases, prefix_ratios
-from experiments.bench.steps import adapted_of, forms, forward_case, full_case, step_case
+from experiments.bench.steps import RARELY, adapted_of, forms, forward_case, full_case, step_case
 from experiments.bench.subjects import ALPHA, EVERY, QUERY_VALUE, RANK, Subject, minilm, vit
 from experiments.bench.suite import Found, Options, merged_found, raced
 from experiments.bench.timing import Case, Key, Rounds, ratio
 from experiments.bench.twins import agreed_twin, twin_files
 
 PEFT, TORCH = "PEFT", "torch"
-HALF_EVERY = 4
-"""bfloat16 takes part in every so many rounds."""
 
 
 def subjects(dtype: str, tiny: bool) -> list[tuple[Subject, tuple[str, ...]]]:
@@ -38,7 +36,7 @@ def cases_of(
     if peer:
         files = agreed_twin(subject, peer, folder) if dtype == "float32" else twin_files(subject, folder)
         cases.append(peer.case(f"{whole}frozen forward", TORCH, "forward", files=files, dtype=dtype))
-        cases.append(peer.case(f"{whole}full fine-tune", TORCH, "step", files=files, dtype=dtype))
+        cases.append(peer.case(f"{whole}full fine-tune", TORCH, "step", every=RARELY, files=files, dtype=dtype))
     prefixes = []
     for targets in several:
         prefix = f"{subject.name}, {targets}, {dtype}: "
@@ -78,7 +76,7 @@ def run(options: Options, peer: Peer | None) -> Found:
     """The suite, one subject after another: what is raced together is in memory together."""
     parts = []
     for dtype in ("float32", "bfloat16"):
-        rounds = options.rounds if dtype == "float32" else max(1, options.rounds // HALF_EVERY)
+        rounds = options.rounds if dtype == "float32" else max(1, options.rounds // RARELY)
         for subject, several in subjects(dtype, options.tiny):
             folder = options.folder / subject.name.replace(" ", "-").replace(",", "")
             cases, prefixes = cases_of(subject, several, dtype, peer, folder)
