@@ -1,9 +1,8 @@
 """Suite `limit`: each of our train steps against its floor, and the floor against the machine's own rates.
 
 The floor is the frozen forward pass plus the backward pass to the activations (`experiments.bench.floor`). The
-machine's rates are measured in the same rounds: a float32 matrix product, and a sum of arrays far beyond the caches.
-The floor's operations, as XLA counts them, over the product's rate is the time that nothing on this machine could
-beat.
+machine's rates are measured in the same rounds: a float32 matrix product, and a pass over an array far beyond the
+caches. The floor's operations, as XLA counts them, over the product's rate is the time that nothing here could beat.
 """
 
 from experiments.bench.floor import floor_case, rate_cases
@@ -43,10 +42,10 @@ def run(options: Options, peer: Peer | None) -> Found:
 
 def _rates(rows: list[dict]) -> dict[str, float]:
     found = {row["case"]: row for row in rows}
-    product, add = found["matrix product"], found["sum of arrays"]
+    product, whole = found["matrix product"], found["pass over memory"]
     return {
         "matmul_gflop_per_s": product["operations"] / product["median_s"] / 1e9,
-        "memory_gb_per_s": add["bytes"] / add["median_s"] / 1e9,
+        "memory_gb_per_s": whole["moved_bytes"] / whole["median_s"] / 1e9,
     }
 
 

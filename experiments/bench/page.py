@@ -77,7 +77,7 @@ def section(found: dict[str, Any]) -> list[str]:
     if "matmul_gflop_per_s" in found:
         rates = found["matmul_gflop_per_s"], found["memory_gb_per_s"]
         lines += [
-            "The machine: {:.0f} GFLOP/s in float32 matrix products, {:.1f} GB/s in sums of arrays.".format(*rates),
+            "The machine: {:.0f} GFLOP/s in float32 matrix products, {:.1f} GB/s in passes over memory.".format(*rates),
             "",
         ]
     if "compilations" in found:

@@ -54,14 +54,13 @@ def _panel(axes: Any, name: str, group: list[dict[str, Any]]) -> None:
         colour = COLOURS[SYSTEMS.index(system)] if system in SYSTEMS else FAINT
         middle = factor * row["median_s"]
         axes.barh(place, middle, height=0.72, color=colour)
-        axes.plot(
-            [middle - factor * row["iqr_s"] / 2, middle + factor * row["iqr_s"] / 2], [place, place], color=INK, lw=1
-        )
-        axes.text(middle + factor * largest * 0.015, place, f"{middle:.3g} {unit}", va="center", fontsize=7.5)
+        spread = factor * row["iqr_s"] / 2
+        axes.plot([middle - spread, middle + spread], [place, place], color=INK, lw=1)
+        axes.text(middle + spread + factor * largest * 0.012, place, f"{middle:.3g} {unit}", va="center", fontsize=7.5)
     labels = [f"{row['case'].rpartition(': ')[2]}  ({row['system']})" for row in group]
     axes.set_yticks(range(len(group)), labels, fontsize=7.5)
     axes.set_ylim(len(group) - 0.4, -0.6)
-    axes.set_xlim(0, 1.12 * factor * largest)
+    axes.set_xlim(0, 1.15 * factor * max(row["median_s"] + row["iqr_s"] / 2 for row in group))
     axes.tick_params(axis="x", labelsize=7, colors=FAINT)
     axes.grid(axis="x", color=GRID, lw=0.6)
     axes.set_axisbelow(True)

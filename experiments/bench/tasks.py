@@ -37,6 +37,15 @@ SLOW_EVERY = 4
 """Start-up of many tasks takes part in every so many rounds."""
 
 
+def named(count: int) -> str:
+    """So many tasks, in words.
+
+    >>> named(1), named(1000)
+    ('1 task', '1,000 tasks')
+    """
+    return "1 task" if count == 1 else f"{count:,} tasks"
+
+
 def store_of(root: Path, subject: Subject, adapted: Adapted, bank: TaskBank) -> Checkpoint:
     """A checkpoint that holds every task of the bank: the first is saved, the others are copies of its folder."""
     shutil.rmtree(root, ignore_errors=True)
@@ -84,7 +93,7 @@ def cases_of(subject: Subject, adapted: Adapted, count: int, root: Path) -> list
     call, memory = stepper(subject, adapted, slots=count)
     jax.block_until_ready(call())
     store = store_of(root, subject, adapted, bank)
-    where = f"{count:,} tasks: "
+    where = f"{named(count)}: "
     step = {
         "temporary_bytes": int(memory.temp_size_in_bytes),
         "argument_bytes": int(memory.argument_size_in_bytes),
@@ -150,6 +159,6 @@ def ratios_of(
                 ("begin and end of a task", "begin and end of a task, {} / {} tasks"),
                 ("checkpoint, one more task", "checkpoint of one more task, {} / {} tasks"),
             ):
-                pair = (times[f"{n:,} tasks: {what}", OURS] for n in (count, few))
+                pair = (times[f"{named(n)}: {what}", OURS] for n in (count, few))
                 found[name.format(f"{count:,}", few)] = ratio(*pair)
     return found
