@@ -3,14 +3,18 @@
 # make test-faults   runs killed at thirty moments, stopped, damaged, on a full disk: about 20 minutes of two free cores
 # make lint   ruff and pyright      make setup       the environment alone
 # make test-peft PEFT_PYTHON=...   PEFT's own logits, by a Python that has torch, transformers and peft
+# make peers  .venv-peers with what the bench races against: torch, transformers, peft, lorashare, vlora (2 GB or more)
+# make bench  all suites against them, about 25 minutes on two free cores, into runs/bench and experiments/BENCH.md
 # make lock   resolve requirements.lock anew from pyproject.toml
 
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= .venv-peers
+SUITES ?= train serve adapters tasks limit
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: run test test-slow test-faults test-peft lint setup lock
+.PHONY: run test test-slow test-faults test-peft lint setup lock peers bench
 
 run: setup
 	$(BIN)/python -m experiments.run $(ARGS)
@@ -26,6 +30,19 @@ test-faults: setup
 
 test-peft: setup
 	SHARE_JAX_PEFT_PYTHON=$(PEFT_PYTHON) $(BIN)/python -m pytest tests/interop/test_peft_equality.py $(ARGS)
+
+peers: $(PEERS)/.ready
+
+$(PEERS)/.ready: experiments/bench/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r experiments/bench/peers.txt
+	@touch $@
+
+bench: setup peers
+	for suite in $(SUITES); do \
+	  $(BIN)/python -m experiments.bench $$suite --peers $(PEERS)/bin/python --json runs/bench/$$suite.json $(ARGS) || exit $$?; \
+	done
+	$(BIN)/python -m experiments.bench page $(SUITES:%=runs/bench/%.json)
 
 lint: setup
 	$(BIN)/ruff check .

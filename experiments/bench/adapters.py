@@ -1,281 +1,240 @@
-"""Compressing many PEFT adapters: error, size, time and memory of `share-jax`, beside lorashare and vlora.
+"""Suite `adapters`: compress, add and export for 10, 50, 200 and 1,000 adapters, beside lorashare and vlora.
 
-    python -m experiments.bench.adapters --workdir runs/adapters --peers /path/to/peers/bin --tasks 50
-    python -m experiments.bench.adapters --workdir runs/adapters1000 --tasks 1000 --modes memory
-
-Adapters are made, not trained: 12 layers, q and v, d = 768, r = 8, out of 32 columns that all of them share per
-module and side, plus 2 % noise. Every time is the wall time of a whole command; ours and the peers' run in turn.
-Peak memory is the kernel's own figure for the command (ru_maxrss). The result is `adapters.json` in the workdir.
+Whole commands, as one types them, and in process: the same job from folders on disk to a set on disk in a process that
+has everything imported. k = 32 columns for all three. The error is that of exported adapters against the originals,
+read and computed without any of the three (`adapter_files`); it stands beside every time. lorashare's command cannot
+add.
 """
 
-import argparse
-import json
+import contextlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-LAYERS, D, RANK, SHARED, NOISE = 12, 768, 8, 32, 0.02
-MODULES = tuple(f"model.layers.{i}.self_attn.{p}_proj" for i in range(LAYERS) for p in "qv")
-CONFIG = {
-    "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "made/base-768", "r": RANK,
-    "lora_alpha": 2 * RANK, "lora_dropout": 0.0, "bias": "none", "use_rslora": False,
-    "target_modules": ["q_proj", "v_proj"],
-}  # fmt: skip
+from experiments.bench.adapter_files import CONFIG, SHARED, best, error, make, pairs, weight
+from experiments.bench.peer import ROOT, Peer
+from experiments.bench.steps import OURS
+from experiments.bench.suite import Found, Options, merged_found, raced
+from experiments.bench.timing import Case, Key, Rounds, fastest, ratio
+from share_jax.cli import main as share_jax_command
 
+COUNTS = (10, 50, 200, 1000)
+BARRED, ONCE = 50, 1000
+"""Bars are read from 50 adapters; with 1,000 each whole command is run once, and nothing in process."""
+SAMPLES = 5
+"""Adapters that are exported for the error, evenly spread."""
+SCALES = {OURS: 1.0, "lorashare": 1.0, "vlora": CONFIG["lora_alpha"] / CONFIG["r"]}
+"""vlora forgets alpha; its exports are given the scale that they lack before they are compared."""
 
-def make(root: Path, count: int) -> list[Path]:
-    """Writes the adapters that are not there yet."""
-    rng = np.random.default_rng(0)
-    columns = {(m, s): rng.normal(size=(D, SHARED)).astype("f4") for m in MODULES for s in "AB"}
-    out = []
-    for t in range(count):
-        folder = root / f"task{t:04d}"
-        out.append(folder)
-        if (folder / "adapter_config.json").exists():
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        own, tensors = np.random.default_rng((1, t)), {}
-        for module in MODULES:
-            for side in "AB":
-                clean = columns[module, side] @ own.normal(size=(SHARED, RANK)).astype("f4") / D**0.5
-                noise = own.normal(size=(D, RANK)).astype("f4")
-                x = clean + noise * (NOISE * np.linalg.norm(clean) / np.linalg.norm(noise))
-                tensors[f"base_model.model.{module}.lora_{side}.weight"] = np.ascontiguousarray(
-                    x.T if side == "A" else x
-                )
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        (folder / "adapter_config.json").write_text(json.dumps(CONFIG))
-    return out
+Job = Callable[[str, Sequence[Path], Path, str, Path], float]
+"""(job, folders, set, task, where exports go) to seconds."""
 
 
-def pairs(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Module -> (A (r, in), B (out, r)) in float64, the scale folded into B."""
-    tensors = load_file(folder / "adapter_model.safetensors")
-    config = json.loads((folder / "adapter_config.json").read_text())
-    out = {}
-    for m in MODULES:
-        a, b = (tensors[f"base_model.model.{m}.lora_{s}.weight"].astype("f8") for s in "AB")
-        out[m] = (a, b * (config["lora_alpha"] / config["r"]))
-    return out
+@dataclass(frozen=True)
+class System:
+    """A compressor: its whole commands by job, None for what it has no command for, and the same in process."""
+
+    name: str
+    commands: Callable[[str, Sequence[Path], Path, str, Path], list[str] | None]
+    in_process: Job
 
 
-def squared(x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray]) -> float:
-    """<B A, B' A'>, without forming either."""
-    return float(np.sum((x[0] @ y[0].T) * (x[1].T @ y[1])))
+def our_arguments(job: str, folders: Sequence[Path], out: Path, task: str, into: Path) -> list[str]:
+    """What `share-jax` is given for a job."""
+    if job == "compress":
+        return ["compress", *map(str, folders), "-o", str(out), "--k", str(SHARED), "--overwrite"]
+    if job == "add":
+        return ["add", str(out), str(folders[0])]
+    return ["export", str(out), task, "-o", str(into), "--overwrite"]
 
 
-def error(original: Path, other: dict[str, tuple[np.ndarray, np.ndarray]]) -> float:
-    """Relative Frobenius error of a whole adapter's update."""
-    lost = norm = 0.0
-    for m, x in pairs(original).items():
-        y = other[m]
-        stacked = (np.concatenate([x[0], y[0]]), np.concatenate([x[1], -y[1]], axis=1))
-        lost += squared(stacked, stacked)
-        norm += squared(x, x)
-    return (max(lost, 0.0) / norm) ** 0.5
+def ours() -> System:
+    """`share-jax`."""
+
+    def commands(*job: Any) -> list[str]:
+        return [sys.executable, "-m", "share_jax.cli", *our_arguments(*job)]
+
+    def in_process(*job: Any) -> float:
+        began = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+            status = share_jax_command(our_arguments(*job))
+        seconds = time.perf_counter() - began
+        if status:
+            raise RuntimeError(f"share-jax {job[0]} ended with {status}: {said.getvalue()[-500:]}")
+        return seconds
+
+    return System(OURS, commands, in_process)
 
 
-def best(folders: Sequence[Path], k: int) -> list[float]:
-    """Each adapter's error with the best possible k columns per side: dense SVD of the balanced stacks, in float64."""
-    adapters = [pairs(f) for f in folders]
-    lost, norm = np.zeros(len(folders)), np.zeros(len(folders))
-    for m in MODULES:
-        factors = []
-        for a, b in (adapter[m] for adapter in adapters):
-            qa, ra = np.linalg.qr(a.T)
-            qb, rb = np.linalg.qr(b)
-            u, s, vt = np.linalg.svd(ra @ rb.T)
-            factors.append((qa @ u * s**0.5, qb @ vt.T * s**0.5))
-        bases = [
-            np.linalg.svd(np.concatenate([f[i] for f in factors], 1), full_matrices=False)[0][:, :k] for i in (0, 1)
-        ]
-        for t, (a, b) in enumerate(factors):
-            x = (a.T, b)
-            y = ((bases[0] @ (bases[0].T @ a)).T, bases[1] @ (bases[1].T @ b))
-            stacked = (np.concatenate([x[0], y[0]]), np.concatenate([x[1], -y[1]], axis=1))
-            lost[t] += max(squared(stacked, stacked), 0.0)
-            norm[t] += squared(x, x)
-    return list(np.sqrt(lost / norm))
+def peers(peer: Peer) -> list[System]:
+    """lorashare and vlora."""
+
+    def lorashare(job: str, folders: Sequence[Path], out: Path, task: str, into: Path) -> list[str] | None:
+        call = peer.command("from lorashare.cli import main; main()")
+        if job == "compress":
+            return [*call, "compress", *map(str, folders), "-o", str(out), "-k", str(SHARED), "--device", "cpu"]
+        return None if job == "add" else [*call, "reconstruct", str(out), "--adapter", task, "-o", str(into)]
+
+    def vlora(job: str, folders: Sequence[Path], out: Path, task: str, into: Path) -> list[str]:
+        call = peer.command("from vlora.cli import cli; cli()")
+        if job == "compress":
+            return [*call, "compress", *map(str, folders), "-o", str(out), "-k", str(SHARED)]
+        if job == "add":
+            return [*call, "add", str(out), str(folders[0]), "--task-id", task, "--incremental"]
+        return [*call, "export", str(out), task, "-o", str(into)]
+
+    def in_process(name: str) -> Job:
+        peer.make(name, name)
+
+        def run(job: str, folders: Sequence[Path], out: Path, task: str, into: Path) -> float:
+            paths = {"folders": [str(folder) for folder in folders], "out": str(out), "into": str(into)}
+            return float(peer.ask("run", key=name, job=job, k=SHARED, task=task, **paths)["seconds"])
+
+        return run
+
+    return [System("lorashare", lorashare, in_process("lorashare")), System("vlora", vlora, in_process("vlora"))]
 
 
-def run(*command: object) -> dict[str, Any]:
-    """Runs a whole command; its wall and CPU seconds and its peak memory."""
-    start = time.perf_counter()
-    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    out, err = process.communicate()
-    seconds = time.perf_counter() - start
+def command(words: Sequence[str], environment: dict[str, str], facts: dict[str, Any]) -> float:
+    """Runs a whole command; its wall time. Its peak memory is noted among the facts."""
+    began = time.perf_counter()
+    with subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=ROOT
+    ) as process:
+        assert process.stderr is not None, "it is a pipe"
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - began
     if process.returncode:
-        raise RuntimeError(f"{command[:4]} ended with {process.returncode}: {err[-500:]}")
-    return {"wall": seconds, "stdout": out}
+        raise RuntimeError(f"{' '.join(words[:4])} ended with {process.returncode}: {said.decode()[-500:]}")
+    facts["peak_bytes"] = max(facts.get("peak_bytes", 0), usage.ru_maxrss * 1024)
+    return seconds
 
 
-def measured(command: Sequence[object]) -> dict[str, Any]:
-    """As `run`, in a child of its own whose memory is then the peak of all children."""
-    code = (
-        "import resource, subprocess, sys, time, json; t = time.perf_counter();"
-        "p = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True, check=True);"
-        "u = resource.getrusage(resource.RUSAGE_CHILDREN);"
-        "print(json.dumps([time.perf_counter() - t, u.ru_utime + u.ru_stime, u.ru_maxrss * 1024, p.stdout]))"
-    )
-    wall, cpu, peak, out = json.loads(run(sys.executable, "-c", code, *command)["stdout"])
-    return {"wall": wall, "cpu": cpu, "peak_bytes": peak, "stdout": out}
+def errors_of(system: System, made: Path, folders: Sequence[Path], work: Path) -> float:
+    """The mean error of some of a set's adapters, as exported."""
+    found = []
+    for folder in folders[:: max(1, len(folders) // SAMPLES)][:SAMPLES]:
+        into = work / f"exported-{system.name}"
+        system.in_process("export", folders, made, folder.name, into)
+        found.append(error(folder, pairs(into), SCALES[system.name]))
+    return float(np.mean(found))
 
 
-def share_jax(*argv: object) -> dict[str, Any]:
-    """One `share-jax` command."""
-    found = measured([sys.executable, "-m", "share_jax.cli", *argv, "--json"])
-    return {**found, "json": json.loads(found.pop("stdout"))}
+def cases_of(
+    system: System,
+    folders: Sequence[Path],
+    new: Path,
+    work: Path,
+    environment: dict[str, str],
+    *,
+    whole: bool,
+    every: int,
+) -> list[Case]:
+    """All of one system's cases for so many adapters; makes the set that is added to and exported from.
+
+    Args:
+        system: the compressor.
+        folders: what is compressed.
+        new: what is added.
+        work: where sets are written.
+        environment: of whole commands.
+        whole: whether adding and exporting are run as whole commands, too.
+        every: adding and exporting take part in every so many rounds.
+    """
+    made, task = work / f"set-{system.name}", folders[0].name
+    shutil.rmtree(made, ignore_errors=True)
+    start, cases, once = f"{len(folders):,} adapters: ", [], len(folders) >= ONCE
+    peak: dict[str, Any] = {}
+    if once:
+        seconds = command(system.commands("compress", folders, made, "", work) or [], environment, peak)
+    else:
+        seconds = system.in_process("compress", folders, made, "", work)
+    shared = {"error": errors_of(system, made, folders, work), "bytes": weight(made)}
+
+    def case(job: str, in_process: bool) -> None:
+        out, into = work / f"{job}-{system.name}", work / f"into-{system.name}"
+        at, with_ = (made, folders[:1]) if job == "export" else (out, folders if job == "compress" else [new])
+        arguments = job, with_, at, new.name if job == "add" else task, into
+        words, facts = system.commands(*arguments), dict(shared)
+        if not in_process and words is None:
+            return
+
+        def run() -> float:
+            if job == "add":
+                shutil.rmtree(out, ignore_errors=True)
+                shutil.copytree(made, out)
+            elif job == "compress":
+                shutil.rmtree(out, ignore_errors=True)
+            return system.in_process(*arguments) if in_process else command(words or [], environment, facts)
+
+        name = f"{start}{job}, {'in process' if in_process else 'whole command'}"
+        cases.append(Case(name, system.name, run, facts, 1 if job == "compress" else every, warm=in_process))
+
+    if once:
+        name = f"{start}compress, whole command"
+        cases.append(Case(name, system.name, lambda: seconds, {**shared, **peak}, warm=False))
+    else:
+        case("compress", False)
+        for job in ("compress", "add", "export"):
+            case(job, True)
+    for job in ("add", "export") if whole else ():
+        case(job, False)
+    return cases
 
 
-def weight(folder: Path) -> int:
-    """Bytes of all files below."""
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+def run(options: Options, peer: Peer | None) -> Found:
+    """The suite, one number of adapters after the other; what no bar is read from is repeated less often."""
+    systems = [ours(), *(peers(peer) if peer else [])]
+    ours_environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parts, counts = [], (3,) if options.tiny else COUNTS
+    every = make(options.folder / "adapters", max(counts) + 1)
+    for count in counts:
+        share = 1 if count == BARRED or options.tiny else options.rounds if count >= ONCE else 10
+        rounds = max(1, options.rounds // share)
+        folders, new = every[:count], every[count]
+        work = options.folder / f"adapters-{count}"
+        cases: list[Case] = []
+        for system in systems:
+            environment = ours_environment if system.name == OURS or peer is None else peer.environment
+            options.notify(f"preparing {count:,} adapters with {system.name}")
+            slow = max(1, rounds // 2)
+            whole = not options.tiny
+            cases += cases_of(system, folders, new, work, environment, whole=whole, every=slow)
+        times, rows = raced(cases, rounds, options)
+        found = ratios_of(times, rows, count)
+        if count <= BARRED:
+            least = float(np.mean(best(folders, SHARED)))
+            mean = next(row["error"] for row in rows if row["system"] == OURS)
+            found[f"{count:,} adapters: error, ours / best possible"] = mean / least if least else 1.0
+        parts.append(Found(rows, found))
+        shutil.rmtree(work)
+    return merged_found(parts)
 
 
-def exported_errors(work: Path, set_: Path, folders: Sequence[Path]) -> list[float]:
-    """Errors of what `export` writes, of up to ten tasks evenly spread."""
-    out = []
-    for folder in folders[:: max(1, len(folders) // 10)][:10]:
-        share_jax("export", set_, folder.name, "-o", work / "exported", "--overwrite")
-        out.append(error(folder, pairs(work / "exported")))
-    return out
-
-
-def quality(work: Path, folders: Sequence[Path]) -> dict[str, Any]:
-    """Error and size of the batch, of adding one at a time, and of a duplicate."""
-    batch = share_jax("compress", *folders, "-o", work / "batch", "--k", SHARED, "--overwrite")
-    true = share_jax("validate", work / "batch", "--against", *folders)["json"]["measured"]
-    errors = [true[f.name]["relative_error"] for f in folders]
-    least = best(folders, SHARED)
-    grown = [share_jax("compress", folders[0], "-o", work / "grown", "--k", SHARED, "--overwrite")]
-    grown += [share_jax("add", work / "grown", folder) for folder in folders[1:]]
-    after = share_jax("validate", work / "grown", "--against", *folders)["json"]["measured"]
-    shutil.rmtree(work / "twice", ignore_errors=True)
-    shutil.copytree(work / "batch", work / "twice")
-    shutil.rmtree(work / "again", ignore_errors=True)
-    shutil.copytree(folders[0], work / "again" / "duplicate")
-    twice = share_jax("add", work / "twice", work / "again" / "duplicate")["json"]
-    changes = [t["last_change"] for name, t in twice["per_task"].items() if name != "duplicate"]
-    sample = exported_errors(work, work / "batch", folders)
-    return {
-        "error_mean": float(np.mean(errors)),
-        "best_possible_mean": float(np.mean(least)),
-        "error_over_best": {
-            "mean": float(np.mean(errors) / np.mean(least)),
-            "max": float(np.max(np.array(errors) / np.array(least))),
-            "root_of_sums": float(np.linalg.norm(errors) / np.linalg.norm(least)),
-        },
-        "exported_error_mean": float(np.mean(sample)),
-        "ratio": sum(weight(f) for f in folders) / weight(work / "batch"),
-        "one_at_a_time": {
-            "error_mean": float(np.mean([m["relative_error"] for m in after.values()])),
-            "over_batch": float(np.mean([m["relative_error"] for m in after.values()]) / np.mean(errors)),
-            "bound_mean": float(np.mean([m["error_bound"] for m in after.values()])),
-            "wall": sum(g["wall"] for g in grown),
-            "cpu": sum(g["cpu"] for g in grown),
-        },
-        "duplicate_changes_at_most": max(changes),
-        "compress": {key: batch[key] for key in ("wall", "cpu", "peak_bytes")},
-        "k": batch["json"]["k"],
-    }
-
-
-def races(work: Path, folders: Sequence[Path], peers: Path, adds: int, repeat: int) -> dict[str, Any]:
-    """The same jobs by us, lorashare and vlora in turn: compress all; then add some one at a time."""
-    start, new = folders[:-adds], folders[-adds:]
-    names = {"share_jax": [], "lorashare": [], "vlora": []}
-    sizes: dict[str, int] = {}
-    for _ in range(repeat):
-        for name in names:
-            out = work / f"race-{name}"
-            shutil.rmtree(out, ignore_errors=True)
-            found = {"compress": [], "add": []}
-            if name == "share_jax":
-                found["compress"].append(share_jax("compress", *start, "-o", out, "--k", SHARED))
-                found["add"] += [share_jax("add", out, f) for f in new]
-            elif name == "lorashare":  # it has no add: each new adapter means compressing all again
-                found["compress"].append(measured([peers / name, "compress", *start, "-o", out, "-k", SHARED]))
-                again = [*start, *new]
-                found["add"].append(measured([peers / name, "compress", *again, "-o", out, "-k", SHARED]))
-            else:
-                found["compress"].append(measured([peers / name, "compress", *start, "-o", out, "-k", SHARED]))
-                for f in new:
-                    command = [peers / name, "add", out, f, "--task-id", f.name, "--incremental"]
-                    found["add"].append(measured(command))
-            names[name].append({job: [(x["wall"], x["cpu"]) for x in runs] for job, runs in found.items()})
-            sizes[name] = weight(out)
-    summary = {}
-    for name, runs in names.items():
-        summary[name] = {"bytes": sizes[name]}
-        for i, clock in enumerate(("wall", "cpu")):
-            jobs = {job: float(np.median([sum(x[i] for x in r[job]) for r in runs])) for job in ("compress", "add")}
-            summary[name][clock] = {**jobs, "sum": sum(jobs.values())}
-    summary["adds"] = {"share_jax": adds, "vlora": adds, "lorashare": "one command for all: it cannot add"}
-    return summary
-
-
-def memory(work: Path, folders: Sequence[Path]) -> dict[str, Any]:
-    """Peak memory and ratios at this many adapters, by storage."""
-    out = {}
-    modes = {
-        "f32, k 32": ["--k", SHARED],
-        "int8, k 32": ["--k", SHARED, "--storage", "int8"],
-        "int8, k 32, pseudo rank 6": ["--k", SHARED, "--storage", "int8", "--pseudo-rank", 6],
-        "int8, explained variance 0.6": ["--explained-variance", 0.6, "--storage", "int8"],
-        "f32, k 32, pseudo rank 1": ["--k", SHARED, "--pseudo-rank", 1],
-    }
-    for name, options in modes.items():
-        found = share_jax("compress", *folders, "-o", work / "many", "--overwrite", *options)
-        data = found["json"]
-        out[name] = {
-            "peak_gib": found["peak_bytes"] / 2**30,
-            "wall": found["wall"],
-            "cpu": found["cpu"],
-            "ratio": data["ratio"],
-            "ratio_without_basis": data["bytes_in"] / (data["bytes_out"] - data["bytes"]["basis"]),
-            "coefficients_ratio": data["coefficients"]["ratio"],
-            "bytes_per_task": data["coefficients"]["bytes_per_task"],
-            "error": data["relative_error"],
-            "k": data["k"],
-        }
-        print(name, json.dumps(out[name]), flush=True)
-    return out
-
-
-def main() -> None:
-    """Runs the chosen measurements and writes `adapters.json`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--tasks", type=int, default=50)
-    parser.add_argument("--modes", nargs="+", choices=("quality", "races", "memory"), default=["quality"])
-    parser.add_argument("--peers", type=Path, help="the bin folder in which lorashare and vlora are installed")
-    parser.add_argument("--adds", type=int, default=5, help="adapters that are added one at a time in the race")
-    parser.add_argument("--repeat", type=int, default=3, help="rounds of the race; medians are shown")
-    args = parser.parse_args()
-    args.workdir.mkdir(parents=True, exist_ok=True)
-    path = args.workdir / "adapters.json"
-    result = json.loads(path.read_text()) if path.exists() else {}
-    folders = make(args.workdir / "in", args.tasks)
-    result.update(tasks=args.tasks, cores=os.cpu_count())
-    if "quality" in args.modes:
-        result["quality"] = quality(args.workdir, folders)
-    if "races" in args.modes:
-        if args.peers is None:
-            parser.error("--modes races needs --peers")
-        result["races"] = races(args.workdir, folders, args.peers, args.adds, args.repeat)
-    if "memory" in args.modes:
-        result["memory"] = memory(args.workdir, folders)
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+def ratios_of(times: dict[Key, dict[int, float]], rows: Sequence[dict[str, Any]], count: int) -> dict[str, float]:
+    """Ours to the faster peer, job by job, and our error to the peers'."""
+    found: dict[str, float] = {}
+    errors = {row["system"]: row["error"] for row in rows}
+    for job in ("compress", "add", "export"):
+        for how in ("whole command", "in process"):
+            name = f"{count:,} adapters: {job}, {how}"
+            several: dict[str, Rounds] = {n: times[name, n] for n in ("lorashare", "vlora") if (name, n) in times}
+            if several and (name, OURS) in times:
+                found[f"{name}, ours / faster peer"] = ratio(times[name, OURS], fastest(list(several.values())))
+            if several and job == "compress" and how == "whole command":
+                quick = min(several, key=lambda n: float(np.median(list(several[n].values()))))
+                found[f"{count:,} adapters: error, ours / faster peer"] = errors[OURS] / errors[quick]
+                least = min(errors[n] for n in several)
+                found[f"{count:,} adapters: error, ours / best peer"] = errors[OURS] / least
+    return found

@@ -1,119 +1,122 @@
-"""Train-step time: many slots against few, a later task of `shared_a` against a separate LoRA and the frozen forward.
+"""Our train steps and forward passes on a subject, as cases: built with the library's public parts alone."""
 
-    python -m experiments.bench.steps --json runs/steps.json
-
-The model is the MiniLM encoder, batch 32, 32 tokens, rank 4 on every FFN-down kernel. All cases are run in turn, round
-after round, in one process; a figure is the median over the rounds, a ratio the median of the rounds' own ratios.
-"""
-
-import argparse
-import json
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from experiments.models.backbone import minilm
+from experiments.bench.subjects import ALPHA, HEADS, RANK, TARGETS, Subject
+from experiments.bench.timing import Case, timed
 from share_jax.core.protocol import Parameterization
 from share_jax.core.separate import SeparateLoRA
+from share_jax.core.share import Share, ShareAdapt
 from share_jax.core.shared_a import SharedA
-from share_jax.nn.adapt import adapt
-from share_jax.train.learner import Learner
+from share_jax.core.slots import lift
+from share_jax.nn.adapt import Adapted, adapt
+from share_jax.train.losses import classification
+from share_jax.train.optimizer import task_optimizer
+from share_jax.train.step import begin, forward_of, make_train_step
 
-BATCH, TOKENS, CLASSES = 32, 32, 15
-RATIOS = {
-    "1,000 slots / 10 slots": ("shared_a, later task, 1,000 slots", "shared_a, later task, 10 slots"),
-    "shared_a later task / separate LoRA": ("shared_a, later task, 10 slots", "separate LoRA"),
-    "shared_a later task / frozen forward": ("shared_a, later task, 10 slots", "frozen forward"),
-}
+OURS = "share_jax"
 
 
-def stepper(method: Parameterization, slots: int, *, later: bool) -> Callable[[], Any]:
-    """A function that does one train step; of the second task where `later`."""
-    backbone = minilm(num_classes=CLASSES)
-    inputs = {
-        "input_ids": jax.random.randint(jax.random.key(0), (BATCH, TOKENS), 1000, 20000),
-        "attention_mask": jnp.ones((BATCH, TOKENS), jnp.int32),
-    }
-    base: dict[str, Any] = {"params": backbone.params}
-    example: dict[str, Any] = inputs
-    adapted = adapt(backbone.model, base, targets=backbone.targets, method=method, heads=backbone.heads, **example)
-    learner = Learner(adapted, base, optax.adamw(1e-3))
-    bank = learner.start(adapted.init(jax.random.key(1), backbone.params, slots))
-    batch = {"inputs": inputs, "labels": jnp.zeros(BATCH, jnp.int32)}
-    if later:
-        bank = learner.learn(bank, "first", [batch])
-    state = [learner.begin(bank, jax.random.key(2))]
+@dataclass(frozen=True)
+class Form:
+    """A way of training one task: a parameterisation, whether what is shared trains, whether bars are read from it."""
 
-    def step() -> Any:
-        state[0], metrics = learner.step(bank, state[0], batch)
-        return metrics
-
-    return step
+    name: str
+    method: Parameterization
+    first: bool = False
+    barred: bool = False
 
 
-def forward() -> Callable[[], Any]:
-    """The frozen model's forward pass on the same inputs."""
-    backbone = minilm(num_classes=CLASSES)
-    ids = jax.random.randint(jax.random.key(0), (BATCH, TOKENS), 1000, 20000)
-    mask = jnp.ones((BATCH, TOKENS), jnp.int32)
-    run = jax.jit(lambda params: backbone.model.apply({"params": params}, ids, mask))
-    return lambda: run(backbone.params)
+def forms(rank: int = RANK, alpha: float = ALPHA) -> tuple[Form, ...]:
+    """What a task may be trained as, at the rank; `share` with k = 4 r, the top of its paper's range for phi."""
+    return (
+        Form("separate LoRA", SeparateLoRA(rank, alpha), barred=True),
+        Form("shared_a first task", SharedA(rank, alpha), first=True),
+        Form("shared_a later task", SharedA(rank, alpha), barred=True),
+        Form("share adapt", ShareAdapt(rank, rank, alpha)),
+        Form("share coefficients", Share(4 * rank, rank)),
+    )
 
 
-def measure(rounds: int) -> dict[str, Any]:
-    """Medians in seconds, and ratios."""
-    cases = {
-        "frozen forward": forward(),
-        "separate LoRA": stepper(SeparateLoRA(), 10, later=False),
-        "shared_a, first task": stepper(SharedA(), 10, later=False),
-        "shared_a, later task, 10 slots": stepper(SharedA(), 10, later=True),
-        "shared_a, later task, 1,000 slots": stepper(SharedA(), 1000, later=True),
-    }
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for run in cases.values():
-        jax.block_until_ready(run())
-    for _ in range(rounds):
-        for name, run in cases.items():
-            began = time.perf_counter()
-            jax.block_until_ready(run())
-            times[name].append(time.perf_counter() - began)
-    ratios = {n: float(np.median(np.array(times[a]) / np.array(times[b]))) for n, (a, b) in RATIOS.items()}
-    return {
-        "suite": "steps",
-        "rounds": rounds,
-        "results": [
-            {
-                "case": name,
-                "median_s": float(np.median(values)),
-                "iqr_s": float(np.subtract(*np.percentile(values, [75, 25]))),
-            }
-            for name, values in times.items()
-        ],
-        "ratios": ratios,
-    }
+def adapted_of(subject: Subject, targets: str, method: Parameterization) -> Adapted:
+    """The subject with adapters on the targets, a name in `TARGETS` or a pattern, and a head per task."""
+    pattern = TARGETS.get(targets, targets)
+    return adapt(subject.model, subject.base, targets=[pattern], method=method, heads=HEADS, **subject.inputs)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measures, prints, and writes JSON if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args(argv)
-    found = measure(args.rounds)
-    for row in found["results"]:
-        print(f"{row['case']:36} {1000 * row['median_s']:8.1f} ms, interquartile {1000 * row['iqr_s']:.1f}")
-    for name, ratio in found["ratios"].items():
-        print(f"{name:36} {ratio:8.3f}")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+def first_call(call: Callable[[], Any]) -> float:
+    """Seconds of the first call: tracing, compiling, and one run."""
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - began
 
 
-if __name__ == "__main__":
-    main()
+RARELY = 4
+"""What no bar is read from takes part in every so many rounds."""
+
+
+def forward_case(subject: Subject, prefix: str) -> Case:
+    """The frozen model's forward pass."""
+    run = jax.jit(lambda params, inputs: subject.model.apply({"params": params}, **inputs))
+    call = lambda: run(subject.params, subject.inputs)  # noqa: E731
+    return Case(f"{prefix}frozen forward", OURS, timed(call), {"first_call_s": first_call(call)})
+
+
+def full_case(subject: Subject, prefix: str) -> Case:
+    """A step that trains every parameter."""
+    optimizer = optax.adamw(1e-3)
+
+    def update(params: Any, state: Any, batch: Any) -> tuple[Any, Any, Any]:
+        def loss(params: Any) -> Any:
+            logits: Any = subject.model.apply({"params": params}, **batch["inputs"])
+            sums = classification(logits, batch)
+            return sums.total / sums.weight
+
+        value, slope = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(slope, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    run = jax.jit(update, donate_argnums=(0, 1))
+    params = jax.tree.map(lambda x: jnp.array(x, copy=True), subject.params)
+    held: list[Any] = [params, optimizer.init(params)]
+
+    def call() -> Any:
+        held[0], held[1], value = run(held[0], held[1], subject.batch)
+        return held, value
+
+    facts = {"first_call_s": first_call(call)}
+    return Case(f"{prefix}full fine-tune", OURS, timed(call), facts, every=RARELY)
+
+
+def stepper(
+    subject: Subject, adapted: Adapted, *, first: bool = False, slots: int = 1
+) -> tuple[Callable[[], Any], Any]:
+    """A function that does one train step of a task, and the compiled step's account of its memory."""
+    optimizer = task_optimizer(optax.adamw(1e-3), adapted.heads, train_shared=first)
+    step = make_train_step(forward_of(adapted), classification, optimizer, train_shared=first)
+    fresh = adapted.init(jax.random.key(3), subject.params, slots)
+    held = [begin(fresh["shared"], lift(fresh["tasks"], slots - 1), optimizer, jax.random.key(4))]
+    compiled = step.lower(held[0], subject.base, subject.batch).compile()
+
+    def call() -> Any:
+        held[0], metrics = step(held[0], subject.base, subject.batch)
+        return held[0], metrics
+
+    return call, compiled.memory_analysis()
+
+
+def step_case(subject: Subject, targets: str, form: Form, prefix: str) -> Case:
+    """One train step in a form."""
+    adapted = adapted_of(subject, targets, form.method)
+    began = time.perf_counter()
+    call, memory = stepper(subject, adapted, first=form.first)
+    jax.block_until_ready(call())
+    facts = {"first_call_s": time.perf_counter() - began, "temporary_bytes": int(memory.temp_size_in_bytes)}
+    return Case(f"{prefix}{form.name}", OURS, timed(call), facts, every=1 if form.barred else RARELY)

@@ -1,0 +1,122 @@
+"""`experiments/BENCH.md`, written from the JSON documents of all suites."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.bench.plot import groups_of
+from experiments.bench.record import BARS, SUITES
+
+TITLES = {
+    "train": "`train`: one train step",
+    "serve": "`serve`: a batch of different tasks",
+    "adapters": "`adapters`: a folder of LoRAs into one set, and back",
+    "tasks": "`tasks`: what T tasks cost",
+    "limit": "`limit`: against the floor and the machine",
+}
+_FACTS = {
+    "first_call_s": ("first call, s", 1.0, "{:.1f}"),
+    "start_s": ("start, s", 1.0, "{:.1f}"),
+    "temporary_bytes": ("temporaries, MB", 1e-6, "{:.1f}"),
+    "adapter_bytes": ("adapters, MB", 1e-6, "{:.1f}"),
+    "stack_bytes": ("slots, MB", 1e-6, "{:.1f}"),
+    "compilations": ("programs compiled", 1.0, "{:.0f}"),
+    "compilations_of_other_mixes": ("for other mixes", 1.0, "{:.0f}"),
+    "error": ("error", 1.0, "{:.4f}"),
+    "bytes": ("on disk, MB", 1e-6, "{:.1f}"),
+    "bytes_per_task": ("per task, MB", 1e-6, "{:.3f}"),
+    "peak_bytes": ("peak memory, MB", 1e-6, "{:.0f}"),
+}
+"""Facts that become columns: heading, factor, format."""
+
+
+def seconds(value: float) -> str:
+    """Milliseconds, or seconds from two on.
+
+    >>> seconds(0.0123), seconds(2.5)
+    ('12.3 ms', '2.50 s')
+    """
+    return f"{value:.2f} s" if value >= 2 else f"{1000 * value:.1f} ms"
+
+
+def bars_table(documents: Sequence[dict[str, Any]]) -> list[str]:
+    """All bars of all suites."""
+    rows = ["| suite | bar | value | limit | |", "|---|---|--:|--:|---|"]
+    for found in documents:
+        for bar in found["bars"]:
+            verdict = "met" if bar["met"] else "**not met**"
+            rows.append(f"| {found['suite']} | {bar['name']} | {bar['value']:.3f} | {bar['limit']:.3g} | {verdict} |")
+        missing = "not measured: no peers" if any(bar.needs_peers for bar in BARS[found["suite"]]) else "not measured"
+        rows += [f"| {found['suite']} | `{pattern}` | - | - | {missing} |" for pattern in found.get("not_measured", [])]
+    return rows
+
+
+def results_table(group: Sequence[dict[str, Any]]) -> list[str]:
+    """One group's rows, with a column for each fact that any of them has."""
+    facts = [name for name in _FACTS if any(name in row for row in group)]
+    titles = ["case", "system", "median", "interquartile", "runs", *(_FACTS[name][0] for name in facts)]
+    rows = [f"| {' | '.join(titles)} |", f"|---|---|{'--:|' * (len(titles) - 2)}"]
+    for row in group:
+        cells = [row["case"].rpartition(": ")[2], row["system"], seconds(row["median_s"]), seconds(row["iqr_s"])]
+        cells.append(str(row["repetitions"]))
+        for name in facts:
+            _, factor, shape = _FACTS[name]
+            cells.append(shape.format(factor * row[name]) if name in row else "")
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def section(found: dict[str, Any]) -> list[str]:
+    """One suite's results and ratios."""
+    lines = [f"## {TITLES[found['suite']]}", ""]
+    machine = found.get("machine", {})
+    if machine:
+        busy = machine.get("processors_busy_with_others")
+        others = "" if busy is None else f" Other processes kept {busy:.2f} processors busy meanwhile."
+        minutes = machine["seconds"] / 60
+        lines += [f"{found['rounds']} rounds, {minutes:.1f} minutes, {machine['threads']} threads.{others}", ""]
+    if "matmul_gflop_per_s" in found:
+        rates = found["matmul_gflop_per_s"], found["memory_gb_per_s"]
+        lines += [
+            "The machine: {:.0f} GFLOP/s in float32 matrix products, {:.1f} GB/s in passes over memory.".format(*rates),
+            "",
+        ]
+    if "compilations" in found:
+        each = ", ".join(f"{count} in the {name}" for name, count in found["compilations"].items())
+        lines += [f"Programs compiled by `Learner.learn`, by task: {each}.", ""]
+    for name, group in groups_of(found["results"]).items():
+        lines += [*([f"**{name}**", ""] if name else []), *results_table(group), ""]
+    lines += ["| ratio | median of the rounds' ratios |", "|---|--:|"]
+    lines += [f"| {name} | {value:.3f} |" for name, value in found["ratios"].items()]
+    return [*lines, ""]
+
+
+def page(documents: Sequence[dict[str, Any]]) -> str:
+    """The page: bars first, then every suite, then the versions.
+
+    Args:
+        documents: of different suites, checked.
+    """
+    ordered = sorted(documents, key=lambda found: SUITES.index(found["suite"]))
+    machine = next((found["machine"] for found in ordered if "machine" in found), {})
+    versions: dict[str, Any] = {}
+    for found in ordered:
+        versions |= found["versions"]
+    lines = [
+        "# Speed",
+        "",
+        "Written by `python -m experiments.bench page runs/bench/*.json` from what `python -m experiments.bench SUITE"
+        " --peers PYTHON --json runs/bench/SUITE.json` measured; change neither by hand.",
+        "",
+        "Every case is run once per round, ours and the peers' in turn, on the same threads, shapes and weights, each"
+        " runtime in its own process and idle while the other runs. A figure is a median over the rounds; a ratio is"
+        " the median of the rounds' own ratios. Bars are upper limits of ratios. Compiling is not part of any time:"
+        " the first call has it.",
+        "",
+    ]
+    if machine:
+        lines += [f"{machine['processor']}, {machine['threads']} threads.", ""]
+    lines += ["## Bars", "", *bars_table(ordered), ""]
+    for found in ordered:
+        lines += section(found)
+    lines += ["## Versions", "", ", ".join(f"{name} {value}" for name, value in versions.items() if value)]
+    return "\n".join(lines) + "\n"

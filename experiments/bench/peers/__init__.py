@@ -1,0 +1,1 @@
+"""What runs in the peers' own environment: torch, transformers, peft, lorashare and vlora, but no JAX."""

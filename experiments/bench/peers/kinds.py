@@ -1,0 +1,16 @@
+"""What the peer's process can make, by name."""
+# pyright: reportMissingImports=false
+
+import torch
+
+from experiments.bench.peers.compressors import Lorashare, Vlora
+from experiments.bench.peers.server import Kinds
+from experiments.bench.peers.torch_serving import Serving
+from experiments.bench.peers.torch_steps import Forward, Step
+
+KINDS: Kinds = {"forward": Forward, "step": Step, "serving": Serving, "lorashare": Lorashare, "vlora": Vlora}
+
+
+def use_threads(count: int) -> None:
+    """Limits torch to so many threads."""
+    torch.set_num_threads(count)

@@ -1,0 +1,213 @@
+"""The models that are measured, in Flax with drawn weights, and what their twins in torch are made of.
+
+The vision transformer is that of `experiments.models.vit` with a class token: hidden 192, 12 layers, 3 heads, 65
+tokens. The text encoder has the sizes of all-MiniLM-L6-v2. Weights are drawn, since only their shapes matter for
+speed; the same weights and inputs go to the torch twins, and a suite compares the logits of both before it measures
+anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.typing import Dtype
+from jaxtyping import Float
+
+from experiments.models.bert import BertClassifier, BertConfig
+from experiments.models.vit import VitConfig, VitLayer
+from share_jax.typing import Array
+
+CLASSES, BATCH, RANK, ALPHA = 15, 32, 8, 16.0
+HEADS = (r"head/kernel", r"head/bias")
+
+KERNELS = r"(attention/(query|key|value|out)|ffn_up|ffn_down)/kernel"
+EVERY = "all kernels"
+QUERY_VALUE = "query and value"
+FFN_DOWN = "FFN-down"
+TARGETS = {
+    EVERY: rf"encoder/layer_\d+/{KERNELS}",
+    QUERY_VALUE: r"encoder/layer_\d+/attention/(query|value)/kernel",
+    FFN_DOWN: r"encoder/layer_\d+/ffn_down/kernel",
+}
+"""Patterns over kernel paths by name."""
+
+
+class ClassTokenEncoder(nn.Module):
+    """Patches with a class token in front, positions, layers and a last LayerNorm."""
+
+    config: VitConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "batch side side channels"]) -> Float[Array, "batch n d"]:
+        """Images to the last hidden states, the class token's first."""
+        c, batch = self.config, images.shape[0]
+        count, patch, channels = c.image_size // c.patch_size, c.patch_size, images.shape[-1]
+        tiles = images.reshape(batch, count, patch, count, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+        rows = tiles.reshape(batch, count * count, patch * patch * channels)
+        x = nn.Dense(c.hidden_size, dtype=self.dtype, name="patch")(rows)
+        first = self.param("class_token", nn.initializers.normal(0.02), (1, 1, c.hidden_size)).astype(self.dtype)
+        x = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, c.hidden_size)), x], axis=1)
+        shape = (1, count * count + 1, c.hidden_size)
+        x = x + self.param("position", nn.initializers.normal(0.02), shape).astype(self.dtype)
+        for index in range(c.num_layers):
+            x = VitLayer(c, self.dtype, name=f"layer_{index}")(x)
+        return nn.LayerNorm(dtype=self.dtype, name="norm")(x)
+
+
+class ClassTokenVit(nn.Module):
+    """The encoder and one linear head on its class token."""
+
+    config: VitConfig
+    num_classes: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "batch side side channels"]) -> Float[Array, "batch classes"]:
+        """Logits, float32."""
+        hidden = ClassTokenEncoder(self.config, self.dtype, name="encoder")(images)
+        return nn.Dense(self.num_classes, name="head")(hidden[:, 0].astype(jnp.float32))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with inputs: what a suite measures.
+
+    Attributes:
+        name: of the model and its inputs, as it stands in the results.
+        model: in Flax.
+        params: its parameters.
+        inputs: one batch, by the names of the model's arguments.
+        labels: int32 (batch,).
+        twin: what the torch twin is made of, plain data.
+    """
+
+    name: str
+    model: nn.Module = field(repr=False)
+    params: dict[str, Any] = field(repr=False)
+    inputs: dict[str, Any] = field(repr=False)
+    labels: Any = field(repr=False)
+    twin: dict[str, Any] = field(repr=False)
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """The frozen variables."""
+        return {"params": self.params}
+
+    @property
+    def batch(self) -> dict[str, Any]:
+        """The batch as a train step takes it."""
+        return {"inputs": self.inputs, "labels": self.labels}
+
+
+@cache
+def vit(dtype: str = "float32", tiny: bool = False) -> Subject:
+    """The vision transformer on images of 32 pixels a side in patches of 4, 64 patches and a class token."""
+    sizes = {"hidden_size": 192, "num_layers": 12, "num_heads": 3, "intermediate_size": 768}
+    if tiny:
+        sizes = {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "intermediate_size": 16}
+    config = VitConfig(image_size=8 if tiny else 32, patch_size=4, **sizes)
+    model = ClassTokenVit(config, CLASSES, jnp.dtype(dtype))
+    side = config.image_size
+    images = jax.random.normal(jax.random.key(1), (4 if tiny else BATCH, side, side, 3))
+    twin = {
+        "model": "vit",
+        "image_size": side,
+        "patch_size": 4,
+        "classes": CLASSES,
+        "act": "gelu_pytorch_tanh",
+        **sizes,
+    }
+    return _subject("tiny vit" if tiny else "vit", model, {"images": images}, twin)
+
+
+@cache
+def minilm(tokens: int, dtype: str = "float32", tiny: bool = False, layers: int = 6, first_layer: int = 0) -> Subject:
+    """The text encoder on batches without padding."""
+    config = BertConfig(
+        vocab_size=50 if tiny else 30522,
+        hidden_size=8 if tiny else 384,
+        num_hidden_layers=min(layers, 3) if tiny else layers,
+        num_attention_heads=2 if tiny else 12,
+        intermediate_size=16 if tiny else 1536,
+        max_position_embeddings=tokens if tiny else 512,
+    )
+    model = BertClassifier(config, CLASSES, first_layer, jnp.dtype(dtype))
+    batch = 4 if tiny else BATCH
+    ids = jax.random.randint(jax.random.key(1), (batch, tokens), 1, config.vocab_size)
+    inputs = {"input_ids": ids, "attention_mask": jnp.ones((batch, tokens), jnp.int32)}
+    twin = {
+        "model": "bert",
+        "classes": CLASSES,
+        "act": "gelu",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_layers": config.num_hidden_layers,
+        "num_heads": config.num_attention_heads,
+        "intermediate_size": config.intermediate_size,
+        "positions": config.max_position_embeddings,
+    }
+    return _subject(f"{'tiny ' if tiny else ''}minilm, {tokens} tokens", model, inputs, twin)
+
+
+def _subject(name: str, model: nn.Module, inputs: dict[str, Any], twin: dict[str, Any]) -> Subject:
+    batch = next(iter(inputs.values())).shape[0]
+    params = jax.jit(model.init)(jax.random.key(0), **inputs)["params"]
+    labels = jax.random.randint(jax.random.key(2), (batch,), 0, CLASSES)
+    return Subject(name, model, params, inputs, labels, twin)
+
+
+def torch_weights(params: dict[str, Any], twin: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The parameters under the names and in the layout of the torch twin: kernels (out, in)."""
+    from share_jax.nn.trees import flat
+
+    out: dict[str, np.ndarray] = {}
+    for path, leaf in flat(params).items():
+        array = np.asarray(leaf, np.float32)
+        if (
+            path == "encoder/patch/kernel"
+        ):  # (rows * columns * channels, d): a convolution's (d, channels, rows, columns)
+            size = twin["patch_size"]
+            array = array.reshape(size, size, -1, array.shape[-1]).transpose(3, 2, 0, 1)
+        elif path.endswith("kernel"):
+            inputs = array.shape[0] if "/attention/out/" not in path else array.shape[0] * array.shape[1]
+            array = array.reshape(inputs, -1).T
+        elif path.endswith("bias"):
+            array = array.reshape(-1)
+        out[_renamed(path, _NAMES[twin["model"]])] = np.ascontiguousarray(array)
+    return out
+
+
+_LEAVES = (("/kernel", ".weight"), ("/scale", ".weight"), ("/embedding", ".weight"), ("/bias", ".bias"))
+_NAMES: dict[str, Sequence[tuple[str, str]]] = {
+    "vit": (
+        ("encoder/class_token", "body.embeddings.cls_token"),
+        ("encoder/position", "body.embeddings.position_embeddings"),
+        ("encoder/patch", "body.embeddings.patch_embeddings.projection"), ("encoder/norm", "body.layernorm"),
+        ("encoder/layer_", "body.layers."), ("/attention/query", ".attention.q_proj"),
+        ("/attention/key", ".attention.k_proj"), ("/attention/value", ".attention.v_proj"),
+        ("/attention/out", ".attention.o_proj"), ("/attention_norm", ".layernorm_before"),
+        ("/ffn_norm", ".layernorm_after"), ("/ffn_up", ".mlp.fc1"), ("/ffn_down", ".mlp.fc2"),
+    ),
+    "bert": (
+        ("encoder/embeddings/word", "body.embeddings.word_embeddings"),
+        ("encoder/embeddings/position", "body.embeddings.position_embeddings"),
+        ("encoder/embeddings/token_type", "body.embeddings.token_type_embeddings"),
+        ("encoder/embeddings/norm", "body.embeddings.LayerNorm"), ("encoder/layer_", "body.encoder.layer."),
+        ("/attention/query", ".attention.self.query"), ("/attention/key", ".attention.self.key"),
+        ("/attention/value", ".attention.self.value"), ("/attention/out", ".attention.output.dense"),
+        ("/attention_norm", ".attention.output.LayerNorm"), ("/ffn_norm", ".output.LayerNorm"),
+        ("/ffn_up", ".intermediate.dense"), ("/ffn_down", ".output.dense"),
+    ),
+}  # fmt: skip
+
+
+def _renamed(path: str, names: Sequence[tuple[str, str]]) -> str:
+    for old, new in (*names, *_LEAVES):
+        path = path.replace(old, new)
+    return path

@@ -1,0 +1,93 @@
+"""Suite `train`: one train step in every form of ours, beside PEFT's LoRA on torch; and what a prefix cache saves.
+
+The same models with the same weights and inputs, rank, targets, optimizer (AdamW) and threads. Bars are read from
+float32; bfloat16 (parameters float32, in torch by automatic mixed precision) has a quarter of the rounds.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from experiments.bench.floor import floor_case
+from experiments.bench.peer import Peer
+from experiments.bench.prefix import prefix_cases, prefix_ratios
+from experiments.bench.steps import RARELY, adapted_of, forms, forward_case, full_case, step_case
+from experiments.bench.subjects import ALPHA, EVERY, QUERY_VALUE, RANK, Subject, minilm, vit
+from experiments.bench.suite import Found, Options, merged_found, raced
+from experiments.bench.timing import Case, Key, Rounds, ratio
+from experiments.bench.twins import agreed_twin, twin_files
+
+PEFT, TORCH = "PEFT", "torch"
+
+
+def subjects(dtype: str, tiny: bool) -> list[tuple[Subject, tuple[str, ...]]]:
+    """What is trained, each with the sets of targets."""
+    if tiny:
+        return [(vit(dtype, tiny=True), (QUERY_VALUE,))] if dtype == "float32" else []
+    both = (EVERY, QUERY_VALUE) if dtype == "float32" else (EVERY,)
+    return [(vit(dtype), both), (minilm(32, dtype), both), (minilm(128, dtype), (EVERY,))]
+
+
+def cases_of(
+    subject: Subject, several: tuple[str, ...], dtype: str, peer: Peer | None, folder: Path
+) -> tuple[list[Case], list[str]]:
+    """The cases of one subject, those of the model alone first; and the names that the sets of targets go under."""
+    whole = f"{subject.name}, {dtype}: "
+    cases, files = [forward_case(subject, whole), full_case(subject, whole)], {}
+    if peer:
+        files = agreed_twin(subject, peer, folder) if dtype == "float32" else twin_files(subject, folder)
+        cases.append(peer.case(f"{whole}frozen forward", TORCH, "forward", files=files, dtype=dtype))
+        cases.append(peer.case(f"{whole}full fine-tune", TORCH, "step", every=RARELY, files=files, dtype=dtype))
+    prefixes = []
+    for targets in several:
+        prefix = f"{subject.name}, {targets}, {dtype}: "
+        prefixes.append(prefix)
+        cases += [step_case(subject, targets, form, prefix) for form in forms()]
+        cases.append(floor_case(subject, adapted_of(subject, targets, forms()[2].method), prefix))
+        if peer:
+            options: dict[str, Any] = {"targets": targets, "rank": RANK, "alpha": ALPHA, "dtype": dtype}
+            cases.append(peer.case(f"{prefix}LoRA", PEFT, "step", files=files, **options))
+    return cases, prefixes
+
+
+def ratios_of(times: dict[Key, dict[int, float]], prefix: str, whole: str) -> dict[str, float]:
+    """Our forms against each other, the frozen forward pass, the floor, and the peers."""
+
+    def ours(name: str) -> Rounds:
+        return times[prefix + name, "share_jax"]
+
+    later, separate = ours("shared_a later task"), ours("separate LoRA")
+    forward, full = times[f"{whole}frozen forward", "share_jax"], times[f"{whole}full fine-tune", "share_jax"]
+    found = {
+        "shared_a later task / separate LoRA": ratio(later, separate),
+        "shared_a later task / floor": ratio(later, ours("floor")),
+        "shared_a later task / frozen forward": ratio(later, forward),
+        "shared_a later task / full fine-tune": ratio(later, full),
+        "share adapt / separate LoRA": ratio(ours("share adapt"), separate),
+        "share coefficients / separate LoRA": ratio(ours("share coefficients"), separate),
+    }
+    if peft := times.get((f"{prefix}LoRA", PEFT)):
+        found |= {f"{form.name} / PEFT LoRA": ratio(ours(form.name), peft) for form in forms()}
+        found["frozen forward, ours / torch"] = ratio(forward, times[f"{whole}frozen forward", TORCH])
+        found["full fine-tune, ours / torch"] = ratio(full, times[f"{whole}full fine-tune", TORCH])
+    return {prefix + name: value for name, value in found.items()}
+
+
+def run(options: Options, peer: Peer | None) -> Found:
+    """The suite, one subject after another: what is raced together is in memory together."""
+    parts = []
+    for dtype in ("float32", "bfloat16"):
+        rounds = options.rounds if dtype == "float32" else max(1, options.rounds // RARELY)
+        for subject, several in subjects(dtype, options.tiny):
+            folder = options.folder / subject.name.replace(" ", "-").replace(",", "")
+            cases, prefixes = cases_of(subject, several, dtype, peer, folder)
+            times, rows = raced(cases, rounds, options)
+            found: dict[str, float] = {}
+            for prefix in prefixes:
+                found |= ratios_of(times, prefix, f"{subject.name}, {dtype}: ")
+            parts.append(Found(rows, found))
+            if peer:
+                peer.drop([f"{case} {system}" for case, system in times])
+    cases, weights = prefix_cases(options.tiny)
+    times, rows = raced(cases, options.rounds, options)
+    parts.append(Found(rows, prefix_ratios(times, weights)))
+    return merged_found(parts)

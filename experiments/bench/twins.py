@@ -1,0 +1,42 @@
+"""Hands a subject's weights and inputs to the peer, and holds both to the same logits before anything is timed."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from experiments.bench.peer import Peer, PeerError
+from experiments.bench.subjects import Subject, torch_weights
+from share_jax.errors import line
+
+AGREE = 1e-3
+"""How far the logits of the two runtimes may be apart in float32."""
+
+
+def twin_files(subject: Subject, folder: Path) -> dict[str, Any]:
+    """Writes what the peer builds the subject's twin from; the files' paths, and the sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights, inputs = folder / "weights.safetensors", folder / "inputs.safetensors"
+    save_file(torch_weights(subject.params, subject.twin), weights)
+    arrays = {name: np.asarray(x) for name, x in (*subject.inputs.items(), ("labels", subject.labels))}
+    save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, inputs)
+    return {"spec": subject.twin, "weights": str(weights), "inputs": str(inputs)}
+
+
+def agreed_twin(subject: Subject, peer: Peer, folder: Path) -> dict[str, Any]:
+    """The files of a twin whose logits are those of the subject.
+
+    Raises:
+        PeerError: they are not; the two would not be the same model.
+    """
+    files = twin_files(subject, folder)
+    theirs = np.array(peer.make("twin", "forward", files=files)["logits"])
+    peer.drop(["twin"])
+    ours = np.asarray(jax.jit(subject.model.apply)(subject.base, **subject.inputs))[: len(theirs)]
+    apart = float(np.abs(ours - theirs).max())
+    if not apart <= AGREE:
+        mend = "measure with the versions of experiments/bench/peers.txt"
+        raise PeerError(line(f"logits of {subject.name}", got=f"{apart:.2g} apart", expected=f"{AGREE}", mend=mend))
+    return files
