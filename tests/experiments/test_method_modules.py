@@ -129,7 +129,7 @@ def test_only_parameters_that_the_inputs_reach_train(tmp_path: Path, first_layer
     """With the layers below cached, nothing of them is owned."""
     import dataclasses
 
-    from experiments.models.backbone import cached_inputs
+    from experiments.models.backbone import cached_inputs, prefix_cache
     from experiments.models.vit import VitClassifier
 
     whole = job(tmp_path)
