@@ -108,7 +108,7 @@ class Subject:
 @cache
 def vit(dtype: str = "float32", tiny: bool = False) -> Subject:
     """The vision transformer on images of 32 pixels a side in patches of 4, 64 patches and a class token."""
-    sizes = {"hidden_size": 192, "num_layers": 12, "num_heads": 3, "intermediate_size": 768}
+    sizes: dict[str, Any] = {"hidden_size": 192, "num_layers": 12, "num_heads": 3, "intermediate_size": 768}
     if tiny:
         sizes = {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "intermediate_size": 16}
     config = VitConfig(image_size=8 if tiny else 32, patch_size=4, **sizes)
