@@ -11,7 +11,7 @@ from tiny_run import CONFIG, tiny_vit
 
 from experiments import run as run_module
 from experiments.config import MAIN, command_line, parse, preset
-from experiments.methods import sequence, training
+from experiments.methods import objective, sequence, training
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
 from share_jax.train import checkpoint as ckpt
@@ -197,8 +197,8 @@ def test_each_step_is_traced_once_and_nothing_compiles_after_the_first_task(
     monitoring.register_event_duration_secs_listener(
         lambda event, duration, **_: compiled.append(event) if "backend_compile" in event else None
     )
-    traced = chex.assert_max_traces(n=2)(sequence.classification)
-    monkeypatch.setattr(sequence, "classification", traced)
+    traced = chex.assert_max_traces(n=2)(objective.classification)
+    monkeypatch.setattr(objective, "classification", traced)
     counts: list[int] = []
     learn_next = sequence.Sequence.learn_next
 
