@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Baselines:
     """What only some methods read."""
 
-    full_learning_rate: float = 3e-4
+    full_learning_rate: float = 1e-4
     """full_finetune: peak rate of the whole model; the heads have theirs."""
     adapter_size: int = 16
     """houlsby_adapters: width of each bottleneck."""
