@@ -71,15 +71,33 @@ class _Plane:
         return TOP + PLOT * (self.y_high - value) / (self.y_high - self.y_low)
 
 
-def line_chart(label: str, lines: Sequence[Line], y_name: str, x_name: str, *, percent: bool = False) -> str:
-    """Lines over tasks 1 to T, with bands of a deviation; from 0, or where `percent` from below the lowest to 100."""
+def line_chart(
+    label: str,
+    lines: Sequence[Line],
+    y_name: str,
+    x_name: str,
+    *,
+    percent: bool = False,
+    x_labels: Sequence[str] | None = None,
+) -> str:
+    """Lines over tasks 1 to T, with bands of a deviation; from 0, or where `percent` from below the lowest to 100.
+
+    Args:
+        label: for who does not see it.
+        lines: at least one, all of one length.
+        y_name: over the vertical axis.
+        x_name: under the horizontal one.
+        percent: whether the values are percent of something that is best at 100.
+        x_labels: what stands at the T places; their numbers when None.
+    """
     tasks = len(lines[0].values)
     spreads = [np.zeros(tasks) if line.spread is None else np.nan_to_num(line.spread) for line in lines]
     values = np.array([line.values for line in lines])
     low, high = float(np.nanmin(values - spreads)), float(np.nanmax(values + spreads))
     marks = [t for t in ticks(max(0, low - 0.5), 100) if t <= 100] if percent else ticks(0, max(high, 1e-9))
     plane = _Plane(0.7, max(tasks, 1) + 0.3, marks[0], marks[-1])
-    parts = [*_frame(plane, marks, y_name), *_task_axis(plane, tasks, x_name)]
+    places = [str(t + 1) for t in range(tasks)] if x_labels is None else x_labels
+    parts = [*_frame(plane, marks, y_name), *_task_axis(plane, places, x_name)]
     parts += [part for line in sorted(lines, key=lambda line: line.index is not None) for part in _line(plane, line)]
     keys, bottom = legend([(_key(line), _named(line.name, line.told)) for line in lines], WIDTH, TOP + PLOT + 66)
     return drawing(WIDTH, bottom, label, *parts, keys)
@@ -204,9 +222,9 @@ def _frame(plane: _Plane, marks: Sequence[float], y_name: str) -> list[str]:
     return parts
 
 
-def _task_axis(plane: _Plane, tasks: int, x_name: str) -> list[str]:
-    every = max(1, -(-tasks // 14))
-    parts = [words(str(t), plane.x(t), TOP + PLOT + 18, "small soft mid") for t in range(1, tasks + 1, every)]
+def _task_axis(plane: _Plane, places: Sequence[str], x_name: str) -> list[str]:
+    shown = range(0, len(places), max(1, -(-len(places) // 14)))
+    parts = [words(places[t], plane.x(t + 1), TOP + PLOT + 18, "small soft mid") for t in shown]
     return [*parts, words(x_name, (LEFT + WIDTH - RIGHT) / 2, TOP + PLOT + 36, "small soft mid")]
 
 

@@ -77,8 +77,9 @@ def test_a_notebook_runs_from_the_first_cell_to_the_last(
 ) -> None:
     from nbclient import NotebookClient
 
-    for name, value in (("SHARE_JAX_SMALL", "1"), ("PYTHONPATH", str(ROOT)), ("MPLBACKEND", "agg")):
+    for name, value in (("SHARE_JAX_SMALL", "1"), ("PYTHONPATH", str(ROOT))):
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # plots go into the notebook
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     (tmp_path / "work").mkdir()
