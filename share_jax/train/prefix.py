@@ -189,7 +189,7 @@ class PrefixCache:
         for path, leaf in jax.tree_util.tree_leaves_with_path((self.variables, inputs)):
             array = np.ascontiguousarray(leaf)
             digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-            digest.update(array.reshape(-1).view(np.uint8))
+            digest.update(array.reshape(-1).view(np.uint8).data)
         return digest.hexdigest()[:32]
 
 
