@@ -102,10 +102,12 @@ def _keep_compiled(folder: Path | None) -> None:
     if folder is None:
         return
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_compilation_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # what was compiled before has set it up without a folder
 
 
 def _to_stderr(text: str) -> None:

@@ -5,8 +5,8 @@ There are two ways to an adapted layer's output, and `fold_pays` says which one 
 * **beside** the layer: y + up(down(x)). Rank-r products over all rows, forward and backward; one task per example
   costs no more than one task for the batch. Two habits keep XLA's CPU backend from computing the backward pass of the
   activation before them again for each of their few columns: x is flattened to two dimensions before `x @ a`, and the
-  second product is a batched one with one (r, d_out) factor per example, whose gradient is then h.T @ dy for each
-  example and needs no transposed copy of dy.
+  second product is there a batched one with one (r, d_out) factor per example, whose gradient is h.T @ dy for each
+  example and needs no transposed copy of dy. Elsewhere it is flat too, where one task is for the batch.
 * **folded** into the layer's kernel: x @ (W + A B). The kernel is small beside the rows of a batch, so the sum costs
   less than the rank-r products, of which a forward pass then needs none, and a train step only those of the gradients
   of what trains. The gradient of x takes the folded kernel too: with a frozen A that leaves x @ A and h.T @ dy, where
@@ -40,7 +40,7 @@ def down_product(x: Float[Array, "batch n d_in"], matrix: Float[Array, "*batch d
 
 
 def up_product(h: Float[Array, "batch n q"], matrix: Float[Array, "*batch q d_out"]) -> Float[Array, "batch n d_out"]:
-    """h @ matrix as a batched product, with one matrix for the batch or one per example.
+    """h @ matrix, with one matrix for the batch or one per example; on a CPU a batched product in either case.
 
     Args:
       h: the inner columns (batch, n, q).
@@ -49,6 +49,8 @@ def up_product(h: Float[Array, "batch n q"], matrix: Float[Array, "*batch q d_ou
     Returns:
       (batch, n, d_out)
     """
+    if matrix.ndim == 2 and jax.default_backend() != "cpu":
+        return down_product(h, matrix)
     per_example = jnp.broadcast_to(matrix, (h.shape[0], *matrix.shape[-2:]))
     return jnp.einsum("bnq,bqd->bnd", h, per_example)
 

@@ -22,6 +22,17 @@ def test_one_matrix_for_the_batch(product):
     np.testing.assert_allclose(product(x, matrix), np.matmul(x, matrix), **CLOSE)
 
 
+def test_the_upward_product_is_flat_on_accelerators_and_batched_on_a_cpu(monkeypatch):
+    x, matrix = arrays((3, 5, 7), (7, 2))
+    batched = jax.jit(up_product).lower(x, matrix).as_text()
+    assert "batching_dims" in batched
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    flat = jax.jit(lambda x, matrix: up_product(x, matrix)).lower(x, matrix).as_text()
+    assert "dot_general" in flat
+    assert "batching_dims" not in flat
+    np.testing.assert_allclose(up_product(x, matrix), np.matmul(x, matrix), **CLOSE)
+
+
 @pytest.mark.parametrize("product", [down_product, up_product])
 def test_one_matrix_per_example(product):
     x, matrix = arrays((3, 5, 7), (3, 7, 2))
