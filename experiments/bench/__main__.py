@@ -34,10 +34,13 @@ def measure(suite: str, args: argparse.Namespace) -> dict[str, Any]:
     from experiments.report.versions import versions
 
     watch, folder = Watch(), args.workdir or Path(tempfile.mkdtemp(prefix="bench-"))
-    options = Options(args.rounds, folder, tiny=args.tiny, quiet=args.quiet)
+    options = Options(args.rounds, folder, tiny=args.tiny, quiet=args.quiet, only=args.only)
     peer = Peer(args.peers, threads) if args.peers else None
     try:
         found = import_module(f"experiments.bench.{suite}").run(options, peer)
+        if not found.results:
+            mend = "python -m experiments.bench SUITE without --only names every part"
+            raise ShareError(line("--only", got=repr(args.only), expected="a part of the suite", mend=mend))
         children = [peer.process.pid] if peer else []
         return document(
             suite,
@@ -84,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, help="processors to run on, for both sides; all when left out")
     made.add_argument("--workdir", type=Path, help="folder for files that are measured; a temporary one when left out")
     made.add_argument("--tiny", action="store_true", help="a smoke test in seconds; its figures mean nothing")
+    made.add_argument("--only", default="", metavar="REGEX", help="parts to run, such as 'vit, query.*float32'")
     made.add_argument("--quiet", action="store_true", help="no progress")
     made.add_argument("--out", type=Path, default=PAGE, help=f"for page: where it goes ({PAGE})")
     return made

@@ -26,6 +26,7 @@ from experiments.bench.steps import OURS
 from experiments.bench.suite import Found, Options, merged_found, raced
 from experiments.bench.timing import Case, Key, Rounds, fastest, ratio
 from share_jax.cli import main as share_jax_command
+from share_jax.errors import ShareError, line
 
 COUNTS = (10, 50, 200, 1000)
 BARRED, ONCE = 50, 1000
@@ -69,10 +70,16 @@ def ours() -> System:
             status = share_jax_command(our_arguments(*job))
         seconds = time.perf_counter() - began
         if status:
-            raise RuntimeError(f"share-jax {job[0]} ended with {status}: {said.getvalue()[-500:]}")
+            raise failed(f"share-jax {job[0]}", status, said.getvalue())
         return seconds
 
     return System(OURS, commands, in_process)
+
+
+def failed(what: str, status: int, said: str) -> ShareError:
+    """The error of a command that did not do its job, with the end of what it said."""
+    end = " ".join(said.split())[-300:] or "without a word"
+    return ShareError(line(what, got=f"exit status {status} ({end})", expected="0", mend="run it by hand"))
 
 
 def peers(peer: Peer) -> list[System]:
@@ -116,7 +123,7 @@ def command(words: Sequence[str], environment: dict[str, str], facts: dict[str, 
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - began
     if process.returncode:
-        raise RuntimeError(f"{' '.join(words[:4])} ended with {process.returncode}: {said.decode()[-500:]}")
+        raise failed(" ".join(words[:4]), process.returncode, said.decode())
     facts["peak_bytes"] = max(facts.get("peak_bytes", 0), usage.ru_maxrss * 1024)
     return seconds
 
@@ -197,13 +204,14 @@ def run(options: Options, peer: Peer | None) -> Found:
     """The suite, one number of adapters after the other; what no bar is read from is repeated less often."""
     systems = [ours(), *(peers(peer) if peer else [])]
     ours_environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    parts, counts = [], (3,) if options.tiny else COUNTS
-    every = make(options.folder / "adapters", max(counts) + 1)
+    parts, counts = [], [n for n in ((3,) if options.tiny else COUNTS) if options.takes(f"{n} adapters")]
+    every = make(options.folder / "adapters", max(counts, default=0) + 1)
     for count in counts:
         share = 1 if count == BARRED or options.tiny else options.rounds if count >= ONCE else 10
         rounds = max(1, options.rounds // share)
         folders, new = every[:count], every[count]
         work = options.folder / f"adapters-{count}"
+        work.mkdir(parents=True, exist_ok=True)
         cases: list[Case] = []
         for system in systems:
             environment = ours_environment if system.name == OURS or peer is None else peer.environment

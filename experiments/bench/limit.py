@@ -18,9 +18,12 @@ def run(options: Options, peer: Peer | None) -> Found:
     subjects = [minilm(8, tiny=True)] if options.tiny else [vit(), minilm(32)]
     parts = []
     for subject in subjects:
+        every = (EVERY,) if options.tiny else (EVERY, QUERY_VALUE)
+        several = [name for name in every if options.takes(f"{subject.name}, {name}")]
+        if not several:
+            continue
         whole = f"{subject.name}, float32: "
         cases = [*(rate_cases(64, 1024) if options.tiny else rate_cases()), forward_case(subject, whole)]
-        several = (EVERY,) if options.tiny else (EVERY, QUERY_VALUE)
         for targets in several:
             prefix = f"{subject.name}, {targets}, float32: "
             cases.append(floor_case(subject, adapted_of(subject, targets, forms()[2].method), prefix))

@@ -69,11 +69,12 @@ def our_cases(
     def every_mix() -> Any:
         return [call() for call in calls.values()], learner.predict(bank, bank.names[-1], subject.inputs)
 
-    counted = compilations(every_mix)
-    again = compilations(
-        lambda: (every_mix(), learner.predict(bank, list(bank.names[:4]) * (size // 4), subject.inputs))
+    other = [bank.names[row % 2] for row in range(size)]
+    mixed = len(mixes) > 1
+    facts["compilations"] = compilations(every_mix)
+    facts["compilations_of_other_mixes"] = compilations(
+        lambda: (every_mix(), learner.predict(bank, other, subject.inputs) if mixed else None)
     )
-    facts |= {"compilations": counted, "compilations_of_other_mixes": again}
     cases.append(Case(prefix + "switch", OURS, timed(_alternating(lambda t: lift(bank.tasks, t))), facts))
     return cases
 
@@ -127,6 +128,8 @@ def run(options: Options, peer: Peer | None) -> Found:
     shared_a, share = forms()[2].method, forms()[4].method
     parts = []
     for targets in (QUERY_VALUE,) if options.tiny else (EVERY, QUERY_VALUE):
+        if not options.takes(f"{subject.name}, {targets}"):
+            continue
         cases = [forward_case(subject, f"{subject.name}: "), *merged_cases(subject, targets)]
         stored = (2, 8) if options.tiny else STORED
         for count in stored:

@@ -1,5 +1,6 @@
 """What all suites have in common: their options, the race with its progress, and what they found."""
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,12 +19,18 @@ class Options:
         folder: for files that pass between processes, or that are measured.
         tiny: models and sizes of a smoke test, whose figures mean nothing.
         quiet: no progress.
+        only: a regular expression for the parts of a suite that are run, found anywhere in their names.
     """
 
     rounds: int
     folder: Path
     tiny: bool = False
     quiet: bool = False
+    only: str = ""
+
+    def takes(self, part: str) -> bool:
+        """Whether a part of the suite is run."""
+        return re.search(self.only, part) is not None
 
     def notify(self, text: str) -> None:
         """Says what is going on."""

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.bench.floor import floor_case
 from experiments.bench.peer import Peer
 from experiments.bench.prefix import prefix_cases, prefix_ratios
-from experiments.bench.steps import RARELY, adapted_of, forms, forward_case, full_case, step_case
+from experiments.bench.steps import OURS, RARELY, adapted_of, forms, forward_case, full_case, step_case
 from experiments.bench.subjects import ALPHA, EVERY, QUERY_VALUE, RANK, Subject, minilm, vit
 from experiments.bench.suite import Found, Options, merged_found, raced
 from experiments.bench.timing import Case, Key, Rounds, ratio
@@ -28,7 +28,7 @@ def subjects(dtype: str, tiny: bool) -> list[tuple[Subject, tuple[str, ...]]]:
 
 
 def cases_of(
-    subject: Subject, several: tuple[str, ...], dtype: str, peer: Peer | None, folder: Path
+    subject: Subject, several: tuple[str, ...], dtype: str, peer: Peer | None, folder: Path, tiny: bool
 ) -> tuple[list[Case], list[str]]:
     """The cases of one subject, those of the model alone first; and the names that the sets of targets go under."""
     whole = f"{subject.name}, {dtype}: "
@@ -41,7 +41,7 @@ def cases_of(
     for targets in several:
         prefix = f"{subject.name}, {targets}, {dtype}: "
         prefixes.append(prefix)
-        cases += [step_case(subject, targets, form, prefix) for form in forms()]
+        cases += [step_case(subject, targets, form, prefix) for form in forms() if form.barred or not tiny]
         cases.append(floor_case(subject, adapted_of(subject, targets, forms()[2].method), prefix))
         if peer:
             options: dict[str, Any] = {"targets": targets, "rank": RANK, "alpha": ALPHA, "dtype": dtype}
@@ -53,20 +53,20 @@ def ratios_of(times: dict[Key, dict[int, float]], prefix: str, whole: str) -> di
     """Our forms against each other, the frozen forward pass, the floor, and the peers."""
 
     def ours(name: str) -> Rounds:
-        return times[prefix + name, "share_jax"]
+        return times[prefix + name, OURS]
 
     later, separate = ours("shared_a later task"), ours("separate LoRA")
-    forward, full = times[f"{whole}frozen forward", "share_jax"], times[f"{whole}full fine-tune", "share_jax"]
+    forward, full = times[f"{whole}frozen forward", OURS], times[f"{whole}full fine-tune", OURS]
     found = {
         "shared_a later task / separate LoRA": ratio(later, separate),
         "shared_a later task / floor": ratio(later, ours("floor")),
         "shared_a later task / frozen forward": ratio(later, forward),
         "shared_a later task / full fine-tune": ratio(later, full),
-        "share adapt / separate LoRA": ratio(ours("share adapt"), separate),
-        "share coefficients / separate LoRA": ratio(ours("share coefficients"), separate),
     }
+    present = [form.name for form in forms() if (prefix + form.name, OURS) in times]
+    found |= {f"{n} / separate LoRA": ratio(ours(n), separate) for n in present if n.startswith("share ")}
     if peft := times.get((f"{prefix}LoRA", PEFT)):
-        found |= {f"{form.name} / PEFT LoRA": ratio(ours(form.name), peft) for form in forms()}
+        found |= {f"{name} / PEFT LoRA": ratio(ours(name), peft) for name in present}
         found["frozen forward, ours / torch"] = ratio(forward, times[f"{whole}frozen forward", TORCH])
         found["full fine-tune, ours / torch"] = ratio(full, times[f"{whole}full fine-tune", TORCH])
     return {prefix + name: value for name, value in found.items()}
@@ -77,9 +77,12 @@ def run(options: Options, peer: Peer | None) -> Found:
     parts = []
     for dtype in ("float32", "bfloat16"):
         rounds = options.rounds if dtype == "float32" else max(1, options.rounds // RARELY)
-        for subject, several in subjects(dtype, options.tiny):
+        for subject, every in subjects(dtype, options.tiny):
+            several = tuple(name for name in every if options.takes(f"{subject.name}, {name}, {dtype}"))
+            if not several:
+                continue
             folder = options.folder / subject.name.replace(" ", "-").replace(",", "")
-            cases, prefixes = cases_of(subject, several, dtype, peer, folder)
+            cases, prefixes = cases_of(subject, several, dtype, peer, folder, options.tiny)
             times, rows = raced(cases, rounds, options)
             found: dict[str, float] = {}
             for prefix in prefixes:
@@ -87,7 +90,8 @@ def run(options: Options, peer: Peer | None) -> Found:
             parts.append(Found(rows, found))
             if peer:
                 peer.drop([f"{case} {system}" for case, system in times])
-    cases, weights = prefix_cases(options.tiny)
-    times, rows = raced(cases, options.rounds, options)
-    parts.append(Found(rows, prefix_ratios(times, weights)))
+    if options.takes("prefix cache"):
+        cases, share = prefix_cases(options.tiny)
+        times, rows = raced(cases, options.rounds, options)
+        parts.append(Found(rows, prefix_ratios(times, share)))
     return merged_found(parts)

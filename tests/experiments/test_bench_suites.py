@@ -14,8 +14,11 @@ from experiments.bench.steps import adapted_of, forms
 from experiments.bench.subjects import minilm, vit
 
 EXPECTED = {
-    "train": ({"frozen forward", "full fine-tune", "floor", "step with", *(form.name for form in forms())}, "/ floor"),
-    "limit": ({"floor", "matrix product", *(form.name for form in forms())}, "/ its operations at the product's rate"),
+    "train": ({"frozen forward", "full fine-tune", "floor", "shared_a later task", "step with"}, "/ floor"),
+    "limit": (
+        {"floor", "pass over memory", *(form.name for form in forms())},
+        "/ its operations at the product's rate",
+    ),
     "serve": ({"shared_a, one task", "shared_a, 4 tasks", "share, 4 tasks", "merged kernels, switch"}, "merged"),
     "tasks": ({"step", "checkpoint, one more task", "start-up, all tasks"}, "compilations after the second task"),
     "adapters": ({"compress, whole command", "add, in process", "export, in process"}, "best possible"),
