@@ -53,8 +53,8 @@ def _check(config: Config) -> None:
     folder = config.workdir
     if folder.exists() and not folder.is_dir():
         raise InputError(line(f"--workdir {folder}", got="a file", expected="a folder", mend="choose another name"))
-    noted = folder / FILE
-    if _content(folder):
+    noted, content = folder / FILE, _content(folder)
+    if content and (content != {FILE} or config.resume):  # a note alone is of a run that ended before it had anything
         if not (config.resume or config.overwrite):
             mend = "add --resume to go on with it, --overwrite to replace it, or choose another folder"
             raise InputError(

@@ -185,6 +185,16 @@ def test_a_kill_before_the_run_is_noted_leaves_a_folder_that_can_be_used(tmp_pat
     assert go(tmp_path, "--methods", "majority") == 0
 
 
+def test_a_run_that_ended_before_it_had_anything_is_in_nobodys_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Its note is replaced by that of the corrected command; only --resume holds the two against each other."""
+    (tmp_path / "run.json").write_text('{"run": "another"}')
+    assert go(tmp_path, "--methods", "majority", "--resume") == 2
+    assert "--resume: got python" in one_error(capsys)
+    assert go(tmp_path, "--methods", "majority") == 0
+
+
 def damaged(folder: Path, pattern: str) -> Path:
     """Flips a bit of the first file that matches."""
     file = next(path for path in sorted(folder.glob(pattern)) if path.is_file())
