@@ -17,7 +17,7 @@ from experiments.report.results import load_results
 from share_jax.train import checkpoint as ckpt
 
 DIGITS = ["--experiment", "digits5", "--quiet", "--eval-batch-size", "64"]
-MEMORIES = ("ewc_lora", "der_lora", "inflora")
+MEMORIES = ("der_lora", "inflora")
 FEW = [*DIGITS, "--preset", "quick", "--steps", "4", "--save-every", "2", "--buffer-size", "20", "--methods"]
 
 
@@ -57,7 +57,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize(("method", "update"), [("ewc_lora", 11), ("der_lora", 11), ("inflora", 7), ("der_lora", 16)])
+@pytest.mark.parametrize(("method", "update"), [("der_lora", 11), ("inflora", 7), ("der_lora", 16)])
 def test_a_resumed_run_ends_as_one_that_ran_through(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, update: int
 ) -> None:
