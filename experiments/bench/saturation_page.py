@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.bench.saturation import CHOICES, FIXED, STARTS, TEST, TOKENS, TRAIN
+from experiments.bench.saturation import CHOICES, FIXED, STARTS, TEST, TOGETHER, TOKENS, TRAIN
 from experiments.report.charts import Line, line_chart
 from experiments.report.svg import Figure
 from share_jax.train.files import replace_text
@@ -49,7 +49,8 @@ def page(content: dict[str, Any], figures: Sequence[Figure]) -> str:
         f"frozen MiniLM as a LoRA of rank {budget['rank']} on the last FFN-down kernel (1536 x 384), in "
         f"{budget['steps']} updates. One random frozen head serves all tasks: what is known of a task is in its LoRA "
         "alone, and *without* it a task is answered by chance. (It also makes the tasks' output sides more alike than "
-        "heads of their own would.) The LoRAs are merged into `share` one after another; the old ones are not kept.",
+        "heads of their own would.) The LoRAs are merged into `share` one after another, or "
+        f"{TOGETHER} at a time where k grows; the old ones are not kept.",
         "- *error*: of a task's update, relative to it in Frobenius norm, measured against its own LoRA; mean and "
         "largest over all tasks. *bound*: what the library proves of it without having the LoRA; its mean.\n"
         "- *at once*: the mean error had one subspace of that k been made of all LoRAs together. What the error is "
