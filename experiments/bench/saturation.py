@@ -5,7 +5,8 @@
 
 200 small tasks are drawn from CLINC150 and learnt on the frozen MiniLM, each as a LoRA of its own on the last FFN-down
 kernel. They are merged into one subspace one after another, and at 10, 25, 50, 100 and 200 tasks every task's update
-and accuracy is compared with its own LoRA's. Everything twice: each LoRA starts from an A of its own, or all from one.
+and accuracy is compared with its own LoRA's. Each LoRA starts from an A of its own; with `--starts own,one` everything
+is done again with all starting from one. About three minutes of two free cores.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from share_jax.core.fold import Adapter
 from share_jax.core.initialize import initialize
 from share_jax.core.merge import merge
 from share_jax.core.subspace import ShareState, factors_of, report, stack_size
+from share_jax.errors import InputError, ShareError, line
 
 COUNTS = (10, 25, 50, 100, 200)
 FIXED = (8, 16, 32, 64)
@@ -35,6 +37,13 @@ CHOICES = {
     "error at most 0.1": Choice(max_error=0.1),
 }
 """How k is chosen; the last two let it grow."""
+TOGETHER = 10
+"""Tasks that are merged at once where k grows: every new k is a new shape to compile."""
+ALL = tuple(CHOICES)
+PARTS = {
+    "fixed": tuple(name for name in ALL if CHOICES[name].k is not None),
+    "growing": tuple(name for name in ALL if CHOICES[name].k is None),
+}
 STARTS = {"own": "each LoRA from an A of its own", "one": "all LoRAs from one A"}
 TRAIN, TEST, TOKENS = 30, 15, 12
 """Texts of each class to learn from and to be tested on, and tokens of a text."""
@@ -46,15 +55,21 @@ Keep = Callable[[list[dict[str, Any]]], None]
 def merged_at(
     adapters: Mapping[str, Adapter], choice: Choice, counts: Sequence[int]
 ) -> dict[int, tuple[ShareState, float]]:
-    """The subspace when so many adapters are in it, merged one after another, and the seconds spent on it till then."""
-    names, state, spent, found = list(adapters), ShareState(), 0.0, {}
-    for number, name in enumerate(names, start=1):
+    """The subspace when so many adapters are in it, and the seconds spent on it till then.
+
+    At fixed k they are merged one after another, where k grows `TOGETHER` at a time.
+    """
+    names, state, spent, found, start = list(adapters), ShareState(), 0.0, {}, 0
+    while start < len(names):
+        end = start + (TOGETHER if choice.k is None else 1)
+        end = min([end, *(count for count in counts if count > start)])
+        new = {name: adapters[name] for name in names[start:end]}
         began = time.perf_counter()
-        new = {name: adapters[name]}
         state = merge(state, new, choice) if state.tasks else initialize(new, choice)
         spent += time.perf_counter() - began
-        if number in counts:
-            found[number] = (state, spent)
+        start = end
+        if end in counts:
+            found[end] = (state, spent)
     return found
 
 
@@ -87,18 +102,26 @@ def measure(
 
 
 def run(
-    tasks: Sequence[SmallTask], study: Study, counts: Sequence[int], seed: int, tell: Tell, keep: Keep
+    tasks: Sequence[SmallTask],
+    study: Study,
+    counts: Sequence[int],
+    seed: int,
+    tell: Tell,
+    keep: Keep,
+    starts: Sequence[str] = ("own",),
+    choices: Sequence[str] = ALL,
 ) -> list[dict[str, Any]]:
     """Every start, choice of k and number of tasks: one row each; `keep` is handed all rows after each choice."""
     rows = []
-    for start in STARTS:
+    for start in starts:
         learnt = {}
         for index, task in enumerate(tasks):
             learnt[task.name] = study.learn(task, seed if start == "one" else seed + 1 + index, index)
             if (index + 1) % 50 == 0:
                 tell(f"{STARTS[start]}: {index + 1} tasks learnt")
         adapters = {name: each.adapter for name, each in learnt.items()}
-        for name, choice in CHOICES.items():
+        for name in choices:
+            choice = CHOICES[name]
             for count, (state, seconds) in merged_at(adapters, choice, counts).items():
                 found = {**measure(state, learnt, tasks, study), "merge_seconds": seconds / count}
                 if choice.k is not None:
@@ -133,27 +156,43 @@ def prepare(data_folder: Path | None, cache_dir: Path | None, count: int, seed: 
     return tasks, Study(backbone, Budget(), tasks[0].train[0])
 
 
+def together(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Parts of one study, with the same tasks and LoRAs, as one.
+
+    Raises:
+        InputError: they were not run alike.
+    """
+    first, *others = contents
+    for other in others:
+        for key in ("suite", "budget", "seed", "versions"):
+            if other[key] != first[key]:
+                mend = "run all parts alike"
+                raise InputError(line(f"--rows, {key}", got=other[key], expected=first[key], mend=mend))
+    return {**first, "rows": [row for content in contents for row in content["rows"]]}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the study, and writes JSON, the page and its plots; 2 for bad input."""
     import os
 
     from experiments.bench.saturation_page import write_page
     from experiments.report.versions import versions
-    from share_jax.errors import ShareError
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # JAX's batched SVD can hang when OpenBLAS threads it
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-folder", type=Path, help="CLINC150 as a folder; from TensorFlow Datasets if not given")
     parser.add_argument("--cache-dir", type=Path, help="where weights are kept")
     parser.add_argument("--tasks", type=int, default=COUNTS[-1], help="how many tasks at most")
+    parser.add_argument("--starts", default="own", choices=("own", "one", "own,one"), help="where the LoRAs start")
+    parser.add_argument("--choices", default="all", choices=("all", *PARTS), help="how k is chosen")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=Path("runs/saturation.json"))
     parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--rows", type=Path, help="make the page of this JSON alone, and run nothing")
+    parser.add_argument("--rows", type=Path, nargs="+", help="make the page of these JSONs alone, and run nothing")
     args = parser.parse_args(argv)
     try:
         if args.rows:
-            content = json.loads(args.rows.read_text(encoding="utf-8"))
+            content = together([json.loads(path.read_text(encoding="utf-8")) for path in args.rows])
         else:
             tasks, study = prepare(args.data_folder, args.cache_dir, args.tasks, args.seed)
             counts = [count for count in COUNTS if count <= args.tasks]
@@ -164,7 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 content["rows"] = rows
                 args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
-            run(tasks, study, counts, args.seed, lambda text: print(text, file=sys.stderr, flush=True), keep)
+            def tell(text: str) -> None:
+                print(text, file=sys.stderr, flush=True)
+
+            run(tasks, study, counts, args.seed, tell, keep, args.starts.split(","), PARTS.get(args.choices, ALL))
     except ShareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -204,7 +204,7 @@ def _cell(value: float, box: tuple[float, float, float, float], full: float, hue
 
 
 def _named(name: str, told: str) -> str:
-    return f"{shortened(name, LONGEST)} {told}".rstrip()
+    return f"{shortened(name, LONGEST)}: {told}" if told else shortened(name, LONGEST)
 
 
 def _key(line: Line) -> str:

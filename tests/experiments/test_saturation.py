@@ -74,7 +74,9 @@ def tasks(backbone: Backbone) -> list[SmallTask]:
 def content(backbone: Backbone, tasks: list[SmallTask]) -> dict[str, Any]:
     study = Study(backbone, Budget(rank=2, steps=30, learning_rate=0.05), tasks[0].train[0])
     kept: list[int] = []
-    rows = saturation.run(tasks, study, (2, 6), 0, lambda text: None, lambda rows: kept.append(len(rows)))
+    rows = saturation.run(
+        tasks, study, (2, 6), 0, lambda text: None, lambda rows: kept.append(len(rows)), ("own", "one")
+    )
     assert kept == list(range(2, 25, 2))
     return {"budget": {"rank": 2, "steps": 30}, "seed": 0, "versions": {"device_kind": "cpu"}, "rows": rows}
 
@@ -114,6 +116,7 @@ def test_the_page_has_every_row_and_its_plots(content: dict[str, Any], tmp_path:
 
 def row(choice: str, tasks: int, **own: Any) -> dict[str, Any]:
     known = {"start": "own", "choice": choice, "tasks": tasks, "k": [8, 8], "error_mean": 0.5, "bound_held": True}
+    known |= {"bound_mean": 0.7, "at_once": 0.4}
     return {**known, "accuracy": 0.5, "own_accuracy": 0.9, "bytes": 10, "separate_bytes": 100, **own}
 
 
@@ -121,14 +124,15 @@ def test_findings_tell_growth_and_the_smallest_state_that_is_good_enough() -> No
     name = "99 % explained variance"
     rows = [
         row("k = 8", 10),
-        row("k = 8", 160, bound_held=False),
+        row("k = 8", 160, bound_held=False, bound_mean=1.1, error_mean=0.6, at_once=0.5),
         row("k = 64", 160, accuracy=0.895, bytes=40),
         row(name, 10, k=[10, 20]),
         row(name, 160, k=[160, 80], accuracy=0.9, bytes=90),
     ]
-    held, fixed, growing, smallest = findings(rows)
-    assert "in 4 of 5 states" in held
-    assert "k = 8 from 0.50 at 10 tasks to 0.50 at 160" in fixed
+    held, once, fixed, growing, smallest = findings(rows)
+    assert "in 4 of 5 states. In 1 of them" in held
+    assert "at most 1.250 times" in once
+    assert "k = 8 from 0.50 at 10 tasks to 0.60 at 160 (0.100 of it since 10), accuracy 50.0 of 90.0 %" in fixed
     assert "as the 1.00th and 0.50th power" in growing
     assert "is k = 64: 40.0 % of" in smallest
     assert "no choice keeps" in findings(rows[:2])[-1]
