@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from share_jax.nn.share_modules import ShareDenseGeneral as ShareDenseGeneral
     from share_jax.nn.share_modules import ShareEmbed as ShareEmbed
     from share_jax.train.learner import Learner as Learner
+    from share_jax.train.prefix import PrefixCache as PrefixCache
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _HOME = {
     "ShareConv": "share_jax.nn.share_modules",
     "ShareEmbed": "share_jax.nn.share_modules",
     "Learner": "share_jax.train.learner",
+    "PrefixCache": "share_jax.train.prefix",
 }
 
 __all__ = [  # noqa: RUF022  (in the order of use)
@@ -59,6 +61,7 @@ __all__ = [  # noqa: RUF022  (in the order of use)
     "ShareEmbed",
     "TaskHead",
     "Learner",
+    "PrefixCache",
     "__version__",
 ]
 
