@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from share_jax.nn.share_modules import ShareDenseGeneral as ShareDenseGeneral
     from share_jax.nn.share_modules import ShareEmbed as ShareEmbed
     from share_jax.train.learner import Learner as Learner
+    from share_jax.train.prefix import PrefixCache as PrefixCache
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ _HOME = {
     "routing_rule": "share_jax.core.router",
     "task_scores": "share_jax.core.router",
     "route": "share_jax.core.router",
+    "PrefixCache": "share_jax.train.prefix",
 }
 
 __all__ = [  # noqa: RUF022  (in the order of use)
@@ -80,6 +82,7 @@ __all__ = [  # noqa: RUF022  (in the order of use)
     "routing_rule",
     "task_scores",
     "route",
+    "PrefixCache",
     "__version__",
 ]
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.bench.hlo import traffic
+from share_jax.core.products import unfolded
 from share_jax.core.protocol import Parameterization
 from share_jax.core.separate import SeparateLoRA
 from share_jax.core.share import Share, ShareAdapt
@@ -131,6 +132,7 @@ def _batch(layout: Layout, examples: int, tokens: int) -> Any:
     return _sharded(batch, layout.batch(batch))
 
 
+@unfolded()  # the virtual devices stand for accelerators
 def lowered(size: Size, form: str, shape: MeshShape, *, rank: int, examples: int, tokens: int, slots: int = 0) -> Any:
     """A compiled train step; blocks are computed again in the backward pass.
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from share_jax.core.products import down_product, fold_pays, folded, up_product
+from share_jax.core.products import down_product, fold_pays, folded, unfolded, up_product
 
 # float32 products of a few terms of size one: 1e-6 is several ulp.
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -114,5 +114,8 @@ def test_folding_is_chosen_by_shape_type_and_place(monkeypatch):
     assert fold_pays(96, 192, 192, jnp.float32)
     assert not fold_pays(95, 192, 192, jnp.float32)
     assert not fold_pays(2080, 192, 192, jnp.bfloat16)
+    with unfolded():
+        assert not fold_pays(2080, 192, 192, jnp.float32)
+    assert fold_pays(2080, 192, 192, jnp.float32)
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert not fold_pays(2080, 192, 192, jnp.float32)
