@@ -141,7 +141,7 @@ def _smallest(rows: Sequence[Row]) -> str:
 def table(rows: Sequence[Row]) -> str:
     """All rows of one start."""
     head = "| choice | tasks | k, in and out | error | largest | at once | bound | accuracy | own | without | KB "
-    lines = [head + "| of separate | ms per merge |", f"|---|{'--:|' * 12}"]
+    lines = [head + "| of separate |", f"|---|{'--:|' * 11}"]
     for row in rows:
         once = f"{row['at_once']:.3f}" if row.get("at_once") is not None else "-"
         cells = [
@@ -155,7 +155,6 @@ def table(rows: Sequence[Row]) -> str:
             *(f"{100 * row[key]:.1f}" for key in ("accuracy", "own_accuracy", "without_accuracy")),
             f"{row['bytes'] / 1000:,.0f}",
             f"{row['bytes'] / row['separate_bytes']:.3f}",
-            f"{1000 * row['merge_seconds']:.0f}",
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

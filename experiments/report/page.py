@@ -86,6 +86,18 @@ def _name(section: Mapping[str, Any]) -> str:
     return f"{section['experiment']}, {section['preset']}, {section['protocol']}"
 
 
+def _names(sections: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for each section; those that would have one name tell in what flags they differ, or are numbered."""
+    words = [settings(section).split(" --")[1:] for section in sections]
+    names = []
+    for section, own in zip(sections, words, strict=True):
+        alike = [other for each, other in zip(sections, words, strict=True) if _name(each) == _name(section)]
+        told = [word for word in own if not all(word in other for other in alike)]
+        name = ", ".join([_name(section), *(f"{' '.join(word.split())}" for word in told)])
+        names.append(f"{name} ({names.count(name) + 1})" if name in names else name)
+    return names
+
+
 def _prefix(index: int, section: Mapping[str, Any]) -> str:
     words = "".join(letter if letter.isalnum() else "-" for letter in section["experiment"].lower())
     return f"{index + 1}-{words}-"
@@ -104,10 +116,10 @@ def _markdown(sections: Sequence[Mapping[str, Any]], drawn: Sequence[Pictures]) 
     blocks = [f"# {TITLE if len(sections) > 1 else _name(sections[0])}"]
     if len(sections) > 1:
         blocks.append(APART)
-    for section, pictures in zip(sections, drawn, strict=True):
+    for name, section, pictures in zip(_names(sections), sections, drawn, strict=True):
         images = {place: [_image(figure) for figure in found] for place, found in pictures.items()}
         _, *rest = parts(section, images)
-        blocks.append(f"## {_name(section)}" if len(sections) > 1 else "")
+        blocks.append(f"## {name}" if len(sections) > 1 else "")
         blocks += [_lower(block) if len(sections) > 1 else block for block in rest]
     return "\n\n".join(block for block in (*blocks, *EXPLAINED) if block) + "\n"
 

@@ -95,6 +95,14 @@ def test_another_protocol_stream_or_setting_is_a_section_of_its_own(tmp_path: Pa
     assert len(re.findall(r"^\| shared_a \| [0-9]", second.split("###")[0], re.MULTILINE)) == 1
 
 
+def test_sections_of_one_name_say_in_what_they_differ(tmp_path: Path) -> None:
+    commands = [f"python -m experiments.run --preset quick {flags}" for flags in ("--steps 8", "--steps 9 --bf16")]
+    places = [made(tmp_path / str(i), command=command) for i, command in enumerate(commands)]
+    text = write_page(load_sections(places), tmp_path / "out").with_name("report.md").read_text()
+    names = re.findall("^## newsgroups10, quick, task-incremental, (.*)$", text, re.MULTILINE)
+    assert names == ["steps 8", "steps 9, bf16"]
+
+
 def test_the_same_run_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     place = made(tmp_path / "a")
     assert main([str(place), str(place), "-o", str(tmp_path / "out")]) == 2
