@@ -171,9 +171,9 @@ def test_the_adapter_equals_the_merged_kernel(case, method):
 @pytest.mark.parametrize("case", CASES)
 def test_scalar_vector_and_per_example_ids_agree(case, method):
     model, _, variables, x, _ = random_variables(case, method)
-    # SharedA runs the same two products whatever the ids. SeparateLoRA's first product is batched for a vector of ids,
-    # which sums in another order.
-    tolerance = {"rtol": 0, "atol": 0} if method.name == "shared_a" else {"rtol": 1e-6, "atol": 2e-6}
+    # One id for the batch may fold the update into the kernel, ids per example never do, and SeparateLoRA's first
+    # product is batched for a vector of ids: sums in another order. The property asks for 1e-5.
+    tolerance = {"rtol": 1e-6, "atol": 2e-6}
     run = runner(model)
     one = [run(variables, x, jnp.int32(task)) for task in range(TASKS)]
     for task in range(TASKS):
