@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from experiments.bench.compiles import compilations
@@ -94,13 +95,13 @@ def merged_cases(subject: Subject, targets: str) -> list[Case]:
     adapted = adapted_of(subject, targets, forms()[2].method)
     bank = bank_of(subject, adapted, 10)
     variables = {**subject.base, "shared": bank.shared, "tasks": bank.tasks}
-    fold = jax.jit(lambda variables, index: adapted.effective_params(variables, index), static_argnums=1)
-    params = fold(variables, 1)
+    fold = jax.jit(adapted.effective_params)
+    params = fold(variables, jnp.int32(1))
     run = jax.jit(lambda params, inputs: subject.model.apply({"params": params}, **inputs))
     prefix = f"{subject.name}, {targets}: "
     return [
         Case(f"{prefix}merged kernels, one task", OURS, timed(lambda: run(params, subject.inputs))),
-        Case(f"{prefix}merged kernels, switch", OURS, timed(_alternating(lambda t: fold(variables, t)))),
+        Case(f"{prefix}merged kernels, switch", OURS, timed(_alternating(lambda t: fold(variables, jnp.int32(t))))),
     ]
 
 
