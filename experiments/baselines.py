@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Baselines:
     """What only some methods read."""
 
-    full_learning_rate: float = 3e-4
+    full_learning_rate: float = 1e-4
     """full_finetune: peak rate of the whole model; the heads have theirs."""
     adapter_size: int = 16
     """houlsby_adapters: width of each bottleneck."""
@@ -32,7 +32,7 @@ class Baselines:
     """der_lora: weight of the distance to the stored logits."""
     der_beta: float = 0.5
     """der_lora: weight of the cross entropy of replayed examples."""
-    olora_strength: float = 0.5
+    olora_strength: float = 10.0
     """o_lora: weight of the orthogonality penalty, lambda_1."""
     inflora_energy: float = 0.95
     """inflora: share of a task's input energy that the kept space has to hold; rises to 1 over the stream."""

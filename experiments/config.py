@@ -200,6 +200,10 @@ class Config:
             expected = f"a multiple of {parts}, the parts of each batch"
             mend = "change --batch-size, --mesh or --accumulate"
             raise ConfigError(line("--batch-size", got=self.batch_size, expected=expected, mend=mend))
+        replayed = self.baselines.replay_batch
+        if replayed is not None and replayed % parts:
+            expected = f"a multiple of {parts}, the parts of each batch"
+            raise ConfigError(line("--replay-batch", got=replayed, expected=expected, mend="change it"))
         if not 0 <= self.head_first < 1:
             raise ConfigError(
                 line("--head-first", got=self.head_first, expected="at least 0 and below 1", mend="pass 0.5 or less")

@@ -30,10 +30,15 @@ def classes_of(job: Job, index: int) -> int:
     return len(job.stream.tasks[index].classes)
 
 
+def labels_of(job: Job, index: int) -> np.ndarray:
+    """The labels of a task's training examples, as numbers of its head's outputs."""
+    return job.stream.tasks[index].train.labels
+
+
 def task_pipeline_of(job: Job, index: int) -> Pipeline:
     """The train batches of one task."""
-    split, classes = job.stream.tasks[index].train, classes_of(job, index)
-    return pipeline_of(job, split.inputs, split.labels, classes=classes, task=index, steps=job.config.steps)
+    inputs, classes = job.stream.tasks[index].train.inputs, classes_of(job, index)
+    return pipeline_of(job, inputs, labels_of(job, index), classes=classes, task=index, steps=job.config.steps)
 
 
 def task_pipelines(job: Job) -> list[Pipeline]:

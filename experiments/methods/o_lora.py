@@ -4,7 +4,8 @@ loss = CE + lambda_1 * sum over earlier tasks i and kernels of |A_i^T A_t|_F^2. 
 task, so what a later one adds on an earlier task's inputs is what is forgotten.
 
 Source: Wang et al. 2023, "Orthogonal Subspace Learning for Language Model Continual Learning" (arXiv 2310.14152),
-equations 7 and 8. Defaults: lambda_1 as of `olora_strength`; the paper's is 0.5 for its models' sizes.
+equations 7 and 8. Defaults: lambda_1 as of `olora_strength`, which kept more on held-out training digits than the
+paper's 0.5: it depends on the size of A's entries.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from experiments.methods.plan import MEMORY, Extension, Plan, Scene
 from experiments.methods.sequence import learn
 from share_jax.core.bank import TaskBank
 from share_jax.core.separate import SeparateLoRA
-from share_jax.nn.trees import flat
+from share_jax.nn.trees import flat, nested
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss
 from share_jax.typing import Array, PRNGKey, Tree
@@ -52,14 +53,14 @@ class OLoRA(Extension):
     def view(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """The A of every earlier task."""
         earlier = np.arange(scene.tasks)[:, None, None] < index
-        return {path.replace("/", "."): jnp.where(earlier, a, 0) for path, a in down_matrices(bank.tasks).items()}
+        return nested({path: jnp.where(earlier, a, 0) for path, a in down_matrices(bank.tasks).items()})
 
     def forward(self, scene: Scene) -> Forward:
         """The logits and the penalty."""
 
         def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
-            known = base[MEMORY]
-            parts = [overlap(known[path.replace("/", ".")], a) for path, a in down_matrices(slot).items()]
+            known = flat(base[MEMORY])
+            parts = [overlap(known[path], a) for path, a in down_matrices(slot).items()]
             return {"logits": scene.forward(base, shared, slot, inputs, key), "overlap": sum(parts, jnp.float32(0))}
 
         return run
@@ -74,10 +75,11 @@ class OLoRA(Extension):
         return penalised
 
     def findings(self, scene: Scene, bank: TaskBank, memory: Tree) -> dict[str, Any]:
-        """The largest cosine between a column of one task's A and one of another's."""
+        """The largest cosine between a column of one learnt task's A and one of another's."""
         worst = 0.0
         for a in down_matrices(bank.tasks).values():
-            unit = np.asarray(a / jnp.linalg.norm(a, axis=1, keepdims=True))
+            learnt = np.asarray(a[: len(bank.names)])
+            unit = learnt / np.linalg.norm(learnt, axis=1, keepdims=True)
             cosines = np.abs(np.einsum("idr,jds->ijrs", unit, unit))
             apart = ~np.eye(len(unit), dtype=bool)
             worst = max(worst, float(cosines[apart].max(initial=0)))

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.input.pipeline import Batch, Pipeline
-from experiments.methods.feed import classes_of
+from experiments.methods.feed import classes_of, labels_of
 from experiments.methods.heads import ManyHeads, of_head, one_head
 from experiments.methods.plan import Scene
 from experiments.methods.scoring import predictions
@@ -176,7 +176,7 @@ class Replay(ManyHeads):
         job, split = scene.job, scene.job.stream.tasks[index].train
         seen = int(memory["seen"])
         where, which = kept(reservoir(self.size, seen, len(split), scene.rng(index, 0, _KEPT)))
-        new: dict[str, Any] = {"labels": split.labels[which]}
+        new: dict[str, Any] = {"labels": labels_of(job, index)[which]}
         new["classes"], new["head"] = classes_of(job, index), scene.head_of(index)
         if self.alpha:
             slot = one_head(scene, lift(bank.tasks, index), scene.head_of(index))

@@ -22,6 +22,7 @@ from experiments.methods.feed import task_pipeline_of
 from experiments.methods.job import Job, Outcome, transform
 from experiments.methods.plan import MEMORY, Carry, Extension, Heads, Plan, Scene
 from experiments.methods.scoring import predictions
+from experiments.methods.store import open_store
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import bytes_on_disk, count, nbytes, separate_lora_count
 from share_jax.core.bank import TaskBank, learnt
@@ -33,18 +34,13 @@ from share_jax.nn.kernels import matrix_shape
 from share_jax.nn.targets import match
 from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
-from share_jax.train import damage
 from share_jax.train.checkpoint import Checkpoint
 from share_jax.train.losses import classification
-from share_jax.train.manifest import exists, identity_of
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.processes import agreed
 from share_jax.train.step import StepState, begin
 from share_jax.typing import PRNGKey, Tree
 
 __all__ = ["Carry", "Course", "Extension", "Heads", "Plan", "Sequence", "learn"]
-
-_REPAIR = "--resume --repair"
 
 
 @dataclass(frozen=True)
@@ -125,27 +121,8 @@ def _trains(tree: Any, frozen: Collection[str]) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: str(path[-1].key) not in frozen, tree)
 
 
-def open_store(job: Job, adapted: Adapted) -> Checkpoint:
-    """The job's checkpoint, new or as the last run left it.
-
-    Raises:
-        FormatError: if it is another model's, or damaged and --repair is not given.
-    """
-    identity = identity_of(job.backbone.name, job.backbone.params, adapted)
-    if not agreed(exists(job.folder)):
-        return ckpt.create(job.folder, identity)
-    if not job.config.repair:
-        damage.check_manifest(job.folder, _REPAIR)
-        store = ckpt.open_checkpoint(job.folder, identity)
-        damage.check(store, _REPAIR)
-        return store
-    restored = damage.restore_manifest(job.folder)
-    store = ckpt.open_checkpoint(job.folder, identity)
-    found = damage.find(store)
-    if found or restored:
-        store = damage.repaired(store, found)
-        job.progress.note(f"{job.name}, seed {job.seed}: repaired, goes on from {damage.state_of(store.manifest)}")
-    return store
+def _on_host(memory: Tree) -> dict[str, Any]:
+    return jax.tree.map(np.asarray, dict(memory))  # scalars too, which a checkpoint would give back as another type
 
 
 class Sequence:
@@ -160,7 +137,7 @@ class Sequence:
         self.scene = Scene(job, plan, self.adapted, heads, job.devices.forward(self.adapted, job.backbone.blocks))
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
         self.fresh = self._fresh(key_init)
-        self.memory = plan.extension.memory(self.scene, self.fresh)
+        self.memory = _on_host(plan.extension.memory(self.scene, self.fresh))
         self.base = job.devices.base(self._variables(self.fresh, self.memory, 0), self.adapted)
         self.predictor = job.devices.predictor(plan.extension.answer(self.scene), self.adapted, params)
         self.optimizers = {
@@ -251,7 +228,7 @@ class Sequence:
             untrained = self.answers.untrained(self.predict(self.base, self.fresh))
             return Course(store, self.fresh, self.memory, untrained)
         shared = ckpt.load_shared(store, self._to_save(self.fresh.shared, self.memory))
-        memory = jax.tree.map(np.asarray, shared.pop(MEMORY, {}))
+        memory = _on_host(shared.pop(MEMORY, {}))
         bank = replace(self.fresh, shared=shared)
         like = lift(bank.tasks, 0)
         for name in store.names:
@@ -293,7 +270,7 @@ class Sequence:
             task.name,
         )
         bank = learnt(course.bank, task.name, state.shared, state.slot)
-        memory = self.plan.extension.after(self.scene, bank, course.memory, index)
+        memory = _on_host(self.plan.extension.after(self.scene, bank, course.memory, index))
         jax.block_until_ready((bank.tasks, memory))
         trained = time.perf_counter()
         router = self.answers.learnt(course.router, index)

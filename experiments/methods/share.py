@@ -22,7 +22,8 @@ from experiments.methods.answering import Predict, by_slots
 from experiments.methods.feed import task_pipeline_of, task_pipelines
 from experiments.methods.job import Job, Outcome
 from experiments.methods.scoring import predictions
-from experiments.methods.sequence import adapted_model, open_store, optimizer_of
+from experiments.methods.sequence import adapted_model, optimizer_of
+from experiments.methods.store import open_store
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import ParameterCounts, bytes_on_disk, count, separate_lora_count
 from share_jax.core.adapt import temporary

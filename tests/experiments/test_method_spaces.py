@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import linen as nn
 from method_jobs import EXAMPLES, begun, inputs, stream
 
 from experiments.methods.inflora import InfLoRA, designed, grown, input_energy, outside
@@ -65,8 +66,6 @@ def test_energy_is_that_of_the_layer_s_inputs_without_padding(tmp_path: Path) ->
     found = input_energy(adapted, params, slot, batch)
     assert set(found) == {PATH}
     _, seen = adapted.model.apply({"params": params}, **inputs(2), capture_intermediates=True)
-    from flax import linen as nn
-
     rows = nn.gelu(seen["intermediates"]["encoder"]["layer_0"]["ffn_up"]["__call__"][0]).reshape(-1, 32)
     np.testing.assert_allclose(found[PATH], rows.T @ rows, rtol=1e-4, atol=1e-5)
 

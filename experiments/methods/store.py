@@ -1,0 +1,34 @@
+"""The checkpoint of a job, new or as the last run left it."""
+
+from experiments.methods.job import Job
+from share_jax.nn.adapt import Adapted
+from share_jax.train import checkpoint as ckpt
+from share_jax.train import damage
+from share_jax.train.checkpoint import Checkpoint
+from share_jax.train.manifest import exists, identity_of
+from share_jax.train.processes import agreed
+
+_REPAIR = "--resume --repair"
+
+
+def open_store(job: Job, adapted: Adapted) -> Checkpoint:
+    """The job's checkpoint, new or as the last run left it.
+
+    Raises:
+        FormatError: if it is another model's, or damaged and --repair is not given.
+    """
+    identity = identity_of(job.backbone.name, job.backbone.params, adapted)
+    if not agreed(exists(job.folder)):
+        return ckpt.create(job.folder, identity)
+    if not job.config.repair:
+        damage.check_manifest(job.folder, _REPAIR)
+        store = ckpt.open_checkpoint(job.folder, identity)
+        damage.check(store, _REPAIR)
+        return store
+    restored = damage.restore_manifest(job.folder)
+    store = ckpt.open_checkpoint(job.folder, identity)
+    found = damage.find(store)
+    if found or restored:
+        store = damage.repaired(store, found)
+        job.progress.note(f"{job.name}, seed {job.seed}: repaired, goes on from {damage.state_of(store.manifest)}")
+    return store

@@ -1,0 +1,118 @@
+"""The published baselines as runs: each learns the digits, and a resumed run ends as one that ran through."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_run import tiny_vit
+
+from experiments import build
+from experiments import run as run_module
+from experiments.config import PUBLISHED, ConfigError, command_line, parse
+from experiments.models.backbone import Backbone, digits_vit
+from experiments.report.progress import NullProgress
+from experiments.report.results import load_results
+from share_jax.train import checkpoint as ckpt
+
+DIGITS = ["--experiment", "digits5", "--quiet", "--eval-batch-size", "64"]
+MEMORIES = ("der_lora", "inflora")
+FEW = [*DIGITS, "--preset", "quick", "--steps", "4", "--save-every", "2", "--buffer-size", "20", "--methods"]
+
+
+@cache
+def _pretrained(seed: int, classes: int, dtype: Any, first_layer: int) -> Backbone:
+    return digits_vit(seed, classes, dtype, first_layer)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "digits_vit", tiny_vit)
+
+
+def found(folder: Path, method: str) -> dict[str, Any]:
+    """The results without wall times, and the checksums of all that was saved."""
+    content = load_results(folder / "results.json")["methods"][method]
+    runs = [{key: value for key, value in run.items() if key != "seconds"} for run in content["runs"]]
+    manifest = ckpt.open_checkpoint(folder / "checkpoints" / method / "seed-0").manifest
+    assert manifest.inflight is None
+    assert manifest.shared is None or "memory" in next(iter(manifest.shared["leaves"]))
+    saved = {what: record["leaves"] for what, record in manifest.records().items()}
+    return {"runs": runs, "params": content["params"], "saved": saved}
+
+
+class Stopped(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that went through."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "digits_vit", tiny_vit)
+        assert run_module.main([*FEW, ",".join(MEMORIES), "--workdir", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(("method", "update"), [("der_lora", 11), ("inflora", 7), ("der_lora", 16)])
+def test_a_resumed_run_ends_as_one_that_ran_through(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, update: int
+) -> None:
+    """Stopped within a later task, with a memory of those before it, or after its last update: the same bits."""
+    count = 0
+
+    def counted(self: NullProgress, steps_done_delta: int = 1, loss: object = None) -> None:
+        nonlocal count
+        count += steps_done_delta
+        if count == update:
+            raise Stopped
+
+    words = [*FEW, method, "--workdir", str(tmp_path / "broken")]
+    with monkeypatch.context() as patch:
+        patch.setattr(NullProgress, "update", counted)
+        with pytest.raises(Stopped):
+            run_module.main(words)
+    assert run_module.main([*words, "--resume"]) == 0
+    assert found(tmp_path / "broken", method) == found(whole, method)
+
+
+def test_memories_are_counted(whole: Path) -> None:
+    sizes = {name: load_results(whole / "results.json")["methods"][name]["bytes"] for name in MEMORIES}
+    image, classes = 64 * 4, 2
+    assert sizes["der_lora"]["arrays_memory"] == 20 * (image + 3 * 4 + classes * 4) + 4
+    for each in sizes.values():
+        assert each["files_shared"] > 0
+
+
+def test_the_numbers_of_single_methods_are_flags_that_are_checked_and_told() -> None:
+    config = parse([*DIGITS, "--buffer-size", "50", "--replay-batch", "8", "--ewc-strength", "7"])
+    assert (config.baselines.buffer_size, config.baselines.replay_batch) == (50, 8)
+    words = command_line(config)
+    assert "--buffer-size 50 --replay-batch 8" in words
+    assert parse(words.split()[3:]).baselines == config.baselines
+    refused = {
+        ("--prompt-top", "11"): "--prompt-top: got 11, expected at most 10",
+        ("--buffer-size", "0"): "--buffer-size: got 0, expected at least 1",
+        ("--inflora-energy", "1.5"): "--inflora-energy: got 1.5, expected above 0 and at most 1",
+        ("--ewc-strength", "-1"): "--ewc-strength: got -1.0, expected at least 0",
+        ("--replay-batch", "7", "--accumulate", "2"): "--replay-batch: got 7, expected a multiple of 2",
+    }
+    for flags, message in refused.items():
+        with pytest.raises(ConfigError, match=message):
+            parse([*DIGITS, *flags])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_every_baseline_learns_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    monkeypatch.setattr(build, "digits_vit", _pretrained)
+    words = [*DIGITS, "--preset", "default", "--steps", "40", "--methods", f"{method},majority"]
+    assert run_module.main([*words, "--workdir", str(tmp_path / "run")]) == 0
+    methods = load_results(tmp_path / "run" / "results.json")["methods"]
+    run, majority = methods[method]["runs"][0], methods["majority"]["runs"][0]["acc"]
+    assert run["learning_accuracy"] > 0.9
+    assert run["acc"] > majority + 0.2
+    assert np.isfinite([value for row in run["accuracy_matrix"] for value in row if value is not None]).all()
