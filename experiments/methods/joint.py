@@ -21,7 +21,8 @@ from experiments.methods.feed import pipeline_of
 from experiments.methods.job import Job, Outcome
 from experiments.methods.objective import loss_of
 from experiments.methods.scoring import predictions, score
-from experiments.methods.sequence import Course, adapted_model, open_store, optimizer_of, stored_bytes
+from experiments.methods.sequence import Course, adapted_model, optimizer_of, stored_bytes
+from experiments.methods.store import open_store
 from experiments.methods.training import run_steps
 from experiments.streams.protocols import CLASS, TASK
 from share_jax.core.bank import TaskBank

@@ -23,9 +23,10 @@ from experiments.methods.job import Job, Outcome, transform
 from experiments.methods.objective import loss_of
 from experiments.methods.plan import MEMORY, Carry, Extension, Heads, Plan, Scene
 from experiments.methods.scoring import predictions
+from experiments.methods.store import bytes_of_files, open_store
 from experiments.methods.timing import seconds_per_task
 from experiments.methods.training import run_steps
-from share_jax.core.accounting import bytes_on_disk, count, nbytes, separate_lora_count
+from share_jax.core.accounting import count, nbytes, separate_lora_count
 from share_jax.core.bank import TaskBank, learnt
 from share_jax.core.protocol import Parameterization
 from share_jax.core.router import Router
@@ -35,17 +36,12 @@ from share_jax.nn.kernels import matrix_shape
 from share_jax.nn.targets import match
 from share_jax.nn.trees import flat, merged, nested
 from share_jax.train import checkpoint as ckpt
-from share_jax.train import damage
 from share_jax.train.checkpoint import Checkpoint
-from share_jax.train.manifest import exists, identity_of
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.processes import agreed
 from share_jax.train.step import StepState, begin
 from share_jax.typing import PRNGKey, Tree
 
 __all__ = ["Carry", "Course", "Extension", "Heads", "Plan", "Sequence", "learn"]
-
-_REPAIR = "--resume --repair"
 
 
 @dataclass(frozen=True)
@@ -124,29 +120,6 @@ def optimizer_of(
 
 def _trains(tree: Any, frozen: Collection[str]) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: str(path[-1].key) not in frozen, tree)
-
-
-def open_store(job: Job, adapted: Adapted) -> Checkpoint:
-    """The job's checkpoint, new or as the last run left it.
-
-    Raises:
-        FormatError: if it is another model's, or damaged and --repair is not given.
-    """
-    identity = identity_of(job.backbone.name, job.backbone.params, adapted)
-    if not agreed(exists(job.folder)):
-        return ckpt.create(job.folder, identity)
-    if not job.config.repair:
-        damage.check_manifest(job.folder, _REPAIR)
-        store = ckpt.open_checkpoint(job.folder, identity)
-        damage.check(store, _REPAIR)
-        return store
-    restored = damage.restore_manifest(job.folder)
-    store = ckpt.open_checkpoint(job.folder, identity)
-    found = damage.find(store)
-    if found or restored:
-        store = damage.repaired(store, found)
-        job.progress.note(f"{job.name}, seed {job.seed}: repaired, goes on from {damage.state_of(store.manifest)}")
-    return store
 
 
 def _on_host(memory: Tree) -> dict[str, Any]:
@@ -379,14 +352,11 @@ def stored_bytes(course: Course, heads: Collection[str], *, once: bool, head_set
         once: whether one adapter serves all tasks; the files then hold its state after each task, the arrays it once.
         head_sets: heads within a slot.
     """
-    root, kept = course.store.root, course.store.manifest
     slot = flat(lift(course.bank.tasks, 0))
     own_heads = nbytes([slot[path] for path in heads])
     adapter = nbytes(slot) - own_heads
     return {
-        "files_shared": bytes_on_disk(root / kept.shared["path"]) if kept.shared else 0,
-        "files_tasks": sum(bytes_on_disk(root / record["path"]) for record in kept.tasks.values()),
-        "file_manifest": bytes_on_disk(root / "manifest.json"),
+        **bytes_of_files(course.store),
         "arrays_shared": nbytes(course.bank.shared) + (adapter if once else 0),
         "arrays_per_task": 0 if once else adapter,
         "arrays_head": own_heads // head_sets,

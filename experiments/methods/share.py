@@ -23,10 +23,11 @@ from experiments.methods.feed import task_pipeline_of, task_pipelines
 from experiments.methods.job import Job, Outcome
 from experiments.methods.objective import loss_of
 from experiments.methods.scoring import predictions
-from experiments.methods.sequence import adapted_model, open_store, optimizer_of
+from experiments.methods.sequence import adapted_model, optimizer_of
+from experiments.methods.store import bytes_of_files, open_store
 from experiments.methods.timing import seconds_per_task
 from experiments.methods.training import run_steps
-from share_jax.core.accounting import ParameterCounts, bytes_on_disk, count, separate_lora_count
+from share_jax.core.accounting import ParameterCounts, count, separate_lora_count
 from share_jax.core.adapt import temporary
 from share_jax.core.bounds import relative_distance
 from share_jax.core.choice import Choice
@@ -283,7 +284,6 @@ class ShareSequence:
             separate_per_task=separate_lora_count(kernels, config.rank),
             head_sets=tasks,
         )
-        root, kept = course.store.root, course.store.manifest
         bounds = {name: each.error_bound for name, each in report(state).items()}
         return Outcome(
             accuracy=np.array([[np.nan if a is None else a for a in row] for row in course.rows]),
@@ -291,9 +291,7 @@ class ShareSequence:
             seconds=course.seconds,
             params={**counts.as_dict(), "trained_per_later_task": self.phase(tasks - 1).trained},
             bytes={
-                "files_shared": bytes_on_disk(root / kept.shared["path"]) if kept.shared else 0,
-                "files_tasks": sum(bytes_on_disk(root / record["path"]) for record in kept.tasks.values()),
-                "file_manifest": bytes_on_disk(root / "manifest.json"),
+                **bytes_of_files(course.store),
                 "arrays_shared": 4 * shared,
                 "arrays_per_task": 4 * stored,
                 "arrays_head": 4 * heads,

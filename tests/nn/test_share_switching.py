@@ -10,7 +10,7 @@ import pytest
 import share_jax
 from share_jax.core.accounting import bytes_on_disk
 from share_jax.train import checkpoint as ckpt
-from share_jax.train.manifest import identity_of
+from share_jax.train.manifest import COPY, FILE, identity_of
 
 METHODS = (share_jax.SharedA(3), share_jax.SeparateLoRA(3), share_jax.Share(num_basis=4, pseudo_rank=2))
 TASKS = 3
@@ -64,5 +64,6 @@ def test_property_12_stored_bytes_are_counted_from_files_and_cover_every_array(m
     parts = [bytes_on_disk(store.root / store.record(name)["path"]) for name in store.names]
     shared = bytes_on_disk(store.root / store.manifest.shared["path"]) if store.manifest.shared else 0
     assert bytes_on_disk(store.root) == whole
-    assert whole == sum(parts) + shared + bytes_on_disk(store.root / "manifest.json")
+    manifests = [bytes_on_disk(store.root / name) for name in (FILE, COPY)]
+    assert whole == sum(parts) + shared + sum(manifests)
     assert (shared > 0) == bool(variables["shared"])
