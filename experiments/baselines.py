@@ -44,7 +44,7 @@ class Baselines:
     """l2p: prompts that are put before each input."""
     prompt_pull: float = 0.5
     """l2p: weight of the term that pulls chosen keys towards the query."""
-    prompt_learning_rate: float = 0.03
+    prompt_learning_rate: float = 0.01
     """l2p: peak rate of prompts and keys."""
 
     def problem(self) -> tuple[str, object, str] | None:

@@ -111,6 +111,21 @@ def test_lwf_holds_every_earlier_head_to_the_model_that_the_task_found(tmp_path:
     assert moved == [True, True, False]  # the first head trains along, the third waits
 
 
+def test_with_one_head_lwf_holds_what_that_head_has_learnt(tmp_path: Path) -> None:
+    sequence, course = begun(tmp_path, Plan(SeparateLoRA(2), "adapter", "one", extension=LwF(1.0, 2.0)))
+    assert sequence.batches(2, {}).dataset[0]["head"] == 0
+    course = sequence.learn_next(course)
+    view = sequence.base_for(course.bank, course.memory, 1)[MEMORY]
+    assert view["classes"].tolist() == [2]
+    course = sequence.learn_next(course)
+    heads = [flat(lift(course.bank.tasks, task))["head/kernel"] for task in range(2)]
+    assert heads[0].shape == (16, 2)
+    assert not np.array_equal(heads[0], heads[1])
+    answering = flat(sequence.answering(course.bank, 0))
+    assert np.array_equal(answering["head/kernel"], heads[1])
+    assert sequence.params(course.bank)["head_sets"] == 1
+
+
 def test_the_overlap_is_zero_for_orthogonal_spaces_and_descends_to_it() -> None:
     rng = np.random.default_rng(0)
     q = np.linalg.qr(rng.normal(size=(12, 9)))[0].astype(np.float32)
