@@ -204,7 +204,7 @@ def run(options: Options, peer: Peer | None) -> Found:
     """The suite, one number of adapters after the other; what no bar is read from is repeated less often."""
     systems = [ours(), *(peers(peer) if peer else [])]
     ours_environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    parts, counts = [], [n for n in ((3,) if options.tiny else COUNTS) if options.takes(f"{n} adapters")]
+    parts, counts = [], [n for n in ((5,) if options.tiny else COUNTS) if options.takes(f"{n} adapters")]
     every = make(options.folder / "adapters", max(counts, default=0) + 1)
     for count in counts:
         share = 1 if count == BARRED or options.tiny else options.rounds if count >= ONCE else 10
