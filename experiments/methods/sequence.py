@@ -24,7 +24,7 @@ from experiments.methods.objective import loss_of
 from experiments.methods.plan import MEMORY, Carry, Extension, Heads, Plan, Scene
 from experiments.methods.scoring import predictions
 from experiments.methods.store import bytes_of_files, open_store
-from experiments.methods.timing import seconds_per_task
+from experiments.methods.timing import with_tasks
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import count, nbytes, separate_lora_count
 from share_jax.core.bank import TaskBank, learnt
@@ -297,12 +297,11 @@ class Sequence:
         return Outcome(
             accuracy=np.array([[np.nan if a is None else a for a in row] for row in course.rows]),
             untrained=np.array(course.untrained, np.float64),
-            seconds=course.seconds,
+            seconds=with_tasks(course.seconds, course.store),
             params=self.params(course.bank),
             bytes=stored_bytes(course, self.scene.heads, once=self._once, head_sets=self.scene.head_sets),
             extra={
                 "tasks_with_changed_logits": changed,
-                "seconds_per_task": seconds_per_task(course.store),
                 **self.answers.findings(course.found),
                 **found,
             },

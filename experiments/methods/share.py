@@ -22,10 +22,11 @@ from experiments.methods.answering import Predict, by_slots
 from experiments.methods.feed import task_pipeline_of, task_pipelines
 from experiments.methods.job import Job, Outcome
 from experiments.methods.objective import loss_of
+from experiments.methods.originals import keep, kept
 from experiments.methods.scoring import predictions
 from experiments.methods.sequence import adapted_model, optimizer_of
 from experiments.methods.store import bytes_of_files, open_store
-from experiments.methods.timing import seconds_per_task
+from experiments.methods.timing import with_tasks
 from experiments.methods.training import run_steps
 from share_jax.core.accounting import ParameterCounts, count, separate_lora_count
 from share_jax.core.adapt import temporary
@@ -107,6 +108,7 @@ class ShareSequence:
         self.adapt = self._phase(adapted_model(job, ShareAdapt(config.phi, config.rank, config.alpha)))
         self.coefficients = self._phase(self.serving) if coefficients_alone else None
         self.originals: dict[str, Adapter] = {}
+        self.kept_in = job.folder.with_name(f"{job.folder.name}-originals")
 
     def _phase(self, adapted: Adapted) -> Phase:
         optimizer = optimizer_of(self.job, adapted, self.job.config.steps, train_shared=False)
@@ -196,6 +198,7 @@ class ShareSequence:
             {path: at(end.slot, module) for path, module in self.keys.items()},
         )
         self.originals[task.name] = learnt
+        keep(self.kept_in, index, learnt)
         state = (
             merge(course.state, {task.name: learnt}, self.choice, limit=self.job.config.max_error)
             if index
@@ -252,6 +255,9 @@ class ShareSequence:
         shared = ckpt.load_shared(store, arrays_io.like_of(store.manifest.shared or {}))
         slots = [ckpt.load_task(store, n, arrays_io.like_of(store.record(n))) for n in store.names]
         state = state_of(store.names, _as_arrays(shared), [_as_arrays(slot["adapter"]) for slot in slots])
+        for index, name in enumerate(store.names):
+            if (original := kept(self.kept_in, index)) is not None:
+                self.originals[name] = original
         infos = [store.info(name) for name in store.names]
         self.job.progress.skip(self.job.config.steps * len(infos))
         return Course(
@@ -288,7 +294,7 @@ class ShareSequence:
         return Outcome(
             accuracy=np.array([[np.nan if a is None else a for a in row] for row in course.rows]),
             untrained=np.array(course.untrained, np.float64),
-            seconds=course.seconds,
+            seconds=with_tasks(course.seconds, course.store),
             params={**counts.as_dict(), "trained_per_later_task": self.phase(tasks - 1).trained},
             bytes={
                 **bytes_of_files(course.store),
@@ -300,7 +306,6 @@ class ShareSequence:
                 "error_bound": bounds,
                 "measured_error": _known(course.measured, state.tasks),
                 "num_basis": {name: list(layer.num_basis) for name, layer in state.layers.items()},
-                "seconds_per_task": seconds_per_task(course.store),
                 **self.answers.findings(course.found),
             },
         )
@@ -316,7 +321,7 @@ def _as_arrays(tree: Tree) -> dict[tuple[str, str], np.ndarray]:
 
 
 def _known(measured: tuple[dict[str, float], ...], tasks: tuple[str, ...]) -> dict[str, float | None]:
-    """The last measured error of each task; a resumed run no longer has the updates of tasks before it."""
+    """The last measured error of each task; None where its update as learnt is no longer there to be measured with."""
     latest: dict[str, float | None] = dict.fromkeys(tasks)
     for each in measured:
         latest.update(each)

@@ -12,7 +12,7 @@ from typing import Any
 from experiments.report.figures import Pictures, draw_figures
 from experiments.report.html import to_html
 from experiments.report.markdown import EXPLAINED, parts
-from experiments.report.results import matrix_of, run_seconds, task_names
+from experiments.report.results import matrix_of, run_seconds, task_key, task_names
 from experiments.report.sections import settings
 from experiments.report.svg import STYLE, THEME, Figure
 from share_jax.metrics import NAMES as MEASURES
@@ -179,5 +179,6 @@ def _rows(section: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
                         yield name, seed, "accuracy", tasks[i], tasks[j], float(value)
             for key in ("error_bound", "measured_error"):
                 yield from ((name, seed, key, tasks[-1], task, value) for task, value in extra.get(key, {}).items())
-            for task, value in zip(tasks, extra.get("seconds_per_task", []), strict=False):
-                yield name, seed, "seconds_per_task", task, "", value
+            for number, task in enumerate(tasks, start=1):
+                if (value := run["seconds"].get(task_key(number))) is not None:
+                    yield name, seed, "seconds_per_task", task, "", value

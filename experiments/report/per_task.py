@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.results import matrix_of
+from experiments.report.results import matrix_of, task_key
 
 
 def forgetting_per_task(matrix: np.ndarray) -> np.ndarray:
@@ -30,9 +30,11 @@ def mean_forgetting(method: Mapping[str, Any]) -> np.ndarray:
 
 def task_seconds(method: Mapping[str, Any]) -> np.ndarray | None:
     """(runs, T) wall time of each task, or None if some run does not tell it."""
-    told = [run.get("extra", {}).get("seconds_per_task") for run in method["runs"]]
-    lengths = {len(run["accuracy_matrix"]) for run in method["runs"]}
-    if not all(isinstance(each, list) and {len(each)} == lengths for each in told):
+    told = [
+        [run["seconds"].get(task_key(number)) for number in range(1, len(run["accuracy_matrix"]) + 1)]
+        for run in method["runs"]
+    ]
+    if any(value is None for each in told for value in each):
         return None
     return np.array(told, dtype=np.float64)
 

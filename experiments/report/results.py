@@ -9,7 +9,8 @@ The schema, version 1 (null stands for "not evaluated" or "undefined", NaN never
 - `methods`: by name, in the order of the run:
     - `runs`: one per seed: `seed`; `accuracy_matrix` (T rows of T, row i after task i); `untrained` (T
       accuracies of the untrained model); the measures of `share_jax.metrics.NAMES`; `seconds` by phase, of which
-      `total`, if present, is the whole (else the phases add up to it); `extra`: further findings, among them
+      `total`, if present, is the whole (else the phases add up to it) and `task 1`, `task 2`, ... single tasks;
+      `extra`: further findings, among them
       `tasks_with_changed_logits`, how many tasks' test logits differ in any bit from when the task was learnt.
     - `mean`, `std`: the same measures and `seconds` over the runs; `std` is the sample deviation (n - 1), null
       with one run. A measure that is undefined in any run is null in both.
@@ -158,6 +159,15 @@ def load_results(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise FormatError(line(name, got=got, expected="strict JSON in UTF-8", mend=mend)) from None
     validate(content, name)
     return content
+
+
+def task_key(number: int) -> str:
+    """The key in `seconds` of a task's wall time, tasks counted from 1.
+
+    >>> task_key(3)
+    'task 3'
+    """
+    return f"task {number}"
 
 
 def run_seconds(seconds: Mapping[str, float | None]) -> float | None:

@@ -88,7 +88,7 @@ def rematerialised(forward: Forward, remat: Remat | None) -> Forward:
         for block in remat.blocks:
             if block not in matched:
                 near = ", ".join(sorted(path for path in seen if path)[:3])
-                got = f"{block!r}, which matches no module"
+                got = f"'{block}', which matches no module"
                 raise TargetError(line("remat block", got=got, expected="at least one match", mend=f"paths are {near}"))
         return out
 

@@ -30,7 +30,9 @@ def told(content: dict, seconds: float = 2.0) -> dict:
     tasks = content["tasks"]
     for name, method in content["methods"].items():
         for run in method["runs"]:
-            run["extra"] = {"seconds_per_task": [seconds + run["seed"] + t for t in range(len(tasks))]}
+            run["extra"] = {}
+            run["seconds"] |= {f"task {t + 1}": seconds + run["seed"] + t for t in range(len(tasks))}
+            run["seconds"]["total"] = 100.0
             if name in ("share", "shared_a"):
                 run["extra"]["error_bound"] = {task: 0.02 * (i + 1) for i, task in enumerate(tasks)}
                 run["extra"]["measured_error"] = {task: 0.01 * (i + 1 + run["seed"]) for i, task in enumerate(tasks)}
@@ -66,7 +68,7 @@ def test_runs_that_differ_in_methods_and_seeds_share_a_table(tmp_path: Path) -> 
     validate(section, "joined")
     assert section["seeds"] == [0, 1, 2]
     assert list(section["methods"]) == [*STREAM["methods"], "joint"]
-    whole = results(**STREAM, seeds=(0, 1, 2))
+    whole = told(results(**STREAM, seeds=(0, 1, 2)))
     for name in STREAM["methods"]:
         for key in ("mean", "std"):
             assert section["methods"][name][key] == whole["methods"][name][key]
@@ -262,7 +264,7 @@ def test_seconds_per_task_are_those_of_all_runs_or_none(tmp_path: Path) -> None:
     content = told(results(**STREAM, seeds=(0, 1)))
     method = content["methods"]["shared_a"]
     np.testing.assert_array_equal(task_seconds(method), [[2, 3, 4], [3, 4, 5]])
-    del method["runs"][1]["extra"]["seconds_per_task"]
+    del method["runs"][1]["seconds"]["task 2"]
     assert task_seconds(method) is None
 
 

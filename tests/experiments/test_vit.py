@@ -125,7 +125,7 @@ def test_pretraining_redraws_better_than_the_mean_image():
 
 
 def test_digits_vit_says_what_to_adapt(monkeypatch):
-    monkeypatch.setattr(backbone_module, "pretrain_vit", lambda images, config, seed: {})
+    monkeypatch.setattr(backbone_module, "pretrain_vit", lambda images, config, seed, steps: {})
     backbone = digits_vit(num_classes=3, first_layer=2)
     assert backbone.targets == tuple(f"encoder/layer_{i}/ffn_down/kernel" for i in (2, 3))
     assert backbone.params["head"]["kernel"].shape == (64, 3)
