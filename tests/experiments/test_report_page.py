@@ -18,6 +18,7 @@ from experiments.report.charts import Dot, best
 from experiments.report.html import to_html
 from experiments.report.page import write_page
 from experiments.report.per_task import forgetting_per_task, task_seconds
+from experiments.report.results import over_seeds
 from experiments.report.schema import validate
 from experiments.report.sections import load_sections
 from share_jax import metrics
@@ -36,6 +37,7 @@ def told(content: dict, seconds: float = 2.0) -> dict:
             if name in ("share", "shared_a"):
                 run["extra"]["error_bound"] = {task: 0.02 * (i + 1) for i, task in enumerate(tasks)}
                 run["extra"]["measured_error"] = {task: 0.01 * (i + 1 + run["seed"]) for i, task in enumerate(tasks)}
+        method["mean"], method["std"] = over_seeds(method["runs"])
     return content
 
 
