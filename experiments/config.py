@@ -241,8 +241,8 @@ not use."""
 _NEWSGROUPS = {
     **_TEXT,
     "learning_rate": 2e-3,
-    "first_layer": 3,
-    "steps": 120,
+    "first_layer": 4,
+    "steps": 100,
     "batch_size": 16,
     "max_length": 48,
     "eval_batch_size": 100,
@@ -271,7 +271,7 @@ _QUICK: dict[str, dict[str, Any]] = {
     "split_fashion5": {**_IMAGES, "steps": 20, "train_per_task": 200, "test_per_task": 60},
 }
 _DEFAULT: dict[str, dict[str, Any]] = {
-    "newsgroups10": {**_NEWSGROUPS, "test_per_task": 300},
+    "newsgroups10": {**_NEWSGROUPS, "test_per_task": 200},
     "clinc150": _CLINC,
     "three_corpora": {**_CORPORA, "train_per_task": 4000, "test_per_task": 500},
     "digits5": {"steps": 100, **_IMAGES},
