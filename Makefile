@@ -1,6 +1,6 @@
 # make run    the main job: ten tasks on a frozen encoder, table, plots and report
 # make test   the test suite        make test-slow   the tests that take minutes
-# make test-faults   runs killed at thirty moments, stopped, damaged, on a full disk: about 20 minutes of two free cores
+# make test-faults   runs killed at thirty moments, stopped, damaged, on a full disk: about 10 minutes
 # make lint   ruff and pyright      make setup       the environment alone
 # make test-peft PEFT_PYTHON=...   PEFT's own logits, by a Python that has torch, transformers and peft
 # make peers  .venv-peers with what the bench races against: torch, transformers, peft, lorashare, vlora (2 GB or more)

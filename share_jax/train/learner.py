@@ -82,7 +82,7 @@ class Learner:
           bank: what has been learnt.
           name: the new task's name.
           batches: its batches, {"inputs": ..., "labels": ..., ...}, all of one size. Each length of texts among them is
-            compiled once.
+            compiled once, in the first task for the later ones too.
           seed: of the dropout, with the task's number.
 
         Returns:
@@ -97,7 +97,7 @@ class Learner:
         check_new_name(bank, name)
         bank = self._with_room(bank)
         state = self.begin(bank, jax.random.fold_in(jax.random.key(seed), len(bank.names)))
-        watch, step, examples, widths = LossWatch(), 0, 0, {}
+        watch, step, examples, widths, kinds = LossWatch(), 0, 0, {}, []
         for batch in batches:
             step += 1
             what = f"batch {step} of task {name!r}"
@@ -105,6 +105,7 @@ class Learner:
             if found not in widths:  # the first batch, or another length
                 door.check_same(found, next(iter(widths), found), what)
                 widths[found] = self._width(state, batch, what)
+                kinds.append(batch)
             width = widths[found]
             door.check_labels(batch, width, what)
             examples += jax.tree.leaves(batch["inputs"])[0].shape[0]
@@ -121,7 +122,10 @@ class Learner:
         path = not_finite({"shared": state.shared, "slot": state.slot})
         if path is not None:
             raise _diverged(f"{path} of task {name!r} after step {step}", "numbers that are not finite", state)
-        return learnt(bank, name, state.shared, state.slot)
+        after = learnt(bank, name, state.shared, state.slot)
+        if self._first(bank):
+            self._compile_later(after, kinds)
+        return after
 
     def predict(self, bank: TaskBank, name: str | Sequence[str | int] | np.ndarray | jax.Array, inputs: Any) -> Any:
         """The model's output for a learnt task, or for a batch of different tasks.
@@ -142,6 +146,12 @@ class Learner:
             expected = f"{size}, one per example"
             raise InputError(line("tasks", got=len(ids), expected=expected, mend="name each example's task"))
         return self._parts["mixed"](self.base, bank.shared, bank.tasks, ids, inputs)
+
+    def _compile_later(self, bank: TaskBank, batches: Sequence[Any]) -> None:
+        """Runs a later task's step once on a batch of each shape and drops what comes of it: no later task compiles."""
+        optimizer, step = self._parts[False]
+        for batch in batches:
+            step(begin(bank.shared, lift(bank.tasks, 0), optimizer, jax.random.key(0)), self.base, batch)
 
     def _width(self, state: StepState, batch: Any, what: str) -> int | None:
         """How many classes the model answers with; None if the loss is not one of classes."""

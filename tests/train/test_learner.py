@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import monitoring
 
 import share_jax
 from share_jax.errors import InputError, TaskError
@@ -103,3 +104,27 @@ def test_the_base_model_is_never_touched() -> None:
     before = jax.tree.map(np.array, learner.base)
     learner.learn(bank, "a", batches(0))
     chex.assert_trees_all_equal(before, jax.tree.map(np.array, learner.base))
+
+
+@pytest.mark.parametrize("method", [share_jax.SharedA(), share_jax.SeparateLoRA()], ids=lambda method: method.name)
+def test_nothing_is_compiled_after_the_first_task(method) -> None:
+    model = nn.Sequential([nn.Dense(16), nn.gelu, nn.Dense(2)])
+    params = model.init(jax.random.key(0), X)["params"]
+    adapted = share_jax.adapt(
+        model, {"params": params}, X, targets="layers_0/kernel", heads="layers_2/.*", method=method
+    )
+    learner = share_jax.Learner(adapted, {"params": params}, optax.adamw(1e-2))
+    bank = learner.learn(learner.start(adapted.init(jax.random.key(2), params, 4)), "first", batches(0, 2))
+    compiled: list[str] = []
+
+    def heard(event: str, duration: float, **_: object) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    monitoring.register_event_duration_secs_listener(heard)
+    try:
+        for name in ("second", "third"):
+            bank = learner.learn(bank, name, batches(1, 2))
+    finally:
+        monitoring.unregister_event_duration_listener(heard)
+    assert compiled == []
