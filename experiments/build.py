@@ -10,7 +10,17 @@ from experiments.assets import minilm_folder
 from experiments.config import Config
 from experiments.large import large_backbone, large_stream
 from experiments.large_presets import LARGE
-from experiments.models.backbone import MNIST_VIT, Backbone, cached_inputs, digits_vit, image_vit, minilm, prefix_cache
+from experiments.models.backbone import (
+    MNIST_VIT,
+    Backbone,
+    cached_inputs,
+    cut_at,
+    digits_vit,
+    image_vit,
+    minilm,
+    prefix_cache,
+)
+from experiments.models.cut import START, Cut
 from experiments.models.tokenizer import load_tokenizer
 from experiments.streams.base import Stream, TextTask, tokenize
 from experiments.streams.clinc150 import clinc150
@@ -29,7 +39,7 @@ PREFIX = "prefix"
 
 
 def build(config: Config, notify: Callable[[str], None], tasks: int | None = None) -> tuple[Stream, Backbone]:
-    """The stream of an experiment, its inputs cached through the frozen layers below `first_layer`, and the model.
+    """The stream of an experiment, with cached inputs where the lowest layers are frozen, and the model.
 
     Args:
         config: the run's configuration.
@@ -43,8 +53,8 @@ def build(config: Config, notify: Callable[[str], None], tasks: int | None = Non
     raw = raw_stream(config)
     raw = under(replace(raw, tasks=raw.tasks[:tasks]), config.protocol)
     classes = max(task.outputs for task in raw.tasks)
-    backbone = _backbone(config, classes)
-    if config.first_layer == 0:
+    backbone = cut_at(_backbone(config, classes), config.first_sublayer)
+    if Cut(config.first_layer, config.first_sublayer) == START:
         return raw, backbone
     folder = config.workdir / PREFIX
     cache = prefix_cache(backbone, config.eval_batch_size, config.prefix_cache_bytes, folder)

@@ -98,8 +98,11 @@ class Config:
     """Regular expressions over kernel paths, separated by commas; the model's default kernels when empty."""
     first_layer: int = 0
     """First layer that is adapted; what lies below is frozen and computed once per example."""
+    first_sublayer: Literal["attention", "ffn"] = "attention"
+    """Where in first_layer the frozen part ends: before its attention, or between that and its feed-forward part."""
     prefix_cache_bytes: int = 4 * 2**30
-    """Memory for the outputs of the frozen layers below first_layer; what does not fit lies in files of the workdir."""
+    """Memory for the outputs of what is frozen below the first adapted layer; what does not fit lies in files of the
+    workdir."""
     num_basis: int = 48
     """Columns of each basis of `share`."""
     phi: int = 16
@@ -242,6 +245,7 @@ _NEWSGROUPS = {
     **_TEXT,
     "learning_rate": 2e-3,
     "first_layer": 4,
+    "first_sublayer": "ffn",
     "steps": 100,
     "batch_size": 16,
     "max_length": 48,
@@ -250,6 +254,7 @@ _NEWSGROUPS = {
 _CLINC = {
     **_TEXT,
     "first_layer": 4,
+    "first_sublayer": "ffn",
     "steps": 100,
     "max_length": 24,
     "length_buckets": (8, 12, 16, 24),

@@ -44,6 +44,7 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     from experiments.devices import open_devices
     from experiments.methods.job import Job, Outcome
     from experiments.methods.registry import run_method
+    from experiments.models.backbone import PooledFeatures
     from experiments.report.markdown import write_report
     from experiments.report.progress import open_progress
     from experiments.report.results import MethodResult, Results, Run, write_results
@@ -57,13 +58,14 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     stream, backbone = build(config, _silent if config.quiet else _to_stderr)
     trained = [name for name in config.methods if name != "majority"]
     total = len(trained) * len(config.seeds) * len(stream.tasks) * config.steps
+    features = PooledFeatures(config.eval_batch_size)
     found: dict[str, list[Outcome]] = {}
     with open_progress(total, config.quiet) as progress:
         for name in config.methods:
             for seed in config.seeds:
                 where = folder / workdir.CHECKPOINTS / name / f"seed-{seed}"
                 with logged(config, progress, stream, name, seed) as told:
-                    job = Job(name, config, stream, backbone, seed, where, told, preemption, devices)
+                    job = Job(name, config, stream, backbone, seed, where, told, preemption, devices, features)
                     found.setdefault(name, []).append(run_method(job))
     if not processes.primary():
         return folder / RESULTS

@@ -8,7 +8,7 @@ about one length and is cut to its bucket. Either way an epoch has every example
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,18 +87,26 @@ class Buckets:
         return np.searchsorted(self.lengths, self.tokens[index])
 
 
-def bucketed(inputs: Mapping[str, np.ndarray], lengths: Sequence[int], mask: str = "attention_mask") -> Buckets | None:
+def bucketed(
+    inputs: Mapping[str, np.ndarray],
+    lengths: Sequence[int],
+    mask: str = "attention_mask",
+    whole: Collection[str] = ("pooled",),
+) -> Buckets | None:
     """Buckets of tokenized texts, with the texts' own length as the last; None where there are no texts or lengths.
 
     Args:
         inputs: arrays (examples, ...); `mask` (examples, L) is 0 after a text's end.
         lengths: wanted lengths; those of at least L are left out.
         mask: name of the mask; without it, the inputs are no texts.
+        whole: names of inputs that are one vector per text, of whatever width.
     """
     if not lengths or mask not in inputs:
         return None
     length = inputs[mask].shape[1]
-    names = tuple(name for name, array in inputs.items() if array.ndim > 1 and array.shape[1] == length)
+    names = tuple(
+        name for name, array in inputs.items() if name not in whole and array.ndim > 1 and array.shape[1] == length
+    )
     return Buckets(token_counts(inputs[mask]), (*(n for n in lengths if n < length), length), names)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from experiments.methods.job import Job
 from experiments.methods.plan import Plan
 from experiments.methods.scoring import Score, score
-from experiments.models.backbone import pooled, with_outputs
+from experiments.models.backbone import with_outputs
 from experiments.streams.protocols import CLASS, TASK, offsets, one_head, outputs
 from share_jax.core.router import Router, add_task, empty_router, route, routing_rule
 from share_jax.train import checkpoint as ckpt
@@ -130,7 +130,6 @@ class Routed(ById):
         """Takes the stream and the frozen model from the job."""
         super().__init__(job)
         self.offsets, self.grows = offsets(job.stream), job.stream.protocol == CLASS
-        self._test: dict[int, np.ndarray] = {}
 
     def untrained(self, predict: Predict) -> Accuracies:
         """The accuracies of the fresh model; undefined before there are the outputs."""
@@ -184,7 +183,7 @@ class Routed(ById):
     def chosen(self, router: Router, index: int, asked: Iterable[int]) -> list[np.ndarray]:
         """The slot that is chosen for each test example of the tasks asked, among those of the tasks up to `index`."""
         rule = routing_rule(router, [task.name for task in self.tasks[: index + 1]])
-        return [np.asarray(route(rule, self._features(j))) for j in asked]
+        return [np.asarray(route(rule, self._pooled(self.tasks[j].test))) for j in asked]
 
     def answers(self, predict: Predict, chosen: list[np.ndarray], own: list[np.ndarray]) -> list[np.ndarray]:
         """The output that each example of each task is answered with, by the slot that was chosen for it.
@@ -208,13 +207,8 @@ class Routed(ById):
                 answers[j][places] = self.offsets[slot] + next(told)
         return answers
 
-    def _features(self, j: int) -> np.ndarray:
-        if j not in self._test:
-            self._test[j] = self._pooled(self.tasks[j].test)
-        return self._test[j]
-
     def _pooled(self, split: Any) -> np.ndarray:
-        return pooled(self.job.backbone, split, self.job.config.eval_batch_size, self.job.preemption.point)
+        return self.job.features.of(self.job.backbone, split, self.job.preemption.point)
 
     def _own(self, predict: Predict, j: int) -> np.ndarray:
         """Logits of a task's test examples by its own slot."""

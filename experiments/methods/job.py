@@ -10,7 +10,7 @@ import optax
 
 from experiments.config import Config
 from experiments.devices import Devices
-from experiments.models.backbone import Backbone
+from experiments.models.backbone import Backbone, PooledFeatures
 from experiments.report.progress import Progress
 from experiments.streams.base import Stream
 from share_jax.train.preemption import Preemption
@@ -30,6 +30,7 @@ class Job:
         progress: what it tells how far it is.
         preemption: what tells it to stop, and is told what there is to save.
         devices: what its steps run on.
+        features: the frozen model's pooled vectors, which jobs on one stream and backbone share.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Job:
     progress: Progress
     preemption: Preemption = field(default_factory=Preemption)
     devices: Devices = field(default_factory=Devices)
+    features: PooledFeatures = field(default_factory=PooledFeatures)
 
 
 @dataclass(frozen=True)

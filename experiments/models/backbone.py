@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from flax.typing import Dtype
 
 from experiments.assets import minilm_folder
 from experiments.models.bert import BertClassifier, load_bert
+from experiments.models.cut import Cut, Sublayer, check_cut
 from experiments.models.vit import VitClassifier, VitConfig, pretrain_vit
 from experiments.streams.base import Split
 from experiments.streams.digits import digits_split
@@ -23,6 +24,9 @@ from share_jax.train.prefix import PrefixCache, linen_prefix
 
 _REPLACED = ("input_ids", "images")
 """Inputs that `hidden` stands for once it is cached."""
+
+POOLED = "pooled"
+"""Input that stands for all that lies below the head."""
 
 HEADS = (r"head/kernel", r"head/bias")
 
@@ -38,7 +42,8 @@ class Backbone:
         params: the pretrained tree with a fresh head.
         targets: regular expressions for the kernels to adapt, none below `first_layer`.
         heads: regular expressions for what each task has of its own.
-        first_layer: the first layer that may be adapted; what lies below is constant.
+        first_layer: the first layer that may be adapted; what lies below is constant, and its attention too where the
+            model is cut behind that (`cut_at`).
         blocks: regular expressions over module paths: what rematerialisation computes again, one by one.
     """
 
@@ -146,6 +151,22 @@ def with_outputs(backbone: Backbone, num_classes: int) -> Backbone:
     return replace(backbone, model=model.clone(num_classes=num_classes), params={**backbone.params, "head": head})
 
 
+def cut_at(backbone: Backbone, sublayer: Sublayer) -> Backbone:
+    """The same model, its `hidden` entering before that sublayer of `first_layer`.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    model: Any = backbone.model
+    check_cut(Cut(backbone.first_layer, sublayer), layers_of(backbone))
+    return replace(backbone, model=model.clone(first_sublayer=sublayer))
+
+
+def layers_of(backbone: Backbone) -> int:
+    """How many layers its encoder has."""
+    return sum(name.startswith("layer_") for name in backbone.params["encoder"])
+
+
 def prefix_cache(
     backbone: Backbone, rows: int = 128, max_bytes: int | None = None, folder: str | os.PathLike[str] | None = None
 ) -> PrefixCache:
@@ -183,23 +204,40 @@ def cached_inputs(cache: PrefixCache, split: Split) -> Split:
     return Split({**kept, "hidden": cache.of(dict(split.inputs))}, split.labels)
 
 
-def pooled(
-    backbone: Backbone, split: Split, batch_size: int = 128, point: Callable[[], None] = lambda: None
-) -> np.ndarray:
-    """What the head would see of each example, (examples, d) float32: features of the frozen model, without adapters.
+@dataclass(frozen=True)
+class PooledFeatures:
+    """What the head would see of each example: vectors (examples, d) float32 of the frozen model, without adapters.
 
-    Args:
-        backbone: the model and its parameters.
-        split: inputs as the model takes them, cached or not.
+    They are the same for every method, seed and head, so each split's are computed once and kept.
+
+    Attributes:
         batch_size: examples per call; the last batch is padded.
-        point: called after every batch.
     """
-    rows: list[np.ndarray] = []
-    for batch in eval_batches(split.inputs, split.labels, batch_size=batch_size, classes=0):
-        features = _features(backbone.model, backbone.params, batch["inputs"])
-        rows.append(np.asarray(features)[batch["weights"] > 0])
-        point()
-    return np.concatenate(rows)
+
+    batch_size: int = 128
+    _kept: dict[int, tuple[Split, np.ndarray]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def of(self, backbone: Backbone, split: Split, point: Callable[[], None] = lambda: None) -> np.ndarray:
+        """The vectors of a split.
+
+        Args:
+            backbone: the model and its parameters; one model alone, whatever its head.
+            split: inputs as the model takes them, cached or not.
+            point: called after every batch.
+        """
+        if POOLED in split.inputs:
+            return split.inputs[POOLED]
+        if id(split) not in self._kept:  # the split is kept too, so that no other one can get its id
+            self._kept[id(split)] = split, self._computed(backbone, split, point)
+        return self._kept[id(split)][1]
+
+    def _computed(self, backbone: Backbone, split: Split, point: Callable[[], None]) -> np.ndarray:
+        rows: list[np.ndarray] = []
+        for batch in eval_batches(split.inputs, split.labels, batch_size=self.batch_size, classes=0):
+            features = _features(backbone.model, backbone.params, batch["inputs"])
+            rows.append(np.asarray(features)[batch["weights"] > 0])
+            point()
+        return np.concatenate(rows)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -216,5 +254,4 @@ def linear_head(num_classes: int, width: int) -> dict:
 
 
 def check_first_layer(first: int, layers: int) -> None:
-    if not 0 <= first <= layers:
-        raise InputError(line("first_layer", got=first, expected=f"0 to {layers}", mend="pass first_layer=0"))
+    check_cut(Cut(first), layers)

@@ -21,6 +21,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Float, Int
 
+from experiments.models.cut import START, Cut, Sublayer, check_cut, parts
 from experiments.models.strict import Leaf, dense, norm, params_of, read_config, read_safetensors
 from share_jax.errors import FormatError, InputError, line
 from share_jax.typing import Array
@@ -146,14 +147,26 @@ class BertLayer(nn.Module):
     config: BertConfig
     dtype: Dtype = jnp.float32
 
-    @nn.compact
+    def setup(self) -> None:
+        """Names the parts `attention`, `attention_norm`, `ffn_up`, `ffn_down`, `ffn_norm`."""
+        c = self.config
+        self.attention = BertAttention(c, self.dtype)
+        self.attention_norm = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
+        self.ffn_up = nn.Dense(c.intermediate_size, dtype=self.dtype)
+        self.ffn_down = nn.Dense(c.hidden_size, dtype=self.dtype)
+        self.ffn_norm = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
+
+    def attend(self, x: Float[Array, "batch n d"], bias: Float[Array, "batch 1 1 n"]) -> Float[Array, "batch n d"]:
+        """The first sublayer."""
+        return self.attention_norm(x + self.attention(x, bias))
+
+    def feed(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
+        """The second sublayer."""
+        return self.ffn_norm(x + self.ffn_down(nn.gelu(self.ffn_up(x), approximate=False)))
+
     def __call__(self, x: Float[Array, "batch n d"], bias: Float[Array, "batch 1 1 n"]) -> Float[Array, "batch n d"]:
         """Runs the layer."""
-        c = self.config
-        norm = {"epsilon": c.layer_norm_eps, "dtype": self.dtype}
-        x = nn.LayerNorm(**norm, name="attention_norm")(x + BertAttention(c, self.dtype, name="attention")(x, bias))
-        up = nn.gelu(nn.Dense(c.intermediate_size, dtype=self.dtype, name="ffn_up")(x), approximate=False)
-        return nn.LayerNorm(**norm, name="ffn_norm")(x + nn.Dense(c.hidden_size, dtype=self.dtype, name="ffn_down")(up))
+        return self.feed(self.attend(x, bias))
 
 
 class BertEncoder(nn.Module):
@@ -186,22 +199,29 @@ class BertEncoder(nn.Module):
         self,
         hidden: Float[Array, "batch n d"],
         attention_mask: Int[Array, "batch n"],
-        first: int = 0,
-        last: int | None = None,
+        first: Cut = START,
+        last: Cut | None = None,
     ) -> Float[Array, "batch n d"]:
-        """Runs layers [first, last) on `hidden`; `last=None` is the number of layers."""
+        """Runs what lies between two cuts on `hidden`; `last=None` is the end."""
         hidden = hidden.astype(self.dtype)
         bias = jnp.where(attention_mask == 0, _MASKED, 0.0).astype(jnp.float32)[:, None, None, :]
-        for layer in self.layer[first:last]:
-            hidden = layer(hidden, bias)
+        for index, part in parts(first, last, len(self.layer)):
+            layer = self.layer[index]
+            match part:
+                case "attention":
+                    hidden = layer.attend(hidden, bias)
+                case "ffn":
+                    hidden = layer.feed(hidden)
+                case _:
+                    hidden = layer(hidden, bias)
         return hidden
 
 
 class BertClassifier(nn.Module):
     """Encoder, mean pooling over the unmasked tokens, and one linear head.
 
-    The layers below `first_layer` are meant to stay frozen and unadapted, so that their output can be
-    computed once per text by `prefix` and given back as `hidden`.
+    What lies below the cut is meant to stay frozen and unadapted, so that its output can be computed once per text by
+    `prefix` and given back as `hidden`. Where nothing is adapted, `features` can be, and given back as `pooled`.
 
     Attributes:
         config: the encoder's sizes.
@@ -210,6 +230,7 @@ class BertClassifier(nn.Module):
         dtype: compute type of the encoder; pooling, head and logits are float32.
         normalize: scale the pooled vector to length sqrt(d) (unit length times a constant that keeps its
             entries near one) before the head.
+        first_sublayer: where in that layer: before its attention, or between that and its "ffn".
     """
 
     config: BertConfig
@@ -217,6 +238,7 @@ class BertClassifier(nn.Module):
     first_layer: int = 0
     dtype: Dtype = jnp.float32
     normalize: bool = False
+    first_sublayer: Sublayer = "attention"
 
     def setup(self) -> None:
         """Names the parts `encoder` and `head`."""
@@ -226,11 +248,7 @@ class BertClassifier(nn.Module):
 
     def check(self) -> None:
         """Refuses fields that are out of range."""
-        layers = self.config.num_hidden_layers
-        if not 0 <= self.first_layer <= layers:
-            raise InputError(
-                line("first_layer", got=self.first_layer, expected=f"0 to {layers}", mend="pass first_layer=0")
-            )
+        check_cut(self.cut, self.config.num_hidden_layers)
         if self.num_classes < 1:
             raise InputError(
                 line(
@@ -241,29 +259,35 @@ class BertClassifier(nn.Module):
                 )
             )
 
+    @property
+    def cut(self) -> Cut:
+        """Where `hidden` enters."""
+        return Cut(self.first_layer, self.first_sublayer)
+
     def prefix(
         self, input_ids: Int[Array, "batch n"], attention_mask: Int[Array, "batch n"]
     ) -> Float[Array, "batch n d"]:
-        """Embeddings and layers [0, first_layer): the `hidden` of `__call__`."""
-        return self.encoder.run(self.encoder.embed(input_ids), attention_mask, 0, self.first_layer)
+        """Embeddings and what lies below the cut: the `hidden` of `__call__`."""
+        return self.encoder.run(self.encoder.embed(input_ids), attention_mask, last=self.cut)
 
     def features(
         self,
         input_ids: Int[Array, "batch n"] | None = None,
         attention_mask: Int[Array, "batch n"] | None = None,
         hidden: Float[Array, "batch n d"] | None = None,
+        pooled: Float[Array, "batch d"] | None = None,
     ) -> Float[Array, "batch d"]:
         """The pooled vector that the head sees, float32."""
-        if attention_mask is not None and input_ids is not None and hidden is None:
+        if pooled is not None and input_ids is None and hidden is None:
+            return pooled
+        if attention_mask is not None and input_ids is not None and hidden is None and pooled is None:
             hidden = self.prefix(input_ids, attention_mask)
-        elif attention_mask is None or input_ids is not None or hidden is None:
-            inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "hidden": hidden}
+        elif attention_mask is None or input_ids is not None or hidden is None or pooled is not None:
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "hidden": hidden, "pooled": pooled}
             given = [name for name, value in inputs.items() if value is not None]
-            expected = "attention_mask with either input_ids or hidden"
+            expected = "attention_mask with either input_ids or hidden, or pooled"
             raise InputError(line("model inputs", got=given, expected=expected, mend="pass exactly these"))
-        return self.pooled(
-            self.encoder.run(hidden, attention_mask, self.first_layer).astype(jnp.float32), attention_mask
-        )
+        return self.pooled(self.encoder.run(hidden, attention_mask, self.cut).astype(jnp.float32), attention_mask)
 
     def pooled(
         self, hidden: Float[Array, "batch n d"], attention_mask: Int[Array, "batch n"]
@@ -281,13 +305,14 @@ class BertClassifier(nn.Module):
         input_ids: Int[Array, "batch n"] | None = None,
         attention_mask: Int[Array, "batch n"] | None = None,
         hidden: Float[Array, "batch n d"] | None = None,
+        pooled: Float[Array, "batch d"] | None = None,
     ) -> Float[Array, "batch classes"]:
-        """Logits from token ids, or from the `hidden` that `prefix` returned.
+        """Logits from token ids, from the `hidden` that `prefix` returned, or from the `pooled` that `features` did.
 
         Raises:
-            InputError: not exactly one of `input_ids` and `hidden`, or no `attention_mask`.
+            InputError: not exactly one of the three, or no `attention_mask` with the first two.
         """
-        return self.head(self.features(input_ids, attention_mask, hidden))
+        return self.head(self.features(input_ids, attention_mask, hidden, pooled))
 
 
 def load_bert(folder: str | os.PathLike[str]) -> tuple[BertConfig, dict]:

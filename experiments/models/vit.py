@@ -18,6 +18,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Float
 
+from experiments.models.cut import START, Cut, Sublayer, check_cut, parts
 from share_jax.errors import InputError, line
 from share_jax.typing import Array
 
@@ -71,16 +72,27 @@ class VitLayer(nn.Module):
     config: VitConfig
     dtype: Dtype = jnp.float32
 
-    @nn.compact
+    def setup(self) -> None:
+        """Names the parts `attention_norm`, `attention`, `ffn_norm`, `ffn_up`, `ffn_down`."""
+        c = self.config
+        self.attention_norm = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
+        self.attention = nn.MultiHeadDotProductAttention(c.num_heads, dtype=self.dtype)
+        self.ffn_norm = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
+        self.ffn_up = nn.Dense(c.intermediate_size, dtype=self.dtype)
+        self.ffn_down = nn.Dense(c.hidden_size, dtype=self.dtype)
+
+    def attend(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
+        """The first sublayer."""
+        return x + self.attention(self.attention_norm(x))
+
+    def feed(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
+        """The second sublayer."""
+        up = self.ffn_up(self.ffn_norm(x))
+        return x + self.ffn_down(nn.gelu(up, approximate=not self.config.exact_gelu))
+
     def __call__(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
         """Runs the layer."""
-        c = self.config
-        norm = {"epsilon": c.layer_norm_eps, "dtype": self.dtype}
-        attention = nn.MultiHeadDotProductAttention(c.num_heads, dtype=self.dtype, name="attention")
-        x = x + attention(nn.LayerNorm(**norm, name="attention_norm")(x))
-        up = nn.Dense(c.intermediate_size, dtype=self.dtype, name="ffn_up")
-        down = nn.Dense(c.hidden_size, dtype=self.dtype, name="ffn_down")
-        return x + down(nn.gelu(up(nn.LayerNorm(**norm, name="ffn_norm")(x)), approximate=not c.exact_gelu))
+        return self.feed(self.attend(x))
 
 
 class VitEncoder(nn.Module):
@@ -116,12 +128,19 @@ class VitEncoder(nn.Module):
         return rows + self.position[None].astype(self.dtype)
 
     def run(
-        self, hidden: Float[Array, "batch n d"], first: int = 0, last: int | None = None
+        self, hidden: Float[Array, "batch n d"], first: Cut = START, last: Cut | None = None
     ) -> Float[Array, "batch n d"]:
-        """Runs layers [first, last); `last=None` runs all that are left, and the last LayerNorm."""
+        """Runs what lies between two cuts; `last=None` runs all that is left, and the last LayerNorm."""
         hidden = hidden.astype(self.dtype)
-        for layer in self.layer[first:last]:
-            hidden = layer(hidden)
+        for index, part in parts(first, last, len(self.layer)):
+            layer = self.layer[index]
+            match part:
+                case "attention":
+                    hidden = layer.attend(hidden)
+                case "ffn":
+                    hidden = layer.feed(hidden)
+                case _:
+                    hidden = layer(hidden)
         return self.norm(hidden) if last is None else hidden
 
 
@@ -133,52 +152,61 @@ class VitClassifier(nn.Module):
         num_classes: width of the logits.
         first_layer: the layer at which a given `hidden` enters, in [0, num_layers].
         dtype: compute type of the encoder; pooling, head and logits are float32.
+        first_sublayer: where in that layer: before its attention, or between that and its "ffn".
     """
 
     config: VitConfig
     num_classes: int
     first_layer: int = 0
     dtype: Dtype = jnp.float32
+    first_sublayer: Sublayer = "attention"
 
     def setup(self) -> None:
         """Names the parts `encoder` and `head`."""
-        layers = self.config.num_layers
-        if not 0 <= self.first_layer <= layers:
-            raise InputError(
-                line("first_layer", got=self.first_layer, expected=f"0 to {layers}", mend="pass first_layer=0")
-            )
+        check_cut(self.cut, self.config.num_layers)
         self.encoder = VitEncoder(self.config, self.dtype)
         self.head = nn.Dense(self.num_classes)
 
+    @property
+    def cut(self) -> Cut:
+        """Where `hidden` enters."""
+        return Cut(self.first_layer, self.first_sublayer)
+
     def prefix(self, images: Float[Array, "batch side side channels"]) -> Float[Array, "batch n d"]:
-        """Patches and layers [0, first_layer): the `hidden` of `__call__`."""
-        return self.encoder.run(self.encoder.embed(images), 0, self.first_layer)
+        """Patches and what lies below the cut: the `hidden` of `__call__`."""
+        return self.encoder.run(self.encoder.embed(images), last=self.cut)
 
     def features(
         self,
         images: Float[Array, "batch side side channels"] | None = None,
         hidden: Float[Array, "batch n d"] | None = None,
+        pooled: Float[Array, "batch d"] | None = None,
     ) -> Float[Array, "batch d"]:
         """The pooled vector that the head sees, float32."""
-        if images is not None and hidden is None:
+        inputs = {"images": images, "hidden": hidden, "pooled": pooled}
+        given = [name for name, value in inputs.items() if value is not None]
+        alone = len(given) == 1
+        if pooled is not None and alone:
+            return pooled
+        if images is not None and alone:
             hidden = self.prefix(images)
-        elif images is not None or hidden is None:
-            got = "neither" if images is None else "both"
-            raise InputError(line("model inputs", got=got, expected="images or hidden", mend="pass one"))
-        last = self.encoder.run(hidden, self.first_layer).astype(jnp.float32)
+        elif hidden is None or not alone:
+            raise InputError(line("model inputs", got=given, expected="images, hidden or pooled", mend="pass one"))
+        last = self.encoder.run(hidden, self.cut).astype(jnp.float32)
         return last[:, 0] if self.config.class_token else last.mean(axis=1)
 
     def __call__(
         self,
         images: Float[Array, "batch side side channels"] | None = None,
         hidden: Float[Array, "batch n d"] | None = None,
+        pooled: Float[Array, "batch d"] | None = None,
     ) -> Float[Array, "batch classes"]:
-        """Logits from images, or from the `hidden` that `prefix` returned.
+        """Logits from images, from the `hidden` that `prefix` returned, or from the `pooled` that `features` did.
 
         Raises:
-            InputError: not exactly one of the two.
+            InputError: not exactly one of the three.
         """
-        return self.head(self.features(images, hidden))
+        return self.head(self.features(images, hidden, pooled))
 
 
 def pretrain_vit(

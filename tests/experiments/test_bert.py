@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import erf
 
 from experiments.assets import minilm_folder
-from experiments.models.backbone import cached_inputs, minilm, prefix_cache
+from experiments.models.backbone import cached_inputs, cut_at, minilm, prefix_cache
 from experiments.models.bert import BertClassifier, BertConfig, load_bert
 from experiments.models.tokenizer import load_tokenizer
 from experiments.streams.base import Split
@@ -115,9 +115,9 @@ def test_tokenizer_names_a_missing_file(tmp_path):
         load_tokenizer(tmp_path, 8)
 
 
-@pytest.mark.parametrize("first_layer", [0, 2, 4, 6])
-def test_prefix_and_rest_equal_the_whole(folder, first_layer):
-    backbone = minilm(num_classes=3, first_layer=first_layer)
+@pytest.mark.parametrize(("first_layer", "sublayer"), [(0, "attention"), (0, "ffn"), (4, "ffn"), (6, "attention")])
+def test_prefix_and_rest_equal_the_whole(folder, first_layer, sublayer):
+    backbone = cut_at(minilm(num_classes=3, first_layer=first_layer), sublayer)
     ids, mask = load_tokenizer(folder, 16)([EATING, BREAD, BABY])
     variables = {"params": backbone.params}
     whole = jax.jit(backbone.model.apply)(variables, ids, mask)

@@ -46,9 +46,9 @@ def test_logits_are_the_head_on_the_mean_patch():
     np.testing.assert_allclose(model.apply({"params": params}, images()), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("first_layer", [0, 1, 2])
-def test_prefix_and_rest_equal_the_whole(first_layer):
-    model = VitClassifier(SMALL, 3, first_layer)
+@pytest.mark.parametrize(("first_layer", "sublayer"), [(0, "attention"), (0, "ffn"), (1, "ffn"), (2, "attention")])
+def test_prefix_and_rest_equal_the_whole(first_layer, sublayer):
+    model = VitClassifier(SMALL, 3, first_layer, first_sublayer=sublayer)
     backbone = Backbone("small", model, fresh(model), (), (), first_layer)
     split = Split({"images": images(5)}, np.zeros(5, np.int32))
     cache = prefix_cache(backbone, rows=2)
@@ -91,9 +91,9 @@ def test_paths_are_those_of_the_text_encoder():
 def test_refuses():
     model = VitClassifier(SMALL, 2)
     variables = {"params": fresh(model)}
-    with pytest.raises(InputError, match="got neither"):
+    with pytest.raises(InputError, match=r"got \[\], expected images, hidden or pooled"):
         model.apply(variables)
-    with pytest.raises(InputError, match="got both"):
+    with pytest.raises(InputError, match=r"got \['images', 'hidden'\]"):
         model.apply(variables, images(), images())
     with pytest.raises(InputError, match=r"shape of images: got \(3, 8, 6, 1\)"):
         model.apply(variables, images()[:, :, :6])
