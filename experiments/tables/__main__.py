@@ -18,12 +18,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.config import Config, Numbers, Preset
+from experiments.config import Config, ConfigError, Numbers, Preset
 from experiments.tables.entries import TABLES, Entry, config_of, selected
+from experiments.tables.jobs import cores, run_apart
+from share_jax.errors import line
 from share_jax.train.preemption import Preemption
 
 COMPILED = "compiled"
-"""Folder of the workdir for compiled programs: every seed of a method but the first finds its own there."""
+"""Folder of the workdir for compiled programs, by entry: every seed of a method but the first finds its own there."""
 
 AGAIN = "repeat the command to go on"
 
@@ -47,13 +49,22 @@ class Options:
     cache_dir: Path | None = None
     """Where weights and texts are kept; $SHARE_JAX_CACHE or the user's cache folder when None."""
     compile_cache: Path | None = None
-    """Where compiled programs are kept; the folder compiled in the workdir when None."""
+    """Where compiled programs are kept, in a folder for each entry; the folder compiled in the workdir when None."""
     page: Path = Path("experiments/RESULTS.md")
     """The results page."""
     readme: Path = Path("README.md")
     """Whose result tables are replaced, between its markers, once the task-incremental entries of text have ended."""
+    jobs: int = 0
+    """Entries that are run at once, each in a process on a core of its own; when 0, as many as there are cores for
+    small, and for text 1, which uses all cores. The number of cores that a run has changes its sums in the last bits.
+    """
     quiet: bool = False
-    """No progress bar."""
+    """No progress bar; there is none either with several jobs."""
+
+    def __post_init__(self) -> None:
+        """Checks what the types cannot."""
+        if self.jobs < 0:
+            raise ConfigError(line("--jobs", got=self.jobs, expected="at least 0", mend="pass 1 or 2"))
 
 
 def configs_of(options: Options) -> list[Config]:
@@ -67,7 +78,7 @@ def configs_of(options: Options) -> list[Config]:
             amount=options.preset,
             data_folder=options.data_folder if entry.experiment == "clinc150" else None,
             cache_dir=options.cache_dir,
-            compile_cache=options.compile_cache or options.workdir / COMPILED,
+            compile_cache=(options.compile_cache or options.workdir / COMPILED) / entry.name,
             quiet=options.quiet,
         )
 
@@ -83,26 +94,27 @@ def command(options: Options) -> str:
     return " ".join(words)
 
 
-def make(options: Options, preemption: Preemption, tell: Callable[[str], None]) -> None:
+def make(options: Options, tell: Callable[[str], None]) -> None:
     """Runs what is asked for and writes the page, after every run and at the end.
 
     Raises:
         ShareError: for anything that the user can mend.
         Preempted: if it was told to stop.
     """
-    from experiments.tables.runs import run_all
+    from experiments.tables.runs import run_all, unfinished
     from experiments.tables.write import check_page
 
     configs = configs_of(options)
     chosen = {entry.name for entry in selected(TABLES[options.table], options.only)}
     check_page(options.page, options.table)
     write = partial(_write, options, configs)
-    run_all(
-        [config for config in configs if config.workdir.name in chosen],
-        preemption,
-        tell,
-        after=write,
-    )
+    asked = [config for config in configs if config.workdir.name in chosen]
+    jobs = options.jobs or (len(cores()) if options.table == "small" else 1)
+    if jobs > 1:
+        run_apart(unfinished(asked, tell), jobs, tell, write, AGAIN)
+    else:
+        with Preemption(lambda what: tell(f"terminated: {what}; {AGAIN}")) as preemption:
+            run_all(asked, preemption, tell, write)
     for path in write():
         tell(f"Written: {path}")
 
@@ -132,8 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         arguments = list(sys.argv[1:] if argv is None else argv)
         options = tyro.cli(Options, args=arguments, prog="python -m experiments.tables")
-        with Preemption(lambda what: _to_stderr(f"terminated: {what}; {AGAIN}")) as preemption:
-            make(options, preemption, _to_stderr)
+        make(options, _to_stderr)
 
     return guarded(work, AGAIN)
 

@@ -63,10 +63,12 @@ def _allowed(protocol: Protocol, methods: tuple[str, ...]) -> tuple[str, ...]:
 
 
 SMALL = (
-    Entry("digits5", "task", EVERY),
-    Entry("split_mnist5", "task", EVERY),
     Entry("rotated_mnist10", "domain", _allowed("domain", EVERY)),
+    Entry("split_mnist5", "task", EVERY),
+    Entry("digits5", "task", EVERY),
 )
+"""The longest first, which keeps two processes busy until the end."""
+
 TEXT = (
     Entry("clinc150", "task", HEADLINE),
     Entry("newsgroups10", "task", HEADLINE),

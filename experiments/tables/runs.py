@@ -1,4 +1,7 @@
-"""Runs the entries of a table one after another: what is finished is kept, what was stopped goes on."""
+"""Runs the entries of a table one after another: what is finished is kept, what was stopped goes on.
+
+`experiments.tables.jobs` runs several at once.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +26,17 @@ def finished(config: Config) -> dict[str, Any] | None:
     return results if results is not None and same_run(results, config) else None
 
 
+def unfinished(configs: Sequence[Config], tell: Callable[[str], None]) -> list[Config]:
+    """What is left to run, to be resumed where it was begun; of the rest it is told that it is kept."""
+    left = []
+    for config in configs:
+        if finished(config) is None:
+            left.append(replace(config, resume=(config.workdir / FILE).exists()))
+        else:
+            tell(f"{config.workdir.name}: finished before, kept")
+    return left
+
+
 def run_all(
     configs: Sequence[Config],
     preemption: Preemption,
@@ -41,12 +55,7 @@ def run_all(
         ShareError: for anything that the user can mend; what was finished before stays.
         Preempted: if it was told to stop.
     """
-    for number, config in enumerate(configs, start=1):
-        where = f"{number} of {len(configs)}: {config.workdir.name}"
-        if finished(config) is not None:
-            tell(f"{where}: finished before, kept")
-            continue
-        begun = (config.workdir / FILE).exists()
-        tell(f"{where}: {'goes on' if begun else 'begins'}")
-        runner.run(replace(config, resume=begun), preemption)
+    for config in unfinished(configs, tell):
+        tell(f"{config.workdir.name}: {'goes on' if config.resume else 'begins'}")
+        runner.run(config, preemption)
         after()

@@ -6,9 +6,9 @@ import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from processes import without_times
 from tiny_run import tiny_vit
 
 from experiments import build
@@ -56,15 +56,9 @@ def compile_cache_off() -> Iterator[None]:
 
 
 def go(folder: Path, cache: Path, *more: str) -> int:
-    flags = ["--seeds", "0,1", "--preset", "quick", "--quiet", "--workdir", str(folder), "--compile-cache", str(cache)]
-    return tables.main(["small", *flags, "--page", str(folder / "RESULTS.md"), "--readme", str(folder / "no"), *more])
-
-
-def without_seconds(value: Any) -> Any:
-    """The content of a `results.json` without its times."""
-    if isinstance(value, dict):
-        return {key: without_seconds(each) for key, each in value.items() if key != "seconds"}
-    return [without_seconds(each) for each in value] if isinstance(value, list) else value
+    flags = ["--seeds", "0,1", "--preset", "quick", "--jobs", "1", "--quiet", "--workdir", str(folder)]
+    flags += ["--compile-cache", str(cache), "--page", str(folder / "RESULTS.md"), "--readme", str(folder / "no")]
+    return tables.main(["small", *flags, *more])
 
 
 def test_one_entry_from_end_to_end_and_again(
@@ -86,7 +80,7 @@ def test_one_entry_from_end_to_end_and_again(
     assert told[-1] == f"terminated: shared_a saved at step 3 of task '{names(tmp_path)[1]}'; {tables.AGAIN}"
     assert not (tmp_path / "RESULTS.md").exists()
     assert go(tmp_path, cache, "--only", "task") == 0
-    assert "1 of 1: digits5-task: goes on" in capsys.readouterr().err
+    assert "digits5-task: goes on" in capsys.readouterr().err
     results = load_results(tmp_path / "digits5-task" / "results.json")
     assert list(results["methods"]) == ["shared_a", "majority"]
     assert results["seeds"] == [0, 1]
@@ -95,13 +89,13 @@ def test_one_entry_from_end_to_end_and_again(
     assert "Not run yet with these settings: digits5-class." in page
     before = (tmp_path / "digits5-task" / "results.json").read_bytes()
     assert go(tmp_path, cache) == 0
-    assert "1 of 2: digits5-task: finished before, kept" in capsys.readouterr().err
+    assert "digits5-task: finished before, kept" in capsys.readouterr().err
     assert (tmp_path / "digits5-task" / "results.json").read_bytes() == before
     assert "### digits5, class-incremental" in (tmp_path / "RESULTS.md").read_text()
     whole = tmp_path / "whole"
     assert go(whole, cache, "--only", "task") == 0
     again = load_results(whole / "digits5-task" / "results.json")
-    assert without_seconds(again) == without_seconds(results)
+    assert without_times(again) == without_times(results)
 
 
 def names(folder: Path) -> list[str]:
@@ -142,6 +136,7 @@ def test_results_of_other_settings_are_not_kept(tmp_path: Path, cache: Path) -> 
         (["--only", "clinc"], "--only: got 'clinc', expected a match in digits5-task, digits5-class"),
         (["--only", "("], "--only: got '(' ("),
         (["--seeds", "1,1"], "--seeds: got (1, 1)"),
+        (["--jobs", "-1"], "--jobs: got -1"),
         (["--page", "{folder}"], "got a folder, expected a file"),
         (["--page", "{folder}/other.md"], "expected <!-- results:small --> and then <!-- /results:small -->"),
     ],
