@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report.blocks import spread, table, text
-from experiments.report.cells import DASH, count, percent, ratio, seconds
+from experiments.report.cells import DASH, exact, percent, ratio, seconds
 from experiments.report.results import task_names, total_seconds
 from experiments.streams.protocols import CLASS, DOMAIN, TASK
 from experiments.tables.facts import NOTE, facts, margins_table
@@ -145,8 +145,8 @@ def methods_table(results: Mapping[str, Any]) -> str:
                 *(_over_runs(method, key) for _, key in routed),
                 *others,
                 ratio(held["ratio_to_separate"]),
-                count(held["per_task"]),
-                *((count(held.get("trained_per_later_task")),) if trained else ()),
+                exact(held["per_task"]),
+                *((exact(held.get("trained_per_later_task")),) if trained else ()),
                 seconds(total_seconds(method)[0]),
             )
         )
