@@ -92,7 +92,7 @@ def work(config: Config, core: int, again: str) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # JAX's batched SVD can hang when OpenBLAS threads it
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
     from dataclasses import replace
 
     from experiments.run import guarded, run
@@ -111,7 +111,7 @@ def work(config: Config, core: int, again: str) -> None:
     sys.exit(STOPPED if stopped else status)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Stops this process as SIGTERM does when the one that began it is no more, even if that was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:

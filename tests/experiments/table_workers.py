@@ -3,8 +3,11 @@
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
+
+from experiments.tables import jobs
 
 STOPPED = 3
 
@@ -18,6 +21,8 @@ def work(config: Any, core: int, again: str) -> None:
         sys.exit(STOPPED)
 
     signal.signal(signal.SIGTERM, stopped)
+    if fate == "waits":
+        threading.Thread(target=jobs.end_with_parent, daemon=True).start()
     folder.mkdir()
     (folder / "core").write_text(str(core))
     if fate == "fails":

@@ -1,5 +1,9 @@
 """Several runs of a table at once: a core each, one error stops all, SIGTERM reaches all."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +53,35 @@ def test_an_error_stops_the_others_and_begins_no_more(tmp_path: Path) -> None:
     assert (tmp_path / "waits-a" / "stopped").exists() or not (tmp_path / "waits-a").exists()
     assert not (tmp_path / "ends-a").exists()
     assert "after" not in (tmp_path / "told").read_text()
+
+
+def test_a_run_saves_and_ends_when_the_command_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import table_workers
+from dataclasses import replace
+from pathlib import Path
+from experiments.config import preset
+from experiments.tables import jobs
+if __name__ == "__main__":
+    jobs.work = table_workers.work
+    config = replace(preset("digits5", "quick"), workdir=Path({str(tmp_path)!r}) / "waits-a")
+    jobs.run_apart([config], 1, print, print, "repeat")
+"""
+    (tmp_path / "command.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, tmp_path / "command.py"], env=environment) as command:
+        wait_for(tmp_path / "waits-a" / "core")
+        command.kill()
+    wait_for(tmp_path / "waits-a" / "stopped")
+
+
+def wait_for(path: Path) -> None:
+    began = time.monotonic()
+    while not path.exists():
+        assert time.monotonic() - began < 120, path
+        time.sleep(0.01)
 
 
 def test_sigterm_reaches_every_run(tmp_path: Path) -> None:
