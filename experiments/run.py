@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -124,17 +124,15 @@ def _terminated(what: str) -> None:
     print(f"terminated: {what}; add --resume to go on", file=sys.stderr, flush=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: 0 when it ran or was told to stop, 2 for bad usage or input, 130 when interrupted."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # JAX's batched SVD can hang when OpenBLAS threads it
-    try:
-        config = parse(sys.argv[1:] if argv is None else argv)
-        if config.distributed:
-            from share_jax.train.processes import initialize
+def guarded(work: Callable[[], object], again: str) -> int:
+    """Does the work of a command line: 0 when it ran or was told to stop, 2 for bad input, 130 when interrupted.
 
-            initialize()
-        with Preemption(_terminated) as preemption:
-            run(config, preemption)
+    Args:
+        work: raises `ShareError` for anything that the user can mend, and `Preempted` if it was told to stop.
+        again: how the user goes on with what was broken off.
+    """
+    try:
+        work()
     except ShareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -142,15 +140,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise
         what = error.filename or "a file of the run"
-        mend = "free or add space, then add --resume to go on from the last checkpoint"
+        mend = f"free or add space, then {again} from the last checkpoint"
         print(f"error: {line(what, got=error.strerror, expected='room to write', mend=mend)}", file=sys.stderr)
         return 2
     except Preempted:
         return 0
     except KeyboardInterrupt:
-        print("interrupted: add --resume to go on from the last checkpoint", file=sys.stderr)
+        print(f"interrupted: {again} from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: 0 when it ran or was told to stop, 2 for bad usage or input, 130 when interrupted."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # JAX's batched SVD can hang when OpenBLAS threads it
+
+    def work() -> None:
+        config = parse(sys.argv[1:] if argv is None else argv)
+        if config.distributed:
+            from share_jax.train.processes import initialize
+
+            initialize()
+        with Preemption(_terminated) as preemption:
+            run(config, preemption)
+
+    return guarded(work, "add --resume to go on")
 
 
 if __name__ == "__main__":

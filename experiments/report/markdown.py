@@ -1,13 +1,15 @@
 """One Markdown report of a run, made from its `results.json` alone."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.report.blocks import spread as _spread
+from experiments.report.blocks import table as _table
+from experiments.report.blocks import text as _text
 from experiments.report.cells import DASH, count, exact, percent, ratio, seconds, size
 from experiments.report.explain import HOW_TO_READ
 from experiments.report.per_task import mean_forgetting, task_seconds, update_errors
@@ -291,24 +293,5 @@ def _named(name: str, method: Mapping[str, Any], results: Mapping[str, Any]) -> 
     return _text(name) if runs == seeds else f"{_text(name)} ({runs} of {seeds} seeds)"
 
 
-def _spread(write: Any, mean: float | None, deviation: float | None) -> str:
-    return write(mean) if deviation is None else f"{write(mean)} ± {write(deviation)}"
-
-
 def _number(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.1f}"
-
-
-def _text(value: str) -> str:
-    """Text that Markdown shows as it is, on one line; an underscore within a word needs no escape."""
-    return re.sub(r"[\\`*\[\]<>|#~]|(?<![A-Za-z0-9_])_+|_+(?![A-Za-z0-9_])", _escape, " ".join(value.split()))
-
-
-def _escape(found: re.Match[str]) -> str:
-    return "".join(f"\\{letter}" for letter in found.group())
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table: the first column to the left, numbers to the right."""
-    lines = [head, [":--", *("--:" for _ in head[1:])], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

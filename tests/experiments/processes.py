@@ -117,5 +117,16 @@ def findings(folder: Path) -> dict[str, Any]:
     return found
 
 
+def without_times(results: Any) -> Any:
+    """The content of a `results.json` without what two equal runs differ in.
+
+    That is the seconds, and the sizes of checkpoint files, in whose text times and random names stand.
+    """
+    if isinstance(results, dict):
+        own = {"seconds", "files_shared", "files_tasks", "file_manifest"}
+        return {key: without_times(value) for key, value in results.items() if key not in own}
+    return [without_times(value) for value in results] if isinstance(results, list) else results
+
+
 def _bytes(tree: dict[str, Any]) -> dict[str, bytes]:
     return {path: np.asarray(leaf).tobytes() for path, leaf in flat(tree).items()}

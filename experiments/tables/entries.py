@@ -1,0 +1,145 @@
+"""What the tables are made of: plain entries, each one stream under one protocol."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from experiments.config import (
+    ID_ALONE,
+    MAIN,
+    PUBLISHED,
+    Config,
+    Experiment,
+    Numbers,
+    Preset,
+    Protocol,
+    command_line,
+    preset,
+    protocol_of,
+)
+from share_jax.errors import InputError, line
+
+SHARED = ("shared_a", "share", "share_coefficients")
+HEADLINE = (*SHARED, *(name for name in MAIN if name not in SHARED))
+"""Ours and what every run should show beside it, in the order of the README."""
+
+EVERY = (*HEADLINE, *PUBLISHED)
+WITHOUT_ID = ("shared_a", "separate_lora", "sequential_lora", "frozen_head", "majority")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stream under one protocol.
+
+    Attributes:
+        experiment: the stream.
+        protocol: what is known of an example when it is answered.
+        methods: what is compared, in the order of the table.
+        seeds: of initialisation and data order.
+        overrides: fields of `Config` that differ from the preset's.
+    """
+
+    experiment: Experiment
+    protocol: Protocol
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    overrides: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def name(self) -> str:
+        """Also that of its folder.
+
+        >>> Entry("digits5", "task", ("majority",)).name
+        'digits5-task'
+        """
+        return f"{self.experiment}-{self.protocol}"
+
+
+def _allowed(protocol: Protocol, methods: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in methods if protocol == "task" or name != ID_ALONE)
+
+
+SMALL = (
+    Entry("rotated_mnist10", "domain", _allowed("domain", EVERY)),
+    Entry("split_mnist5", "task", EVERY),
+    Entry("digits5", "task", EVERY),
+)
+"""The longest first, which keeps two processes busy until the end."""
+
+TEXT = (
+    Entry("clinc150", "task", HEADLINE),
+    Entry("newsgroups10", "task", HEADLINE),
+    Entry("clinc150", "domain", WITHOUT_ID),
+    Entry("newsgroups10", "domain", WITHOUT_ID),
+    Entry("clinc150", "class", WITHOUT_ID),
+    Entry("newsgroups10", "class", WITHOUT_ID),
+)
+TABLES: Mapping[str, tuple[Entry, ...]] = MappingProxyType({"small": SMALL, "text": TEXT})
+
+
+def config_of(
+    entry: Entry,
+    workdir: Path,
+    *,
+    seeds: Numbers = (),
+    amount: Preset = "default",
+    data_folder: Path | None = None,
+    cache_dir: Path | None = None,
+    compile_cache: Path | None = None,
+    quiet: bool = False,
+) -> Config:
+    """The run of an entry.
+
+    Args:
+        entry: what to run.
+        workdir: the folder of the tables; the run's own is WORKDIR/NAME.
+        seeds: the entry's own when empty.
+        amount: the preset.
+        data_folder: as of `Config`.
+        cache_dir: as of `Config`.
+        compile_cache: as of `Config`.
+        quiet: whether there is no progress bar.
+
+    Raises:
+        ConfigError: a field is out of range.
+    """
+    own = protocol_of(entry.experiment) == entry.protocol
+    base = preset(entry.experiment, amount, None if own else entry.protocol)
+    return replace(
+        base,
+        methods=entry.methods,
+        seeds=tuple(seeds) or entry.seeds,
+        workdir=workdir / entry.name,
+        data_folder=data_folder,
+        cache_dir=cache_dir,
+        compile_cache=compile_cache,
+        quiet=quiet,
+        **entry.overrides,
+    )
+
+
+def selected(entries: tuple[Entry, ...], pattern: str | None) -> tuple[Entry, ...]:
+    """The entries whose name holds a match of a regular expression; all when None.
+
+    Raises:
+        InputError: it is no regular expression, or no entry matches.
+    """
+    if pattern is None:
+        return entries
+    names = ", ".join(entry.name for entry in entries)
+    try:
+        found = tuple(entry for entry in entries if re.search(pattern, entry.name))
+    except re.error as error:
+        got, expected = f"{pattern!r} ({error})", "a regular expression"
+        raise InputError(line("--only", got=got, expected=expected, mend=f"such as one of {names}")) from None
+    if not found:
+        raise InputError(line("--only", got=repr(pattern), expected=f"a match in {names}", mend="check the name"))
+    return found
+
+
+def same_run(results: Mapping[str, Any], config: Config) -> bool:
+    """Whether the content of a `results.json` is what a configuration would give."""
+    return results.get("command") == command_line(config)

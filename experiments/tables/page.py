@@ -1,0 +1,161 @@
+"""A table's section of the results page, made from the `results.json` of its entries alone.
+
+There is one table for each stream and protocol: two protocols never share one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.report.blocks import spread, table, text
+from experiments.report.cells import DASH, exact, percent, ratio, seconds
+from experiments.report.results import task_names, total_seconds
+from experiments.streams.protocols import CLASS, DOMAIN, TASK
+from experiments.tables.facts import NOTE, facts, margins_table
+from experiments.tables.public import figure
+
+TITLES = {"small": "Small streams: digits and MNIST", "text": "Text streams: CLINC150 and 20 Newsgroups"}
+
+MEANING = {
+    TASK: "the id of an example's task is given when it is answered",
+    DOMAIN: "no id is given; all tasks have the same outputs",
+    CLASS: "no id is given; outputs grow with the tasks, and an answer is right among all classes seen so far",
+}
+APART = (
+    "Every table below is one stream under one protocol. Figures of different tables are not to be compared: neither "
+    "those of two streams nor those of two protocols."
+)
+COLUMNS = (
+    "ACC is the mean accuracy over all tasks after the last, in percent, as are retention and learning accuracy; BWT "
+    "and forgetting are in points. A bare 0 is exact, 0.00 is rounded, - is undefined. *Of separate LoRAs*: adapter "
+    "parameters of all tasks, heads apart, against as many separate LoRAs of the same rank on the same kernels; *added "
+    "per task*: adapter parameters that a task adds; *trained*: those that a later task trains, where the method "
+    "tells. Seconds are the mean wall time of one run, compiling included."
+)
+ROUTED = (
+    "Where each task has a slot of its own a router chooses it (*router*: how often rightly, after the last task; *ACC "
+    "with id*: had it been told). `-`: one head answers for all tasks, and nothing is routed."
+)
+MEASURES = ("acc", "forgetting", "retention", "learning_accuracy", "bwt")
+_ROUTED = (("router", "router_accuracy"), ("ACC with id", "acc_with_task_id"))
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a table's section is made of.
+
+    Attributes:
+        table: its name.
+        command: what makes it.
+        found: the content of `results.json` by the entry's name, in order; None where there is none yet.
+    """
+
+    table: str
+    command: str
+    found: Mapping[str, Mapping[str, Any] | None]
+
+    @property
+    def ended(self) -> dict[str, Mapping[str, Any]]:
+        """The entries that have results."""
+        return {name: results for name, results in self.found.items() if results is not None}
+
+
+def render(section: Section) -> str:
+    """The section as Markdown, without a newline at its end."""
+    return "\n\n".join(_blocks(section))
+
+
+def _blocks(section: Section) -> Iterator[str]:
+    ended = section.ended
+    yield f"## {TITLES.get(section.table, section.table)}"
+    yield f"```\n{section.command}\n```"
+    missing = [name for name in section.found if name not in ended]
+    if missing:
+        yield f"Not run yet with these settings: {', '.join(missing)}."
+    if not ended:
+        return
+    yield _settings(list(ended.values()))
+    present = [name for name in MEANING if any(_protocol(results) == name for results in ended.values())]
+    yield "\n".join(f"- {name}: {MEANING[name]}." for name in present)
+    yield APART
+    yield COLUMNS
+    if present != [TASK]:
+        yield ROUTED
+    for results in ended.values():
+        yield from _entry(results)
+
+
+def _protocol(results: Mapping[str, Any]) -> str:
+    return next((name for name in MEANING if results["protocol"].startswith(name)), results["protocol"])
+
+
+def _settings(found: Sequence[Mapping[str, Any]]) -> str:
+    presets = " or ".join(dict.fromkeys(results["preset"] for results in found))
+    seeds = " or ".join(dict.fromkeys(", ".join(map(str, results["seeds"])) for results in found))
+    keys = dict.fromkeys(key for results in found for key in results["versions"])
+    versions = (
+        f"{key} {' or '.join(dict.fromkeys(str(results['versions'].get(key)) for results in found))}" for key in keys
+    )
+    several = any(len(results["seeds"]) > 1 for results in found)
+    how = " Mean ± sample deviation over the seeds." if several else " One seed: no deviations."
+    return f"Preset {presets}, seeds {seeds}.{how} Versions: {text(', '.join(versions))}."
+
+
+def _entry(results: Mapping[str, Any]) -> Iterator[str]:
+    yield f"### {text(results['experiment'])}, {text(results['protocol'])}"
+    tasks = len(task_names(results))
+    yield f"{tasks} tasks, from `{results.get('command', '')}`:"
+    yield methods_table(results)
+    yield "\n".join(f"- {fact}" for fact in facts(results))
+    margins = margins_table(results["methods"])
+    if margins:
+        yield margins
+        yield NOTE
+    yield f"Public figures: {figure(results['experiment'])}"
+
+
+def methods_table(results: Mapping[str, Any]) -> str:
+    """One row per method."""
+    methods = results["methods"]
+    routed = _ROUTED if _protocol(results) != TASK else ()
+    trained = any("trained_per_later_task" in method["params"] for method in methods.values())
+    head = (
+        "method",
+        "ACC",
+        *(title for title, _ in routed),
+        "forgetting",
+        "retention",
+        "learning accuracy",
+        "BWT",
+        "of separate LoRAs",
+        "added per task",
+        *(("trained",) if trained else ()),
+        "seconds",
+    )
+    rows = []
+    for name, method in methods.items():
+        mean, deviation, held = method["mean"], method["std"], method["params"]
+        acc, *others = (spread(percent, mean[key], deviation[key]) for key in MEASURES)
+        rows.append(
+            (
+                f"`{name}`",
+                acc,
+                *(_over_runs(method, key) for _, key in routed),
+                *others,
+                ratio(held["ratio_to_separate"]),
+                exact(held["per_task"]),
+                *((exact(held.get("trained_per_later_task")),) if trained else ()),
+                seconds(total_seconds(method)[0]),
+            )
+        )
+    return table(head, rows)
+
+
+def _over_runs(method: Mapping[str, Any], key: str) -> str:
+    """Mean and deviation of a finding that is a fraction; a dash if any run lacks it."""
+    values = [run.get("extra", {}).get(key) for run in method["runs"]]
+    if None in values:
+        return DASH
+    return spread(percent, float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
