@@ -1,66 +1,92 @@
 """What caching the frozen prefix saves over the whole of a task, when the last third of the layers is adapted.
 
-The layers below the first adapted one give the same for an example every time it is seen. With the cache they run once
-per example, before training; without it in every step. A task is 1,500 examples, as in `clinc150`, and so many passes
-over them: 2.1 are the default preset's 100 steps of 32, 6.4 the full preset's 300; 20 are nearer to what LoRA is
-trained for on sets of this size (Hu et al. 2021, table 9: 25 to 80 on the small GLUE tasks). Steps, and the pass that
-fills the cache, are timed apart and put together round by round.
+What lies below the first adapted kernel gives the same for an example every time it is seen. With the cache it runs
+once per example, before training; without it in every step and evaluation. A task is 1,500 examples to learn from and
+450 to be tested on, as in `clinc150`, evaluated once, and so many passes over the first: 2.1 are the default preset's
+100 steps of 32, 6.4 the full preset's 300; 20 are nearer to what LoRA is trained for on sets of this size (Hu et al.
+2021, table 9: 25 to 80 on the small GLUE tasks). Steps, evaluation steps and the filling of the cache are timed apart
+and put together round by round.
+
+Two sets of kernels: all of the third, with the cut before its first layer; and its FFN-down kernels, as the text
+presets adapt them, with the cut behind that layer's attention.
 """
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.bench.steps import OURS, adapted_of, forms, stepper
-from experiments.bench.subjects import KERNELS, Subject, minilm
+from experiments.bench.subjects import EVERY, FFN_DOWN, KERNELS, Subject, minilm
 from experiments.bench.timing import Case, Key, ratio, timed, total
+from share_jax.nn.adapt import Adapted
+from share_jax.train.prefix import PrefixCache, linen_prefix
 
-EXAMPLES, STEPS_PER_PASS = 1500, 1500 / 32
+TRAIN, TEST, BATCH = 1500, 450, 32
 PASSES = (2.1, 6.4, 20)
 TOKENS = 32
 BATCHES = 8
 """Of the batches that fill the cache, so many are timed."""
-WITHOUT, WITH, FILL = (f"prefix cache: {what}" for what in ("step without", "step with", "filling it"))
+_TARGETS = {EVERY: (KERNELS, "attention"), FFN_DOWN: (r"ffn_down/kernel", "ffn")}
+"""Pattern below a layer, and the sublayer before which the frozen part ends."""
 
 
-def prefix_cases(tiny: bool) -> tuple[list[Case], float]:
-    """The three cases, and the share of a task's examples that filling takes.
+def _name(targets: str, what: str) -> str:
+    return f"prefix cache, {targets}: {what}"
 
-    Every kernel of the last third of the layers is adapted, so that all of it is trained through.
-    """
+
+def _evaluation(subject: Subject, adapted: Adapted) -> Callable[[], Any]:
+    variables = {**subject.base, **adapted.init(jax.random.key(3), subject.params, 1)}
+    run = jax.jit(lambda variables, inputs: adapted.apply(variables, **inputs, task_id=0))
+    return lambda: run(variables, subject.inputs)
+
+
+def prefix_cases(tiny: bool) -> list[Case]:
+    """Per set of targets: filling the cache for `BATCHES` batches, and a step and an evaluation with and without it."""
     layers = 3 if tiny else 6
     first = layers - layers // 3
     tokens = 8 if tiny else TOKENS
-    whole = minilm(tokens, tiny=tiny, layers=layers)
-    from_there = minilm(tokens, tiny=tiny, layers=layers, first_layer=first)
-    targets = rf"encoder/layer_({'|'.join(str(n) for n in range(first, layers))})/{KERNELS}"
-    below = jax.jit(lambda params, inputs: from_there.model.apply({"params": params}, **inputs, method="prefix"))
-    examples = BATCHES * next(iter(whole.inputs.values())).shape[0]
-    kept = {"hidden": below(whole.params, whole.inputs), "attention_mask": whole.inputs["attention_mask"]}
-    inside = Subject(whole.name, from_there.model, from_there.params, kept, whole.labels, whole.twin)
-    method = forms()[2].method
+    cases: list[Case] = []
+    for targets, (below, sublayer) in _TARGETS.items():
+        whole = minilm(tokens, tiny=tiny, layers=layers)
+        model: Any = minilm(tokens, tiny=tiny, layers=layers, first_layer=first).model
+        cut = replace(whole, model=model.clone(first_sublayer=sublayer))
+        size = len(whole.labels)
+        cache = PrefixCache(linen_prefix(cut.model), whole.base, rows=size)
+        many = {name: np.tile(np.asarray(array), (BATCHES, 1)) for name, array in whole.inputs.items()}
+        cases.append(Case(_name(targets, "filling it"), OURS, timed(lambda c=cache, m=many: c.compute(m))))
+        hidden = cache.of(dict(whole.inputs))
+        inside = replace(cut, inputs={"hidden": hidden, "attention_mask": whole.inputs["attention_mask"]})
+        pattern = rf"encoder/layer_({'|'.join(str(n) for n in range(first, layers))})/{below}"
+        for name, subject in (("without", whole), ("with", inside)):
+            adapted = adapted_of(subject, pattern, forms()[2].method)
+            call, memory = stepper(subject, adapted)
+            jax.block_until_ready(call())
+            facts = {"temporary_bytes": int(memory.temp_size_in_bytes)}
+            cases.append(Case(_name(targets, f"step {name}"), OURS, timed(call), facts))
+            cases.append(Case(_name(targets, f"evaluation {name}"), OURS, timed(_evaluation(subject, adapted))))
+    return cases
 
-    def fill() -> np.ndarray:
-        return np.concatenate([np.asarray(below(whole.params, whole.inputs)) for _ in range(BATCHES)])
 
-    cases = [Case(FILL, OURS, timed(fill), {"examples": examples})]
-    for name, subject in ((WITHOUT, whole), (WITH, inside)):
-        call, memory = stepper(subject, adapted_of(subject, targets, method))
-        jax.block_until_ready(call())
-        cases.append(Case(name, OURS, timed(call), {"temporary_bytes": int(memory.temp_size_in_bytes)}))
-    return cases, examples / EXAMPLES
-
-
-def prefix_ratios(times: dict[Key, dict[int, float]], share: float) -> dict[str, float]:
+def prefix_ratios(times: dict[Key, dict[int, float]]) -> dict[str, float]:
     """A whole task with the cache to one without it, for each number of passes.
 
     Args:
-        times: of the three cases.
-        share: how much of a task's examples `FILL` takes.
+        times: of the cases.
     """
-    fill, without, cached = (times[name, OURS] for name in (FILL, WITHOUT, WITH))
-    found = {"prefix cache: step with / without": ratio(cached, without)}
-    for passes in PASSES:
-        steps = passes * STEPS_PER_PASS
-        pair = total((1 / share, fill), (steps, cached)), total((steps, without))
-        found[f"prefix cache, {passes} passes: with / without, whole task"] = ratio(*pair)
+    found: dict[str, float] = {}
+    for targets in _TARGETS:
+        fill, *pairs = (
+            times[_name(targets, what), OURS]
+            for what in ("filling it", "step with", "evaluation with", "step without", "evaluation without")
+        )
+        found[_name(targets, "step with / without")] = ratio(pairs[0], pairs[2])
+        for passes in PASSES:
+            steps, tests = passes * TRAIN / BATCH, TEST / BATCH
+            fills = (TRAIN + TEST) / (BATCH * BATCHES)
+            with_it = total((fills, fill), (steps, pairs[0]), (tests, pairs[1]))
+            without = total((steps, pairs[2]), (tests, pairs[3]))
+            found[_name(f"{targets}, {passes} passes", "with / without, whole task")] = ratio(with_it, without)
     return found

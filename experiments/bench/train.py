@@ -91,7 +91,6 @@ def run(options: Options, peer: Peer | None) -> Found:
             if peer:
                 peer.drop([f"{case} {system}" for case, system in times])
     if options.takes("prefix cache"):
-        cases, share = prefix_cases(options.tiny)
-        times, rows = raced(cases, options.rounds, options)
-        parts.append(Found(rows, prefix_ratios(times, share)))
+        times, rows = raced(prefix_cases(options.tiny), options.rounds, options)
+        parts.append(Found(rows, prefix_ratios(times)))
     return merged_found(parts)

@@ -17,6 +17,7 @@ import optax
 
 from experiments.input.pipeline import Pipeline
 from experiments.input.shapes import samples_of
+from experiments.methods.answered import Answered
 from experiments.methods.answering import Predict, arranged
 from experiments.methods.feed import task_pipeline_of
 from experiments.methods.job import Job, Outcome, transform
@@ -138,6 +139,7 @@ class Sequence:
         self.scene = Scene(job, plan, self.adapted, heads, job.devices.forward(self.adapted, job.backbone.blocks))
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
         self.fresh = self._fresh(key_init)
+        self.answered = Answered()
         self.memory = _on_host(plan.extension.memory(self.scene, self.fresh))
         self.base = job.devices.base(self._variables(self.fresh, self.memory, 0), self.adapted)
         self.predictor = job.devices.predictor(plan.extension.answer(self.scene), self.adapted, params)
@@ -220,7 +222,12 @@ class Sequence:
             slot = self.answering(bank, index)
             return predictions(self.predictor, base, bank.shared, slot, inputs, size, point)
 
-        return logits
+        # After the last task every answer is computed anew, so that logits that have not changed are measured.
+        return (
+            logits
+            if len(bank.names) == self.scene.tasks
+            else self.answered.unless_changed(logits, lambda index: (base, bank.shared, self.answering(bank, index)))
+        )
 
     def restored(self) -> Course:
         """The course as the job's checkpoint has it; the accuracies of the fresh model if it has none."""
