@@ -6,8 +6,8 @@ of (T, d_in, r) it is the same for separate LoRA, whose A belongs to the task to
 
 There are two bodies for one function: on a TPU the ids are prefetched scalars that choose the blocks
 (`PrefetchScalarGridSpec`); on a GPU, whose Triton backend has no scalar prefetch, a program reads its id and addresses
-the stack with it. Neither has been timed on its hardware, so nothing takes them unasked: see `share_jax.core.mixed`. Both are
-held equal to the plain path in Pallas' interpreter, and lower for their platforms without a device.
+the stack with it. Neither has been timed on its hardware, so nothing takes them unasked: see `share_jax.core.mixed`.
+Both are held equal to the plain path in Pallas' interpreter, and lower for their platforms without a device.
 """
 
 from functools import partial

@@ -53,7 +53,7 @@ def mixed_output(
     y, batch = plain(), x.shape[0]
     rows = x.astype(dtype).reshape(batch, -1, d_in)
     down = shared["lora_a"] if "lora_a" in shared else stack["lora_a"]
-    out = mixed_update(y.reshape(batch, -1, d_out), rows, down, stack["lora_b"], ids, method.scale, taken)
+    out: Any = mixed_update(y.reshape(batch, -1, d_out), rows, down, stack["lora_b"], ids, method.scale, taken)
     return out.reshape(y.shape)
 
 
