@@ -22,6 +22,19 @@ EXPECTED = {
     "serve": ({"shared_a, one task", "shared_a, 4 tasks", "share, 4 tasks", "merged kernels, switch"}, "merged"),
     "tasks": ({"step", "checkpoint, one more task", "start-up, all tasks"}, "compilations after the second task"),
     "adapters": ({"compress, whole command", "add, in process", "export, in process"}, "best possible"),
+    "forms": (
+        {
+            "4 tasks, one-hot",
+            "4 tasks, sorted groups",
+            "step, two products",
+            "gradients, one task, one product",
+            "compiling, scanned",
+            "later task, kept",
+            "compiling out of a filled one",
+            "step, 8 tokens",
+        },
+        "saved of the whole step",
+    ),
 }
 
 
