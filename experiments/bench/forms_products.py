@@ -83,7 +83,7 @@ def mixed_part(options: Options) -> Found:
         for tasks in (mix for mix in mixes if mix <= stored):
             own = {name: times[_mixed(stored, tasks, name), OURS] for name in WAYS}
             for name in ("one-hot", "sorted groups"):
-                where = f"mixed batch: {_mixed(stored, tasks, name).partition(': ')[2]}"
+                where = _mixed(stored, tasks, name)
                 found[f"{where} / gathered"] = ratio(own[name], own["gathered"])
                 found[f"{where}, saved of the forward pass"] = saved(own["gathered"], own[name], forward, KERNELS)
     return Found(rows, found)

@@ -38,7 +38,10 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s == "limit")) for s in SUITES])
+SLOW = ("limit", "forms")
+
+
+@pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SUITES])
 def test_a_suite_runs_from_end_to_end(suite, tmp_path, capsys):
     path = tmp_path / f"{suite}.json"
     words = [suite, "--tiny", "--rounds", "1", "--quiet", "--json", str(path), "--workdir", str(tmp_path / "work")]
