@@ -5,7 +5,6 @@ One layer of the text encoder with 32 tokens (FFN-up, 384 to 1536) and one atten
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +12,15 @@ import jax.numpy as jnp
 from experiments.bench.forms_equal import hold_equal
 from experiments.bench.steps import OURS, RARELY, adapted_of, forms, forward_case, stepper
 from experiments.bench.subjects import BATCH, EVERY, RANK, minilm, vit
-from experiments.bench.suite import Found, Options, merged_found, raced
+from experiments.bench.suite import Found, Options, raced
 from experiments.bench.timing import Case, Rounds, ratio, timed
 from share_jax.core.products import down_product, up_product
 from share_jax.core.slots import gather
 from share_jax.typing import Array
 
 MIXES, STORED = (1, 4, 16, 32), (10, 100, 1000)
-KERNELS = 36
-"""Adapted kernels of the text encoder: six in each of its six layers."""
+LAYERS = 6 * (4 * 384 + 1536 + 384) / 1536
+"""The columns of all adapted kernels of the text encoder, in layers such as this one: 13.5."""
 
 
 def gathered(h: Array, stack: Array, ids: Array) -> Array:
@@ -85,7 +84,7 @@ def mixed_part(options: Options) -> Found:
             for name in ("one-hot", "sorted groups"):
                 where = _mixed(stored, tasks, name)
                 found[f"{where} / gathered"] = ratio(own[name], own["gathered"])
-                found[f"{where}, saved of the forward pass"] = saved(own["gathered"], own[name], forward, KERNELS)
+                found[f"{where}, saved of the forward pass"] = saved(own["gathered"], own[name], forward, LAYERS)
     return Found(rows, found)
 
 
@@ -96,7 +95,7 @@ def _mixed(stored: int, tasks: int, way: str) -> str:
     return f"mixed batch, {stored:,} stored: {tasks} {'task' if tasks == 1 else 'tasks'}, {way}"
 
 
-def saved(ours: Rounds, other: Rounds, whole: Rounds, layers: int) -> float:
+def saved(ours: Rounds, other: Rounds, whole: Rounds, layers: float) -> float:
     """What so many layers would save of the whole if they had the other form; negative where it costs."""
     return ratio({n: layers * (ours[n] - other[n]) for n in ours if n in other}, whole)
 
@@ -115,30 +114,38 @@ def together(x: Array, kernels: list[Array], downs: list[Array], ups: list[Array
     return [down_product(x, kernel) + up_product(h, b) for kernel, h, b in zip(kernels, parts, ups, strict=True)]
 
 
+def slopes_separately(x: Array, downs: list[Array], above: list[Array]) -> list[Array]:
+    """The gradients of three B's from those of the layers' outputs: all that a later task's step adds to its floor."""
+    return [_slope(down_product(x, a), dy) for a, dy in zip(downs, above, strict=True)]
+
+
+def slopes_together(x: Array, downs: list[Array], above: list[Array]) -> list[Array]:
+    """The same with one product of 3 r columns."""
+    parts = jnp.split(down_product(x, jnp.concatenate(downs, axis=1)), len(downs), axis=-1)
+    return [_slope(h, dy) for h, dy in zip(parts, above, strict=True)]
+
+
+def _slope(h: Array, above: Array) -> Array:
+    _, back = jax.vjp(lambda b: up_product(h, b), jnp.zeros((h.shape[-1], above.shape[-1]), h.dtype))
+    return back(above)[0]
+
+
 def projections_part(options: Options) -> Found:
-    """Forward with one slot per example, and the gradients of x and the B's with one slot for the batch."""
+    """Forward with one slot per example, where adapters stand beside their layers, and the gradients of the B's."""
     batch, n, d = (4, 3, 8) if options.tiny else (BATCH, 65, 192)
     keys = iter(jax.random.split(jax.random.key(1), 16))
     draw = lambda *shape: [jax.random.normal(next(keys), shape) / d**0.5 for _ in range(3)]  # noqa: E731
     x, kernels, downs = jax.random.normal(next(keys), (batch, n, d)), draw(d, d), draw(d, RANK)
-    one, several = draw(RANK, d), draw(batch, RANK, d)
+    ups, above = draw(batch, RANK, d), draw(batch, n, d)
     subject = vit(tiny=options.tiny)
-    later = forms()[2]
-    call, _ = stepper(subject, adapted_of(subject, EVERY, later.method))
+    call, _ = stepper(subject, adapted_of(subject, EVERY, forms()[2].method))
     cases = [
         forward_case(subject, "query, key, value: "),
         Case("query, key, value: whole step", OURS, timed(call)),
     ]
-
-    def slopes(run: Callable[..., list[Array]]) -> Callable[..., Any]:
-        def objective(x: Array, kernels: list[Array], downs: list[Array], ups: list[Array]) -> Array:
-            return sum((jnp.sum(jnp.square(y)) for y in run(x, kernels, downs, ups)), jnp.float32(0))
-
-        return jax.jit(jax.grad(objective, argnums=(0, 3)))
-
     tried = {
-        "forward, different tasks": (jax.jit(separately), jax.jit(together), (x, kernels, downs, several)),
-        "gradients, one task": (slopes(separately), slopes(together), (x, kernels, downs, one)),
+        "forward, different tasks": (jax.jit(separately), jax.jit(together), (x, kernels, downs, ups)),
+        "gradients, one task": (jax.jit(slopes_separately), jax.jit(slopes_together), (x, downs, above)),
     }
     for what, (ours, other, args) in tried.items():
         hold_equal(f"query, key, value, {what}", other(*args), ours(*args))
@@ -152,4 +159,4 @@ def projections_part(options: Options) -> Found:
         found[f"query, key, value: {what}, one product / three"] = ratio(other, ours)
         of = times[f"query, key, value: {whole}", OURS]
         found[f"query, key, value: {what}, saved of the {whole}"] = saved(ours, other, of, layers)
-    return merged_found([Found(rows, found)])
+    return Found(rows, found)

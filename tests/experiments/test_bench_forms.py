@@ -8,7 +8,14 @@ import pytest
 from experiments.bench.__main__ import main
 from experiments.bench.forms_equal import hold_equal
 from experiments.bench.forms_models import TwoProducts, keeping, resident
-from experiments.bench.forms_products import WAYS, saved, separately, together
+from experiments.bench.forms_products import (
+    WAYS,
+    saved,
+    separately,
+    slopes_separately,
+    slopes_together,
+    together,
+)
 from experiments.bench.record import read
 from experiments.bench.scanned import stacked
 from experiments.bench.subjects import torch_weights, vit
@@ -37,6 +44,14 @@ def test_one_product_with_all_columns_is_three():
     want = [np.asarray(x @ kernel + x @ a @ b) for kernel, a, b in zip(kernels, downs, ups, strict=True)]
     for form in (separately, together):
         for got, plain in zip(form(x, kernels, downs, ups), want, strict=True):
+            np.testing.assert_allclose(got, plain, rtol=1e-4, atol=1e-4)
+    above = [normal(4, 3, 6) - n for n in range(3)]
+    want = [
+        sum((np.asarray(x[b]) @ np.asarray(a)).T @ np.asarray(dy[b]) for b in range(4))
+        for a, dy in zip(downs, above, strict=True)
+    ]
+    for form in (slopes_separately, slopes_together):
+        for got, plain in zip(form(x, downs, above), want, strict=True):
             np.testing.assert_allclose(got, plain, rtol=1e-4, atol=1e-4)
 
 
