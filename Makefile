@@ -10,7 +10,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
-SUITES ?= train serve adapters tasks limit
+SUITES ?= train serve adapters tasks limit forms
 ARGS ?=
 BIN := $(VENV)/bin
 

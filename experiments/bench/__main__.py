@@ -3,9 +3,9 @@
     python -m experiments.bench train --peers .venv-peers/bin/python --json runs/bench/train.json
     python -m experiments.bench page runs/bench/*.json
 
-Suites: train, serve, adapters, tasks, limit. Each is raced in rounds: every case once per round, ours and the peers' in
-turn, on the same threads; a plot is drawn beside the JSON. `page` writes experiments/BENCH.md from the JSON of all
-suites. `input` and `scaling` are further measurements with options of their own: see their --help.
+Suites: train, serve, adapters, tasks, limit, forms. Each is raced in rounds: every case once per round, ours and the
+peers' in turn, on the same threads; a plot is drawn beside the JSON. `page` writes experiments/BENCH.md from the JSON
+of all suites. `input` and `scaling` are further measurements with options of their own: see their --help.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 from experiments.bench.machine import Watch, machine, use_threads
 from share_jax.errors import ShareError, line
 
-SUITES = ("train", "serve", "adapters", "tasks", "limit")
+SUITES = ("train", "serve", "adapters", "tasks", "limit", "forms")
 OTHERS = ("input", "scaling")
 PAGE = Path("experiments/BENCH.md")
 

@@ -12,10 +12,12 @@ TITLES = {
     "adapters": "`adapters`: a folder of LoRAs into one set, and back",
     "tasks": "`tasks`: what T tasks cost",
     "limit": "`limit`: against the floor and the machine",
+    "forms": "`forms`: other forms of the same computations",
 }
 _FACTS = {
     "first_call_s": ("first call, s", 1.0, "{:.1f}"),
     "start_s": ("start, s", 1.0, "{:.1f}"),
+    "resident_bytes": ("all buffers, MB", 1e-6, "{:.1f}"),
     "temporary_bytes": ("temporaries, MB", 1e-6, "{:.1f}"),
     "adapter_bytes": ("adapters, MB", 1e-6, "{:.1f}"),
     "stack_bytes": ("slots, MB", 1e-6, "{:.1f}"),

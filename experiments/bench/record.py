@@ -9,7 +9,7 @@ from typing import Any
 
 from share_jax.errors import FormatError, line
 
-SUITES = ("train", "serve", "adapters", "tasks", "limit")
+SUITES = ("train", "serve", "adapters", "tasks", "limit", "forms")
 
 _SHAPE: dict[str, type | tuple[type, ...]] = {
     "suite": str, "results": list, "ratios": dict, "bars": list, "versions": dict,
@@ -62,6 +62,7 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar(r"step of task 2 / separate LoRA", 1.00),
         Bar(r"compilations after the first task", 0.0),
     ),
+    "forms": (),
 }
 """Each suite's bars. All are upper limits of ratios: "at least 3 times slower" is a ratio of ours to theirs of 1/3."""
 

@@ -15,12 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.typing import Dtype
-from jaxtyping import Float
 
 from experiments.models.bert import BertClassifier, BertConfig
-from experiments.models.vit import VitConfig, VitLayer
-from share_jax.typing import Array
+from experiments.models.vit import VitClassifier, VitConfig
 
 CLASSES, BATCH, RANK, ALPHA = 15, 32, 8, 16.0
 HEADS = (r"head/kernel", r"head/bias")
@@ -35,43 +32,6 @@ TARGETS = {
     FFN_DOWN: r"encoder/layer_\d+/ffn_down/kernel",
 }
 """Patterns over kernel paths by name."""
-
-
-class ClassTokenEncoder(nn.Module):
-    """Patches with a class token in front, positions, layers and a last LayerNorm."""
-
-    config: VitConfig
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, images: Float[Array, "batch side side channels"]) -> Float[Array, "batch n d"]:
-        """Images to the last hidden states, the class token's first."""
-        c, batch = self.config, images.shape[0]
-        count, patch, channels = c.image_size // c.patch_size, c.patch_size, images.shape[-1]
-        tiles = images.reshape(batch, count, patch, count, patch, channels).transpose(0, 1, 3, 2, 4, 5)
-        rows = tiles.reshape(batch, count * count, patch * patch * channels)
-        x = nn.Dense(c.hidden_size, dtype=self.dtype, name="patch")(rows)
-        first = self.param("class_token", nn.initializers.normal(0.02), (1, 1, c.hidden_size)).astype(self.dtype)
-        x = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, c.hidden_size)), x], axis=1)
-        shape = (1, count * count + 1, c.hidden_size)
-        x = x + self.param("position", nn.initializers.normal(0.02), shape).astype(self.dtype)
-        for index in range(c.num_layers):
-            x = VitLayer(c, self.dtype, name=f"layer_{index}")(x)
-        return nn.LayerNorm(dtype=self.dtype, name="norm")(x)
-
-
-class ClassTokenVit(nn.Module):
-    """The encoder and one linear head on its class token."""
-
-    config: VitConfig
-    num_classes: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, images: Float[Array, "batch side side channels"]) -> Float[Array, "batch classes"]:
-        """Logits, float32."""
-        hidden = ClassTokenEncoder(self.config, self.dtype, name="encoder")(images)
-        return nn.Dense(self.num_classes, name="head")(hidden[:, 0].astype(jnp.float32))
 
 
 @dataclass(frozen=True)
@@ -111,8 +71,8 @@ def vit(dtype: str = "float32", tiny: bool = False) -> Subject:
     sizes: dict[str, Any] = {"hidden_size": 192, "num_layers": 12, "num_heads": 3, "intermediate_size": 768}
     if tiny:
         sizes = {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "intermediate_size": 16}
-    config = VitConfig(image_size=8 if tiny else 32, patch_size=4, **sizes)
-    model = ClassTokenVit(config, CLASSES, jnp.dtype(dtype))
+    config = VitConfig(image_size=8 if tiny else 32, patch_size=4, class_token=True, **sizes)
+    model = VitClassifier(config, CLASSES, dtype=jnp.dtype(dtype))
     side = config.image_size
     images = jax.random.normal(jax.random.key(1), (4 if tiny else BATCH, side, side, 3))
     twin = {
@@ -179,6 +139,10 @@ def torch_weights(params: dict[str, Any], twin: dict[str, Any]) -> dict[str, np.
             array = array.reshape(inputs, -1).T
         elif path.endswith("bias"):
             array = array.reshape(-1)
+        elif path == "encoder/class_token":  # (d,): torch's has a batch of one token
+            array = array.reshape(1, 1, -1)
+        elif path == "encoder/position":  # (n, d): torch's has a batch axis
+            array = array[None]
         out[_renamed(path, _NAMES[twin["model"]])] = np.ascontiguousarray(array)
     return out
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from share_jax.core.protocol import Parameterization
 from share_jax.errors import TargetError, line
 from share_jax.nn.kernels import layer_type
+from share_jax.nn.mixed import mixed_output
 from share_jax.nn.output import PLAIN, adapted_output
 from share_jax.nn.targets import Target
 from share_jax.nn.variables import SHARED, TASKS
@@ -58,6 +59,11 @@ def interceptor(method: Parameterization, targets: Mapping[tuple[str, ...], Targ
             return plain()
         x = args[0] if args else next(iter(kwargs.values()))
         shared = dict(module.variables.get(SHARED, {}))
+        examples = {leaf.shape[0] for leaf in slot.values() if leaf.ndim == 3}
+        if len(examples) == 1 and context.method_name == "__call__":
+            y = mixed_output(module, method, shared, slot, jnp.arange(examples.pop()), x, plain)
+            if y is not None:
+                return y
         return adapted_output(module, context.method_name, method, shared, slot, x, plain)
 
     return intercept

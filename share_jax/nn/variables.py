@@ -10,6 +10,7 @@ from share_jax.core.protocol import Parameterization
 from share_jax.core.slots import as_task_id, gather
 from share_jax.errors import InputError, line
 from share_jax.nn.kernels import input_axes, matrix_shape
+from share_jax.nn.mixed import mixed_output
 from share_jax.nn.output import adapted_output
 from share_jax.typing import Array, Leaves, PRNGKey
 
@@ -78,5 +79,7 @@ def adapted(
             )
         )
     num_tasks = next(iter(tasks.values())).shape[0]
-    slot = gather(tasks, as_task_id(task_id, num_tasks))
-    return adapted_output(module, method_name, method, dict(own.get(SHARED, {})), slot, x, plain)
+    ids, shared = as_task_id(task_id, num_tasks), dict(own.get(SHARED, {}))
+    if ids.ndim and (y := mixed_output(module, method, shared, tasks, ids, x, plain)) is not None:
+        return y
+    return adapted_output(module, method_name, method, shared, gather(tasks, ids), x, plain)

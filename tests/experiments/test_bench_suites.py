@@ -22,10 +22,26 @@ EXPECTED = {
     "serve": ({"shared_a, one task", "shared_a, 4 tasks", "share, 4 tasks", "merged kernels, switch"}, "merged"),
     "tasks": ({"step", "checkpoint, one more task", "start-up, all tasks"}, "compilations after the second task"),
     "adapters": ({"compress, whole command", "add, in process", "export, in process"}, "best possible"),
+    "forms": (
+        {
+            "4 tasks, one-hot",
+            "4 tasks, sorted groups",
+            "step, two products",
+            "gradients, one task, one product",
+            "compiling, scanned",
+            "later task, kept",
+            "compiling out of a filled one",
+            "step, 8 tokens",
+        },
+        "saved of the whole step",
+    ),
 }
 
 
-@pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s == "limit")) for s in SUITES])
+SLOW = ("limit", "forms")
+
+
+@pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SUITES])
 def test_a_suite_runs_from_end_to_end(suite, tmp_path, capsys):
     path = tmp_path / f"{suite}.json"
     words = [suite, "--tiny", "--rounds", "1", "--quiet", "--json", str(path), "--workdir", str(tmp_path / "work")]
