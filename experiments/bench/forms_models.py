@@ -92,13 +92,15 @@ def _against(times: Any, prefix: str, parts: tuple[str, ...], other: str, ours: 
     }
 
 
-def compiling(update: Callable[..., Any], *args: Any) -> Callable[[], float]:
-    """Traces, lowers and compiles the function anew every time; the seconds of that."""
+def compiling(update: Callable[..., Any], *args: Any, whole: bool = True) -> Callable[[], float]:
+    """Traces, lowers and, if `whole`, compiles the function anew every time; the seconds of that."""
 
     def run() -> float:
         fresh = lambda *args: update(*args)  # noqa: E731  (another function: JAX has seen nothing of it)
         began = time.perf_counter()
-        jax.jit(fresh).lower(*args).compile()
+        lowered = jax.jit(fresh).lower(*args)
+        if whole:
+            lowered.compile()
         return time.perf_counter() - began
 
     return run
@@ -132,11 +134,14 @@ def scan_part(options: Options) -> Found:
         facts = {"temporary_bytes": int(memory.temp_size_in_bytes)}
         cases.append(Case(f"scanned layers: step, {name}", OURS, timed(call), facts))
         update, state = step_of(subject, adapted)
-        compiled = compiling(update, state, subject.base, subject.batch)
-        every = COMPILED_EVERY
-        cases.append(Case(f"scanned layers: compiling, {name}", OURS, compiled, every=every, warm=False))
+        for what, whole in (("tracing alone", False), ("tracing and compiling", True)):
+            run = compiling(update, state, subject.base, subject.batch, whole=whole)
+            cases.append(Case(f"scanned layers: {what}, {name}", OURS, run, every=COMPILED_EVERY, warm=False))
     times, rows = raced(cases, options.rounds, options)
-    return Found(rows, _against(times, "scanned layers: ", ("step", "compiling"), "scanned", "unrolled"))
+    return Found(
+        rows,
+        _against(times, "scanned layers: ", ("step", "tracing alone", "tracing and compiling"), "scanned", "unrolled"),
+    )
 
 
 def resident(memory: Any) -> int:

@@ -28,7 +28,7 @@ EXPECTED = {
             "4 tasks, sorted groups",
             "step, two products",
             "gradients, one task, one product",
-            "compiling, scanned",
+            "tracing and compiling, scanned",
             "later task, kept",
             "compiling out of a filled one",
             "step, 8 tokens",

@@ -25,6 +25,7 @@ def calls(run, *args):
 
 CASES = {
     "dense": (lambda **kw: SharedLoRADense(5, **kw), (4, 3, 6), True),
+    "bfloat16": (lambda **kw: SharedLoRADense(5, dtype=jnp.bfloat16, **kw), (4, 3, 6), True),
     "one row": (lambda **kw: SharedLoRADense(5, **kw), (4, 6), True),
     "heads": (lambda **kw: SharedLoRADenseGeneral((2, 3), **kw), (4, 3, 6), True),
     "out": (lambda **kw: SharedLoRADenseGeneral(5, axis=(-1, -2), **kw), (4, 3, 2, 6), True),
@@ -36,17 +37,20 @@ CASES = {
 @pytest.mark.parametrize("method", [SharedA(rank=2), SeparateLoRA(rank=2)], ids=lambda method: method.name)
 @pytest.mark.parametrize("name", CASES)
 def test_a_module_of_ones_own(name, method, kernel):
-    """float32 sums of a few products of size one: 1e-5."""
+    """Sums of a few products of size one: 1e-5 in float32, two roundings of 2^-8 in bfloat16."""
     make, shape, takes = CASES[name]
     model = make(num_tasks=3, method=method)
     x = jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
     variables = filled(dict(model.init(jax.random.key(0), x, 0)))
     run = lambda ids: model.apply(variables, x, ids)  # noqa: E731
     want = run(IDS)
+    limit = 2e-2 if name == "bfloat16" else 1e-5
     with mixed_kernel(kernel):
         assert calls(run, IDS) == takes
         assert calls(run, jnp.int32(1)) == 0  # one task for the batch
-        np.testing.assert_allclose(run(IDS), want, rtol=1e-5, atol=1e-5)
+        got = run(IDS)
+    assert got.dtype == want.dtype
+    np.testing.assert_allclose(got.astype(jnp.float32), want.astype(jnp.float32), rtol=limit, atol=limit)
 
 
 class Model(nn.Module):
