@@ -8,6 +8,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Float
 
+from experiments.models.cut import START, Cut
 from experiments.models.vit import VitClassifier, VitConfig, VitEncoder, VitLayer
 from share_jax.nn.trees import flat, nested
 from share_jax.nn.variables import SHARED, TASKS
@@ -41,9 +42,9 @@ class ScannedEncoder(VitEncoder):
         self.scanned = ScannedLayers(self.config, self.dtype)
 
     def run(
-        self, hidden: Float[Array, "batch n d"], first: int = 0, last: int | None = None
+        self, hidden: Float[Array, "batch n d"], first: Cut = START, last: Cut | None = None
     ) -> Float[Array, "batch n d"]:
-        """All layers and the last LayerNorm; none of them where `last` is 0."""
+        """All layers and the last LayerNorm; none of them where `last` is a cut."""
         hidden = hidden.astype(self.dtype)
         return self.norm(self.scanned(hidden)) if last is None else hidden
 
