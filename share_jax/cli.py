@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from share_jax.cache import keep_compiled
 from share_jax.commands.options import Parser
 from share_jax.errors import ShareError
 
@@ -52,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"internal error, {type(e).__name__}: {e}; set SHARE_JAX_DEBUG=1 to see where, and report it")
 
 
+def command() -> int:
+    """`main` as a process of its own, whose compiled programs are kept for the next one."""
+    keep_compiled(os.environ)
+    return main()
+
+
 def _fail(message: str) -> int:
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""
     print(f"{clear}share-jax: {' '.join(message.split())}", file=sys.stderr)
@@ -59,4 +66,4 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

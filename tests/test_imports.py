@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 LONGEST = 400
 
 FLOORS = {
+    "cache": 0,
     "errors": 0,
     "typing": 0,
     "linalg": 1,
@@ -25,7 +26,7 @@ FLOORS = {
 }
 """Every part of the library and its floor: a part imports from its own floor and from those below."""
 
-NO_FLAX = ("linalg", "core", "metrics", "errors", "typing")
+NO_FLAX = ("cache", "linalg", "core", "metrics", "errors", "typing")
 FRAMEWORKS = {"flax", "optax", "orbax"}
 OUTSIDE = {
     "tensorflow",

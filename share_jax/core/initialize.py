@@ -9,6 +9,7 @@ import numpy as np
 from share_jax.core.choice import Choice, choose
 from share_jax.core.fold import Adapter
 from share_jax.core.limits import TOLERANCES, Ladder, first_rung, rungs, squared_errors
+from share_jax.core.prepare import Block, Held, Prepare
 from share_jax.core.project import Slots, append, slots_on
 from share_jax.core.sketch import Key, Sketch, sketch_of, spectra
 from share_jax.core.spectra import Spectra
@@ -38,10 +39,11 @@ def initialize(adapters: Mapping[str, Adapter], choice: Choice | None = None, *,
 def initialize_stream(
     read: Read, choice: Choice, *, chunk: int = 16, progress: Progress | None = None, seed: int = 0
 ) -> ShareState:
-    """As `initialize`, exactly, with no more than `chunk` adapters in memory; columns geometry.
+    """As `initialize`, exactly, with few adapters in memory; columns geometry.
 
     The first pass over `read()` sums up what the bases need (`Sketch`), the last one projects; `max_error` takes one
-    more between them. Memory does not depend on the number of adapters but for the coefficients themselves.
+    more between them. Adapters that are small together (`prepare.HELD_BYTES`) are held and read once. Of more, no more
+    than `chunk` are in memory at a time, which then does not depend on their number but for the coefficients.
 
     Raises:
         InputError: there is no adapter, two disagree about a target's shape, or a name occurs twice.
@@ -49,14 +51,18 @@ def initialize_stream(
     """
     tell = progress or (lambda stage, done: None)
     names: list[str] = []
+    held = Held()
+
+    def blocks() -> Iterator[Block]:
+        return chunks(read(), chunk)
 
     def batches() -> Iterator[list[Adapter]]:
-        for tasks, adapters in chunks(read(), chunk):
+        for tasks, adapters in held.first(blocks()):
             names.extend(tasks)
             yield adapters
             tell("basis", len(names))
 
-    sketch = sketch_of(batches())
+    sketch = sketch_of(batches(), held.prepare)
     if not names:
         raise InputError(line("adapters", got="none", expected="at least one", mend="pass one adapter or more"))
     if len(set(names)) < len(names):
@@ -65,14 +71,14 @@ def initialize_stream(
     found = spectra(sketch, k=choice.k, seed=seed)
     sketch = replace(sketch, sides={})  # the sums are no longer needed, and they are what is large
     if choice.max_error is None:
-        return _project_all(bases_of(sketch, found, choice), read, chunk, tell)
+        return _project_all(bases_of(sketch, found, choice), held.again(blocks), held.prepare, tell)
     full = _with_ks(sketch, found, {key: int(x.rank[0]) for key, x in found.items()})
     ladders = {n: Ladder(rungs(found[n, "a"]), rungs(found[n, "b"])) for n in sketch.shapes}
-    errors, norms = _error_curves(full, ladders, read, chunk, tell)
+    errors, norms = _error_curves(full, ladders, held.again(blocks), held.prepare, tell)
     rung = first_rung(errors, (norms * choice.max_error) ** 2)
     for step in range(len(TOLERANCES) if rung is None else rung, len(TOLERANCES)):
         sides = {(n, s): int(getattr(x, s)[step]) for n, x in ladders.items() for s in "ab"}
-        state = _project_all(_with_ks(sketch, found, sides), read, chunk, tell)
+        state = _project_all(_with_ks(sketch, found, sides), held.again(blocks), held.prepare, tell)
         if np.all(relative(state, "bound") <= choice.max_error):
             return state
     mend = "ask for 1e-5 or more"
@@ -113,11 +119,11 @@ def chunks(pairs: Iterable[tuple[str, Adapter]], size: int) -> Iterator[tuple[li
         yield [name for name, _ in block], [adapter for _, adapter in block]
 
 
-def _project_all(bases: ShareState, read: Read, chunk: int, tell: Progress) -> ShareState:
+def _project_all(bases: ShareState, blocks: Iterable[Block], prepare: Prepare, tell: Progress) -> ShareState:
     names: list[str] = []
     slots: dict[str, list[Slots]] = {name: [] for name in bases.layers}
-    for tasks, adapters in chunks(read(), chunk):
-        for name, part in slots_on(bases.layers, adapters).items():
+    for tasks, adapters in blocks:
+        for name, part in slots_on(bases.layers, adapters, prepare).items():
             slots[name].append(part)
         names += tasks
         tell("coefficients", len(names))
@@ -125,12 +131,12 @@ def _project_all(bases: ShareState, read: Read, chunk: int, tell: Progress) -> S
 
 
 def _error_curves(
-    full: ShareState, ladders: Mapping[str, Ladder], read: Read, chunk: int, tell: Progress
+    full: ShareState, ladders: Mapping[str, Ladder], blocks: Iterable[Block], prepare: Prepare, tell: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """Squared error of every task's whole adapter at every rung, (T, G), and its norm, (T,)."""
     errors, norms = [], []
-    for _, adapters in chunks(read(), chunk):
-        slots = slots_on(full.layers, adapters)
+    for _, adapters in blocks:
+        slots = slots_on(full.layers, adapters, prepare)
         curves = [squared_errors(x.coeff_a, x.coeff_b, ladders[name]) for name, x in slots.items()]
         errors.append(np.sum(curves, axis=0))
         norms.append(np.sqrt(sum(x.norm**2 for x in slots.values())))

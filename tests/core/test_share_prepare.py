@@ -1,0 +1,58 @@
+"""Adapters that are held between two passes give the bits of adapters that are read twice."""
+
+import numpy as np
+import pytest
+
+from share_jax.core import initialize as module
+from share_jax.core.choice import Choice
+from share_jax.core.fold import Adapter, Factors
+from share_jax.core.initialize import initialize_stream
+from share_jax.core.prepare import Held, prepared
+
+
+def adapters(count: int = 7) -> list[tuple[str, Adapter]]:
+    """Ranks 1 to 3, and one target that not every task has."""
+    rng = np.random.default_rng(0)
+
+    def pair(rank: int) -> Factors:
+        a, b = rng.normal(size=(10, rank)), rng.normal(size=(rank, 6))
+        return Factors(a.astype(np.float32), b.astype(np.float32), 0.5)
+
+    made: list[tuple[str, Adapter]] = []
+    for number in range(count):
+        targets = ("q", "v") if number % 2 else ("q",)
+        made.append((f"t{number}", {name: pair(1 + number % 3) for name in targets}))
+    return made
+
+
+@pytest.mark.parametrize("choice", [Choice(k=4), Choice(max_error=0.3)], ids=["k", "max_error"])
+def test_held_and_read_anew_are_the_same(monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
+    found, passes = [], []
+    for limit in (2**20, 0, 700):  # all, none, and what no longer fits after some blocks
+        reads = []
+
+        def read(reads: list = reads) -> list[tuple[str, Adapter]]:
+            reads.append(1)
+            return adapters()
+
+        monkeypatch.setattr(module, "Held", lambda limit=limit: Held(limit))
+        found.append(initialize_stream(read, choice, chunk=2))
+        passes.append(len(reads))
+    assert passes[0] == 1
+    assert passes[1] == passes[2] > 1
+    for other in found[1:]:
+        assert other.tasks == found[0].tasks
+        for name, layer in found[0].layers.items():
+            for field in ("basis_a", "basis_b", "coeff_a", "coeff_b", "ranks", "norm", "change", "bound"):
+                np.testing.assert_array_equal(getattr(other.layers[name], field), getattr(layer, field), err_msg=field)
+
+
+def test_a_held_block_is_balanced_once() -> None:
+    held, block = Held(), (["x"], [dict(adapters(3)[2][1])])
+    assert list(held.first([block])) == [block]
+    first = held.prepare(block[1], ["q"], 1)
+    assert held.prepare(block[1], ["q"], 3) is first
+    wider = held.prepare(block[1], ["q"], 5)
+    assert wider[0].a.shape[-1] == 5
+    np.testing.assert_array_equal(wider[1].a, prepared(block[1], ["q"], 5)[1].a)
+    assert held.again(lambda: pytest.fail("read again")) == [block]
