@@ -2,26 +2,31 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from experiments.report.blocks import spread, table
 from experiments.report.cells import exact, percent, ratio
-from experiments.tables.entries import HEADLINE
+from experiments.tables.entries import EVERY
 from experiments.tables.markers import marked, replaced
 from share_jax.train.files import replace_text
 
-BLOCK = "results:headline"
-SHOWN = {
-    "clinc150-task": "**CLINC150**, ten domains of 15 intents",
-    "newsgroups10-task": "**20 Newsgroups**, ten pairs of groups",
-}
-"""What the README shows, by the entry's name."""
+SHOWN: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "results:headline": {
+            "clinc150-task": "**CLINC150**, ten domains of 15 intents",
+            "newsgroups10-task": "**20 Newsgroups**, ten pairs of groups",
+        },
+        "results:small": {"split_mnist5-task": "**Split MNIST**, five pairs of digits, 5,000 images"},
+    }
+)
+"""The README's blocks: what each shows, by the entry's name."""
 
 HEAD = ("method", "ACC", "forgetting", "retention", "adapter parameters", "of separate LoRAs", "with heads")
 
 
 def write_headline(readme: Path, command: str, found: Mapping[str, Mapping[str, Any] | None]) -> bool:
-    """Replaces the block of a README, if it has one and all that it shows has been run; says whether it did.
+    """Replaces the blocks of a README that it has and whose entries have all been run; says whether there was one.
 
     Args:
         readme: the file.
@@ -29,21 +34,22 @@ def write_headline(readme: Path, command: str, found: Mapping[str, Mapping[str, 
         found: the content of `results.json` by the entry's name.
 
     Raises:
-        FormatError: the README has one of the two markers alone.
+        FormatError: the README has one of a block's two markers alone.
     """
-    shown = {name: found.get(name) for name in SHOWN}
-    content = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    known = {name: results for name, results in shown.items() if results is not None}
-    if not marked(content, BLOCK) or len(known) < len(shown):
-        return False
-    replace_text(replaced(content, BLOCK, headline(command, known), str(readme)), readme)
-    return True
+    content = before = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    for block, titles in SHOWN.items():
+        known = {name: results for name in titles if (results := found.get(name)) is not None}
+        if marked(content, block) and len(known) == len(titles):
+            content = replaced(content, block, headline(command, known, titles), str(readme))
+    if content != before:
+        replace_text(content, readme)
+    return content != before
 
 
-def headline(command: str, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The block: a line and a table for each of `SHOWN`."""
+def headline(command: str, found: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> str:
+    """A block: a line and a table for each entry that it shows."""
     blocks = []
-    for name, title in SHOWN.items():
+    for name, title in titles.items():
         results = found[name]
         seeds = results["seeds"]
         how = f"mean ± deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
@@ -53,7 +59,7 @@ def headline(command: str, found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _table(results: Mapping[str, Any]) -> str:
     rows = []
-    for name in (name for name in HEADLINE if name in results["methods"]):
+    for name in (name for name in EVERY if name in results["methods"]):
         method = results["methods"][name]
         mean, deviation, held = method["mean"], method["std"], method["params"]
         rows.append(
