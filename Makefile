@@ -1,5 +1,5 @@
 # make run    the main job: ten tasks on a frozen encoder, table, plots and report
-# make test   the test suite        make test-slow   the tests that take minutes
+# make test   the test suite, in two processes (JOBS=2)      make test-slow   the tests that take minutes
 # make test-faults   runs killed at thirty moments, stopped, damaged, on a full disk: about 10 minutes
 # make lint   ruff and pyright      make setup       the environment alone
 # make test-peft PEFT_PYTHON=...   PEFT's own logits, by a Python that has torch, transformers and peft
@@ -10,6 +10,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
+JOBS ?= 2
 SUITES ?= train serve adapters tasks limit forms
 ARGS ?=
 BIN := $(VENV)/bin
@@ -20,7 +21,7 @@ run: setup
 	$(BIN)/python -m experiments.run $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not faults" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not faults" $(ARGS)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not faults" $(ARGS)
