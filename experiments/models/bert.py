@@ -15,12 +15,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Float, Int
 
+from experiments.models.attention import attend
 from experiments.models.cut import START, Cut, Sublayer, check_cut, parts
 from experiments.models.strict import Leaf, dense, norm, params_of, read_config, read_safetensors
 from share_jax.errors import FormatError, InputError, line
@@ -135,9 +135,7 @@ class BertAttention(nn.Module):
         query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(x) * (c.head_dim**-0.5)
         key = nn.DenseGeneral(shape, dtype=self.dtype, name="key")(x)
         value = nn.DenseGeneral(shape, dtype=self.dtype, name="value")(x)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
-        weights = jax.nn.softmax(scores + bias, axis=-1).astype(self.dtype)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        mixed = attend(query, key, value, bias)
         return nn.DenseGeneral(c.hidden_size, axis=(-2, -1), dtype=self.dtype, name="out")(mixed)
 
 
