@@ -62,12 +62,16 @@ def from_grams(
     return np.asarray(np.maximum(_inner(dada, bb) + 2 * _inner(daa, bdb) + _inner(aa, dbdb), 0))
 
 
-def squared_distance(a: A, b: B, c: OtherA, d: OtherB) -> Float[np.ndarray, "*batch"]:
+def squared_distance(
+    a: A, b: B, c: OtherA, d: OtherB, size: Float[np.ndarray, "*batch"] | None = None
+) -> Float[np.ndarray, "*batch"]:
     """`|a @ b.T - c @ d.T|_F^2` in any gauges and ranks, in float64.
 
-    A difference of squares: it resolves a relative distance of about 3e-8 |a|_F |b|_F.
+    A difference of squares: it resolves a relative distance of about 3e-8 |a|_F |b|_F. `size` is `squared_norm(a, b)`
+    where that is known.
     """
-    return np.asarray(np.maximum(squared_norm(a, b) - 2 * inner_product(a, b, c, d) + squared_norm(c, d), 0))
+    size = squared_norm(a, b) if size is None else size
+    return np.asarray(np.maximum(size - 2 * inner_product(a, b, c, d) + squared_norm(c, d), 0))
 
 
 def rounding(a: A, b: B) -> Float[np.ndarray, "*batch"]:

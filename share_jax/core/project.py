@@ -93,9 +93,10 @@ def project_columns(layers: Sequence[Subspace], packed: Packed, columns: Columns
         ranks = np.minimum(packed.ranks[i], min(layer.shape)) if layer.geometry == "columns" else packed.ranks[i]
         rec_a = reconstruct(layer.basis_a, coeff_a, layer, 0, ranks)
         rec_b = reconstruct(layer.basis_b, coeff_b, layer, 1, ranks)
-        error = np.sqrt(bounds.squared_distance(a, b, rec_a, rec_b))
+        size = bounds.squared_norm(a, b)
+        error = np.sqrt(bounds.squared_distance(a, b, rec_a, rec_b, size))
         bound = np.where(packed.ranks[i] > 0, error + bounds.rounding(a, b), 0)
-        norm = np.sqrt(bounds.squared_norm(a, b))
+        norm = np.sqrt(size)
         out.append(Slots(coeff_a, coeff_b, ranks, norm, energies[0][i], energies[1][i], error, bound))
     return out
 

@@ -84,6 +84,9 @@ def store(state: ShareState, storage: Storage | str) -> tuple[dict[str, StoredLa
         InputError: there is no such storage.
     """
     stored = {name: _store_layer(layer, storage) for name, layer in state.layers.items()}
+    if storage == "f32" and all(_single(layer) for layer in state.layers.values()):  # nothing has moved
+        still = {name: replace(x, change=np.zeros_like(x.change)) for name, x in state.layers.items()}
+        return stored, ShareState(state.tasks, still)
     layers = {name: restore_layer(stored[name], layer) for name, layer in state.layers.items()}
     return stored, ShareState(state.tasks, {n: _measured(state.layers[n], x) for n, x in layers.items()})
 
@@ -120,6 +123,10 @@ def _store_layer(layer: Subspace, storage: Storage | str) -> StoredLayer:
             coeff = (np.linalg.solve(q.T @ q, q.T @ basis.astype(np.float64)) @ coeff).astype(np.float32)
         fields |= {f"basis_{side}": rounded, f"coeff_{side}": encode(coeff, storage, axis=1)}
     return StoredLayer(**fields)
+
+
+def _single(layer: Subspace) -> bool:
+    return all(x.dtype == np.float32 for x in (layer.basis_a, layer.basis_b, layer.coeff_a, layer.coeff_b))
 
 
 def _measured(before: Subspace, after: Subspace) -> Subspace:

@@ -192,18 +192,26 @@ def _header(head: bytes, read: Any, size: int, label: str) -> tuple[dict[str, st
 
 
 def _entry(name: str, value: Any, base: int, label: str) -> TensorInfo:
-    where = f"{label} tensor {shown(name)}"
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
-        raise _broken(where, "another header entry", "dtype, shape and data_offsets")
+    found = _problem(value)
+    if found is not None:
+        raise _broken(f"{label} tensor {shown(name)}", *found)
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    return TensorInfo(dtype, tuple(shape), base + offsets[0], offsets[1] - offsets[0])
+
+
+def _problem(value: Any) -> tuple[str, str] | None:
+    """What a header entry has instead of what it should have."""
+    if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+        return "another header entry", "dtype, shape and data_offsets"
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
-        raise _broken(where, f"dtype {shown(dtype, 40)}", "a known dtype")
+        return f"dtype {shown(dtype, 40)}", "a known dtype"
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2 or len(shape) > 32:
-        raise _broken(where, "a shape or offsets that are no whole numbers", "whole numbers of at least 0")
+        return "a shape or offsets that are no whole numbers", "whole numbers of at least 0"
     bits = math.prod(shape) * _BITS[dtype]
     if bits % 8 or offsets[1] - offsets[0] != bits // 8:
-        raise _broken(where, f"{offsets[1] - offsets[0]} bytes", f"{bits // 8} for {dtype} {shape}")
-    return TensorInfo(dtype, tuple(shape), base + offsets[0], bits // 8)
+        return f"{offsets[1] - offsets[0]} bytes", f"{bits // 8} for {dtype} {shape}"
+    return None
 
 
 def _counts(value: Any) -> bool:

@@ -21,8 +21,9 @@ def randomized_basis(
     """The leading part of `dense_basis`, `width` columns, for the cost of a few thin products.
 
     Range finder on a Gaussian test matrix with subspace iterations, each re-orthonormalised, then the SVD of the
-    small projection (Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1). Ask for a few more columns than
-    are wanted (`OVERSAMPLE`) and drop the last ones: those are the inaccurate ones.
+    small projection (Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1), of which a QR decomposition leaves
+    LAPACK a (width, width) core. Ask for a few more columns than are wanted (`OVERSAMPLE`) and drop the last ones:
+    those are the inaccurate ones.
     """
     x = working(stack)
     n = x.shape[-1]
@@ -32,5 +33,6 @@ def randomized_basis(
     q = jax.lax.fori_loop(
         0, power_iterations, lambda _, q: orthonormal(product(x, orthonormal(product(transpose(x), q)))), q
     )
-    small, s, _ = jnp.linalg.svd(product(transpose(q), x), full_matrices=False)
+    core = jnp.linalg.qr(transpose(product(transpose(q), x)), mode="r")
+    small, s, _ = jnp.linalg.svd(transpose(core), full_matrices=False)
     return Spectrum(product(q, small), s)
