@@ -43,14 +43,17 @@ def test_a_context_that_ended_holds_nothing_and_one_that_lasts_holds_within_the_
 
 
 def test_a_child_does_not_keep_the_lock_of_its_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
     with lock.hold(tmp_path):
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], close_fds=False)
+        child = subprocess.Popen(command, close_fds=False, stdout=subprocess.PIPE, text=True)
     try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "begun\n"  # the kernel closes files a moment after the parent goes on
         with lock.hold(tmp_path):
             pass
     finally:
         child.kill()
-        child.wait()
+        child.communicate()
 
 
 def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
