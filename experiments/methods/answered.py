@@ -1,6 +1,5 @@
 """Answers that need no computing again: those of leaves of which no bit has changed."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,18 +7,14 @@ import numpy as np
 
 from experiments.methods.answering import Predict
 from share_jax.nn.trees import flat
+from share_jax.train import manifest
 from share_jax.typing import Tree
 
 
-def fingerprint(*trees: Tree) -> bytes:
-    """sha256 of the paths, types, shapes and bits of all leaves."""
-    digest = hashlib.sha256()
-    for number, tree in enumerate(trees):
-        for path, leaf in sorted(flat(tree).items()):
-            array = np.ascontiguousarray(leaf)
-            digest.update(f"{number} {path} {array.dtype} {array.shape} ".encode())
-            digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.digest()
+def fingerprint(*trees: Tree) -> str:
+    """sha256 of the paths, types, shapes and bits of all leaves, in whatever order they are."""
+    leaves = ((f"{number}/{path}", leaf) for number, tree in enumerate(trees) for path, leaf in flat(tree).items())
+    return manifest.fingerprint(dict(sorted(leaves, key=lambda item: item[0])))
 
 
 class Answered:
@@ -31,7 +26,7 @@ class Answered:
 
     def __init__(self) -> None:
         """Knows nothing yet."""
-        self._known: dict[int, tuple[Mapping[str, np.ndarray], Tree, bytes, np.ndarray]] = {}
+        self._known: dict[int, tuple[Mapping[str, np.ndarray], Tree, str, np.ndarray]] = {}
 
     def unless_changed(self, logits: Predict, read: Callable[[int], tuple[Tree, Tree, Tree]]) -> Predict:
         """`logits`, but with the known answer where nothing has changed.

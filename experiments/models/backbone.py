@@ -72,7 +72,7 @@ def minilm(
     """
     config, encoder = load_bert(minilm_folder(cache_dir))
     layers = config.num_hidden_layers
-    check_first_layer(first_layer, layers)
+    check_cut(Cut(first_layer), layers)
     return Backbone(
         name="all-MiniLM-L6-v2",
         model=BertClassifier(config, num_classes, first_layer, dtype),
@@ -129,7 +129,7 @@ def image_vit(
     Raises:
         InputError: `first_layer` is out of range, or the images are not of the config's size.
     """
-    check_first_layer(first_layer, config.num_layers)
+    check_cut(Cut(first_layer), config.num_layers)
     return Backbone(
         name=name,
         model=VitClassifier(config, num_classes, first_layer, dtype),
@@ -251,7 +251,3 @@ def _ffn_down(first: int, layers: int) -> tuple[str, ...]:
 
 def linear_head(num_classes: int, width: int) -> dict:
     return dict(nn.Dense(num_classes).init(jax.random.key(0), jnp.zeros((1, width)))["params"])
-
-
-def check_first_layer(first: int, layers: int) -> None:
-    check_cut(Cut(first), layers)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from experiments.models.backbone import HEADS, Backbone, check_first_layer, linear_head
+from experiments.models.backbone import HEADS, Backbone, linear_head
+from experiments.models.cut import Cut, check_cut
 from experiments.models.roberta import RobertaClassifier, fresh_head, load_roberta
 from experiments.models.vit import VitClassifier
 from experiments.models.vit_weights import load_vit
@@ -30,7 +31,7 @@ def vit(
         ShareError: the weights cannot be read, or `first_layer` is out of range.
     """
     config, encoder = load_vit(weights, image_size)
-    check_first_layer(first_layer, config.num_layers)
+    check_cut(Cut(first_layer), config.num_layers)
     return Backbone(
         name=f"vit-{config.num_layers}x{config.hidden_size}/{config.patch_size}",
         model=VitClassifier(config, num_classes, first_layer, dtype),
@@ -55,7 +56,7 @@ def roberta(
         ShareError: the weights cannot be read, or `first_layer` is out of range.
     """
     config, encoder = load_roberta(weights)
-    check_first_layer(first_layer, config.num_hidden_layers)
+    check_cut(Cut(first_layer), config.num_hidden_layers)
     return Backbone(
         name=f"roberta-{config.num_hidden_layers}x{config.hidden_size}",
         model=RobertaClassifier(config, num_classes, first_layer, dtype),

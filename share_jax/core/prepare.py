@@ -7,7 +7,7 @@ from share_jax.core.fold import Adapter
 from share_jax.core.pack import Packed, pack
 
 HELD_BYTES = 2**27
-"""Factors that are held between two passes, together with their columns: at most so many bytes."""
+"""Factors that are held between two passes: at most so many bytes; packed and as columns they take that twice more."""
 
 Block = tuple[list[str], list[Adapter]]
 """Names and adapters that go through a pass together."""

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from share_jax.core.mixed import kernel_taken
 from share_jax.core.protocol import Parameterization
 from share_jax.core.separate import SeparateLoRA
 from share_jax.core.shared_a import SharedA
 from share_jax.nn.kernels import input_axes, matrix_shape
+from share_jax.nn.output import dtype_of
 from share_jax.typing import Array, Leaves
 
 
@@ -44,7 +44,7 @@ def mixed_output(
     if x.ndim <= axes or x.shape[0] != ids.shape[0] or not _last(module, x.ndim, axes):
         return None
     d_in, d_out = matrix_shape(kernel.shape, axes)
-    dtype = module.dtype or jnp.result_type(x, *module.variables["params"].values())
+    dtype = dtype_of(module, x)
     taken = kernel_taken(method.rank, d_in, d_out, dtype)
     if taken is None:
         return None

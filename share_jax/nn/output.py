@@ -70,18 +70,18 @@ def adapted_output(
         return layer.apply({"params": {**params, "kernel": kernel}}, x)
 
     def delta(leaves: tuple[Leaves, Leaves], x: Array) -> Array:
-        return layer_delta(module, method_name, method, *leaves, x, _dtype(module, x))
+        return layer_delta(module, method_name, method, *leaves, x, dtype_of(module, x))
 
     return folded(run, delta)(dict(module.variables["params"]), (shared, slot), x)
 
 
-def _dtype(module: Any, x: Array) -> Any:
+def dtype_of(module: Any, x: Array) -> Any:
     """Of the layer's output."""
     return module.dtype or jnp.result_type(x, *module.variables["params"].values())
 
 
 def _fold_pays(module: Any, slot: Leaves, x: Array) -> bool:
-    dtype = _dtype(module, x)
+    dtype = dtype_of(module, x)
     if any(leaf.ndim != 2 for leaf in slot.values()) or not jnp.issubdtype(dtype, jnp.floating):
         return False
     kernel = module.variables["params"]["kernel"]
