@@ -132,7 +132,7 @@ class BertAttention(nn.Module):
         """Attends every position to all unmasked ones."""
         c = self.config
         shape = (c.num_attention_heads, c.head_dim)
-        query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(x) * (c.head_dim**-0.5)
+        query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(x)
         key = nn.DenseGeneral(shape, dtype=self.dtype, name="key")(x)
         value = nn.DenseGeneral(shape, dtype=self.dtype, name="value")(x)
         mixed = attend(query, key, value, bias)

@@ -18,6 +18,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Float
 
+from experiments.models.attention import attend
 from experiments.models.cut import START, Cut, Sublayer, check_cut, parts
 from share_jax.errors import InputError, line
 from share_jax.typing import Array
@@ -67,7 +68,7 @@ class VitConfig:
 
 
 class VitLayer(nn.Module):
-    """One pre-norm layer: Flax's own attention, then a perceptron with GELU, each with a residual."""
+    """One pre-norm layer: attention, then a perceptron with GELU, each with a residual."""
 
     config: VitConfig
     dtype: Dtype = jnp.float32
@@ -76,7 +77,7 @@ class VitLayer(nn.Module):
         """Names the parts `attention_norm`, `attention`, `ffn_norm`, `ffn_up`, `ffn_down`."""
         c = self.config
         self.attention_norm = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
-        self.attention = nn.MultiHeadDotProductAttention(c.num_heads, dtype=self.dtype)
+        self.attention = nn.MultiHeadDotProductAttention(c.num_heads, dtype=self.dtype, attention_fn=attend)
         self.ffn_norm = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=self.dtype)
         self.ffn_up = nn.Dense(c.intermediate_size, dtype=self.dtype)
         self.ffn_down = nn.Dense(c.hidden_size, dtype=self.dtype)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from experiments.models.attention import attend
 
@@ -19,7 +20,7 @@ def drawn(dtype=np.float32, scale: float = 1.0):
 
 def plain(query, key, value, bias):
     query, key, value, bias = (np.asarray(x, np.float64) for x in (query, key, value, bias))
-    scores = np.einsum("bnhd,bmhd->bhnm", query, key) + bias
+    scores = np.einsum("bnhd,bmhd->bhnm", query, key) / np.sqrt(query.shape[-1]) + bias
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.einsum("bhnm,bmhd->bnhd", weights / weights.sum(axis=-1, keepdims=True), value)
 
@@ -45,7 +46,7 @@ def test_gradients_are_those_of_the_plain_form() -> None:
     inputs = drawn()
 
     def form(query, key, value, bias):
-        scores = jnp.einsum("bnhd,bmhd->bhnm", query, key) + bias
+        scores = jnp.einsum("bnhd,bmhd->bhnm", query, key) / 2 + bias  # the root of d = 4
         return jnp.einsum("bhnm,bmhd->bnhd", jax.nn.softmax(scores, axis=-1), value)
 
     def slopes(run):
@@ -53,6 +54,13 @@ def test_gradients_are_those_of_the_plain_form() -> None:
 
     for mine, theirs in zip(slopes(attend), slopes(form), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+
+
+def test_flax_takes_it_for_its_own() -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 5, 12))
+    mine, theirs = (nn.MultiHeadDotProductAttention(3, **own) for own in ({"attention_fn": attend}, {}))
+    variables = theirs.init(jax.random.key(1), x)
+    np.testing.assert_allclose(mine.apply(variables, x), theirs.apply(variables, x), rtol=0, atol=1e-5)
 
 
 def test_bfloat16_stays_near() -> None:
