@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from share_jax.core.pack import groups, pack
 from share_jax.errors import InputError, line
+from share_jax.finite import all_finite
 from share_jax.linalg import product, transpose, working
 
 
@@ -35,7 +36,7 @@ class Factors:
             )
             raise InputError(line("factors", got=got, expected="factors that multiply", mend=mend))
         for name, x in (("lora_a", self.lora_a), ("lora_b", self.lora_b), ("scale", self.scale)):
-            if not np.all(np.isfinite(np.asarray(x, np.float64))):
+            if not all_finite(np.asarray(x)):
                 mend = "train that adapter again or leave it out"
                 raise InputError(line(name, got="a NaN or an infinity", expected="finite numbers", mend=mend))
 

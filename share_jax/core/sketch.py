@@ -95,7 +95,9 @@ def _absorb(
         for side, x in zip("ab", both, strict=True):
             for i, name in enumerate(names):
                 old = sides.get((name, side)) or SideSketch(x.shape[2])
-                sides[name, side] = old.absorb(np.swapaxes(x[i], 0, 1)[:, used[i]])
+                columns = np.swapaxes(x[i], 0, 1)
+                full = used[i].all()
+                sides[name, side] = old.absorb(columns.reshape(old.rows, -1) if full else columns[:, used[i]])
     return Sketch(shapes, sides, widest)
 
 
@@ -111,14 +113,23 @@ def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key,
         count = -(-len(members) // -(-len(members) // size))
         for start in range(0, len(members), count):
             block = members[start : start + count]
-            stacks = pad(np.stack([_whole(sketch.sides[key], width) for key in block]), 0, count)
-            found = (spectra_of_stacks if kept else spectra_of_grams)(stacks, k=k, seed=seed)
+            some = [sketch.sides[key] for key in block]
+            if kept:
+                found = spectra_of_stacks(_stack(some, count, width), k=k, seed=seed)
+            else:
+                grams = [gram for side in some if (gram := side.finished().gram) is not None]
+                found = spectra_of_grams(pad(np.stack(grams), 0, count), k=k, seed=seed)
             for i, key in enumerate(block):
                 out[key] = Spectra(*(x[i : i + 1] for x in found))
     return out
 
 
-def _whole(side: SideSketch, width: int) -> Float[np.ndarray, "d n"]:
-    """The columns of one side, padded to `width`, or its Gram matrix with everything in it."""
-    gram = side.finished().gram
-    return pad(np.concatenate(side.columns, axis=1), 1, width) if gram is None else gram
+def _stack(sides: Sequence[SideSketch], count: int, width: int) -> Float[np.ndarray, "count d width"]:
+    """The columns of some sides of one height, and zeros."""
+    out = np.zeros((count, sides[0].rows, width), np.result_type(*(x for side in sides for x in side.columns)))
+    for whole, side in zip(out, sides, strict=False):
+        at = 0
+        for x in side.columns:
+            whole[:, at : at + x.shape[1]] = x
+            at += x.shape[1]
+    return out

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from share_jax.errors import FormatError, line
+from share_jax.finite import all_finite
 from share_jax.interop.paths import shown
 from share_jax.interop.tensorfile import RawTensor
 
@@ -75,11 +76,7 @@ def check_finite(values: np.ndarray, label: str) -> None:
     Raises:
       FormatError: there is one.
     """
-    # A sum of squares is finite unless a value is not (or it overflows: then look closer).
-    wide = values.astype(np.float64) if values.dtype.itemsize == 8 else values.astype(np.float32, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = np.vdot(wide, wide)
-    if not np.isfinite(total) and not np.isfinite(wide).all():
+    if not all_finite(values):
         raise FormatError(
             line(label, got="NaN or infinity", expected="finite values", mend="train or save the adapter again")
         )

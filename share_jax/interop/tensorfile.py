@@ -6,6 +6,7 @@ Only `pread` touches the file: a shrinking file is a short read, not a fault.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -13,6 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from share_jax.interop.paths import open_inside, parse_json, shown
 
 HEADER_LIMIT = 100_000_000
 """Bytes; the format's own limit."""
+KNOWN_LIMIT = 2**20
+"""Bytes; a header up to this is kept, for the next file that has the same."""
 
 _NUMPY = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "F16": "float16",
@@ -60,6 +64,10 @@ class TensorInfo:
     shape: tuple[int, ...]
     start: int  # bytes from the file's beginning
     size: int  # bytes
+
+
+Header = tuple[Mapping[str, str], Mapping[str, TensorInfo]]
+"""The metadata, and where every tensor lies."""
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -169,13 +177,31 @@ def _broken(label: str, got: str, expected: str) -> FormatError:
     return FormatError(line(label, got=got, expected=expected, mend="copy or write the file again"))
 
 
-def _header(head: bytes, read: Any, size: int, label: str) -> tuple[dict[str, str], dict[str, TensorInfo]]:
+def _header(head: bytes, read: Any, size: int, label: str) -> Header:
     if len(head) < 8:
         raise _broken(label, f"{size} bytes (truncated)", "a safetensors file")
     length = int.from_bytes(head, "little")
     if length > HEADER_LIMIT or 8 + length > size:
         raise _broken(label, f"a header of {length} bytes in {size} (truncated?)", "a safetensors file")
-    entries = parse_json(read(8, length), f"{label} header")
+    text = read(8, length)
+    if length > KNOWN_LIMIT:
+        return _parsed(text, size, label)
+    try:
+        return _known(text, size)
+    except FormatError:
+        return _parsed(text, size, label)
+
+
+@functools.lru_cache(maxsize=16)
+def _known(text: bytes, size: int) -> Header:
+    """As `_parsed`: the adapters of one base model mostly have the same header, which is looked at once."""
+    return _parsed(text, size, "")
+
+
+def _parsed(text: bytes, size: int, label: str) -> Header:
+    """The metadata and the tensors of a header, in a file of `size` bytes."""
+    entries = parse_json(text, f"{label} header")
+    length = len(text)
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _broken(label, "metadata that is not text", "a map of text to text")
@@ -188,7 +214,7 @@ def _header(head: bytes, read: Any, size: int, label: str) -> tuple[dict[str, st
     if at != size:
         what = "truncated" if at > size else "bytes left over"
         raise _broken(label, f"{size} bytes ({what})", f"{at} bytes")
-    return metadata, tensors
+    return MappingProxyType(metadata), MappingProxyType(tensors)
 
 
 def _entry(name: str, value: Any, base: int, label: str) -> TensorInfo:

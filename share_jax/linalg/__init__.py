@@ -8,6 +8,7 @@ from share_jax.linalg.basis import (
     orthonormal,
     project,
     rank_tolerance,
+    well_spread,
 )
 from share_jax.linalg.choice import k_by_explained_variance, k_by_relative_error, tail_energies
 from share_jax.linalg.gram import gram_basis, symmetric_basis
@@ -37,5 +38,6 @@ __all__ = [
     "symmetric_basis",
     "tail_energies",
     "transpose",
+    "well_spread",
     "working",
 ]

@@ -108,3 +108,16 @@ def test_a_file_that_shrinks_after_opening_is_an_error(tmp_path):
             f.truncate(200)
         with pytest.raises(FormatError, match="end of the file"):
             file.read("a")
+
+
+def test_files_of_one_header_are_each_read_for_themselves(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        save_file({"x": np.full(3, ord(name), np.float32)}, tmp_path / name / "x.safetensors")
+    for name in "aba":
+        with TensorFile(tmp_path / name, "x.safetensors") as file:
+            np.testing.assert_array_equal(file.read("x"), np.full(3, ord(name), np.float32))
+    with open(tmp_path / "b" / "x.safetensors", "ab") as file:  # the header stays, the size does not
+        file.write(b"more")
+    with pytest.raises(FormatError, match=r"b/x\.safetensors: .*bytes left over"):
+        TensorFile(tmp_path / "b", "x.safetensors")

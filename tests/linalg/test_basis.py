@@ -141,3 +141,20 @@ def test_symmetric_basis_takes_a_gram_matrix():
     np.testing.assert_allclose(projector(spectrum.basis[:, :6]), projector(oracle(x, 6)), atol=1e-3)
     s = np.linalg.svd(x, compute_uv=False)
     np.testing.assert_allclose(spectrum.singular_values[:6], s[:6], rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (50, 7), (2, 3, 24, 5)])
+def test_well_spread_columns_keep_the_span(shape):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * np.geomspace(1, 1e-5, shape[-1])
+    found = np.asarray(linalg.well_spread(jnp.asarray(x, jnp.float32)), np.float64)
+    assert found.shape == shape
+    bases = np.linalg.qr(np.asarray(x, np.float64))[0], np.linalg.qr(found)[0]
+    np.testing.assert_allclose(*(q @ np.swapaxes(q, -1, -2) for q in bases), rtol=0, atol=1e-4)
+    assert np.linalg.cond(found).max() < 1e3  # 1e5 before
+
+
+def test_well_spread_columns_of_nothing_are_finite_and_independent():
+    x = np.zeros((9, 4), np.float32)
+    x[3:5, 1] = 2  # one direction, three columns without any
+    found = np.asarray(linalg.well_spread(jnp.asarray(x)))
+    assert np.linalg.matrix_rank(found) == 4
