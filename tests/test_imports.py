@@ -13,6 +13,7 @@ LONGEST = 400
 FLOORS = {
     "cache": 0,
     "errors": 0,
+    "finite": 0,
     "typing": 0,
     "linalg": 1,
     "core": 2,
@@ -26,7 +27,7 @@ FLOORS = {
 }
 """Every part of the library and its floor: a part imports from its own floor and from those below."""
 
-NO_FLAX = ("cache", "linalg", "core", "metrics", "errors", "typing")
+NO_FLAX = ("cache", "linalg", "core", "metrics", "errors", "finite", "typing")
 FRAMEWORKS = {"flax", "optax", "orbax"}
 OUTSIDE = {
     "tensorflow",
