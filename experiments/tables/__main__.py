@@ -126,7 +126,8 @@ def _write(options: Options, configs: Sequence[Config]) -> list[Path]:
     from experiments.tables.write import write_section
 
     found = {config.workdir.name: finished(config) for config in configs}
-    section = Section(options.table, command(options), found)
+    why = {entry.name: entry.why for entry in TABLES[options.table] if entry.why}
+    section = Section(options.table, command(options), found, why)
     write_section(options.page, section)
     shown = options.preset == "default" and write_headline(options.readme, section.command, found)
     return [options.page, *([options.readme] if shown else [])]

@@ -40,6 +40,8 @@ class Entry:
         methods: what is compared, in the order of the table.
         seeds: of initialisation and data order.
         overrides: fields of `Config` that differ from the preset's.
+        label: what tells it from another entry of the stream and protocol.
+        why: a sentence for the page, where the entry answers a question of its own.
     """
 
     experiment: Experiment
@@ -47,6 +49,8 @@ class Entry:
     methods: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
     overrides: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    label: str = ""
+    why: str = ""
 
     @property
     def name(self) -> str:
@@ -54,8 +58,10 @@ class Entry:
 
         >>> Entry("digits5", "task", ("majority",)).name
         'digits5-task'
+        >>> Entry("digits5", "task", ("majority",), overrides={"rank": 8}, label="rank_8").name
+        'digits5-task-rank_8'
         """
-        return f"{self.experiment}-{self.protocol}"
+        return "-".join(filter(None, (self.experiment, self.protocol, self.label)))
 
 
 def _allowed(protocol: Protocol, methods: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,6 +72,15 @@ SMALL = (
     Entry("rotated_mnist10", "domain", _allowed("domain", EVERY)),
     Entry("split_mnist5", "task", EVERY),
     Entry("digits5", "task", EVERY),
+    Entry(
+        "rotated_mnist10",
+        "domain",
+        ("shared_a", "separate_lora", "frozen_head", "majority"),
+        overrides={"rank": 8, "alpha": 16.0},
+        label="rank_8",
+        why="Twice the rank of the table above, at which a task of `shared_a` adds two thirds of the parameters that a "
+        "separate LoRA of that table has.",
+    ),
 )
 """The longest first, which keeps two processes busy until the end."""
 

@@ -4,7 +4,8 @@ There is one table for each stream and protocol: two protocols never share one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,13 @@ class Section:
         table: its name.
         command: what makes it.
         found: the content of `results.json` by the entry's name, in order; None where there is none yet.
+        why: sentences on single entries, by name.
     """
 
     table: str
     command: str
     found: Mapping[str, Mapping[str, Any] | None]
+    why: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def ended(self) -> dict[str, Mapping[str, Any]]:
@@ -83,8 +86,8 @@ def _blocks(section: Section) -> Iterator[str]:
     yield COLUMNS
     if present != [TASK]:
         yield ROUTED
-    for results in ended.values():
-        yield from _entry(results)
+    for name, results in ended.items():
+        yield from _entry(name, results, section.why.get(name))
 
 
 def _protocol(results: Mapping[str, Any]) -> str:
@@ -103,8 +106,11 @@ def _settings(found: Sequence[Mapping[str, Any]]) -> str:
     return f"Preset {presets}, seeds {seeds}.{how} Versions: {text(', '.join(versions))}."
 
 
-def _entry(results: Mapping[str, Any]) -> Iterator[str]:
-    yield f"### {text(results['experiment'])}, {text(results['protocol'])}"
+def _entry(name: str, results: Mapping[str, Any], why: str | None) -> Iterator[str]:
+    label = "".join(f", {part.replace('_', ' ')}" for part in name.split("-")[2:])
+    yield f"### {text(results['experiment'])}, {text(results['protocol'])}{label}"
+    if why:
+        yield why
     tasks = len(task_names(results))
     yield f"{tasks} tasks, from `{results.get('command', '')}`:"
     yield methods_table(results)

@@ -133,6 +133,17 @@ def test_protocols_are_never_in_one_table() -> None:
     assert "python 3.11, jax 0.9, platform cpu" in text
 
 
+def test_an_entry_of_its_own_question_says_why() -> None:
+    found = {"digits5-task": task_results(), "digits5-task-rank_8": task_results()}
+    text = render(Section("small", "command", found, {"digits5-task-rank_8": "Twice the rank."}))
+    assert re.findall(r"^### .*", text, re.MULTILINE) == [
+        "### digits5, task-incremental",
+        "### digits5, task-incremental, rank 8",
+    ]
+    assert text.count("Twice the rank.") == 1
+    assert text.index("Twice the rank.") > text.index("rank 8")
+
+
 def test_every_stream_of_the_tables_says_what_is_public() -> None:
     from experiments.tables.entries import TABLES
 
