@@ -52,7 +52,7 @@ def margin(ours: Mapping[str, Any], other: Mapping[str, Any]) -> Margin:
 
 def facts(results: Mapping[str, Any]) -> list[str]:
     """Sentences on the content of a `results.json`, those whose methods it has."""
-    return [sentence for part in (_best, _bounds, _to_separate, _forgetting, _sequential, _floor, _ahead)
+    return [sentence for part in (_best, _bounds, _to_separate, _forgetting, _errors, _sequential, _floor, _ahead)
             for sentence in part(results["methods"])]  # fmt: skip
 
 
@@ -112,11 +112,27 @@ def _forgetting(methods: Methods) -> Iterator[str]:
     yield f"Forgetting of `shared_a`: {told} points{bits}."
 
 
+def _errors(methods: Methods) -> Iterator[str]:
+    """The most that merging has changed an update by, and what was proven of it."""
+    if "share" not in methods:
+        return
+    found = [run.get("extra", {}) for run in methods["share"]["runs"]]
+    if all(run.get("measured_error") and run.get("error_bound") for run in found):
+        most, bound = (max(max(run[key].values()) for run in found) for key in ("measured_error", "error_bound"))
+        told = f"at most {percent(most)} %, proven: at most {percent(bound)} %"
+        yield f"Error of an update under `share`, of any task with any seed: {told}."
+
+
 def _sequential(methods: Methods) -> Iterator[str]:
     accs = _scored(methods)
     if accs.get("shared_a") and "sequential_lora" in accs:
         share = percent(accs["sequential_lora"] / accs["shared_a"])
-        yield f"`sequential_lora` ends with {share} % of the ACC of `shared_a`."
+        chance = accs.get("majority", 0.0)
+        above = ""
+        if chance and accs["shared_a"] > chance:
+            rest = percent((accs["sequential_lora"] - chance) / (accs["shared_a"] - chance))
+            above = f"; counted above `majority`, with {rest} %"
+        yield f"`sequential_lora` ends with {share} % of the ACC of `shared_a`{above}."
 
 
 def _floor(methods: Methods) -> Iterator[str]:
