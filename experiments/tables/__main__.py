@@ -91,6 +91,7 @@ def command(options: Options) -> str:
     words += ["--data-folder FOLDER"] if options.table == "text" and options.data_folder else []
     words += [f"--seeds {','.join(map(str, options.seeds))}"] if options.seeds else []
     words += [f"--preset {options.preset}"] if options.preset != "default" else []
+    words += [f"--jobs {options.jobs}"] if options.jobs else []
     return " ".join(words)
 
 

@@ -95,9 +95,7 @@ def _absorb(
         for side, x in zip("ab", both, strict=True):
             for i, name in enumerate(names):
                 old = sides.get((name, side)) or SideSketch(x.shape[2])
-                columns = np.swapaxes(x[i], 0, 1)
-                full = used[i].all()
-                sides[name, side] = old.absorb(columns.reshape(old.rows, -1) if full else columns[:, used[i]])
+                sides[name, side] = old.absorb(np.swapaxes(x[i], 0, 1)[:, used[i]])
     return Sketch(shapes, sides, widest)
 
 

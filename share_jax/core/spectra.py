@@ -37,7 +37,7 @@ def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None
     large one through its Gram matrix. Zero columns are padding and count for nothing.
     """
     _, d, n = stack.shape
-    energy = np.einsum("ldn,ldn->ld", stack, stack).sum(axis=1, dtype=np.float64)
+    energy = np.einsum("ldn,ldn->l", stack, stack, dtype=np.float64, optimize=False)
     wide = jnp.asarray(pad(stack, 2, bucket(n)))
     smaller = min(d, n)
     if smaller <= DENSE_UP_TO:

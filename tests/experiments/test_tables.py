@@ -119,6 +119,12 @@ def test_entries_are_what_the_tables_say() -> None:
         assert set(entry.methods) == set(METHODS) - (set() if entry.protocol == "task" else {ID_ALONE})
 
 
+def test_the_command_says_what_the_numbers_depend_on() -> None:
+    given = tables.Options("text", seeds=(0, 1), data_folder=Path("there"), workdir=Path("w"), jobs=2)
+    assert tables.command(given) == "python -m experiments.tables text --data-folder FOLDER --seeds 0,1 --jobs 2"
+    assert tables.command(tables.Options("small")) == "python -m experiments.tables small"
+
+
 def test_results_of_other_settings_are_not_kept(tmp_path: Path, cache: Path) -> None:
     assert go(tmp_path, cache, "--only", "class") == 0
     config = config_of(TINY[1], tmp_path, seeds=(0, 1), amount="quick")
