@@ -23,6 +23,10 @@ from share_jax.core.subspace import ShareState, Subspace, relative
 from share_jax.errors import InputError, LimitError, line
 
 
+RESERVE = 0.01
+"""Share of a limit that cuts leave over: even a merge that keeps every direction loses a rounding's worth."""
+
+
 def merge(
     state: ShareState,
     adapters: Mapping[str, Adapter],
@@ -43,7 +47,8 @@ def merge(
         adapters: new tasks by name.
         choice: how k is chosen; `max_error` here is a `limit` that chooses the smallest k that holds it.
         limit: no task's proven error, relative over its whole adapter, may pass it.
-        on_limit: grow k as far as needed, or refuse and say how far that is.
+        on_limit: grow k as far as needed (cuts leave `RESERVE` of the limit to the rounding of later merges), or refuse
+            and say how far that is.
         path: the incremental stack, or the whole one (an oracle; its cost grows with the tasks).
         seed: for the randomised path of wide stacks.
 
@@ -103,7 +108,7 @@ def _learnt(
         return _ordered(_within(joint, idle, names, floors, limit, "grow"), shapes)
     ks = _chosen(joint, choice, keep=bool(adapters) and choice.k is None)
     merged = ShareState(names, {**idle, **apply(joint, ks)})
-    if limit is not None and np.any(relative(merged, "bound") > limit):
+    if limit is not None and np.any(relative(merged, "bound") > _aim(limit, on_limit)):
         merged = _within(joint, idle, names, ks, limit, on_limit)
     return _ordered(merged, shapes)
 
@@ -165,19 +170,25 @@ def _within(
         else:
             curve = flat_curve(layer, ladders[name])
         squares += (layer.bound[:, None] + np.sqrt(curve)) ** 2
-    rung = first_rung(squares, (norms * limit) ** 2)
+    aim = _aim(limit, on_limit)
+    rung = first_rung(squares, (norms * aim) ** 2)
     # the curves leave out rounding: the first rung whose measured bound holds is taken, full rank being the last resort
     merged, needed = everything, max((int(max(x.a.rank[0], x.b.rank[0])) for x in joint.values()), default=0)
     for step in range(len(TOLERANCES) - 1 if rung is None else rung, len(TOLERANCES)):
         ks = {name: (int(x.a[step]), int(x.b[step])) for name, x in ladders.items()}
         candidate = ShareState(names, {**idle, **apply(joint, ks)})
-        if np.all(relative(candidate, "bound") <= limit):
+        if np.all(relative(candidate, "bound") <= aim):
             merged, needed = candidate, widest(ladders, step)
             break
     if on_limit == "refuse":
         got, mend = f"k up to {max((max(k) for k in floors.values()), default=0)}", "allow growth, or a larger error"
         raise LimitError(line("error limit", got=got, expected=f"k up to {needed} for {limit:.3g}", mend=mend))
     return merged
+
+
+def _aim(limit: float, on_limit: str) -> float:
+    """What cuts are held to where k may grow: with nothing left over, the next merge would have to be refused."""
+    return limit * (1 - RESERVE) if on_limit == "grow" else limit
 
 
 def _with_copies(state: ShareState, same: Mapping[str, tuple[str, Mapping[str, float]]]) -> ShareState:

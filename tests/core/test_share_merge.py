@@ -8,7 +8,7 @@ from share_jax.core.choice import Choice
 from share_jax.core.fold import Factors
 from share_jax.core.geometry import initialize_with
 from share_jax.core.initialize import initialize, initialize_stream
-from share_jax.core.merge import merge
+from share_jax.core.merge import RESERVE, merge
 from share_jax.core.project import project
 from share_jax.core.remove import recompress, remove
 from share_jax.core.sketch import Sketch, absorb, sketch_of
@@ -140,6 +140,17 @@ def test_a_limit_grows_k(limit):
         state = merge(state, {name: tasks[name]}, Choice(k=2), limit=limit)
         assert np.all(relative(state, "bound") <= limit)
     assert all(error(tasks[name], state, name) <= limit for name in state.tasks)
+
+
+def test_a_cut_leaves_some_of_the_limit_to_later_merges():
+    # with all of it used up, the rounding of a merge at full rank would be one too many
+    tasks = list(shared_tasks(8, d=(60, 50), r=2, shared=40, noise=0.5).items())
+    for limit in np.linspace(0.2, 0.5, 20):
+        state = merge(ShareState(), dict(tasks[:6]), Choice(max_error=limit))
+        worst = relative(state, "bound").max()
+        assert 0 < worst <= limit * (1 - RESERVE)
+        later = merge(state, dict(tasks[6:]), Choice(k=1), limit=limit)
+        assert relative(later, "bound").max() <= limit
 
 
 def test_a_limit_refuses_and_says_the_k_that_it_needs():
