@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass, fields
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from share_jax.errors import InputError, line
-from share_jax.linalg import k_by_explained_variance, k_by_relative_error
 
 DEFAULT_EXPLAINED_VARIANCE = 0.999
 
@@ -59,6 +57,10 @@ def choose(
     """k per layer by any choice but `max_error`, which needs the updates themselves."""
     if choice.k is not None:
         return np.minimum(rank, choice.k)
+    import jax.numpy as jnp
+
+    from share_jax.linalg import k_by_explained_variance, k_by_relative_error
+
     s, totals, ranks = jnp.asarray(singular_values), jnp.asarray(total, singular_values.dtype), jnp.asarray(rank)
     if choice.explained_variance is not None:
         return np.asarray(k_by_explained_variance(s, totals, ranks, choice.explained_variance))

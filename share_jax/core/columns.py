@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -25,8 +24,7 @@ def columns_of(packed: Packed, geometry: Geometry) -> Columns:
     takes the factors as they were trained, with the scale folded in half on either side.
     """
     if geometry == "columns":
-        a, b = (np.asarray(x) for x in balanced(jnp.asarray(packed.a), jnp.asarray(packed.b)))
-        return Columns(a, b)
+        return Columns(*balanced(packed.a, packed.b))
     return Columns(flatten(packed.a), flatten(packed.b))
 
 
@@ -44,8 +42,3 @@ def side_by_side(x: Float[np.ndarray, "layers tasks rows q"]) -> Float[np.ndarra
     """All tasks' columns in one stack per layer, n = tasks * q."""
     layers, tasks, rows, q = x.shape
     return np.ascontiguousarray(np.swapaxes(x, 1, 2)).reshape(layers, rows, tasks * q)
-
-
-def task_by_task(x: Float[np.ndarray, "layers rows n"], tasks: int) -> Float[np.ndarray, "layers tasks rows q"]:
-    """The inverse of `side_by_side`."""
-    return np.swapaxes(x.reshape(*x.shape[:2], tasks, x.shape[2] // tasks), 1, 2)

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from share_jax.core.pack import groups, pack
+from share_jax.core.parallel import each
 from share_jax.errors import InputError, line
 from share_jax.finite import all_finite
-from share_jax.linalg import product, transpose, working
+
+if TYPE_CHECKING:
+    from jax import Array
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Factors:
         InputError: the two factors do not multiply, are not float matrices, or hold a NaN or an infinity.
     """
 
-    lora_a: Float[np.ndarray | Array, "..."]  # (d_in, r), checked below
-    lora_b: Float[np.ndarray | Array, "..."]  # (r, d_out)
+    lora_a: "Float[np.ndarray | Array, '...']"  # (d_in, r), checked below
+    lora_b: "Float[np.ndarray | Array, '...']"  # (r, d_out)
     scale: float | int = 1.0
 
     def __post_init__(self) -> None:
@@ -69,31 +71,61 @@ def lora_scale(alpha: float | int, rank: int, *, use_rslora: bool = False) -> fl
     return alpha / (rank**0.5 if use_rslora else rank)
 
 
-@jax.jit
 def balanced(
-    a: Float[Array, "*batch d_in r"], b: Float[Array, "*batch d_out r"]
-) -> tuple[Float[Array, "*batch d_in m"], Float[Array, "*batch d_out m"]]:
+    a: Float[np.ndarray, "layers tasks d_in r"], b: Float[np.ndarray, "layers tasks d_out r"]
+) -> tuple[Float[np.ndarray, "layers tasks d_in m"], Float[np.ndarray, "layers tasks d_out m"]]:
     """Balanced factors of `a @ b.T`: with its thin SVD U S V.T, (U sqrt(S), V sqrt(S)), largest column first.
 
-    m = min(r, d_in, d_out). The (d_in, d_out) product is never formed: QR of both sides, then the SVD of the (r, r)
-    core R_a @ R_b.T. Any pair (a G, b G^-T) gives the same result, up to a common sign per column.
+    m = min(r, d_in, d_out). The (d_in, d_out) product is never formed. With R_a.T R_a = a.T a, R_b likewise, the core
+    R_a @ R_b.T = P S Q.T has the product's singular values, and
+
+        U sqrt(S) = a @ R_b.T @ Q / sqrt(S),    V sqrt(S) = b @ R_a.T @ P / sqrt(S),
+
+    in float64 throughout. Any pair (a G, b G^-T) gives the same result, up to a common sign per column.
     """
-    # one QR for both sides, zero rows appended to the shorter: two independent batched LAPACK calls in one program
-    # can wait for each other's threads for ever on a machine with few cores
-    rows = max(a.shape[-2], b.shape[-2])
-    q, r = jnp.linalg.qr(jnp.stack([_padded(working(a), rows), _padded(working(b), rows)]))
-    (qa, qb), (ra, rb) = (q[0, ..., : a.shape[-2], :], q[1, ..., : b.shape[-2], :]), r
-    # a power of two takes the size out of the core, so that tiny and huge updates lose nothing to underflow
-    size = jnp.max(jnp.abs(ra), axis=(-2, -1), keepdims=True)
-    unit = jnp.where(size > 0, size, 1)
-    u, s, vt = jnp.linalg.svd(product(ra / unit, transpose(rb)), full_matrices=False)
-    root = (jnp.sqrt(s) * jnp.sqrt(unit[..., 0]))[..., None, :]
-    m = min(a.shape[-1], a.shape[-2], b.shape[-2])
-    return (product(qa, u) * root)[..., :m], (product(qb, transpose(vt)) * root)[..., :m]
+    found = each(_balanced, list(zip(a, b, strict=True)))
+    return np.stack([x for x, _ in found]), np.stack([x for _, x in found])
 
 
-def _padded(x: Float[Array, "*batch d r"], rows: int) -> Float[Array, "*batch rows r"]:
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, rows - x.shape[-2]), (0, 0)])
+LEAST = 1e-13
+"""Singular values of the core below this share of the largest are rounding: their columns are zero."""
+
+
+def _balanced(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    roots, sizes = [], []
+    for x in pair:
+        root = _root(x)
+        size = np.max(np.abs(root), axis=(-2, -1), keepdims=True)
+        sizes.append(np.where(size > 0, size, 1))  # taken out, so that tiny and huge updates lose nothing
+        roots.append(root / sizes[-1])
+    u, s, vt = np.linalg.svd(roots[0] @ np.swapaxes(roots[1], -1, -2), full_matrices=False)
+    kept = s > LEAST * s[..., :1]
+    shrink = np.where(kept, 1 / np.sqrt(np.where(kept, s, 1)), 0)[..., None, :]
+    m = min(pair[0].shape[-1], *(x.shape[-2] for x in pair))
+    turns = np.swapaxes(roots[1], -1, -2) @ np.swapaxes(vt, -1, -2), np.swapaxes(roots[0], -1, -2) @ u
+    ratio = np.sqrt(sizes[1] / sizes[0])
+    out = [
+        (x.astype(np.float64) @ (turn * shrink * by)[..., :m]).astype(x.dtype)
+        for x, turn, by in zip(pair, turns, (ratio, 1 / ratio), strict=True)
+    ]
+    return out[0], out[1]
+
+
+def _root(x: Float[np.ndarray, "tasks d r"]) -> Float[np.ndarray, "tasks m r"]:
+    """R with R.T R = x.T x, in float64: of float64 by QR, of less by the Gram matrix of columns of one length.
+
+    float64 resolves the squares of what float32 holds; with columns of one length, the shortest is as exact as any.
+    """
+    if x.dtype == np.float64:
+        return np.asarray(np.linalg.qr(x, mode="r"))
+    wide = x.astype(np.float64)
+    gram = np.swapaxes(wide, -1, -2) @ wide
+    length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+    unit = np.where(length > 0, length, 1)
+    values, vectors = np.linalg.eigh(gram / (unit[..., :, None] * unit[..., None, :]))
+    noise = 4 * x.shape[-1] * np.finfo(np.float64).eps
+    root = np.sqrt(np.where(values > noise, values, 0))
+    return root[..., :, None] * np.swapaxes(vectors, -1, -2) * unit[..., None, :]
 
 
 def balance(adapter: Adapter, *, rank: int | None = None) -> dict[str, Factors]:
@@ -109,7 +141,7 @@ def balance(adapter: Adapter, *, rank: int | None = None) -> dict[str, Factors]:
     out: dict[str, Factors] = {}
     for targets in groups({name: f.shape for name, f in adapter.items()}).values():
         packed = pack([adapter], targets)
-        a, b = (np.asarray(x)[:, 0] for x in balanced(jnp.asarray(packed.a), jnp.asarray(packed.b)))
+        a, b = (x[:, 0] for x in balanced(packed.a, packed.b))
         for i, name in enumerate(targets):
             keep = min(adapter[name].rank, *adapter[name].shape, rank or adapter[name].rank)
             out[name] = Factors(a[i, :, :keep], b[i, :, :keep].T)

@@ -22,7 +22,6 @@ from share_jax.core.project import Slots, check_new, empty_slots, join, slots_of
 from share_jax.core.subspace import ShareState, Subspace, relative
 from share_jax.errors import InputError, LimitError, line
 
-
 RESERVE = 0.01
 """Share of a limit that cuts leave over: even a merge that keeps every direction loses a rounding's worth."""
 

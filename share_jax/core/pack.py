@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -80,7 +79,11 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
 def _precision(rows: Iterable[Iterable["Factors | None"]]) -> type[np.floating]:
     """float32, or float64 if JAX computes in it and any factor is in it."""
     wide = any(f is not None and f.lora_a.dtype == np.float64 for row in rows for f in row)
-    return np.float64 if wide and jnp.zeros((), float).dtype == np.float64 else np.float32
+    if not wide:
+        return np.float32
+    import jax.numpy as jnp  # only now: whoever has float32 alone does without JAX
+
+    return np.float64 if jnp.zeros((), float).dtype == np.float64 else np.float32
 
 
 def pad(x: np.ndarray, axis: int, size: int) -> np.ndarray:

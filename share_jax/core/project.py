@@ -4,18 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from share_jax.core import bounds
-from share_jax.core.columns import Columns, columns_of, side_by_side, task_by_task, unflatten
+from share_jax.core.columns import Columns, columns_of, unflatten
 from share_jax.core.fold import Adapter
 from share_jax.core.pack import Packed, bucket, groups, pack, pad, shapes_of
+from share_jax.core.parallel import each
 from share_jax.core.prepare import Prepare
 from share_jax.core.subspace import ShareState, Subspace
 from share_jax.errors import TaskError, line
-from share_jax.linalg import project as coefficients
 
 
 class Slots(NamedTuple):
@@ -76,29 +75,28 @@ def stacked(arrays: Sequence[np.ndarray], axis: int, step: int = 16) -> np.ndarr
 
 def project_columns(layers: Sequence[Subspace], packed: Packed, columns: Columns) -> list[Slots]:
     """Slots of new tasks on each layer's bases, all of one shape and geometry. Errors are against the raw factors."""
-    tasks = packed.a.shape[1]
-    if not tasks:
+    if not packed.a.shape[1]:
         return [empty_slots(layer, 0) for layer in layers]
-    bases = [stacked([getattr(x, side) for x in layers], 1) for side in ("basis_a", "basis_b")]
-    coeffs = [
-        task_by_task(np.asarray(coefficients(jnp.asarray(basis), jnp.asarray(side_by_side(side)))), tasks)
-        for basis, side in zip(bases, columns, strict=True)
-    ]
-    energies = [np.sum(np.square(side, dtype=np.float64), axis=(-2, -1)) for side in columns]
-    out = []
-    for i, layer in enumerate(layers):
-        k, kp = layer.num_basis
-        coeff_a, coeff_b = coeffs[0][i, :, :k], coeffs[1][i, :, :kp]
-        a, b = packed.a[i], packed.b[i]
-        ranks = np.minimum(packed.ranks[i], min(layer.shape)) if layer.geometry == "columns" else packed.ranks[i]
-        rec_a = reconstruct(layer.basis_a, coeff_a, layer, 0, ranks)
-        rec_b = reconstruct(layer.basis_b, coeff_b, layer, 1, ranks)
-        size = bounds.squared_norm(a, b)
-        error = np.sqrt(bounds.squared_distance(a, b, rec_a, rec_b, size))
-        bound = np.where(packed.ranks[i] > 0, error + bounds.rounding(a, b), 0)
-        norm = np.sqrt(size)
-        out.append(Slots(coeff_a, coeff_b, ranks, norm, energies[0][i], energies[1][i], error, bound))
-    return out
+    return each(
+        lambda i: _project(layers[i], packed.a[i], packed.b[i], packed.ranks[i], (columns.a[i], columns.b[i])),
+        range(len(layers)),
+    )
+
+
+def _project(
+    layer: Subspace, a: np.ndarray, b: np.ndarray, ranks: np.ndarray, columns: tuple[np.ndarray, np.ndarray]
+) -> Slots:
+    """One layer's part of `project_columns`."""
+    bases = layer.basis_a, layer.basis_b
+    coeff_a, coeff_b = (basis.T @ side for basis, side in zip(bases, columns, strict=True))  # least squares
+    energy_a, energy_b = (np.einsum("tdq,tdq->t", side, side, dtype=np.float64) for side in columns)
+    kept = np.minimum(ranks, min(layer.shape)) if layer.geometry == "columns" else ranks
+    rec_a = reconstruct(layer.basis_a, coeff_a, layer, 0, kept)
+    rec_b = reconstruct(layer.basis_b, coeff_b, layer, 1, kept)
+    size = bounds.squared_norm(a, b)
+    error = np.sqrt(bounds.squared_distance(a, b, rec_a, rec_b, size))
+    bound = np.where(ranks > 0, error + bounds.rounding(a, b), 0)
+    return Slots(coeff_a, coeff_b, kept, np.sqrt(size), energy_a, energy_b, error, bound)
 
 
 def reconstruct(

@@ -6,18 +6,14 @@ from share_jax.linalg.basis import (
     dense_basis,
     numerical_rank,
     orthonormal,
-    project,
     rank_tolerance,
-    well_spread,
 )
 from share_jax.linalg.choice import k_by_explained_variance, k_by_relative_error, tail_energies
 from share_jax.linalg.gram import gram_basis, symmetric_basis
 from share_jax.linalg.incremental import coefficient_root, compressed_stack, incremental_basis, rotate
 from share_jax.linalg.products import product, transpose, working
-from share_jax.linalg.randomized import OVERSAMPLE, randomized_basis
 
 __all__ = [
-    "OVERSAMPLE",
     "Spectrum",
     "coefficient_root",
     "compressed_stack",
@@ -31,13 +27,10 @@ __all__ = [
     "principal_angles",
     "principal_cosines",
     "product",
-    "project",
-    "randomized_basis",
     "rank_tolerance",
     "rotate",
     "symmetric_basis",
     "tail_energies",
     "transpose",
-    "well_spread",
     "working",
 ]

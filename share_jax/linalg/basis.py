@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from share_jax.linalg.products import product, transpose, working
+from share_jax.linalg.products import working
 
 
 class Spectrum(NamedTuple):
@@ -52,19 +52,3 @@ def orthonormal(x: Float[Array, "*batch d m"]) -> Float[Array, "*batch d m"]:
     q, r = jnp.linalg.qr(x)
     diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)
     return q * jnp.where(diagonal < 0, -1, 1).astype(q.dtype)[..., None, :]
-
-
-def well_spread(x: Float[Array, "*batch d m"]) -> Float[Array, "*batch d m"]:
-    """Columns with the span of `x` (d >= m) and no near dependence, but not orthonormal: the L of its pivoted LU.
-
-    Columns that depend on earlier ones come out as arbitrary vectors.
-    """
-    lu, _, order = jax.lax.linalg.lu(x)
-    lower = jnp.tril(lu, -1) + jnp.broadcast_to(jnp.eye(*x.shape[-2:], dtype=x.dtype), x.shape)
-    return jnp.take_along_axis(lower, jnp.argsort(order, axis=-1)[..., None], axis=-2)
-
-
-@jax.jit
-def project(basis: Float[Array, "*batch d k"], factor: Float[Array, "*batch d p"]) -> Float[Array, "*batch k p"]:
-    """Least-squares coefficients of `factor` on an orthonormal basis: `basis.T @ factor`."""
-    return product(transpose(basis), factor)

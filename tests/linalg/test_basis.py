@@ -36,7 +36,6 @@ def oracle(x: np.ndarray, k: int) -> np.ndarray:
 PATHS = {
     "dense": linalg.dense_basis,
     "gram": linalg.gram_basis,
-    "randomized": lambda x: linalg.randomized_basis(jax.random.key(0), x, width=min(x.shape[-2:])),
 }
 
 
@@ -66,18 +65,14 @@ def test_small_directions_survive_where_a_plain_gram_matrix_loses_them(path):
     assert np.linalg.norm(residual) < 3e-6
 
 
-@pytest.mark.parametrize("path", ["gram", "randomized"])
 @QUICK
 @given(seed=st.integers(0, 99), k=st.integers(1, 8))
-def test_paths_agree_with_dense_at_a_gap(path, seed, k):
+def test_the_gram_path_agrees_with_dense_at_a_gap(seed, k):
     rng = np.random.default_rng(seed)
     x = (rng.standard_normal((60, k)) @ rng.standard_normal((k, 90)) + 0.05 * rng.standard_normal((60, 90))).astype(
         np.float32
     )
-    if path == "gram":
-        basis = linalg.gram_basis(x).basis[:, :k]
-    else:
-        basis = linalg.randomized_basis(jax.random.key(seed), x, width=k + 8).basis[:, :k]
+    basis = linalg.gram_basis(x).basis[:, :k]
     np.testing.assert_allclose(projector(basis), projector(oracle(x, k)), atol=1e-4)
 
 
@@ -141,20 +136,3 @@ def test_symmetric_basis_takes_a_gram_matrix():
     np.testing.assert_allclose(projector(spectrum.basis[:, :6]), projector(oracle(x, 6)), atol=1e-3)
     s = np.linalg.svd(x, compute_uv=False)
     np.testing.assert_allclose(spectrum.singular_values[:6], s[:6], rtol=1e-3)
-
-
-@pytest.mark.parametrize("shape", [(20, 20), (50, 7), (2, 3, 24, 5)])
-def test_well_spread_columns_keep_the_span(shape):
-    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * np.geomspace(1, 1e-5, shape[-1])
-    found = np.asarray(linalg.well_spread(jnp.asarray(x, jnp.float32)), np.float64)
-    assert found.shape == shape
-    bases = np.linalg.qr(np.asarray(x, np.float64))[0], np.linalg.qr(found)[0]
-    np.testing.assert_allclose(*(q @ np.swapaxes(q, -1, -2) for q in bases), rtol=0, atol=1e-4)
-    assert np.linalg.cond(found).max() < 1e3  # 1e5 before
-
-
-def test_well_spread_columns_of_nothing_are_finite_and_independent():
-    x = np.zeros((9, 4), np.float32)
-    x[3:5, 1] = 2  # one direction, three columns without any
-    found = np.asarray(linalg.well_spread(jnp.asarray(x)))
-    assert np.linalg.matrix_rank(found) == 4
