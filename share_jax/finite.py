@@ -11,7 +11,6 @@ def all_finite(values: np.ndarray) -> bool:
     """
     wide = values if values.dtype in (np.float32, np.float64) else np.asarray(values, np.float32)
     flat = wide.ravel(order="K")  # a view, however the axes lie
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = np.vdot(flat, flat)
+    total = np.vdot(flat, flat)
     # a sum of squares is finite unless a value is not, or unless it overflows: then look closer
     return bool(np.isfinite(total) or np.isfinite(flat).all())

@@ -1,5 +1,6 @@
 """LoRA factors of one task, and the balanced form that makes bases independent of their gauge."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,8 +38,13 @@ class Factors:
                 "pass lora_a (d_in, r) and lora_b (r, d_out); PEFT stores both transposed",
             )
             raise InputError(line("factors", got=got, expected="factors that multiply", mend=mend))
-        for name, x in (("lora_a", self.lora_a), ("lora_b", self.lora_b), ("scale", self.scale)):
-            if not all_finite(np.asarray(x)):
+        finite = {
+            "lora_a": all_finite(np.asarray(self.lora_a)),
+            "lora_b": all_finite(np.asarray(self.lora_b)),
+            "scale": math.isfinite(self.scale),
+        }
+        for name, holds in finite.items():
+            if not holds:
                 mend = "train that adapter again or leave it out"
                 raise InputError(line(name, got="a NaN or an infinity", expected="finite numbers", mend=mend))
 

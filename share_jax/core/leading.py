@@ -18,24 +18,22 @@ class Leading(NamedTuple):
     singular_values: Float[np.ndarray, "L w"]
 
 
-def leading_basis(
-    stacks: Float[np.ndarray, "L d n"], *, width: int, seed: int = 0, power_iterations: int = POWER_ITERATIONS
-) -> Leading:
-    """The leading part of every stack's thin SVD, `width` columns or as many as there are, by a few thin products.
+def leading_basis(stacks: Float[np.ndarray, "L d n"], *, k: int, seed: int = 0) -> Leading:
+    """The leading part of every stack's thin SVD by a few thin products, for whoever wants `k` columns.
 
     Range finder on a Gaussian test matrix with subspace iterations, orthonormal columns before every product, then the
     SVD of the small projection (Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1), of which a QR decomposition
-    leaves LAPACK a (width, width) core. Ask for a few more columns than are wanted (`OVERSAMPLE`) and drop the last
-    ones: those are the inaccurate ones. float64 stays float64, all else is taken in float32.
+    leaves LAPACK a small core. It gives `OVERSAMPLE` columns more than are wanted, or as many as there are: drop those,
+    they are the inaccurate ones. float64 stays float64, all else is taken in float32.
     """
     dtype = np.float64 if stacks.dtype == np.float64 else np.float32
-    width = min(width, *stacks.shape[1:])
+    width = min(k + OVERSAMPLE, *stacks.shape[1:])
     test = np.random.default_rng(seed).standard_normal((stacks.shape[2], width), dtype)
 
     def one(stack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x = stack.astype(dtype, copy=False)
         q = np.linalg.qr(x @ test)[0]
-        for _ in range(power_iterations):
+        for _ in range(POWER_ITERATIONS):
             q = np.linalg.qr(x @ np.linalg.qr(x.T @ q)[0])[0]
         core = np.asarray(np.linalg.qr(x.T @ q, mode="r"))
         small, s, _ = np.linalg.svd(core.T, full_matrices=False)

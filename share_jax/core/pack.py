@@ -62,8 +62,9 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
     d_in, d_out = next(f.shape for row in present for f in row if f is not None)
     p = max(columns, *(f.rank for row in present for f in row if f is not None))
     count = max(tasks, len(adapters))
-    a = np.zeros((len(targets), count, d_in, p), _precision(present))
-    b = np.zeros((len(targets), count, d_out, p), a.dtype)
+    # columns lie in one piece each, as in an adapter's file
+    a = np.zeros((len(targets), count, p, d_in), _precision(present)).swapaxes(2, 3)
+    b = np.zeros((len(targets), count, p, d_out), a.dtype).swapaxes(2, 3)
     ranks = np.zeros((len(targets), count), np.int32)
     for i, row in enumerate(present):
         for j, factors in enumerate(row):
@@ -71,8 +72,9 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
                 continue
             half = abs(factors.scale) ** 0.5
             ranks[i, j] = factors.rank
-            a[i, j, :, : factors.rank] = np.asarray(factors.lora_a, a.dtype) * half
-            b[i, j, :, : factors.rank] = np.asarray(factors.lora_b, a.dtype).T * np.copysign(half, factors.scale)
+            sides = np.asarray(factors.lora_a, a.dtype), np.asarray(factors.lora_b, a.dtype).T
+            np.multiply(sides[0], a.dtype.type(half), out=a[i, j, :, : factors.rank])
+            np.multiply(sides[1], a.dtype.type(np.copysign(half, factors.scale)), out=b[i, j, :, : factors.rank])
     return Packed(a, b, ranks)
 
 

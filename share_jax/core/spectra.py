@@ -31,7 +31,7 @@ def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None
     energy = np.einsum("ldn,ldn->l", stack, stack, dtype=np.float64, optimize=False)
     smaller = min(d, n)
     if smaller > DENSE_UP_TO and _few(k, smaller):
-        found = leading_basis(stack, width=k + OVERSAMPLE, seed=seed)
+        found = leading_basis(stack, k=k, seed=seed)
         return _ranked(found.basis, found.singular_values, energy, smaller)
     from share_jax.linalg import dense_basis, gram_basis
 
@@ -45,7 +45,7 @@ def spectra_of_grams(grams: Float[np.ndarray, "L d d"], *, k: int | None = None,
     d = grams.shape[-1]
     energy = np.trace(grams, axis1=1, axis2=2)
     if _few(k, d):
-        found = leading_basis(grams, width=k + OVERSAMPLE, seed=seed)
+        found = leading_basis(grams, k=k, seed=seed)
         basis, values = found.basis, np.sqrt(found.singular_values)
     else:
         import jax

@@ -53,9 +53,10 @@ class Subspace:
         return self.basis_a.shape[1], self.basis_b.shape[1]
 
     def factor(self, side: Literal["a", "b"], index: int | slice) -> Float[np.ndarray, "..."]:
-        """Reconstructed factor (d, p) of one task, or (tasks, d, p) of several, in the basis's precision."""
+        """Reconstructed factor (d, p) of one task, or (tasks, d, p) of several, rounded once, to the basis's dtype."""
         basis, coeff = (self.basis_a, self.coeff_a) if side == "a" else (self.basis_b, self.coeff_b)
-        product = basis @ coeff[index]
+        # in float32 the sum over k columns would be off by more than what is proven of the update
+        product = (basis.astype(np.float64) @ coeff[index].astype(np.float64)).astype(basis.dtype)
         if self.geometry == "columns":
             return product
         d = self.shape[0 if side == "a" else 1]

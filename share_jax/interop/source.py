@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, InputError, line
 from share_jax.finite import all_finite
 from share_jax.interop.paths import shown
 from share_jax.interop.tensorfile import RawTensor
@@ -52,9 +52,12 @@ class Source:
 
         out = {}
         for module, (lora_a, lora_b) in self.read_factors(modules).items():
-            for side, values in (("lora_A", lora_a), ("lora_B", lora_b)):
-                check_finite(values, f"{self.label} {shown(module)}.{side}")
-            out[module] = Factors(lora_a, lora_b, self.layers[module].scale)
+            try:
+                out[module] = Factors(lora_a, lora_b, self.layers[module].scale)
+            except InputError:  # which knows nothing of the file
+                for side, values in (("lora_A", lora_a), ("lora_B", lora_b)):
+                    check_finite(values, f"{self.label} {shown(module)}.{side}")
+                raise
         return out
 
     def extras(self) -> dict[str, RawTensor]:

@@ -10,6 +10,7 @@ from share_jax.core import bounds
 from share_jax.core.choice import Choice
 from share_jax.core.fold import Factors, balance
 from share_jax.core.geometry import initialize_with
+from share_jax.core.geometry import initialize_with
 from share_jax.core.initialize import initialize
 from share_jax.core.merge import merge
 from share_jax.core.subspace import ShareState, factors_of, report
@@ -236,3 +237,16 @@ def test_property_1_holds_for_ranks_above_a_dimension(shape):
     state = initialize(tasks, LOSSLESS)
     for name, adapter in tasks.items():
         assert error(adapter, state, name) <= 1e-6
+
+
+@pytest.mark.parametrize("geometry", ["columns", "flat"])
+def test_a_factor_is_rounded_once_however_many_columns_it_is_summed_from(geometry):
+    # the proven bound is on the update as stored; a float32 sum over hundreds of columns would be off by more
+    state = initialize_with(adapters(0, (300, 90), [3] * 90), LOSSLESS, geometry=geometry)
+    for layer in state.layers.values():
+        got = layer.factor("a", slice(None))
+        exact = np.asarray(layer.basis_a, np.float64) @ np.asarray(layer.coeff_a, np.float64)
+        if geometry == "flat":
+            exact = np.swapaxes(exact.reshape(90, 3, 300), -1, -2)
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, exact.astype(np.float32))
