@@ -11,6 +11,7 @@ learnt is at most its error when learnt plus the change in every merge since (th
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -73,6 +74,22 @@ def squared_distance(
     """
     size = squared_norm(a, b) if size is None else size
     return np.asarray(np.maximum(size - 2 * inner_product(a, b, c, d) + squared_norm(c, d), 0))
+
+
+class Grams(NamedTuple):
+    """Of one side's factors x, (d, p), and of others y, (d, q), which stand for them."""
+
+    xx: Float[np.ndarray, "*batch p p"]
+    xy: Float[np.ndarray, "*batch p q"]
+    yy: Float[np.ndarray, "*batch q q"]
+
+
+def distance_from_grams(a: Grams, b: Grams) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`squared_norm`, `squared_distance` and `rounding` of both sides' factors, from what is known of them."""
+    size = np.maximum(_inner(a.xx, b.xx), 0)
+    squared = np.maximum(size - 2 * _inner(a.xy, b.xy) + _inner(a.yy, b.yy), 0)
+    energies = [np.trace(x.xx, axis1=-2, axis2=-1) for x in (a, b)]
+    return size, squared, ROUNDING * np.sqrt(energies[0] * energies[1])
 
 
 def rounding(a: A, b: B) -> Float[np.ndarray, "*batch"]:

@@ -90,48 +90,58 @@ def balanced(
     in float64 throughout. Any pair (a G, b G^-T) gives the same result, up to a common sign per column.
     """
     found = each(_balanced, list(zip(a, b, strict=True)))
-    return np.stack([x for x, _ in found]), np.stack([x for _, x in found])
+    a, b = (_t(np.stack([_t(pair[side]) for pair in found])) for side in (0, 1))  # memory as of one
+    return a, b
 
 
 LEAST = 1e-13
 """Singular values of the core below this share of the largest are rounding: their columns are zero."""
 
 
+INDEPENDENT = 1e-6
+"""Distance of every unit column from those before it above which a Cholesky decomposition is as exact as any."""
+
+
 def _balanced(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    rows = [_t(x).astype(np.float64) for x in pair]  # a column lies in one piece
     roots, sizes = [], []
-    for x in pair:
-        root = _root(x)
+    for x, wide in zip(pair, rows, strict=True):
+        root = np.asarray(np.linalg.qr(x, mode="r")) if x.dtype == np.float64 else _root(wide @ _t(wide))
         size = np.max(np.abs(root), axis=(-2, -1), keepdims=True)
         sizes.append(np.where(size > 0, size, 1))  # taken out, so that tiny and huge updates lose nothing
         roots.append(root / sizes[-1])
-    u, s, vt = np.linalg.svd(roots[0] @ np.swapaxes(roots[1], -1, -2), full_matrices=False)
+    u, s, vt = np.linalg.svd(roots[0] @ _t(roots[1]), full_matrices=False)
     kept = s > LEAST * s[..., :1]
-    shrink = np.where(kept, 1 / np.sqrt(np.where(kept, s, 1)), 0)[..., None, :]
+    shrink = np.where(kept, 1 / np.sqrt(np.where(kept, s, 1)), 0)[..., None]
     m = min(pair[0].shape[-1], *(x.shape[-2] for x in pair))
-    turns = np.swapaxes(roots[1], -1, -2) @ np.swapaxes(vt, -1, -2), np.swapaxes(roots[0], -1, -2) @ u
     ratio = np.sqrt(sizes[1] / sizes[0])
-    out = [
-        (x.astype(np.float64) @ (turn * shrink * by)[..., :m]).astype(x.dtype)
-        for x, turn, by in zip(pair, turns, (ratio, 1 / ratio), strict=True)
-    ]
-    return out[0], out[1]
+    turns = vt @ roots[1] * shrink * ratio, _t(u) @ roots[0] * shrink / ratio
+    a, b = (_t((turn[:, :m] @ wide).astype(x.dtype)) for x, wide, turn in zip(pair, rows, turns, strict=True))
+    return a, b
 
 
-def _root(x: Float[np.ndarray, "tasks d r"]) -> Float[np.ndarray, "tasks m r"]:
-    """R with R.T R = x.T x, in float64: of float64 by QR, of less by the Gram matrix of columns of one length.
+def _t(x: np.ndarray) -> np.ndarray:
+    return np.swapaxes(x, -1, -2)
 
-    float64 resolves the squares of what float32 holds; with columns of one length, the shortest is as exact as any.
+
+def _root(gram: Float[np.ndarray, "tasks r r"]) -> Float[np.ndarray, "tasks r r"]:
+    """R with R.T R = `gram`, in float64, which resolves the squares of what float32 holds.
+
+    Columns are brought to one length first, so that the shortest is as exact as any.
     """
-    if x.dtype == np.float64:
-        return np.asarray(np.linalg.qr(x, mode="r"))
-    wide = x.astype(np.float64)
-    gram = np.swapaxes(wide, -1, -2) @ wide
     length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
     unit = np.where(length > 0, length, 1)
-    values, vectors = np.linalg.eigh(gram / (unit[..., :, None] * unit[..., None, :]))
-    noise = 4 * x.shape[-1] * np.finfo(np.float64).eps
+    gram = gram / (unit[..., :, None] * unit[..., None, :])
+    try:
+        root = _t(np.linalg.cholesky(gram))
+        if np.min(np.diagonal(root, axis1=-2, axis2=-1)) > INDEPENDENT:
+            return root * unit[..., None, :]
+    except np.linalg.LinAlgError:
+        pass  # columns that depend on others, as those of an untrained B
+    values, vectors = np.linalg.eigh(gram)
+    noise = 4 * gram.shape[-1] * np.finfo(np.float64).eps
     root = np.sqrt(np.where(values > noise, values, 0))
-    return root[..., :, None] * np.swapaxes(vectors, -1, -2) * unit[..., None, :]
+    return root[..., :, None] * _t(vectors) * unit[..., None, :]
 
 
 def balance(adapter: Adapter, *, rank: int | None = None) -> dict[str, Factors]:

@@ -1,43 +1,81 @@
-"""The leading directions of large stacks, on the host: nothing is compiled, each stack by itself."""
-
-from typing import NamedTuple
+"""The leading directions of a large stack, on the host: nothing is compiled."""
 
 import numpy as np
 from jaxtyping import Float
 
-from share_jax.core.parallel import each
-
 OVERSAMPLE = 16
 POWER_ITERATIONS = 4
+SHIFT = 1e-13
+"""Added to a Gram matrix's diagonal, relative to its trace: its root is where float32's rounding is."""
+LEAST = 0.01
+"""Squared length, after the shift, below which a column of a basis is rounding."""
+STEADY, RESOLVED = 1e-4, 1e-6
+"""Iterations end when one takes less than the first share off the energy that k columns miss, which float32 tells from
+rounding where that is more than the second share of all."""
+
+Stack = Float[np.ndarray, "d n"]
+Thin = Float[np.ndarray, "rows w"]
+Pair = tuple[Float[np.ndarray, "d w"], Float[np.ndarray, " w"]]
 
 
-class Leading(NamedTuple):
-    """Left singular vectors and singular values, largest first."""
+def leading_basis(stack: Stack, *, k: int, seed: int = 0) -> Pair:
+    """The leading left singular vectors and singular values of a stack by a few thin products, for who wants `k`.
 
-    basis: Float[np.ndarray, "L d w"]
-    singular_values: Float[np.ndarray, "L w"]
-
-
-def leading_basis(stacks: Float[np.ndarray, "L d n"], *, k: int, seed: int = 0) -> Leading:
-    """The leading part of every stack's thin SVD by a few thin products, for whoever wants `k` columns.
-
-    Range finder on a Gaussian test matrix with subspace iterations, orthonormal columns before every product, then the
-    SVD of the small projection (Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1), of which a QR decomposition
-    leaves LAPACK a small core. It gives `OVERSAMPLE` columns more than are wanted, or as many as there are: drop those,
-    they are the inaccurate ones. float64 stays float64, all else is taken in float32.
+    Range finder on a Gaussian test matrix with subspace iterations, then the SVD of the small projection (Halko,
+    Martinsson and Tropp 2011, algorithms 4.4 and 5.1). It gives `OVERSAMPLE` columns more than are wanted, or as many
+    as there are: drop those, they are the inaccurate ones. float64 stays float64, all else is taken in float32, where
+    columns above the stack's rank are zero.
     """
-    dtype = np.float64 if stacks.dtype == np.float64 else np.float32
-    width = min(k + OVERSAMPLE, *stacks.shape[1:])
-    test = np.random.default_rng(seed).standard_normal((stacks.shape[2], width), dtype)
+    wide = stack.dtype == np.float64
+    dtype, leading = (np.float64, _in_float64) if wide else (np.float32, _in_float32)
+    width = min(k + OVERSAMPLE, *stack.shape)
+    test = np.random.default_rng(seed).standard_normal((stack.shape[1], width), dtype)
+    return leading(stack.astype(dtype, copy=False), test, k)
 
-    def one(stack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x = stack.astype(dtype, copy=False)
-        q = np.linalg.qr(x @ test)[0]
-        for _ in range(POWER_ITERATIONS):
-            q = np.linalg.qr(x @ np.linalg.qr(x.T @ q)[0])[0]
-        core = np.asarray(np.linalg.qr(x.T @ q, mode="r"))
-        small, s, _ = np.linalg.svd(core.T, full_matrices=False)
-        return q @ small, s
 
-    found = each(one, list(stacks))
-    return Leading(*(np.stack(x) for x in zip(*found, strict=True)))
+def _in_float64(x: Stack, test: Thin, k: int) -> Pair:
+    """By QR decompositions."""
+    y = x @ test
+    for _ in range(POWER_ITERATIONS):
+        y = x @ np.linalg.qr(x.T @ np.linalg.qr(y)[0])[0]
+    q = np.linalg.qr(y)[0]
+    _, values, turn = np.linalg.svd(x.T @ q, full_matrices=False)
+    return q @ turn.T, values
+
+
+def _in_float32(x: Stack, test: Thin, k: int) -> Pair:
+    """By small products: float64 resolves the squares of all that float32 holds, and so do Gram matrices in it.
+
+    QR decompositions are slower, and slower still where BLAS has threads of its own. What k columns hold of the stack
+    is known after each iteration, so that most stacks need but one or two.
+    """
+    flat = x.ravel(order="K")
+    energy, held = float(np.vdot(flat, flat)), 0.0
+    y = x @ test
+    for left in reversed(range(POWER_ITERATIONS + 1)):
+        q = _spread(y, _gram(y))
+        z = x.T @ q
+        gram = _gram(z)
+        before, held = held, float(np.linalg.eigvalsh(gram)[-k:].sum())
+        missed = energy - held
+        if not left or (missed > RESOLVED * energy and held - before <= STEADY * missed):
+            break
+        y = x @ _spread(z, gram)
+    squares, vectors = np.linalg.eigh(_gram(q))  # from nearly orthonormal to orthonormal
+    kept = squares > LEAST
+    turn = vectors * np.where(kept, 1 / np.sqrt(np.where(kept, squares, 1)), 0)
+    squares, vectors = np.linalg.eigh(_gram(z.astype(np.float64) @ turn))
+    values = np.sqrt(np.maximum(squares[::-1], 0))
+    return (q.astype(np.float64) @ (turn @ vectors[:, ::-1])).astype(np.float32), values.astype(np.float32)
+
+
+def _gram(y: Thin) -> Float[np.ndarray, "w w"]:
+    wide = y.astype(np.float64, copy=False)
+    return wide.T @ wide
+
+
+def _spread(y: Thin, gram: Float[np.ndarray, "w w"]) -> Thin:
+    """Columns of the same span, close to orthonormal: shifted Cholesky QR (Fukaya et al. 2020, algorithm 4.1)."""
+    shift = SHIFT * np.trace(gram) if gram.any() else 1.0
+    root = np.linalg.cholesky(gram + shift * np.eye(len(gram)))
+    return (y.astype(np.float64) @ np.linalg.inv(root).T).astype(y.dtype)

@@ -1,12 +1,19 @@
 """Independent pieces of host work on all processors."""
 
+import functools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from threadpoolctl import ThreadpoolController
+
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+
+_ALONE = threading.Lock()
+"""How many threads BLAS has is one number for the whole process: whoever changes it puts it back before the next."""
 
 
 def processors() -> int:
@@ -18,10 +25,16 @@ def processors() -> int:
 def each(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
     """`[work(x) for x in pieces]`, on a thread per processor: NumPy's products and decompositions run side by side.
 
-    What one piece gives does not depend on the others. The first error is raised.
+    BLAS has one thread meanwhile: with several, its calls would wait for each other. What one piece gives does not
+    depend on the others; `work` may not call `each`. The first error is raised.
     """
     threads = min(processors(), len(pieces))
     if threads < 2:
         return [work(x) for x in pieces]
-    with ThreadPoolExecutor(threads) as pool:
+    with _ALONE, _controller().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, pieces))
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()  # of the libraries that are loaded by now: NumPy's is

@@ -87,16 +87,44 @@ def _project(
     layer: Subspace, a: np.ndarray, b: np.ndarray, ranks: np.ndarray, columns: tuple[np.ndarray, np.ndarray]
 ) -> Slots:
     """One layer's part of `project_columns`."""
-    bases = layer.basis_a, layer.basis_b
-    coeff_a, coeff_b = (basis.T @ side for basis, side in zip(bases, columns, strict=True))  # least squares
-    energy_a, energy_b = (np.einsum("tdq,tdq->t", side, side, dtype=np.float64) for side in columns)
-    kept = np.minimum(ranks, min(layer.shape)) if layer.geometry == "columns" else ranks
-    rec_a = reconstruct(layer.basis_a, coeff_a, layer, 0, kept)
-    rec_b = reconstruct(layer.basis_b, coeff_b, layer, 1, kept)
-    size = bounds.squared_norm(a, b)
-    error = np.sqrt(bounds.squared_distance(a, b, rec_a, rec_b, size))
-    bound = np.where(ranks > 0, error + bounds.rounding(a, b), 0)
+    coeff_a, coeff_b = (_coefficients(u, side) for u, side in zip((layer.basis_a, layer.basis_b), columns, strict=True))
+    energy_a, energy_b = (_energies(side) for side in columns)
+    if layer.geometry == "columns":
+        kept = np.minimum(ranks, min(layer.shape))
+        grams = _grams(layer.basis_a, a, coeff_a), _grams(layer.basis_b, b, coeff_b)
+        size, squared, margin = bounds.distance_from_grams(*grams)
+    else:
+        kept = ranks
+        rec_a = reconstruct(layer.basis_a, coeff_a, layer, 0, kept)
+        rec_b = reconstruct(layer.basis_b, coeff_b, layer, 1, kept)
+        size, margin = bounds.squared_norm(a, b), bounds.rounding(a, b)
+        squared = bounds.squared_distance(a, b, rec_a, rec_b, size)
+    error = np.sqrt(squared)
+    bound = np.where(ranks > 0, error + margin, 0)
     return Slots(coeff_a, coeff_b, kept, np.sqrt(size), energy_a, energy_b, error, bound)
+
+
+def _energies(columns: Float[np.ndarray, "T rows q"]) -> Float[np.ndarray, " T"]:
+    flat = np.swapaxes(columns, 1, 2).reshape(len(columns), -1).astype(np.float64)
+    return np.vecdot(flat, flat)
+
+
+def _coefficients(
+    basis: Float[np.ndarray, "rows k"], columns: Float[np.ndarray, "T rows q"]
+) -> Float[np.ndarray, "T k q"]:
+    """Least-squares coefficients on an orthonormal basis, `basis.T @ columns`, by one product for all tasks."""
+    rows = np.swapaxes(columns, 1, 2)
+    return np.swapaxes((rows.reshape(-1, rows.shape[2]) @ basis).reshape(*rows.shape[:2], basis.shape[1]), 1, 2)
+
+
+def _grams(
+    basis: Float[np.ndarray, "d k"], factor: Float[np.ndarray, "T d p"], coeff: Float[np.ndarray, "T k q"]
+) -> bounds.Grams:
+    """The Gram matrices of factors x and of what is stored of them, y = basis @ coeff, in float64; y is not formed."""
+    u, c = basis.astype(np.float64), coeff.astype(np.float64)
+    rows = np.swapaxes(factor, 1, 2).astype(np.float64)
+    on_basis = (rows.reshape(-1, rows.shape[2]) @ u).reshape(*rows.shape[:2], u.shape[1])
+    return bounds.Grams(rows @ np.swapaxes(rows, 1, 2), on_basis @ c, np.swapaxes(c, 1, 2) @ ((u.T @ u) @ c))
 
 
 def reconstruct(

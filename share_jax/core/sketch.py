@@ -12,8 +12,9 @@ from jaxtyping import Float
 
 from share_jax.core.fold import Adapter
 from share_jax.core.pack import groups, pad, shapes_of
+from share_jax.core.parallel import each
 from share_jax.core.prepare import Prepare, prepared
-from share_jax.core.spectra import Spectra, spectra_of_grams, spectra_of_stacks
+from share_jax.core.spectra import Spectra, few, leading_spectra, spectra_of_grams, spectra_of_stacks
 
 Key = tuple[str, str]
 """(target, side)."""
@@ -29,10 +30,15 @@ class SideSketch:
     columns: tuple[Float[np.ndarray, "d _"], ...] = ()
     gram: Float[np.ndarray, "d d"] | None = None
 
+    @property
+    def width(self) -> int:
+        """Columns that are kept as they are."""
+        return sum(x.shape[1] for x in self.columns)
+
     def absorb(self, new: Float[np.ndarray, "d n"]) -> "SideSketch":
         """With further columns; once there are as many as rows, they are folded into the Gram matrix."""
         columns = (*self.columns, new)
-        if sum(x.shape[1] for x in columns) <= self.rows:
+        if self.width + new.shape[1] <= self.rows:
             return SideSketch(self.rows, columns, self.gram)
         x = np.concatenate(columns, axis=1).astype(np.float64)
         square = x @ x.T
@@ -95,7 +101,7 @@ def _absorb(
         for side, x in zip("ab", both, strict=True):
             for i, name in enumerate(names):
                 old = sides.get((name, side)) or SideSketch(x.shape[2])
-                sides[name, side] = old.absorb(np.swapaxes(x[i], 0, 1)[:, used[i]])
+                sides[name, side] = old.absorb(np.swapaxes(x[i], 1, 2)[used[i]].T)
     return Sketch(shapes, sides, widest)
 
 
@@ -103,10 +109,14 @@ def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key,
     """Spectrum of every target and side (with a layer axis of 1); only the leading part if `k` is given."""
     out: dict[Key, Spectra] = {}
     keys = {key: (side.rows, int(side.gram is None)) for key, side in sketch.sides.items()}
-    by_key = groups({"\0".join(key): shape for key, shape in keys.items()})
+    alone = [key for key, side in sketch.sides.items() if side.gram is None and few(k, min(side.rows, side.width))]
+    if k is not None:
+        found = each(lambda key: leading_spectra(sketch.sides[key].columns, k=k, seed=seed), alone)
+        out.update(zip(alone, found, strict=True))
+    by_key = groups({"\0".join(key): shape for key, shape in keys.items() if key not in out})
     for (rows, kept), joined in by_key.items():
         members = [(name, side) for name, side in (x.split("\0") for x in joined)]
-        width = max(sum(x.shape[1] for x in sketch.sides[key].columns) for key in members) if kept else rows
+        width = max(sketch.sides[key].width for key in members) if kept else rows
         size = max(1, BLOCK_BYTES // (rows * width * (4 if kept else 8)))
         count = -(-len(members) // -(-len(members) // size))
         for start in range(0, len(members), count):
@@ -124,7 +134,8 @@ def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key,
 
 def _stack(sides: Sequence[SideSketch], count: int, width: int) -> Float[np.ndarray, "count d width"]:
     """The columns of some sides of one height, and zeros."""
-    out = np.zeros((count, sides[0].rows, width), np.result_type(*(x for side in sides for x in side.columns)))
+    dtype = np.result_type(*(x for side in sides for x in side.columns))
+    out = np.zeros((count, width, sides[0].rows), dtype).swapaxes(1, 2)  # a column lies in one piece
     for whole, side in zip(out, sides, strict=False):
         at = 0
         for x in side.columns:

@@ -1,5 +1,6 @@
 """Which path takes the spectrum of a group of stacks; the answers do not depend on it beyond rounding."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -7,6 +8,7 @@ from jaxtyping import Float, Int
 
 from share_jax.core.leading import OVERSAMPLE, leading_basis
 from share_jax.core.pack import bucket, pad
+from share_jax.core.parallel import each
 
 DENSE_UP_TO = 128
 """Up to this many columns or rows one SVD costs no more than its detours."""
@@ -28,11 +30,11 @@ def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None
     large one through its Gram matrix. Zero columns are padding and count for nothing.
     """
     _, d, n = stack.shape
-    energy = np.einsum("ldn,ldn->l", stack, stack, dtype=np.float64, optimize=False)
     smaller = min(d, n)
-    if smaller > DENSE_UP_TO and _few(k, smaller):
-        found = leading_basis(stack, k=k, seed=seed)
-        return _ranked(found.basis, found.singular_values, energy, smaller)
+    if few(k, smaller):
+        parts = each(lambda x: leading_spectra([x], k=k, seed=seed), list(stack))
+        return Spectra(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+    energy = np.einsum("ldn,ldn->l", stack, stack, dtype=np.float64, optimize=False)
     from share_jax.linalg import dense_basis, gram_basis
 
     path = dense_basis if smaller <= DENSE_UP_TO else gram_basis
@@ -40,13 +42,22 @@ def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None
     return _ranked(np.asarray(whole.basis), np.asarray(whole.singular_values), energy, smaller)
 
 
+def leading_spectra(parts: Sequence[Float[np.ndarray, "d _"]], *, k: int, seed: int = 0) -> Spectra:
+    """The leading part of the spectrum of one stack, whose columns come in parts; with a layer axis of 1."""
+    stack = np.concatenate(parts, axis=1)
+    energy = np.einsum("dn,dn->", stack, stack, dtype=np.float64)
+    basis, values = leading_basis(stack, k=k, seed=seed)
+    return _ranked(basis[None], values[None], np.array([energy]), min(stack.shape))
+
+
 def spectra_of_grams(grams: Float[np.ndarray, "L d d"], *, k: int | None = None, seed: int = 0) -> Spectra:
     """The same from the (d, d) Gram matrices X @ X.T of stacks too wide to keep, in float64 throughout."""
     d = grams.shape[-1]
     energy = np.trace(grams, axis1=1, axis2=2)
-    if _few(k, d):
-        found = leading_basis(grams, k=k, seed=seed)
-        basis, values = found.basis, np.sqrt(found.singular_values)
+    if few(k, d):
+        found = each(lambda x: leading_basis(x, k=k, seed=seed), list(grams))
+        basis, squares = (np.stack(x) for x in zip(*found, strict=True))
+        values = np.sqrt(squares)
     else:
         import jax
 
@@ -57,9 +68,9 @@ def spectra_of_grams(grams: Float[np.ndarray, "L d d"], *, k: int | None = None,
     return _ranked(basis.astype(np.float32), values.astype(np.float32), energy, d)
 
 
-def _few(k: int | None, of: int) -> TypeGuard[int]:
+def few(k: int | None, of: int) -> TypeGuard[int]:
     """Whether k columns are so few of all that the range finder pays."""
-    return k is not None and 3 * (k + OVERSAMPLE) <= of
+    return k is not None and of > DENSE_UP_TO and 3 * (k + OVERSAMPLE) <= of
 
 
 def _ranked(basis: np.ndarray, values: np.ndarray, energy: np.ndarray, smaller: int) -> Spectra:

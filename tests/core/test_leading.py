@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from share_jax.core import parallel
 from share_jax.core.fold import balanced
 from share_jax.core.leading import OVERSAMPLE, leading_basis
+from share_jax.core.spectra import leading_spectra, spectra_of_stacks
 
 QUICK = settings(deadline=None, max_examples=15, derandomize=True)
 
@@ -37,54 +38,79 @@ def oracle(x, k):
 @given(seed=st.integers(0, 99), k=st.integers(1, 8))
 def test_the_leading_subspace_is_that_of_the_svd_where_there_is_a_gap(seed, k):
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal((3, 60, k)) @ rng.standard_normal((3, k, 90)) + 0.05 * rng.standard_normal((3, 60, 90))
-    found = leading_basis(x.astype(np.float32), k=k, seed=seed)
-    assert found.basis.shape == (3, 60, k + OVERSAMPLE)
-    assert found.singular_values.shape == (3, k + OVERSAMPLE)
-    for one, basis, values in zip(x, *found, strict=True):
-        np.testing.assert_allclose(basis.T @ basis, np.eye(k + OVERSAMPLE), atol=1e-5)
-        np.testing.assert_allclose(projector(basis[:, :k]), projector(oracle(one, k)), atol=1e-4)
-        np.testing.assert_allclose(values[:k], np.linalg.svd(one, compute_uv=False)[:k], rtol=1e-5)
+    x = rng.standard_normal((60, k)) @ rng.standard_normal((k, 90)) + 0.05 * rng.standard_normal((60, 90))
+    basis, values = leading_basis(x.astype(np.float32), k=k, seed=seed)
+    assert basis.shape == (60, k + OVERSAMPLE)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(k + OVERSAMPLE), atol=1e-5)
+    np.testing.assert_allclose(projector(basis[:, :k]), projector(oracle(x, k)), atol=1e-4)
+    np.testing.assert_allclose(values[:k], np.linalg.svd(x, compute_uv=False)[:k], rtol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0, 2.0])
+def test_what_is_missed_is_within_half_a_percent_of_the_least_without_any_gap(decay):
+    s = np.arange(1, 201.0) ** -decay
+    x = (graded(0, 300, 200, 1.0) @ np.diag(s) if decay else np.random.default_rng(0).standard_normal((300, 200))) * 7
+    basis = leading_basis(x.astype(np.float32), k=32)[0][:, :32].astype(np.float64)
+    least = np.sqrt(np.sum(np.linalg.svd(x, compute_uv=False)[32:] ** 2))
+    assert np.linalg.norm(x - basis @ (basis.T @ x)) <= 1.005 * least
 
 
 def test_directions_below_the_rounding_of_a_gram_matrix_survive():
     # singular values down to 3e-4 of the largest: their squares are below float32's rounding of the largest
     x = graded(3, 120, 40, 3e-4).astype(np.float32)
-    basis, values = (part[0] for part in leading_basis(x[None], k=40))
+    basis, values = leading_basis(x, k=40)
     assert np.linalg.norm(x - basis @ (basis.T @ x)) < 3e-6
     np.testing.assert_allclose(values, np.geomspace(1, 3e-4, 40), rtol=1e-3)
 
 
-def test_a_stack_of_lower_rank_and_a_stack_of_nothing():
-    low = graded(0, 50, 4, 0.1) @ np.ones((4, 70))
-    found = leading_basis(np.stack([low, np.zeros_like(low)]).astype(np.float32), k=10)
-    np.testing.assert_allclose(found.basis[0] @ (found.basis[0].T @ low), low, atol=1e-5)
-    assert np.all(found.singular_values[0, 1:] < 1e-5 * found.singular_values[0, 0])
-    assert np.all(found.singular_values[1] == 0)
-    assert np.all(np.isfinite(found.basis))
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_a_stack_of_lower_rank_of_any_size(size):
+    low = graded(0, 50, 4, 0.1) @ np.random.default_rng(0).standard_normal((4, 70)) * size
+    basis, values = leading_basis(low.astype(np.float32), k=10)
+    np.testing.assert_allclose(basis[:, :4] @ (basis[:, :4].T @ low), low, atol=1e-5 * size)
+    assert np.all(values[4:] < 1e-5 * values[0])
+    np.testing.assert_allclose(values[:4], np.linalg.svd(low, compute_uv=False)[:4], rtol=1e-5)
+
+
+def test_a_stack_of_nothing():
+    basis, values = leading_basis(np.zeros((50, 70), np.float32), k=10)
+    assert np.all(values == 0)
+    assert np.all(np.isfinite(basis))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 def test_what_is_below_float32_is_taken_in_it_and_float64_stays(dtype):
-    x = graded(0, 40, 60, 1e-2).astype(dtype)
-    basis = leading_basis(x[None], k=40).basis[0]
+    basis, values = leading_basis(graded(0, 40, 60, 1e-2).astype(dtype), k=40)
     wide = dtype == np.float64
-    assert basis.dtype == (np.float64 if wide else np.float32)
+    assert basis.dtype == values.dtype == (np.float64 if wide else np.float32)
     np.testing.assert_allclose(basis.T @ basis, np.eye(40), atol=1e-13 if wide else 1e-5)
 
 
+def test_float64_resolves_what_a_gram_matrix_of_it_would_not():
+    x = graded(3, 60, 40, 1e-12)
+    np.testing.assert_allclose(leading_basis(x, k=40)[1], np.geomspace(1, 1e-12, 40), rtol=1e-3)
+
+
 def test_wider_than_the_stack_means_all_of_it():
-    assert leading_basis(np.ones((1, 5, 9), np.float32), k=50).basis.shape == (1, 5, 5)
+    assert leading_basis(np.ones((5, 9), np.float32), k=50)[0].shape == (5, 5)
 
 
 def test_a_seed_gives_the_same_bits_on_one_processor_and_on_many(monkeypatch):
-    x = np.random.default_rng(0).standard_normal((6, 50, 80)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((6, 200, 300)).astype(np.float32)
     monkeypatch.setattr(parallel, "processors", lambda: 4)
-    many = leading_basis(x, k=20, seed=7)
+    many = spectra_of_stacks(x, k=20, seed=7)
     monkeypatch.setattr(parallel, "processors", lambda: 1)
-    one = leading_basis(x, k=20, seed=7)
+    one = spectra_of_stacks(x, k=20, seed=7)
     np.testing.assert_array_equal(many.basis, one.basis)
-    assert not np.array_equal(leading_basis(x, k=20, seed=8).basis, one.basis)
+    assert not np.array_equal(spectra_of_stacks(x, k=20, seed=8).basis, one.basis)
+
+
+def test_a_stack_in_parts_is_that_stack():
+    x = np.random.default_rng(0).standard_normal((200, 300)).astype(np.float32)
+    whole = spectra_of_stacks(x[None], k=20)
+    parts = leading_spectra([x[:, :100], np.asfortranarray(x[:, 100:110]), x[:, 110:]], k=20)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def pair(seed, d_in, d_out, r, dtype=np.float32):

@@ -10,7 +10,6 @@ from share_jax.core import bounds
 from share_jax.core.choice import Choice
 from share_jax.core.fold import Factors, balance
 from share_jax.core.geometry import initialize_with
-from share_jax.core.geometry import initialize_with
 from share_jax.core.initialize import initialize
 from share_jax.core.merge import merge
 from share_jax.core.subspace import ShareState, factors_of, report
