@@ -26,6 +26,7 @@ from experiments.streams.base import Stream, TextTask, tokenize
 from experiments.streams.clinc150 import clinc150
 from experiments.streams.digits import digits5
 from experiments.streams.fashion import fashion_split, split_fashion5
+from experiments.streams.held_out import held_out
 from experiments.streams.mnist import mnist_split, rotated_mnist10, split_mnist5
 from experiments.streams.newsgroups import newsgroups10
 from experiments.streams.protocols import TASK, under
@@ -51,7 +52,8 @@ def build(config: Config, notify: Callable[[str], None], tasks: int | None = Non
     """
     notify(f"Preparing {config.experiment}: weights and data")
     raw = raw_stream(config)
-    raw = under(replace(raw, tasks=raw.tasks[:tasks]), config.protocol)
+    raw = replace(raw, tasks=raw.tasks[:tasks])
+    raw = under(held_out(raw, config.order_seed) if config.held_out else raw, config.protocol)
     classes = max(task.outputs for task in raw.tasks)
     backbone = cut_at(_backbone(config, classes), config.first_sublayer)
     if Cut(config.first_layer, config.first_sublayer) == START:

@@ -73,6 +73,8 @@ class Config:
     protocol: Protocol | None = None
     """What is known of an example when it is answered: task gives its task's id; domain gives no id, and all tasks have
     the same outputs; class gives no id, and outputs grow with the tasks. The stream's own when None."""
+    held_out: bool = False
+    """Test on a fifth of the training examples, which are not trained on then: to choose rates without the test."""
     methods: Names = MAIN
     """What to compare, separated by commas."""
     seeds: Numbers = (0,)

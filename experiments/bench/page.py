@@ -52,6 +52,24 @@ def bars_table(documents: Sequence[dict[str, Any]]) -> list[str]:
     return rows
 
 
+def open_lines(documents: Sequence[dict[str, Any]]) -> list[str]:
+    """For every bar that is not met: what is left to gain at most, as far as a ratio of the same rounds tells it."""
+    ratios = {name: value for found in documents for name, value in found["ratios"].items()}
+    lines = []
+    for bar in (bar for found in documents for bar in found["bars"] if not bar["met"]):
+        start, _, what = bar["name"].rpartition(": ")
+        text = f"- {bar['name']}: {bar['value']:.3f}, limit {bar['limit']:.3g}."
+        if (least := ratios.get(f"{start}: floor / PEFT LoRA")) is not None and what.endswith("/ PEFT LoRA"):
+            text += f" The frozen model's forward pass and the backward pass to its activations alone take {least:.2f}."
+            if (above := ratios.get(f"{start}: floor / its operations at the product's rate")) is not None:
+                text += f" Their matrix products, at the machine's rate, take {least / above:.2f} of PEFT's whole step."
+        mixed = ratios.get(bar["name"].replace("ours / PEFT", "frozen forward / PEFT"))
+        if mixed is not None and what.endswith("ours / PEFT"):
+            text += f" The frozen model's forward pass alone takes {mixed:.2f}."
+        lines.append(text)
+    return lines
+
+
 def results_table(group: Sequence[dict[str, Any]]) -> list[str]:
     """One group's rows, with a column for each fact that any of them has."""
     facts = [name for name in _FACTS if any(name in row for row in group)]
@@ -118,6 +136,8 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
     if machine:
         lines += [f"{machine['processor']}, {machine['threads']} threads.", ""]
     lines += ["## Bars", "", *bars_table(ordered), ""]
+    if not_met := open_lines(ordered):
+        lines += ["What is left to gain where a bar is not met:", "", *not_met, ""]
     for found in ordered:
         lines += section(found)
     lines += ["## Versions", "", ", ".join(f"{name} {value}" for name, value in versions.items() if value)]

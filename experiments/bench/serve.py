@@ -168,6 +168,7 @@ def ratios_of(times: dict[Key, dict[int, float]], subject: Subject, targets: str
             peft = times.get((f"{start}, {PEER_STORED} stored: {way}", PEFT))
             if peft is not None and at_100 is not None:
                 found[f"{start}: {way}, ours / PEFT"] = ratio(at_100, peft)
+                found[f"{start}: {way}, frozen forward / PEFT"] = ratio(forward, peft)
     found[f"{start}: merged kernels, one task / frozen forward"] = ratio(
         times[f"{start}: merged kernels, one task", OURS], forward
     )

@@ -66,7 +66,7 @@ def ratios_of(times: dict[Key, dict[int, float]], prefix: str, whole: str) -> di
     present = [form.name for form in forms() if (prefix + form.name, OURS) in times]
     found |= {f"{n} / separate LoRA": ratio(ours(n), separate) for n in present if n.startswith("share ")}
     if peft := times.get((f"{prefix}LoRA", PEFT)):
-        found |= {f"{name} / PEFT LoRA": ratio(ours(name), peft) for name in present}
+        found |= {f"{name} / PEFT LoRA": ratio(ours(name), peft) for name in (*present, "floor")}
         found["frozen forward, ours / torch"] = ratio(forward, times[f"{whole}frozen forward", TORCH])
         found["full fine-tune, ours / torch"] = ratio(full, times[f"{whole}full fine-tune", TORCH])
     return {prefix + name: value for name, value in found.items()}

@@ -18,9 +18,9 @@ from jaxtyping import Float
 
 from share_jax.core.fold import Adapter, Factors
 
-ROUNDING = 2e-7
-"""Margin of a measured error, relative to |A|_F |B|_F: differences of squares in float64 resolve 3e-8 of it, and
-factors rounded to float32 are off by up to 6e-8 each."""
+ROUNDING = 4e-7
+"""Margin of a measured error, relative to |A|_F |B|_F: differences of squares in float64 resolve 3e-8 of it, and each
+rounding to float32 is off by up to 6e-8: of a scale, of a factor's product with it, of a factor that is read out."""
 
 A = Float[np.ndarray, "*batch d_in p"]
 B = Float[np.ndarray, "*batch d_out p"]

@@ -1,9 +1,8 @@
 """LoRA factors of one task, and the balanced form that makes bases independent of their gauge."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,9 +11,6 @@ from share_jax.core.pack import groups, pack
 from share_jax.core.parallel import each
 from share_jax.errors import InputError, line
 from share_jax.finite import all_finite
-
-if TYPE_CHECKING:
-    from jax import Array
 
 
 @dataclass(frozen=True)
@@ -25,8 +21,8 @@ class Factors:
         InputError: the two factors do not multiply, are not float matrices, or hold a NaN or an infinity.
     """
 
-    lora_a: "Float[np.ndarray | Array, '...']"  # (d_in, r), checked below
-    lora_b: "Float[np.ndarray | Array, '...']"  # (r, d_out)
+    lora_a: np.ndarray | Any  # (d_in, r), checked below
+    lora_b: np.ndarray | Any  # (r, d_out)
     scale: float | int = 1.0
 
     def __post_init__(self) -> None:
@@ -41,7 +37,7 @@ class Factors:
         finite = {
             "lora_a": all_finite(np.asarray(self.lora_a)),
             "lora_b": all_finite(np.asarray(self.lora_b)),
-            "scale": math.isfinite(self.scale),
+            "scale": all_finite(np.asarray(self.scale)),
         }
         for name, holds in finite.items():
             if not holds:
@@ -114,9 +110,12 @@ def _balanced(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarr
     kept = s > LEAST * s[..., :1]
     shrink = np.where(kept, 1 / np.sqrt(np.where(kept, s, 1)), 0)[..., None]
     m = min(pair[0].shape[-1], *(x.shape[-2] for x in pair))
-    ratio = np.sqrt(sizes[1] / sizes[0])
+    ratio = np.sqrt(sizes[1]) / np.sqrt(sizes[0])
     turns = vt @ roots[1] * shrink * ratio, _t(u) @ roots[0] * shrink / ratio
-    a, b = (_t((turn[:, :m] @ wide).astype(x.dtype)) for x, wide, turn in zip(pair, rows, turns, strict=True))
+    a, b = (
+        _t((turn[:, :m] @ wide).astype(np.result_type(x, np.float32)))
+        for x, wide, turn in zip(pair, rows, turns, strict=True)
+    )
     return a, b
 
 
@@ -132,16 +131,30 @@ def _root(gram: Float[np.ndarray, "tasks r r"]) -> Float[np.ndarray, "tasks r r"
     length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
     unit = np.where(length > 0, length, 1)
     gram = gram / (unit[..., :, None] * unit[..., None, :])
+    gram[np.where(length > 0, 0, 1)[..., None, :] * np.eye(gram.shape[-1]) > 0] = 1  # columns of zeros, as for padding
     try:
         root = _t(np.linalg.cholesky(gram))
-        if np.min(np.diagonal(root, axis1=-2, axis2=-1)) > INDEPENDENT:
-            return root * unit[..., None, :]
+        dependent = np.min(np.diagonal(root, axis1=-2, axis2=-1), axis=-1, initial=1) <= INDEPENDENT
+        if dependent.any():
+            root[dependent] = np.stack([_eigen_root(x) for x in gram[dependent]])
     except np.linalg.LinAlgError:
-        pass  # columns that depend on others, as those of an untrained B
+        root = np.stack([_root_of_one(x) for x in gram])
+    return root * length[..., None, :]
+
+
+def _root_of_one(gram: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
+    """As `_root`, of columns of length 1, some of which may depend on others."""
+    try:
+        root = np.linalg.cholesky(gram).T
+    except np.linalg.LinAlgError:
+        return _eigen_root(gram)
+    return root if np.min(np.diagonal(root)) > INDEPENDENT else _eigen_root(gram)
+
+
+def _eigen_root(gram: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
     values, vectors = np.linalg.eigh(gram)
-    noise = 4 * gram.shape[-1] * np.finfo(np.float64).eps
-    root = np.sqrt(np.where(values > noise, values, 0))
-    return root[..., :, None] * _t(vectors) * unit[..., None, :]
+    noise = 4 * np.finfo(np.float64).eps * values[-1]
+    return np.sqrt(np.where(values > noise, values, 0))[:, None] * vectors.T
 
 
 def balance(adapter: Adapter, *, rank: int | None = None) -> dict[str, Factors]:

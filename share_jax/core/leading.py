@@ -18,40 +18,57 @@ Thin = Float[np.ndarray, "rows w"]
 Pair = tuple[Float[np.ndarray, "d w"], Float[np.ndarray, " w"]]
 
 
-def leading_basis(stack: Stack, *, k: int, seed: int = 0) -> Pair:
+def leading_basis(stack: Stack, *, k: int, seed: int = 0, energy: float | None = None) -> Pair:
     """The leading left singular vectors and singular values of a stack by a few thin products, for who wants `k`.
 
     Range finder on a Gaussian test matrix with subspace iterations, then the SVD of the small projection (Halko,
     Martinsson and Tropp 2011, algorithms 4.4 and 5.1). It gives `OVERSAMPLE` columns more than are wanted, or as many
     as there are: drop those, they are the inaccurate ones. float64 stays float64, all else is taken in float32, where
-    columns above the stack's rank are zero.
+    columns above the stack's rank are zero. `energy` is the stack's squared norm, where it is known.
     """
-    wide = stack.dtype == np.float64
-    dtype, leading = (np.float64, _in_float64) if wide else (np.float32, _in_float32)
-    width = min(k + OVERSAMPLE, *stack.shape)
-    test = np.random.default_rng(seed).standard_normal((stack.shape[1], width), dtype)
-    return leading(stack.astype(dtype, copy=False), test, k)
-
-
-def _in_float64(x: Stack, test: Thin, k: int) -> Pair:
-    """By QR decompositions."""
-    y = x @ test
+    if stack.dtype != np.float64:
+        if energy is None:
+            energy = float(np.einsum("dn,dn->", stack, stack, dtype=np.float64))
+        size = energy**0.5
+        if 1e-15 < size < 1e15 or not size:
+            return _in_float32(stack.astype(np.float32, copy=False), _test(stack, k, seed, np.float32), k, energy)
+        unit = (stack.astype(np.float64) / size).astype(np.float32)  # or products would leave float32's range
+        basis, values = leading_basis(unit, k=k, seed=seed)
+        return basis, (values * size).astype(np.float32)
+    y = stack @ _test(stack, k, seed, np.float64)
     for _ in range(POWER_ITERATIONS):
-        y = x @ np.linalg.qr(x.T @ np.linalg.qr(y)[0])[0]
-    q = np.linalg.qr(y)[0]
-    _, values, turn = np.linalg.svd(x.T @ q, full_matrices=False)
+        y = stack @ _qr(stack.T @ _qr(y))
+    q = _qr(y)
+    _, values, turn = np.linalg.svd(stack.T @ q, full_matrices=False)
     return q @ turn.T, values
 
 
-def _in_float32(x: Stack, test: Thin, k: int) -> Pair:
+def leading_eigenvectors(gram: Float[np.ndarray, "d d"], *, k: int, seed: int = 0) -> Pair:
+    """The same of a stack X from its X @ X.T in float64: eigenvectors, and eigenvalues, which are squares."""
+    y = gram @ _test(gram, k, seed, np.float64)
+    for _ in range(POWER_ITERATIONS):
+        y = gram @ _qr(y)
+    q = _qr(y)
+    values, turn = np.linalg.eigh(q.T @ (gram @ q))
+    return q @ turn[:, ::-1], np.maximum(values[::-1], 0)
+
+
+def _test(x: np.ndarray, k: int, seed: int, dtype: type[np.floating]) -> Thin:
+    width = min(k + OVERSAMPLE, *x.shape)
+    return np.random.default_rng(seed).standard_normal((x.shape[1], width)).astype(dtype, copy=False)
+
+
+def _qr(y: Thin) -> Thin:
+    return np.linalg.qr(y)[0]
+
+
+def _in_float32(x: Stack, test: Thin, k: int, energy: float) -> Pair:
     """By small products: float64 resolves the squares of all that float32 holds, and so do Gram matrices in it.
 
     QR decompositions are slower, and slower still where BLAS has threads of its own. What k columns hold of the stack
     is known after each iteration, so that most stacks need but one or two.
     """
-    flat = x.ravel(order="K")
-    energy, held = float(np.vdot(flat, flat)), 0.0
-    y = x @ test
+    y, held = x @ test, 0.0
     for left in reversed(range(POWER_ITERATIONS + 1)):
         q = _spread(y, _gram(y))
         z = x.T @ q

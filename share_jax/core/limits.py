@@ -19,6 +19,9 @@ from share_jax.core.subspace import Subspace
 TOLERANCES = np.concatenate([np.geomspace(1, 1e-6, 200), [0.0]])
 """Candidates for the tail norm of a side relative to its stack's norm, loosest first; 0 keeps the numerical rank."""
 
+RESERVE = 0.01
+"""Share of a limit that cuts leave over: even a merge that keeps every direction loses a rounding's worth."""
+
 TASK_BLOCK = 16
 
 

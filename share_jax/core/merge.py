@@ -16,14 +16,11 @@ from share_jax.core.duplicates import copies
 from share_jax.core.fold import Adapter
 from share_jax.core.initialize import without_tasks
 from share_jax.core.joint import Joint, Path, apply, energies, joint_spectra
-from share_jax.core.limits import TOLERANCES, Ladder, first_rung, flat_curve, rungs, squared_errors, widest
+from share_jax.core.limits import RESERVE, TOLERANCES, Ladder, first_rung, flat_curve, rungs, squared_errors, widest
 from share_jax.core.pack import shapes_of
 from share_jax.core.project import Slots, check_new, empty_slots, join, slots_of
 from share_jax.core.subspace import ShareState, Subspace, relative
 from share_jax.errors import InputError, LimitError, line
-
-RESERVE = 0.01
-"""Share of a limit that cuts leave over: even a merge that keeps every direction loses a rounding's worth."""
 
 
 def merge(
@@ -104,11 +101,14 @@ def _learnt(
     idle = {name: _idle(layer, len(adapters)) for name, layer in layers.items() if name not in joint}
     if choice.max_error is not None and limit is not None:
         floors = dict.fromkeys(joint, (0, 0))
-        return _ordered(_within(joint, idle, names, floors, limit, "grow"), shapes)
+        aim = _aim(state, len(adapters), limit, "grow")
+        return _ordered(_within(joint, idle, names, floors, limit, aim, "grow"), shapes)
     ks = _chosen(joint, choice, keep=bool(adapters) and choice.k is None)
     merged = ShareState(names, {**idle, **apply(joint, ks)})
-    if limit is not None and np.any(relative(merged, "bound") > _aim(limit, on_limit)):
-        merged = _within(joint, idle, names, ks, limit, on_limit)
+    if limit is not None:
+        aim = _aim(state, len(adapters), limit, on_limit)
+        if np.any(relative(merged, "bound") > aim):
+            merged = _within(joint, idle, names, ks, limit, aim, on_limit)
     return _ordered(merged, shapes)
 
 
@@ -143,9 +143,13 @@ def _within(
     names: tuple[str, ...],
     floors: Mapping[str, tuple[int, int]],
     limit: float,
+    aim: np.ndarray,
     on_limit: str,
 ) -> ShareState:
-    """The merge with the fewest columns, at least `floors`, that keeps every task's bound within `limit`."""
+    """The merge with the fewest columns, at least `floors`, that keeps each task's bound within its aim.
+
+    Where no cut does, with all columns, if that keeps every bound within `limit`.
+    """
     ladders = {}
     for name, x in joint.items():
         ea, eb = energies(x)
@@ -169,7 +173,6 @@ def _within(
         else:
             curve = flat_curve(layer, ladders[name])
         squares += (layer.bound[:, None] + np.sqrt(curve)) ** 2
-    aim = _aim(limit, on_limit)
     rung = first_rung(squares, (norms * aim) ** 2)
     # the curves leave out rounding: the first rung whose measured bound holds is taken, full rank being the last resort
     merged, needed = everything, max((int(max(x.a.rank[0], x.b.rank[0])) for x in joint.values()), default=0)
@@ -185,9 +188,16 @@ def _within(
     return merged
 
 
-def _aim(limit: float, on_limit: str) -> float:
-    """What cuts are held to where k may grow: with nothing left over, the next merge would have to be refused."""
-    return limit * (1 - RESERVE) if on_limit == "grow" else limit
+def _aim(state: ShareState, new: int, limit: float, on_limit: str) -> np.ndarray:
+    """What each task's bound is held to: where k may grow, with some of the limit left over for later merges.
+
+    A task of which less is left already, as when the limit was another one, gives half of that.
+    """
+    if on_limit != "grow":
+        return np.full(len(state.tasks) + new, limit)
+    bounds = relative(state, "bound")
+    old = np.minimum(np.maximum(limit * (1 - RESERVE), (bounds + limit) / 2), limit)
+    return np.concatenate([old, np.full(new, limit * (1 - RESERVE))])
 
 
 def _with_copies(state: ShareState, same: Mapping[str, tuple[str, Mapping[str, float]]]) -> ShareState:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from share_jax.errors import InputError, line
+from share_jax.finite import all_finite
 
 if TYPE_CHECKING:
     from share_jax.core.fold import Adapter, Factors
@@ -53,15 +54,18 @@ def bucket(n: int, step: int = 16) -> int:
     return -(-n // step) * step
 
 
-def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int = 0, tasks: int = 0) -> Packed:
+def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int = 0) -> Packed:
     """The factors of `adapters` on `targets` (one shape), scale folded in half on either side.
 
-    p is the largest rank that occurs, at least `columns`; `tasks` pads the task axis with zero updates.
+    p is the largest rank that occurs, at least `columns`.
+
+    Raises:
+        InputError: an update is past what the factors' dtype holds.
     """
     present = [[adapter.get(name) for adapter in adapters] for name in targets]
     d_in, d_out = next(f.shape for row in present for f in row if f is not None)
     p = max(columns, *(f.rank for row in present for f in row if f is not None))
-    count = max(tasks, len(adapters))
+    count = len(adapters)
     # columns lie in one piece each, as in an adapter's file
     a = np.zeros((len(targets), count, p, d_in), _precision(present)).swapaxes(2, 3)
     b = np.zeros((len(targets), count, p, d_out), a.dtype).swapaxes(2, 3)
@@ -73,8 +77,14 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
             half = abs(factors.scale) ** 0.5
             ranks[i, j] = factors.rank
             sides = np.asarray(factors.lora_a, a.dtype), np.asarray(factors.lora_b, a.dtype).T
-            np.multiply(sides[0], a.dtype.type(half), out=a[i, j, :, : factors.rank])
-            np.multiply(sides[1], a.dtype.type(np.copysign(half, factors.scale)), out=b[i, j, :, : factors.rank])
+            with np.errstate(over="ignore"):  # what is past the dtype is refused below
+                np.multiply(sides[0], a.dtype.type(half), out=a[i, j, :, : factors.rank])
+                np.multiply(sides[1], a.dtype.type(np.copysign(half, factors.scale)), out=b[i, j, :, : factors.rank])
+    if not (all_finite(a) and all_finite(b)):
+        i, j = np.argwhere(~(np.isfinite(a).all((2, 3)) & np.isfinite(b).all((2, 3))))[0]
+        mend = "leave that adapter out or train it again"
+        what = f"factors of target {targets[i]}, adapter {j + 1} of {len(adapters)}"
+        raise InputError(line(what, got="a scale that takes them past float32", expected="finite numbers", mend=mend))
     return Packed(a, b, ranks)
 
 

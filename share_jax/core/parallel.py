@@ -14,6 +14,7 @@ Result = TypeVar("Result")
 
 _ALONE = threading.Lock()
 """How many threads BLAS has is one number for the whole process: whoever changes it puts it back before the next."""
+_INSIDE = threading.local()
 
 
 def processors() -> int:
@@ -25,14 +26,22 @@ def processors() -> int:
 def each(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
     """`[work(x) for x in pieces]`, on a thread per processor: NumPy's products and decompositions run side by side.
 
-    BLAS has one thread meanwhile: with several, its calls would wait for each other. What one piece gives does not
-    depend on the others; `work` may not call `each`. The first error is raised.
+    Where there are several threads, BLAS has one in each: with more, its calls would wait for each other. The first
+    error is raised.
     """
     threads = min(processors(), len(pieces))
-    if threads < 2:
+    if threads < 2 or getattr(_INSIDE, "yes", False):
         return [work(x) for x in pieces]
-    with _ALONE, _controller().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with (
+        _ALONE,
+        _controller().limit(limits=1, user_api="blas"),
+        ThreadPoolExecutor(threads, initializer=_enter) as pool,
+    ):
         return list(pool.map(work, pieces))
+
+
+def _enter() -> None:
+    _INSIDE.yes = True  # a piece that has pieces of its own works through them alone
 
 
 @functools.cache

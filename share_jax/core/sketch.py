@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from share_jax.core.fold import Adapter
 from share_jax.core.pack import groups, pad, shapes_of
@@ -98,11 +98,19 @@ def _absorb(
         packed, both = prepare(adapters, names, widest)
         widest = max(widest, both.a.shape[-1])
         used = np.arange(both.a.shape[-1]) < packed.ranks[:, :, None]
-        for side, x in zip("ab", both, strict=True):
-            for i, name in enumerate(names):
-                old = sides.get((name, side)) or SideSketch(x.shape[2])
-                sides[name, side] = old.absorb(np.swapaxes(x[i], 1, 2)[used[i]].T)
+        jobs = [(name, side, x[i], used[i]) for side, x in zip("ab", both, strict=True) for i, name in enumerate(names)]
+        found = each(lambda job: _with_columns(sides.get(job[:2]), *job[2:]), jobs)
+        sides.update(zip((job[:2] for job in jobs), found, strict=True))
     return Sketch(shapes, sides, widest)
+
+
+def _with_columns(
+    old: SideSketch | None, columns: Float[np.ndarray, "tasks d q"], used: Bool[np.ndarray, "tasks q"]
+) -> SideSketch:
+    """A side's sketch with some tasks' columns, of which those that are used count."""
+    rows = np.swapaxes(columns, 1, 2)
+    rows = rows.reshape(-1, rows.shape[2]) if used.all() else rows[used]
+    return (old or SideSketch(rows.shape[1])).absorb(rows.T)
 
 
 def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key, Spectra]:
@@ -126,7 +134,8 @@ def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key,
                 found = spectra_of_stacks(_stack(some, count, width), k=k, seed=seed)
             else:
                 grams = [gram for side in some if (gram := side.finished().gram) is not None]
-                found = spectra_of_grams(pad(np.stack(grams), 0, count), k=k, seed=seed)
+                stack = np.stack(grams) if few(k, rows) else pad(np.stack(grams), 0, count)  # compiled for one count
+                found = spectra_of_grams(stack, k=k, seed=seed)
             for i, key in enumerate(block):
                 out[key] = Spectra(*(x[i : i + 1] for x in found))
     return out

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 from jaxtyping import Float, Int
 
-from share_jax.core.leading import OVERSAMPLE, leading_basis
+from share_jax.core.leading import OVERSAMPLE, leading_basis, leading_eigenvectors
 from share_jax.core.pack import bucket, pad
 from share_jax.core.parallel import each
 
@@ -35,18 +35,20 @@ def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None
         parts = each(lambda x: leading_spectra([x], k=k, seed=seed), list(stack))
         return Spectra(*(np.concatenate(x) for x in zip(*parts, strict=True)))
     energy = np.einsum("ldn,ldn->l", stack, stack, dtype=np.float64, optimize=False)
-    from share_jax.linalg import dense_basis, gram_basis
+    if smaller <= DENSE_UP_TO:
+        found = each(lambda x: np.linalg.svd(x, full_matrices=False)[:2], list(stack))
+        return _ranked(np.stack([u for u, _ in found]), np.stack([s for _, s in found]), energy, smaller)
+    from share_jax.linalg import gram_basis
 
-    path = dense_basis if smaller <= DENSE_UP_TO else gram_basis
-    whole = path(pad(stack, 2, bucket(n)))
+    whole = gram_basis(pad(stack, 2, bucket(n)))
     return _ranked(np.asarray(whole.basis), np.asarray(whole.singular_values), energy, smaller)
 
 
 def leading_spectra(parts: Sequence[Float[np.ndarray, "d _"]], *, k: int, seed: int = 0) -> Spectra:
     """The leading part of the spectrum of one stack, whose columns come in parts; with a layer axis of 1."""
-    stack = np.concatenate(parts, axis=1)
-    energy = np.einsum("dn,dn->", stack, stack, dtype=np.float64)
-    basis, values = leading_basis(stack, k=k, seed=seed)
+    stack = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    energy = float(np.einsum("dn,dn->", stack, stack, dtype=np.float64))
+    basis, values = leading_basis(stack, k=k, seed=seed, energy=energy)
     return _ranked(basis[None], values[None], np.array([energy]), min(stack.shape))
 
 
@@ -55,7 +57,7 @@ def spectra_of_grams(grams: Float[np.ndarray, "L d d"], *, k: int | None = None,
     d = grams.shape[-1]
     energy = np.trace(grams, axis1=1, axis2=2)
     if few(k, d):
-        found = each(lambda x: leading_basis(x, k=k, seed=seed), list(grams))
+        found = each(lambda x: leading_eigenvectors(x, k=k, seed=seed), list(grams))
         basis, squares = (np.stack(x) for x in zip(*found, strict=True))
         values = np.sqrt(squares)
     else:

@@ -8,7 +8,8 @@ from share_jax.core.choice import Choice
 from share_jax.core.fold import Factors
 from share_jax.core.geometry import initialize_with
 from share_jax.core.initialize import initialize, initialize_stream
-from share_jax.core.merge import RESERVE, merge
+from share_jax.core.limits import RESERVE
+from share_jax.core.merge import merge
 from share_jax.core.project import project
 from share_jax.core.remove import recompress, remove
 from share_jax.core.sketch import Sketch, absorb, sketch_of
@@ -142,15 +143,26 @@ def test_a_limit_grows_k(limit):
     assert all(error(tasks[name], state, name) <= limit for name in state.tasks)
 
 
-def test_a_cut_leaves_some_of_the_limit_to_later_merges():
+@pytest.mark.parametrize("first", [initialize, lambda tasks, choice: merge(ShareState(), tasks, choice)])
+def test_a_cut_leaves_some_of_the_limit_to_later_merges(first):
     # with all of it used up, the rounding of a merge at full rank would be one too many
     tasks = list(shared_tasks(8, d=(60, 50), r=2, shared=40, noise=0.5).items())
     for limit in np.linspace(0.2, 0.5, 20):
-        state = merge(ShareState(), dict(tasks[:6]), Choice(max_error=limit))
-        worst = relative(state, "bound").max()
-        assert 0 < worst <= limit * (1 - RESERVE)
+        state = first(dict(tasks[:6]), Choice(max_error=limit))
+        assert 0 < relative(state, "bound").max() <= limit * (1 - RESERVE)
         later = merge(state, dict(tasks[6:]), Choice(k=1), limit=limit)
         assert relative(later, "bound").max() <= limit
+
+
+def test_a_set_that_has_less_left_than_that_may_still_be_cut():
+    tasks = list(shared_tasks(9, d=(60, 50), r=2, shared=8, noise=1e-3).items())
+    state = initialize(dict(tasks[:8]), Choice(k=6))
+    limit = relative(state, "bound").max() * 1.005
+    like = tasks[int(relative(state, "bound").argmin())][1]
+    near = {name: Factors(f.lora_a, f.lora_b * np.float32(1e-3), f.scale) for name, f in like.items()}
+    later = merge(state, {"near": near}, Choice(k=6), limit=limit)
+    assert relative(later, "bound").max() <= limit
+    assert {layer.num_basis for layer in later.layers.values()} == {(6, 6)}
 
 
 def test_a_limit_refuses_and_says_the_k_that_it_needs():

@@ -36,6 +36,25 @@ def test_bars_are_read_off_the_ratios():
     assert not_measured("train", {}) == [bar.pattern for bar in BARS["train"]]
 
 
+def test_the_page_says_what_is_left_to_gain_where_a_bar_is_not_met():
+    train = made(
+        ratios={
+            "vit, all kernels, float32: shared_a later task / PEFT LoRA": 0.78,
+            "vit, all kernels, float32: floor / PEFT LoRA": 0.75,
+            "minilm, float32: shared_a later task / PEFT LoRA": 0.9,
+        }
+    )
+    limit = made("limit", {"vit, all kernels, float32: floor / its operations at the product's rate": 1.25})
+    serve = made("serve", {"vit: 16 tasks mixed, ours / PEFT": 0.4, "vit: 16 tasks mixed, frozen forward / PEFT": 0.36})
+    lines = [line for line in page([train, limit, serve]).splitlines() if line.startswith("- ")]
+    assert len(lines) == 3
+    assert "0.780, limit 0.7." in lines[0]
+    assert "alone take 0.75" in lines[0]
+    assert "take 0.60 of PEFT's whole step" in lines[0]  # 0.75 / 1.25
+    assert lines[1].endswith("0.900, limit 0.7.")
+    assert lines[2].endswith("alone takes 0.36.")
+
+
 def test_every_suite_has_bars():
     assert set(BARS) == set(SUITES)
     assert all(bar.limit >= 0 for several in BARS.values() for bar in several)
