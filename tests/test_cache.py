@@ -44,7 +44,16 @@ def test_a_second_command_finds_the_programs_of_the_first(tmp_path: Path) -> Non
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     kept, sets = [], []
     for out in ("one", "two"):
-        words = ["-m", "share_jax.cli", "compress", *map(str, folders), "-o", str(tmp_path / out), "--k", "4"]
+        words = [
+            "-m",
+            "share_jax.cli",
+            "compress",
+            *map(str, folders),
+            "-o",
+            str(tmp_path / out),
+            "--explained-variance",
+            "0.9",
+        ]
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, timeout=300)
         assert done.returncode == 0, done.stderr
         programs = (tmp_path / "cache" / "compiled").glob("*/*-cache")
