@@ -34,13 +34,8 @@ class Factors:
                 "pass lora_a (d_in, r) and lora_b (r, d_out); PEFT stores both transposed",
             )
             raise InputError(line("factors", got=got, expected="factors that multiply", mend=mend))
-        finite = {
-            "lora_a": all_finite(np.asarray(self.lora_a)),
-            "lora_b": all_finite(np.asarray(self.lora_b)),
-            "scale": all_finite(np.asarray(self.scale)),
-        }
-        for name, holds in finite.items():
-            if not holds:
+        for name, x in (("lora_a", self.lora_a), ("lora_b", self.lora_b), ("scale", self.scale)):
+            if not all_finite(np.asarray(x)):
                 mend = "train that adapter again or leave it out"
                 raise InputError(line(name, got="a NaN or an infinity", expected="finite numbers", mend=mend))
 
@@ -93,7 +88,6 @@ def balanced(
 LEAST = 1e-13
 """Singular values of the core below this share of the largest are rounding: their columns are zero."""
 
-
 INDEPENDENT = 1e-6
 """Distance of every unit column from those before it above which a Cholesky decomposition is as exact as any."""
 
@@ -131,24 +125,20 @@ def _root(gram: Float[np.ndarray, "tasks r r"]) -> Float[np.ndarray, "tasks r r"
     length = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
     unit = np.where(length > 0, length, 1)
     gram = gram / (unit[..., :, None] * unit[..., None, :])
-    gram[np.where(length > 0, 0, 1)[..., None, :] * np.eye(gram.shape[-1]) > 0] = 1  # columns of zeros, as for padding
-    try:
-        root = _t(np.linalg.cholesky(gram))
-        dependent = np.min(np.diagonal(root, axis1=-2, axis2=-1), axis=-1, initial=1) <= INDEPENDENT
-        if dependent.any():
-            root[dependent] = np.stack([_eigen_root(x) for x in gram[dependent]])
-    except np.linalg.LinAlgError:
-        root = np.stack([_root_of_one(x) for x in gram])
+    gram = gram + np.eye(gram.shape[-1]) * (length == 0)[..., None, :]  # columns of zeros, as for padding
+    root = _cholesky(gram)
+    if root is None:  # some task's; the others' roots do not depend on it
+        root = np.stack([_eigen_root(x) if (one := _cholesky(x)) is None else one for x in gram])
     return root * length[..., None, :]
 
 
-def _root_of_one(gram: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
-    """As `_root`, of columns of length 1, some of which may depend on others."""
+def _cholesky(gram: Float[np.ndarray, "*tasks r r"]) -> Float[np.ndarray, "*tasks r r"] | None:
+    """As `_root`, of columns of length 1; None if some depend on others."""
     try:
-        root = np.linalg.cholesky(gram).T
+        root = _t(np.linalg.cholesky(gram))
     except np.linalg.LinAlgError:
-        return _eigen_root(gram)
-    return root if np.min(np.diagonal(root)) > INDEPENDENT else _eigen_root(gram)
+        return None
+    return root if np.min(np.diagonal(root, axis1=-2, axis2=-1), initial=1) > INDEPENDENT else None
 
 
 def _eigen_root(gram: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:

@@ -12,7 +12,7 @@ from share_jax.core.choice import Choice, choose
 from share_jax.core.columns import columns_of, side_by_side
 from share_jax.core.fold import Adapter
 from share_jax.core.initialize import initialize, without_tasks
-from share_jax.core.limits import RESERVE, TOLERANCES, Ladder, first_rung, flat_curve, rungs
+from share_jax.core.limits import RESERVE, Ladder, flat_curve, rungs, steps
 from share_jax.core.pack import groups, pack, shapes_of
 from share_jax.core.project import append, slots_on
 from share_jax.core.spectra import Spectra, spectra_of_stacks
@@ -92,12 +92,10 @@ def _flat(
     full = _with_tasks(adapters, found, {n: (int(a.rank[0]), int(b.rank[0])) for n, (a, b) in found.items()})
     ladders = {n: Ladder(rungs(a), rungs(b)) for n, (a, b) in found.items()}
     errors = np.sum([flat_curve(full.layers[n], ladders[n]) for n in found], axis=0)
-    norms = np.sum([layer.norm**2 for layer in full.layers.values()], axis=0)
-    aim, last = choice.max_error * (1 - RESERVE), len(TOLERANCES) - 1
-    rung = first_rung(errors, norms * aim**2)
-    for step in range(last if rung is None else rung, last + 1):
+    norms = np.sqrt(np.sum([layer.norm**2 for layer in full.layers.values()], axis=0))
+    for step, most in steps(errors, norms, choice.max_error):
         state = _with_tasks(adapters, found, {n: (int(x.a[step]), int(x.b[step])) for n, x in ladders.items()})
-        if np.all(relative(state, "bound") <= (aim if step < last else choice.max_error)):
+        if np.all(relative(state, "bound") <= most):
             return state
     mend = "ask for 1e-5 or more"
     raise LimitError(line("max_error", got=choice.max_error, expected="what float32 can reach", mend=mend))

@@ -8,7 +8,7 @@ import numpy as np
 
 from share_jax.core.choice import Choice, choose
 from share_jax.core.fold import Adapter
-from share_jax.core.limits import RESERVE, TOLERANCES, Ladder, first_rung, rungs, squared_errors
+from share_jax.core.limits import Ladder, rungs, squared_errors, steps
 from share_jax.core.prepare import Block, Held, Prepare
 from share_jax.core.project import Slots, append, slots_on
 from share_jax.core.sketch import Key, Sketch, sketch_of, spectra
@@ -75,12 +75,10 @@ def initialize_stream(
     full = _with_ks(sketch, found, {key: int(x.rank[0]) for key, x in found.items()})
     ladders = {n: Ladder(rungs(found[n, "a"]), rungs(found[n, "b"])) for n in sketch.shapes}
     errors, norms = _error_curves(full, ladders, held.again(blocks), held.prepare, tell)
-    aim, last = choice.max_error * (1 - RESERVE), len(TOLERANCES) - 1
-    rung = first_rung(errors, (norms * aim) ** 2)
-    for step in range(last if rung is None else rung, last + 1):
+    for step, most in steps(errors, norms, choice.max_error):
         sides = {(n, s): int(getattr(x, s)[step]) for n, x in ladders.items() for s in "ab"}
         state = _project_all(_with_ks(sketch, found, sides), held.again(blocks), held.prepare, tell)
-        if np.all(relative(state, "bound") <= (aim if step < last else choice.max_error)):
+        if np.all(relative(state, "bound") <= most):
             return state
     mend = "ask for 1e-5 or more"
     raise LimitError(line("max_error", got=choice.max_error, expected="what float32 can reach", mend=mend))

@@ -5,7 +5,7 @@ projection of W, so |W - P W Q|_F^2 = |W|_F^2 - |P W Q|_F^2. With coefficients C
 <C_a[:k].T C_a[:k], C_b[:k'].T C_b[:k']>: prefix sums of (p, p) matrices give the error at every k at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -75,6 +75,20 @@ def first_rung(errors: Float[np.ndarray, "T G"], limit: Float[np.ndarray, " T"])
     """The loosest tolerance at which no task's error is above its limit; None if there is none."""
     holds = np.all(errors <= limit[:, None], axis=0)
     return int(np.argmax(holds)) if holds.any() else None
+
+
+def steps(
+    errors: Float[np.ndarray, "T G"], norms: Float[np.ndarray, " T"], limit: float
+) -> Iterator[tuple[int, float]]:
+    """Rungs that may hold a relative error of `limit`, loosest first, each with what its measured error is held to.
+
+    The curves leave out rounding, so the first rung need not hold. Cuts leave `RESERVE` over; all columns, the last
+    rung, do not.
+    """
+    aim, last = limit * (1 - RESERVE), len(TOLERANCES) - 1
+    rung = first_rung(errors, (norms * aim) ** 2)
+    for step in range(last if rung is None else rung, last + 1):
+        yield step, aim if step < last else limit
 
 
 def widest(ladders: Mapping[str, Ladder], rung: int) -> int:
