@@ -19,6 +19,7 @@ from typing import Any
 
 from experiments.bench.machine import Watch, machine, use_threads
 from share_jax.errors import ShareError, line
+from share_jax.memory import start_again_with_huge_pages
 
 SUITES = ("train", "serve", "adapters", "tasks", "limit", "forms")
 OTHERS = ("input", "scaling")
@@ -131,4 +132,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    start_again_with_huge_pages()
     sys.exit(main())

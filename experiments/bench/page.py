@@ -128,9 +128,10 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
         " --peers PYTHON --json runs/bench/SUITE.json` measured; change neither by hand.",
         "",
         "Every case is run once per round, ours and the peers' in turn, on the same threads, shapes and weights, each"
-        " runtime in its own process and idle while the other runs. A figure is a median over the rounds; a ratio is"
-        " the median of the rounds' own ratios. Bars are upper limits of ratios. Compiling is part of no time that is"
-        " not named for it: the first call has it.",
+        " runtime in its own process and idle while the other runs. Both sides have huge pages"
+        " (`share_jax.memory`). A figure is a median over the rounds; a ratio is the median of the rounds' own ratios."
+        " Bars are upper limits of ratios. Compiling is part of no time that is not named for it: the first call has"
+        " it.",
         "",
     ]
     if machine:
