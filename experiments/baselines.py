@@ -5,6 +5,14 @@ Those without a value in a paper were chosen on training examples that were held
 
 from dataclasses import dataclass
 
+RATES = {
+    "full_finetune": "full_learning_rate",
+    "houlsby_adapters": "adapter_learning_rate",
+    "houlsby_adapters_sequential": "adapter_learning_rate",
+    "l2p": "prompt_learning_rate",
+}
+"""The field of `Baselines` with the peak rate of a method that does not have the run's."""
+
 
 @dataclass(frozen=True)
 class Baselines:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from experiments.config import Config, command_line, parse
 from share_jax.errors import ShareError, line
-from share_jax.memory import start_again_with_huge_pages
+from share_jax.memory import keep_freed
 from share_jax.train.preemption import Preempted, Preemption
 
 RESULTS = "results.json"
@@ -169,5 +169,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    start_again_with_huge_pages()
+    keep_freed()
     sys.exit(main())

@@ -1,56 +1,34 @@
-"""Huge pages for the temporary memory of train steps on a CPU."""
+"""Memory that the process keeps from one train step to the next instead of asking the system for it anew."""
 
-import os
+import ctypes
 import platform
-import sys
-from collections.abc import MutableMapping
-from pathlib import Path
 
-TUNABLES, HUGE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
-_ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD = -8, -4, -1
+"""The numbers of mallopt's settings in glibc's malloc.h."""
+
+NEVER = -1
+"""The threshold at which nothing is trimmed."""
 
 
-def ask_for_huge_pages(environment: MutableMapping[str, str]) -> bool:
-    """Has the C library of processes that are started with this environment ask for huge pages: same results, sooner.
+def keep_freed() -> bool:
+    """Has the C library keep freed memory for the next request: the same results, sooner, on a CPU.
 
-    XLA's CPU backend requests the temporary arrays of a program as one block each time it is run and gives it back at
-    the end, so that in every train step the system maps and clears every page of it again. With pages of 2 MiB instead
-    of 4 KiB this takes next to no time; the block is given back as before. Devices' own memory is not concerned.
+    XLA's CPU backend requests the temporary arrays of a program as one block each time it is run, and frees it at the
+    end. glibc hands a block over 32 MiB back to the system at once, which then has to map and clear every page of it
+    again in the next train step: a fifth of the step of a small transformer. After this call the process holds on to
+    the most that it ever needed, and to somewhat more since blocks of unlike sizes share it; devices' own memory is
+    not concerned.
 
-    Args:
-        environment: `os.environ` or a copy; GLIBC_TUNABLES in it gets one more setting.
+    Call it before JAX has made its devices; right after `import jax` will do. It counts for the whole process, all of
+    whose threads then draw on one pool.
 
     Returns:
-        Whether it was changed. It is not where the setting is there already, whatever its value; where the C library
-        is not glibc 2.35 or later; and where the system gives huge pages to all who do not ask, or to nobody.
+        Whether it has taken effect: False, and nothing has changed, where the C library is not glibc.
 
-    Source: the GNU C library's manual, Memory Allocation Tunables; the Linux kernel's documentation, Transparent
-        Hugepage Support.
+    Source: the GNU C library's manual, Malloc Tunable Parameters, and mallopt(3).
     """
-    set_before = environment.get(TUNABLES, "")
-    if HUGE in set_before or not (_has_setting() and _on_request()):
+    if platform.libc_ver()[0] != "glibc":
         return False
-    environment[TUNABLES] = ":".join(filter(None, [set_before, f"{HUGE}=1"]))
-    return True
-
-
-def start_again_with_huge_pages() -> None:
-    """Starts this very command again with huge pages, if it can have them and has not: the C library reads its settings
-    before the program begins.
-
-    For the first line of a command that trains: the process keeps its number and its files, and all else is forgotten.
-    """
-    if ask_for_huge_pages(os.environ):
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def _has_setting() -> bool:
-    name, version = platform.libc_ver()
-    return name == "glibc" and tuple(int(part) for part in version.split(".")[:2]) >= (2, 35)
-
-
-def _on_request() -> bool:
-    try:
-        return "[madvise]" in _ENABLED.read_text(encoding="utf-8")
-    except OSError:
-        return False
+    library = ctypes.CDLL(None)
+    wanted = ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, NEVER))
+    return sum(library.mallopt(number, value) for number, value in wanted) == len(wanted)

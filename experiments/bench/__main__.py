@@ -19,14 +19,14 @@ from typing import Any
 
 from experiments.bench.machine import Watch, machine, use_threads
 from share_jax.errors import ShareError, line
-from share_jax.memory import start_again_with_huge_pages
+from share_jax.memory import keep_freed
 
 SUITES = ("train", "serve", "adapters", "tasks", "limit", "forms")
 OTHERS = ("input", "scaling")
 PAGE = Path("experiments/BENCH.md")
 
 
-def measure(suite: str, args: argparse.Namespace) -> dict[str, Any]:
+def measure(suite: str, args: argparse.Namespace, memory_kept: bool) -> dict[str, Any]:
     """Runs a suite and returns its document. What starts JAX is imported in here, after the threads are set."""
     threads = use_threads(args.threads)
     from experiments.bench.peer import Peer, versions_of
@@ -48,7 +48,7 @@ def measure(suite: str, args: argparse.Namespace) -> dict[str, Any]:
             found.results,
             found.ratios,
             {**versions(), **versions_of(peer)},
-            machine={**machine(threads), **watch.found(children)},
+            machine={**machine(threads), "memory_kept": memory_kept, **watch.found(children)},
             rounds=args.rounds,
             tiny=args.tiny,
             **found.further,
@@ -94,8 +94,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs what is asked for; 0, or 2 for bad input or a peer that fails."""
+def main(argv: Sequence[str] | None = None, *, memory_kept: bool = False) -> int:
+    """Runs what is asked for; 0, or 2 for bad input or a peer that fails.
+
+    Args:
+        argv: the words of the command line; the process's own when None.
+        memory_kept: whether the process keeps freed memory, for the record.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in OTHERS:
         sys.argv = [f"python -m experiments.bench.{words[0]}", *words[1:]]
@@ -115,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.out.write_text(text, encoding="utf-8")
             print(f"wrote {args.out}")
             return 0
-        found = measure(args.name, args)
+        found = measure(args.name, args, memory_kept)
         print(shown(found))
         if args.json:
             from experiments.bench.plot import plot
@@ -132,5 +137,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    start_again_with_huge_pages()
-    sys.exit(main())
+    sys.exit(main(memory_kept=keep_freed()))

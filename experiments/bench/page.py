@@ -92,8 +92,9 @@ def section(found: dict[str, Any]) -> list[str]:
     if machine:
         busy = machine.get("processors_busy_with_others")
         others = "" if busy is None else f" Other processes kept {busy:.2f} processors busy meanwhile."
+        kept = " Freed memory stays with the process, on both sides." if machine.get("memory_kept") else ""
         minutes = machine["seconds"] / 60
-        lines += [f"{found['rounds']} rounds, {minutes:.1f} minutes, {machine['threads']} threads.{others}", ""]
+        lines += [f"{found['rounds']} rounds, {minutes:.1f} minutes, {machine['threads']} threads.{kept}{others}", ""]
     if "matmul_gflop_per_s" in found:
         rates = found["matmul_gflop_per_s"], found["memory_gb_per_s"]
         lines += [
@@ -128,10 +129,9 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
         " --peers PYTHON --json runs/bench/SUITE.json` measured; change neither by hand.",
         "",
         "Every case is run once per round, ours and the peers' in turn, on the same threads, shapes and weights, each"
-        " runtime in its own process and idle while the other runs. Both sides have huge pages"
-        " (`share_jax.memory`). A figure is a median over the rounds; a ratio is the median of the rounds' own ratios."
-        " Bars are upper limits of ratios. Compiling is part of no time that is not named for it: the first call has"
-        " it.",
+        " runtime in its own process and idle while the other runs. A figure is a median over the rounds; a ratio is"
+        " the median of the rounds' own ratios. Bars are upper limits of ratios. Compiling is part of no time that is"
+        " not named for it: the first call has it.",
         "",
     ]
     if machine:

@@ -28,7 +28,7 @@ from share_jax.core.initialize import initialize
 from share_jax.core.merge import merge
 from share_jax.core.subspace import ShareState, factors_of, report, stack_size
 from share_jax.errors import InputError, ShareError, line
-from share_jax.memory import start_again_with_huge_pages
+from share_jax.memory import keep_freed
 
 COUNTS = (10, 25, 50, 100, 200)
 FIXED = (8, 16, 32, 64)
@@ -218,5 +218,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    start_again_with_huge_pages()
+    keep_freed()
     sys.exit(main())

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.baselines import RATES, flag
 from experiments.input.pipeline import Pipeline
 from experiments.methods.job import Job, schedule
 from share_jax.errors import DivergedError, FormatError, line
@@ -129,10 +130,11 @@ def _refuse_state(state: StepState, job: Job, steps: int, label: str, number: in
 
 
 def _diverged(what: str, got: str, job: Job, steps: int, number: int) -> DivergedError:
-    config = job.config
-    rate = np.asarray(schedule(config, config.learning_rate, steps, wait=config.head_first)(number - 1))
+    config, own = job.config, RATES.get(job.name)
+    peak = config.learning_rate if own is None else getattr(config.baselines, own)
+    rate = np.asarray(schedule(config, peak, steps, wait=config.head_first)(number - 1))
     mend = (
-        f"lower --learning-rate, now {config.learning_rate} ({rate:.3g} in this step), and start anew; "
+        f"lower {flag(own or 'learning_rate')}, now {peak} ({rate:.3g} in this step), and start anew; "
         "the last saved state is good"
     )
     return DivergedError(line(what, got=got, expected="finite numbers", mend=mend))

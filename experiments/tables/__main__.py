@@ -22,7 +22,7 @@ from experiments.config import Config, ConfigError, Numbers, Preset
 from experiments.tables.entries import TABLES, Entry, config_of, selected
 from experiments.tables.jobs import cores, run_apart
 from share_jax.errors import line
-from share_jax.memory import start_again_with_huge_pages
+from share_jax.memory import keep_freed
 from share_jax.train.preemption import Preemption
 
 COMPILED = "compiled"
@@ -153,5 +153,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    start_again_with_huge_pages()
+    keep_freed()
     sys.exit(main())

@@ -17,6 +17,7 @@ from typing import Any
 
 from experiments.config import Config
 from share_jax.errors import InputError, line
+from share_jax.memory import keep_freed
 from share_jax.train.preemption import Preempted, Preemption
 
 STOPPED = 3
@@ -92,6 +93,7 @@ def work(config: Config, core: int, again: str) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # JAX's batched SVD can hang when OpenBLAS threads it
+    keep_freed()
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
     from dataclasses import replace
 

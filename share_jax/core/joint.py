@@ -12,7 +12,7 @@ from share_jax.core.drift import moved
 from share_jax.core.fold import Adapter
 from share_jax.core.initialize import without_tasks
 from share_jax.core.pack import Packed, groups, pack, pad
-from share_jax.core.project import join, project_columns, stacked
+from share_jax.core.project import join, project_columns, stacked, widened
 from share_jax.core.spectra import Spectra, spectra_of_stacks
 from share_jax.core.subspace import Subspace
 from share_jax.linalg import compressed_stack, rotate
@@ -42,7 +42,7 @@ def joint_spectra(
         group = [touched[name] for name in names]
         p = max(x.pseudo_rank for x in group)
         packed = pack(adapters, names, columns=p) if adapters else _no_tasks(group, p)
-        group = [_widened(x, packed.a.shape[-1]) for x in group]
+        group = [widened(x, packed.a.shape[-1]) for x in group]
         columns = columns_of(packed, group[0].geometry) if adapters else _no_columns(group)
         sides = []
         for side, new in zip("ab", columns, strict=True):
@@ -78,14 +78,6 @@ def _flat(coeff: np.ndarray) -> np.ndarray:
     """All tasks' coefficients side by side, (k, T p)."""
     tasks, k, q = coeff.shape
     return np.swapaxes(coeff, 0, 1).reshape(k, tasks * q)
-
-
-def _widened(layer: Subspace, p: int) -> Subspace:
-    """A flat record for a larger rank: its vectors get the zeros of further columns. Others stay as they are."""
-    if layer.geometry == "columns":
-        return layer
-    sides = [pad(x, 0, p * d) for x, d in zip((layer.basis_a, layer.basis_b), layer.shape, strict=True)]
-    return replace(layer, basis_a=sides[0], basis_b=sides[1])
 
 
 def energies(x: Joint) -> tuple[float, float]:

@@ -189,8 +189,18 @@ def project(state: ShareState, adapters: Mapping[str, Adapter]) -> ShareState:
     """
     check_new(state, list(adapters))
     require_targets(state.layers, adapters)
-    slots = slots_on(state.layers, list(adapters.values()))
-    return ShareState((*state.tasks, *adapters), append(state.layers, {n: [s] for n, s in slots.items()}))
+    ranks = {name: [x[name].rank for x in adapters.values() if name in x] for name in state.layers}
+    layers = {name: widened(layer, max([0, *ranks[name]])) for name, layer in state.layers.items()}
+    slots = slots_on(layers, list(adapters.values()))
+    return ShareState((*state.tasks, *adapters), append(layers, {n: [s] for n, s in slots.items()}))
+
+
+def widened(layer: Subspace, p: int) -> Subspace:
+    """A flat record for ranks up to p: its vectors get the zeros of further columns. Others stay as they are."""
+    if layer.geometry == "columns" or p <= layer.pseudo_rank:
+        return layer
+    sides = [pad(x, 0, p * d) for x, d in zip((layer.basis_a, layer.basis_b), layer.shape, strict=True)]
+    return replace(layer, basis_a=sides[0], basis_b=sides[1])
 
 
 def require_targets(layers: Mapping[str, Subspace], adapters: Mapping[str, Adapter]) -> None:

@@ -309,6 +309,19 @@ def test_flat_geometry_takes_a_larger_rank_later():
     assert error(wide, state, "wide") <= report(state)["wide"].error_bound
 
 
+def test_flat_bases_take_a_larger_rank_as_they_are():
+    tasks, more = flat_tasks(4, r=2), flat_tasks(2, r=4, seed=5)
+    mixed = {"wide": more["t0"], "narrow": flat_tasks(6, r=2)["t5"]}
+    old = initialize_with(tasks, Choice(k=3), geometry="flat")
+    state = project(old, mixed)
+    assert [factors_of(state, name)["q"].rank for name in ("t0", "wide", "narrow")] == [2, 4, 2]
+    for name in tasks:
+        now, before = factors_of(state, name)["q"], factors_of(old, name)["q"]
+        np.testing.assert_array_equal(now.update(), before.update())
+    for name, adapter in mixed.items():
+        assert error(adapter, state, name) <= report(state)[name].error_bound
+
+
 @pytest.mark.slow
 def test_the_case_of_the_issue():
     tasks = shared_tasks(50, d=(768, 768), r=8, shared=32)

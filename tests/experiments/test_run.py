@@ -216,14 +216,23 @@ def test_each_step_is_traced_once_and_nothing_compiles_after_the_first_task(
     assert counts[1:] == counts[:1] * 4
 
 
+@pytest.mark.parametrize(
+    ("method", "rate"),
+    [
+        ("shared_a", "--learning-rate"),
+        ("full_finetune", "--full-learning-rate"),
+        ("houlsby_adapters", "--adapter-learning-rate"),
+        ("l2p", "--prompt-learning-rate"),
+    ],
+)
 def test_a_loss_that_is_not_a_number_stops_with_task_step_and_rate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture, method: str, rate: str
 ) -> None:
-    assert go(tmp_path / "run", "--methods", "shared_a", "--learning-rate", "1e30", "--clip-norm", "1e30") == 2
+    assert go(tmp_path / "run", "--methods", method, rate, "1e30", "--clip-norm", "1e30") == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "loss of shared_a, task" in error
+    assert f"loss of {method}, task" in error
     assert "step 2: got nan" in error
-    assert "--learning-rate, now 1e+30" in error
+    assert f"lower {rate}, now 1e+30" in error
     assert issubclass(training.DivergedError, ArithmeticError)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, TextIO
 
+from share_jax.memory import keep_freed
+
 PACKAGES = ("torch", "transformers", "peft", "lorashare", "vlora-dev", "safetensors", "numpy")
 
 
@@ -75,6 +77,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
+    keep_freed()  # as on our side
     from experiments.bench.peers.kinds import KINDS, use_threads
 
     serve(KINDS, sys.stdin, answers, use_threads)
