@@ -1,8 +1,9 @@
 """DER++: replay that also keeps the logits with which each example was stored, and stays near them.
 
 loss = CE(task's batch) + alpha * |z - h(x)|^2 / classes + beta * CE(y, h(x)), the last two over examples (x, y, z)
-of the buffer. The paper draws twice, once for each term; here one draw serves both, an estimate of the same sum. It
-fills the buffer along the training; here z are the logits of the model as the example's task left it.
+of the buffer; where y is a number, CE is the squared error and h(x) one output. The paper draws twice, once for each
+term; here one draw serves both, an estimate of the same sum. It fills the buffer along the training; here z are the
+logits of the model as the example's task left it.
 
 Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning" (arXiv 2004.07211), equation 6.
 Defaults: alpha = 0.5 and beta = 0.5, within the paper's ranges; `buffer_size` as for `er_lora`.

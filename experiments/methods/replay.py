@@ -3,7 +3,8 @@
 Each update has the task's own batch, the same as every method's, and on top of it examples drawn from the buffer, so
 a replaying method sees as much of the new task as the others and computes more. Every example of a task is offered to
 the buffer once, when the task is learnt: then each example of all tasks so far is in it with equal probability. What is
-drawn depends on the seed, the task and the step alone.
+drawn depends on the seed, the task and the step alone. A replayed example has the loss of its own task: cross entropy,
+or squared error where that asks for a number.
 
 Source: Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning" (arXiv 1902.10486), algorithm 1 with
 the reservoir of appendix A; Vitter 1985 for the reservoir.
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -21,11 +23,11 @@ from jaxtyping import Array, Float
 from experiments.input.pipeline import Batch, Pipeline
 from experiments.methods.feed import classes_of, labels_of
 from experiments.methods.heads import ManyHeads, of_head, one_head
+from experiments.methods.objective import one_type
 from experiments.methods.plan import Scene
 from experiments.methods.scoring import predictions
 from share_jax.core.bank import TaskBank
 from share_jax.core.slots import lift
-from share_jax.nn.trees import flat
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss, make_predict
 from share_jax.typing import Tree
@@ -87,7 +89,8 @@ def with_replay(batch: Batch, buffer: Mapping[str, Any], rows: np.ndarray, head:
     share = np.float32(batch["weights"].sum() / more if filled else 0)
 
     def joined(new: Any, old: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.broadcast_to(np.asarray(new, old.dtype), (own, *old.shape[1:])), old[rows]])
+        same = np.asarray(new).astype(old.dtype, casting="same_kind")  # never a number to a class
+        return np.concatenate([np.broadcast_to(same, (own, *old.shape[1:])), old[rows]])
 
     inputs = {}
     for name, array in batch["inputs"].items():
@@ -109,9 +112,10 @@ def with_replay(batch: Batch, buffer: Mapping[str, Any], rows: np.ndarray, head:
 def logit_distance(
     logits: Float[Array, "batch c"], stored: Float[Array, "batch c"], classes: Array
 ) -> Float[Array, " batch"]:
-    """Mean squared distance of logits over the classes that count, for each example."""
-    known = jnp.arange(logits.shape[-1])[None] < classes[:, None]
-    return jnp.sum(jnp.where(known, jnp.square(logits - stored), 0), axis=-1) / classes
+    """Mean squared distance of logits over the classes that count, for each example; for 0 classes over one output."""
+    outputs = jnp.maximum(classes, 1)
+    known = jnp.arange(logits.shape[-1])[None] < outputs[:, None]
+    return jnp.sum(jnp.where(known, jnp.square(logits - stored), 0), axis=-1) / outputs
 
 
 @dataclass(frozen=True)
@@ -132,12 +136,14 @@ class Replay(ManyHeads):
 
     def memory(self, scene: Scene, bank: TaskBank) -> dict[str, Any]:
         """The empty buffer."""
-        split = scene.job.stream.tasks[0].train
-        width = flat(lift(bank.tasks, 0))[scene.heads[0]].shape[-1]
+        split, base = scene.job.stream.tasks[0].train, {"params": scene.job.backbone.params}
+        slot = one_head(scene, lift(bank.tasks, 0), 0)
+        example = {name: array[:1] for name, array in split.inputs.items()}
+        width = jax.eval_shape(lambda: scene.forward(base, bank.shared, slot, example, None)).shape[-1]
         stored = {"logits": np.zeros((self.size, width), np.float32)} if self.alpha else {}
         return {
             "inputs": {n: np.zeros((self.size, *a.shape[1:]), a.dtype) for n, a in split.inputs.items()},
-            "labels": np.zeros(self.size, np.int32),
+            "labels": one_type(scene.job.stream, np.zeros(self.size, np.int32)),
             "classes": np.ones(self.size, np.int32),
             "head": np.zeros(self.size, np.int32),
             "seen": np.int32(0),

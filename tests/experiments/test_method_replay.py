@@ -12,7 +12,7 @@ from experiments.methods.replay import Replay, draw, kept, logit_distance, reser
 from share_jax.core.separate import SeparateLoRA
 from share_jax.core.slots import lift
 from share_jax.nn.trees import flat
-from share_jax.train.losses import classification
+from share_jax.train.losses import classification, per_task
 
 SIZE = 10
 
@@ -117,6 +117,35 @@ def test_der_adds_the_distance_of_stored_logits_and_the_loss_of_replayed_example
         assert float(sums.weight) == 2
         assert float(sums.total / sums.weight) == pytest.approx(new + beta * again + alpha * apart, rel=1e-5)
     assert np.all(logit_distance(own, own, batch["classes"]) == 0)
+
+
+def test_replayed_numbers_have_the_squared_error_and_classes_the_cross_entropy() -> None:
+    rng = np.random.default_rng(0)
+    out, stored = rng.normal(size=(4, 2, 3)).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
+    batch = {
+        "labels": np.array([0.25, 2, 1.5, 1], np.float32),
+        "classes": np.array([0, 3, 0, 2], np.int32),
+        "head": np.array([0, 1, 0, 1], np.int32),
+        "weights": np.array([1, 0, 0, 0], np.float32),
+        "replayed": np.array([0, 1 / 3, 1 / 3, 1 / 3], np.float32),
+        "stored": stored,
+    }
+    own = out[np.arange(4), batch["head"]].astype(float)
+    losses = [np.square(own[row, 0] - batch["labels"][row]) for row in range(4)]
+    for row, label, count in ((1, 2, 3), (3, 1, 2)):
+        losses[row] = np.log(np.exp(own[row, :count]).sum()) - own[row, label]
+    apart = [np.square(own[row, :count] - stored[row, :count]).mean() for row, count in enumerate((1, 3, 1, 2))]
+    np.testing.assert_allclose(logit_distance(own, stored, batch["classes"]), apart, rtol=1e-5)
+    total = Replay(6, 3, beta=0.5, alpha=0.3).loss(per_task)(jnp.asarray(out), batch).total
+    assert float(total) == pytest.approx(losses[0] + 0.5 * np.mean(losses[1:]) + 0.3 * np.mean(apart[1:]), rel=1e-5)
+
+
+def test_numbers_are_not_put_among_classes() -> None:
+    batch = {**_batch(), "labels": np.array([0.5, 1.5, 2.5], np.float32)}
+    with pytest.raises(TypeError, match="float32"):
+        with_replay(batch, _buffer(6), np.array([1]), head=0)
+    mixed = with_replay(batch, {**_buffer(6), "labels": np.arange(6, dtype=np.float32)}, np.array([1]), head=0)
+    assert mixed["labels"].tolist() == [0.5, 1.5, 2.5, 1]
 
 
 def test_the_buffer_is_filled_task_by_task_with_the_model_s_answers(tmp_path: Path) -> None:
