@@ -2,9 +2,10 @@
 
 loss = CE + lambda / 2 * sum_i sum_k F_i[k] (theta[k] - theta_i[k])^2 over earlier tasks i. F_i is the diagonal of the
 Fisher information at theta_i: the mean over training examples of the squared gradient of log p(y | x), with y drawn
-from the model. One quadratic per task, as in the paper; their sum is kept as two numbers per weight, sum F_i and
-sum F_i theta_i, which is the same function up to a constant. What is held is what later tasks would change: the LoRA,
-and the head where all tasks have one.
+from the model. Where a task asks for a number, p(y | x) is a Gaussian of variance 1 around the model's output f(x): the
+mean over y is then the squared gradient of f, with nothing to draw. One quadratic per task, as in the paper; their sum
+is kept as two numbers per weight, sum F_i and sum F_i theta_i, which is the same function up to a constant. What is
+held is what later tasks would change: the LoRA, and the head where all tasks have one.
 
 Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks" (arXiv 1612.00796), equation 3
 and the end of section 2. Defaults: `ewc_strength`, which the paper chooses per experiment, and `ewc_examples` by
@@ -52,9 +53,13 @@ def penalty(fisher: Tree, weighted: Tree, now: Tree) -> Array:
     return 0.5 * jnp.sum(jnp.stack(parts))
 
 
-@partial(jax.jit, static_argnames="forward")
-def fisher_sum(forward: Forward, params: Tree, held: Tree, slot: Tree, batch: Any, key: PRNGKey) -> Tree:
+@partial(jax.jit, static_argnames=("forward", "number"))
+def fisher_sum(
+    forward: Forward, params: Tree, held: Tree, slot: Tree, batch: Any, key: PRNGKey, *, number: bool = False
+) -> Tree:
     """The sum over a batch's examples of the squared gradient of log p(y | x), y drawn from the model's own answer.
+
+    For a number, E_y[(y - f)^2 (df)^2] = (df)^2 with the gradient df of the first output f, and nothing is drawn.
 
     Args:
         forward: the model.
@@ -63,11 +68,15 @@ def fisher_sum(forward: Forward, params: Tree, held: Tree, slot: Tree, batch: An
         slot: the slot.
         batch: with "inputs", "weights" and "classes".
         key: draws the labels.
+        number: whether the task asks for a number; otherwise for one of its classes, which cannot be 0.
     """
 
     def surprise(held: Tree, inputs: Any, key: PRNGKey) -> Array:
         one = {name: leaf[None] for name, leaf in inputs.items()}
-        logits = mask_classes(forward({"params": params}, {}, merged(slot, held), one, None), batch["classes"])[0]
+        outputs = forward({"params": params}, {}, merged(slot, held), one, None)
+        if number:
+            return outputs[0, 0]
+        logits = mask_classes(outputs, batch["classes"])[0]
         return -jax.nn.log_softmax(logits)[jax.random.categorical(key, jax.lax.stop_gradient(logits))]
 
     keys = jax.random.split(key, batch["weights"].shape[0])
@@ -131,10 +140,11 @@ class EWC(Extension):
         chosen = scene.rng(index, 0, _EXAMPLES).permutation(len(split))[: self.examples]
         key = jax.random.key(int(scene.rng(index, 0, _LABELS).integers(2**31)))
         size, total = job.config.batch_size, jax.tree.map(jnp.zeros_like, held)
-        for number, start in enumerate(range(0, len(chosen), size)):
+        classes, params = classes_of(job, index), job.backbone.params
+        for turn, start in enumerate(range(0, len(chosen), size)):
             part = chosen[start : start + size]
-            batch = pick(split.inputs, split.labels, part, size, classes_of(job, index))
-            sums = fisher_sum(scene.forward, job.backbone.params, held, slot, batch, jax.random.fold_in(key, number))
+            batch, drawn = pick(split.inputs, split.labels, part, size, classes), jax.random.fold_in(key, turn)
+            sums = fisher_sum(scene.forward, params, held, slot, batch, drawn, number=classes == 0)
             total = jax.tree.map(jnp.add, total, sums)
             job.preemption.point()
         return jax.tree.map(lambda leaf: leaf / len(chosen), total)

@@ -3,7 +3,8 @@
 On the new task's inputs, the answers of the earlier heads are distilled from the model as the task found it:
 loss = CE(new head) + lambda_o * sum over earlier heads of KL(p' || q'), both distributions at temperature T.
 The paper writes the cross entropy of the two, which differs from KL by a constant. As in the paper the earlier heads
-train along; with one head its earlier classes are distilled.
+train along; with one head its earlier classes are distilled. A head that answers with a number z is held by
+(z' - z)^2 / 2, which is that KL for Gaussians of variance 1 around both; no temperature.
 
 Source: Li and Hoiem 2016, "Learning without Forgetting" (arXiv 1606.09282), figure 3 and equations 2 and 3.
 Defaults: T = 2 and lambda_o = 1 as in the paper; no warm-up of the new head but the run's `head_first`.
@@ -15,11 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from experiments.methods.feed import classes_of
 from experiments.methods.heads import ManyHeads, every_head, of_head
 from experiments.methods.job import Job, Outcome
+from experiments.methods.objective import asks_for_numbers
 from experiments.methods.plan import MEMORY, Plan, Scene
 from experiments.methods.sequence import learn
 from share_jax.core.bank import TaskBank
@@ -53,6 +55,20 @@ def distillation(
     return jnp.sum(jnp.where(known, jnp.exp(before) * (before - now), 0), axis=(1, 2))
 
 
+def number_distance(
+    teacher: Float[Array, "batch h c"], student: Float[Array, "batch h c"], numbers: Bool[Array, " h"]
+) -> Float[Array, " batch"]:
+    """Half the squared distance of the first outputs, summed over the heads that answer with a number.
+
+    Args:
+        teacher: outputs; no gradient goes there.
+        student: outputs.
+        numbers: which heads these are.
+    """
+    apart = student[..., 0] - jax.lax.stop_gradient(teacher)[..., 0]
+    return 0.5 * jnp.sum(jnp.where(numbers[None], jnp.square(apart), 0), axis=1)
+
+
 @dataclass(frozen=True)
 class LwF(ManyHeads):
     """The distillation term.
@@ -66,20 +82,23 @@ class LwF(ManyHeads):
     temperature: float
 
     def view(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
-        """The teacher, which is the last task's slot, and how many classes of each head it has learnt."""
-        classes = np.zeros(scene.head_sets, np.int32)
+        """The teacher, which is the last task's slot, and what each head has learnt: so many classes, or a number."""
+        classes, numbers = np.zeros(scene.head_sets, np.int32), np.zeros(scene.head_sets, bool)
         for earlier in range(index):
-            classes[scene.head_of(earlier)] = classes_of(scene.job, earlier)
-        return {"teacher": lift(bank.tasks, max(index - 1, 0)), "classes": classes}
+            count, head = classes_of(scene.job, earlier), scene.head_of(earlier)
+            classes[head], numbers[head] = count, count == 0
+        learnt = {"classes": classes, **({"numbers": numbers} if asks_for_numbers(scene.job.stream) else {})}
+        return {"teacher": lift(bank.tasks, max(index - 1, 0)), **learnt}
 
     def forward(self, scene: Scene) -> Forward:
-        """The logits of every head, now and before the task, and how many of their classes are to be held."""
+        """The outputs of every head, now and before the task, and which of them are to be held."""
         inner = every_head(scene)
 
         def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
             known = base[MEMORY]
             teacher = inner(base, shared, known["teacher"], inputs, key)
-            return {"now": inner(base, shared, slot, inputs, key), "before": teacher, "classes": known["classes"]}
+            held = {name: known[name] for name in ("classes", "numbers") if name in known}
+            return {"now": inner(base, shared, slot, inputs, key), "before": teacher, **held}
 
         return run
 
@@ -89,6 +108,8 @@ class LwF(ManyHeads):
         def distilled(out: Any, batch: Any) -> LossSums:
             sums = inner(of_head(out["now"], batch["head"]), batch)
             apart = distillation(out["before"], out["now"], out["classes"], self.temperature)
+            if "numbers" in out:
+                apart = apart + number_distance(out["before"], out["now"], out["numbers"])
             return sums._replace(total=sums.total + self.strength * jnp.sum(batch["weights"] * apart))
 
         return distilled

@@ -9,7 +9,7 @@ import pytest
 from method_jobs import EXAMPLES, begun
 
 from experiments.methods.ewc_lora import EWC, fisher_sum, penalty
-from experiments.methods.lwf_lora import LwF, distillation
+from experiments.methods.lwf_lora import LwF, distillation, number_distance
 from experiments.methods.o_lora import OLoRA, down_matrices, overlap
 from experiments.methods.plan import MEMORY, Plan
 from share_jax.core.separate import SeparateLoRA
@@ -56,6 +56,21 @@ def test_fisher_information_of_a_logistic_model_is_p_times_one_minus_p_times_x_s
     np.testing.assert_allclose(found, expected, rtol=0.03)  # 10,000 drawn labels
 
 
+def test_fisher_information_of_a_number_is_the_squared_gradient_of_the_output() -> None:
+    """Of y ~ N(x w, 1) the Fisher information of w is the mean of x squared; outputs past the first do not count."""
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    slot = {"w": jnp.ones((3, 2))}
+
+    def forward(base: dict, shared: dict, slot: dict, inputs: dict, key: None) -> jax.Array:
+        return inputs["x"] @ slot["w"]
+
+    weights = np.array([1, 1, 1, 1, 0, 0], np.float32)
+    batch = {"inputs": {"x": x}, "weights": weights, "classes": np.int32(0)}
+    found = fisher_sum(forward, {}, slot, slot, batch, jax.random.key(0), number=True)["w"]
+    np.testing.assert_allclose(found[:, 0], np.square(x[:4]).sum(axis=0), rtol=1e-5)
+    assert np.all(found[:, 1] == 0)
+
+
 def test_ewc_remembers_where_the_first_task_ended(tmp_path: Path) -> None:
     sequence, course = begun(tmp_path, Plan(SeparateLoRA(2), "adapter", extension=EWC(1.0, EXAMPLES)))
     assert not any(np.any(leaf) for leaf in flat(course.memory).values())
@@ -94,6 +109,19 @@ def test_distillation_is_that_of_the_softened_answers_and_stops_when_they_are_eq
     assert np.all(slope[:, 2] == 0)  # the head that has learnt nothing
     assert np.all(slope[:, 1, 2:] == 0)  # classes that the head does not have
     assert np.all(np.abs(slope[:, 0]).sum(-1) > 0)
+
+
+def test_heads_that_answer_with_a_number_are_held_to_it() -> None:
+    rng = np.random.default_rng(0)
+    teacher, student = (jnp.asarray(x) for x in rng.normal(size=(2, 4, 3, 5)).astype(np.float32))
+    numbers = jnp.array([True, False, True])
+    expected = 0.5 * np.square(teacher[:, [0, 2], 0] - student[:, [0, 2], 0]).sum(axis=1)
+    np.testing.assert_allclose(number_distance(teacher, student, numbers), expected, rtol=1e-5)
+    slope = np.asarray(jax.grad(lambda x: number_distance(teacher, x, numbers).sum())(student))
+    assert np.all(slope[:, 1] == 0)
+    assert np.all(slope[:, :, 1:] == 0)
+    np.testing.assert_allclose(slope[:, [0, 2], 0], (student - teacher)[:, [0, 2], 0], rtol=1e-5)
+    assert not np.any(jax.grad(lambda x: number_distance(x, student, numbers).sum())(teacher))
 
 
 def test_lwf_holds_every_earlier_head_to_the_model_that_the_task_found(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tasks that ask for a number, mixed with classes: learnt, scored by their own metric, and nothing forgotten."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import jax
@@ -13,14 +14,16 @@ from experiments.input.pipeline import task_pipeline
 from experiments.input.sources import ArraySource, RecordSource
 from experiments.methods.job import Job, Outcome
 from experiments.methods.registry import run_method
+from experiments.methods.sequence import Sequence
 from experiments.models.backbone import Backbone
 from experiments.models.vit import VitClassifier, VitConfig
-from experiments.report.progress import open_progress
+from experiments.report.progress import NullProgress
 from experiments.report.results import MethodResult, Results, Run, load_results, write_results
 from experiments.streams.base import Split, Stream, Task, TextTask, tokenize
 from experiments.streams.digits import digits_split
 from experiments.streams.protocols import under
 from share_jax.errors import FormatError, InputError
+from share_jax.nn.trees import flat
 
 CONFIG = VitConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
 
@@ -51,18 +54,25 @@ def ink_stream() -> Stream:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def job(tmp_path_factory):
     config = preset("digits5", "quick")
     model = VitClassifier(CONFIG, 2)
     params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
     backbone = Backbone("tiny-vit", model, params, ("encoder/layer.*/kernel",), ("head/.*",), 0)
     stream = ink_stream()
 
-    def run(name: str, steps: int) -> Outcome:
+    def job(name: str, steps: int) -> Job:
         own = replace(config, steps=steps, rank=8, learning_rate=1e-2, head_learning_rate=3e-2, phi=8, num_basis=16)
-        with open_progress(0, quiet=True) as progress:
-            folder: Path = tmp_path_factory.mktemp(name)
-            return run_method(Job(name, own, stream, backbone, 0, folder, progress))
+        folder: Path = tmp_path_factory.mktemp(name)
+        return Job(name, own, stream, backbone, 0, folder, NullProgress())
+
+    return job
+
+
+@pytest.fixture(scope="module")
+def run(job):
+    def run(name: str, steps: int) -> Outcome:
+        return run_method(job(name, steps))
 
     return run
 
@@ -85,6 +95,40 @@ def test_one_adapter_trained_on_forgets_numbers(run):
     assert found.accuracy[1, 1] > 0.8
     assert found.accuracy[-1, 1] < found.accuracy[1, 1] - 0.2
     assert found.extra["tasks_with_changed_logits"] > 0
+
+
+@pytest.mark.parametrize("name", ["er_lora", "der_lora", "ewc_lora", "lwf_lora"])
+def test_baselines_that_remember_learn_numbers_and_hold_them(job, monkeypatch, name):
+    """The second task's number, when it is learnt and after a task of classes: the mean alone has an error of 1."""
+    module = import_module(f"experiments.methods.{name}")
+    monkeypatch.setattr(module, "learn", Sequence)
+    sequence = module.run(job(name, 150))
+    course, (train, test), memories, errors = sequence.restored(), (ink().train, ink().test), [], []
+    for index in range(3):
+        course = sequence.learn_next(course)
+        memories.append(course.memory)
+        if index:
+            base = sequence.base_for(course.bank, course.memory, index)
+            values = sequence.predict(base, course.bank)(1, test.inputs)[:, 0]
+            errors.append(np.square(values - test.labels).mean() / np.var(test.labels))
+    assert errors[0] < 0.5, errors
+    assert errors[1] < 1, errors
+    assert np.isfinite(sequence.outcome(course).accuracy[np.tril_indices(3)]).all()
+    if name in ("er_lora", "der_lora"):
+        memory = memories[1]
+        own = memory["head"] == 1
+        assert 0 < own.sum() < len(own)
+        assert np.isin(memory["labels"][own], train.labels).all()
+        assert np.any(memory["labels"][own] % 1 != 0)
+        assert set(memory["classes"][own]) == {0}
+        assert set(memory["labels"][~own]) == {0, 1}
+    if name == "ewc_lora":
+        before, after = (flat(memory["fisher"]) for memory in memories[:2])
+        assert all(np.any(after[path] > before[path]) for path in after)
+
+
+def ink() -> Task:
+    return ink_stream().tasks[1]
 
 
 def test_joint_training_mixes_both_kinds_in_one_batch(run):
