@@ -4,8 +4,9 @@ The frozen model's pooled vector is the query; the prompts whose keys have the h
 loss = CE + lambda * mean over examples of sum over chosen keys of (1 - cosine), which pulls chosen keys to the query;
 a prompt that is not chosen has no gradient.
 
-Where the model reads `hidden`, computed once below `first_layer`, the prompts enter there and not before layer 0. The
-pooled vector is the mean over tokens and prompts, for both models; the paper's is that over prompts alone.
+Where the model reads `hidden`, computed once below `first_layer`, the prompts enter there and not before layer 0. Heads
+of a model that sees its first token alone see the mean of the prompts' last states, as in the paper; those of a model
+that sees the mean over its tokens see the mean over tokens and prompts.
 
 Source: Wang et al. 2022, "Learning to Prompt for Continual Learning" (arXiv 2112.08654), equations 3 to 5, without its
 optional penalty on often-chosen prompts. Defaults: 10 prompts of 5 tokens, 5 chosen and lambda = 0.5 as in the paper;
@@ -15,6 +16,7 @@ optional penalty on often-chosen prompts. Defaults: 10 prompts of 5 tokens, 5 ch
 from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -61,6 +63,17 @@ def prepended(inputs: dict[str, Any], tokens: Float[Array, "batch p d"]) -> dict
     return longer
 
 
+def mean_of_first(count: int) -> Any:
+    """An interceptor under which a model's pooled vector is the mean over the last states of its first tokens."""
+
+    def intercept(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        here = module.scope is not None and module.path == () and context.method_name == "pooled"
+        return args[0][:, :count].mean(axis=1) if here else next_fun(*args, **kwargs)
+
+    return intercept
+
+
 @dataclass(frozen=True)
 class L2P(Extension):
     """The pool.
@@ -98,7 +111,14 @@ class L2P(Extension):
 
     def forward(self, scene: Scene) -> Forward:
         """The logits behind the chosen prompts, and how far their keys are from the query."""
-        plain = features(scene)
+        plain, model = features(scene), scene.job.backbone.model
+        alone = getattr(model, "sees_first", False)  # else a prompt would be in that token's place
+
+        def behind(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
+            if not alone:
+                return scene.forward(base, shared, slot, inputs, key)
+            with nn.intercept_methods(mean_of_first(self.top * self.length)):
+                return scene.forward(base, shared, slot, inputs, key)
 
         def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
             prompt, leaves = at(slot, ("prompt",)), flat(slot)
@@ -106,7 +126,7 @@ class L2P(Extension):
             inputs = self._hidden(scene, base["params"], inputs)
             query = jax.lax.stop_gradient(plain(base, shared, rest, inputs, key))
             tokens, apart = chosen(prompt["pool"], cosines(query, prompt["keys"]), self.top)
-            return {"logits": scene.forward(base, shared, rest, prepended(inputs, tokens), key), "apart": apart}
+            return {"logits": behind(base, shared, rest, prepended(inputs, tokens), key), "apart": apart}
 
         return run
 

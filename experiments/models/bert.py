@@ -262,6 +262,11 @@ class BertClassifier(nn.Module):
         """Where `hidden` enters."""
         return Cut(self.first_layer, self.first_sublayer)
 
+    @property
+    def sees_first(self) -> bool:
+        """Whether the pooled vector is the last state of the first token, and not a mean over all."""
+        return False
+
     def prefix(
         self, input_ids: Int[Array, "batch n"], attention_mask: Int[Array, "batch n"]
     ) -> Float[Array, "batch n d"]:

@@ -46,6 +46,11 @@ class RobertaClassifier(BertClassifier):
         self.encoder = BertEncoder(self.config, self.dtype)
         self.head = RobertaHead(self.num_classes)
 
+    @property
+    def sees_first(self) -> bool:
+        """Whether the pooled vector is the last state of the first token, and not a mean over all."""
+        return True
+
     def pooled(
         self, hidden: Float[Array, "batch n d"], attention_mask: Int[Array, "batch n"]
     ) -> Float[Array, "batch d"]:

@@ -194,7 +194,16 @@ class VitClassifier(nn.Module):
         elif hidden is None or not alone:
             raise InputError(line("model inputs", got=given, expected="images, hidden or pooled", mend="pass one"))
         last = self.encoder.run(hidden, self.cut).astype(jnp.float32)
-        return last[:, 0] if self.config.class_token else last.mean(axis=1)
+        return self.pooled(last)
+
+    @property
+    def sees_first(self) -> bool:
+        """Whether the pooled vector is the last state of the first token, and not a mean over all."""
+        return self.config.class_token
+
+    def pooled(self, hidden: Float[Array, "batch n d"]) -> Float[Array, "batch d"]:
+        """One vector for each image: the last state of its class token, or the mean over its patches."""
+        return hidden[:, 0] if self.sees_first else hidden.mean(axis=1)
 
     def __call__(
         self,
