@@ -14,6 +14,7 @@ from experiments.report.cells import DASH, count, exact, percent, ratio, seconds
 from experiments.report.explain import HOW_TO_READ
 from experiments.report.per_task import mean_forgetting, task_seconds, update_errors
 from experiments.report.results import mean_matrix, task_names, total_seconds
+from experiments.report.routing import ROUTER, WITH_ID, WITHOUT, finding, routed
 
 REPORT = "report.md"
 MATRICES = "accuracy_matrix.png"
@@ -75,6 +76,7 @@ def parts(results: Mapping[str, Any], pictures: Mapping[str, Sequence[str]]) -> 
     yield from _what_was_run(results)
     yield "## Results"
     yield from _measures(results)
+    yield from _router(results)
     yield "## Accuracy over the tasks seen so far"
     yield from shown("curve")
     yield "## Parameters and bytes"
@@ -136,6 +138,26 @@ def _changed_logits(method: Mapping[str, Any]) -> str:
     if None in told:
         return ""
     return " / ".join(map(str, told if len(set(told)) > 1 else told[:1]))
+
+
+def _router(results: Mapping[str, Any]) -> Iterable[str]:
+    """How the router chose, and ACC with it and without; only where some method is routed."""
+    if not any(routed(method) for method in results["methods"].values()):
+        return
+    yield "## Router"
+    head = ("method", "router accuracy", "ACC with router", "ACC with task id", "ACC without router")
+    rows = []
+    for name, method in results["methods"].items():
+        acc = _spread(percent, method["mean"]["acc"], method["std"]["acc"]) if routed(method) else DASH
+        cells = finding(method, ROUTER), acc, finding(method, WITH_ID), finding(method, WITHOUT)
+        rows.append((_named(name, method, results), *cells))
+    yield _table(head, rows)
+    yield (
+        "In percent, after the last task. No task id is given, and a router chooses the slot that answers each "
+        "example; its accuracy is how often that is the slot of the example's own task. With task id: had the slot "
+        "been told. Without router: by the last task's slot where all tasks have the same outputs, else by the highest "
+        "logit of all heads. `-`: one head answers for all tasks, and nothing is routed."
+    )
 
 
 def _parameters(results: Mapping[str, Any]) -> Iterable[str]:

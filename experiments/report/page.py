@@ -13,6 +13,7 @@ from experiments.report.figures import Pictures, draw_figures
 from experiments.report.html import to_html
 from experiments.report.markdown import EXPLAINED, parts
 from experiments.report.results import matrix_of, run_seconds, task_key, task_names
+from experiments.report.routing import FINDINGS
 from experiments.report.sections import settings
 from experiments.report.svg import STYLE, THEME, Figure
 from share_jax.metrics import NAMES as MEASURES
@@ -172,6 +173,7 @@ def _rows(section: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         for run in method["runs"]:
             seed, extra = run["seed"], run.get("extra", {})
             yield from ((name, seed, key, "", "", run[key]) for key in MEASURES if run.get(key) is not None)
+            yield from ((name, seed, key, "", "", extra[key]) for key in FINDINGS if extra.get(key) is not None)
             yield name, seed, "seconds", "", "", run_seconds(run["seconds"])
             for i, row in enumerate(matrix_of(run)):
                 for j, value in enumerate(row):

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from experiments.report.blocks import spread, table, text
-from experiments.report.cells import DASH, exact, percent, ratio, seconds
+from experiments.report.cells import exact, percent, ratio, seconds
 from experiments.report.results import task_names, total_seconds
+from experiments.report.routing import ROUTER, WITH_ID, WITHOUT, finding
 from experiments.streams.protocols import CLASS, DOMAIN, TASK
 from experiments.tables.facts import NOTE, facts, margins_table
 from experiments.tables.public import figure
@@ -36,11 +35,13 @@ COLUMNS = (
     "tells. Seconds are the mean wall time of one run, compiling included."
 )
 ROUTED = (
-    "Where each task has a slot of its own a router chooses it (*router*: how often rightly, after the last task; *ACC "
-    "with id*: had it been told). `-`: one head answers for all tasks, and nothing is routed."
+    "Where each task has a slot of its own a router chooses it, and ACC is what that gives (*router*: how often it "
+    "chooses rightly, after the last task; *ACC with id*: had the task been told; *ACC without router*: by the last "
+    "task's slot where all tasks have the same outputs, else by the highest logit of all heads). `-`: one head answers "
+    "for all tasks, and nothing is routed."
 )
 MEASURES = ("acc", "forgetting", "retention", "learning_accuracy", "bwt")
-_ROUTED = (("router", "router_accuracy"), ("ACC with id", "acc_with_task_id"))
+_ROUTED = (("router", ROUTER), ("ACC with id", WITH_ID), ("ACC without router", WITHOUT))
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def methods_table(results: Mapping[str, Any]) -> str:
             (
                 f"`{name}`",
                 acc,
-                *(_over_runs(method, key) for _, key in routed),
+                *(finding(method, key) for _, key in routed),
                 *others,
                 ratio(held["ratio_to_separate"]),
                 exact(held["per_task"]),
@@ -157,11 +158,3 @@ def methods_table(results: Mapping[str, Any]) -> str:
             )
         )
     return table(head, rows)
-
-
-def _over_runs(method: Mapping[str, Any], key: str) -> str:
-    """Mean and deviation of a finding that is a fraction; a dash if any run lacks it."""
-    values = [run.get("extra", {}).get(key) for run in method["runs"]]
-    if None in values:
-        return DASH
-    return spread(percent, float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)

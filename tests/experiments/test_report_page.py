@@ -227,6 +227,39 @@ def test_csv_and_json_hold_what_was_measured(report: Path) -> None:
     assert {row["quantity"] for row in own} >= {"acc", "forgetting", "seconds", "seconds_per_task", "error_bound"}
 
 
+def test_every_form_tells_of_the_router_and_of_acc_with_it_and_without(tmp_path: Path) -> None:
+    content = told(results(methods=("shared_a", "separate_lora", "joint"), tasks=LONG[:3], seeds=(0, 1)))
+    content["protocol"] = "class-incremental"
+    for run in content["methods"]["shared_a"]["runs"]:
+        found = {"router_accuracy": 0.5 + run["seed"] / 4, "acc_with_task_id": 0.875, "acc_without_router": 0.25}
+        run["extra"] |= found
+    content["methods"]["separate_lora"]["runs"][0]["extra"]["router_accuracy"] = 0.5
+    page = write_page(load_sections([save(tmp_path / "a", content)]), tmp_path / "out")
+    ours, separate = (
+        f"{100 * content['methods'][name]['mean']['acc']:.2f} ± {100 * content['methods'][name]['std']['acc']:.2f}"
+        for name in ("shared_a", "separate_lora")
+    )
+    heading = "method | router accuracy | ACC with router | ACC with task id | ACC without router"
+    rows = [
+        f"shared_a | 62.50 ± 17.68 | {ours} | 87.50 ± 0 | 25.00 ± 0",
+        f"separate_lora | - | {separate} | - | -",
+        "joint | - | - | - | -",
+    ]
+    text, html = page.with_name("report.md").read_text(), page.read_text()
+    shown = re.sub(r"\s*</t[hd]>\s*<t[hd][^>]*>\s*", " | ", html)
+    for row in (heading, *rows):
+        assert f"| {row} |" in text
+        assert f">{row}<" in shown
+    with page.with_name("report.csv").open(newline="") as file:
+        values = {(row["method"], row["quantity"], row["seed"]): row["value"] for row in csv.DictReader(file)}
+    assert values["shared_a", "router_accuracy", "1"] == "0.75"
+    assert values["shared_a", "acc_with_task_id", "0"] == "0.875"
+    assert values["shared_a", "acc_without_router", "0"] == "0.25"
+    assert ("joint", "router_accuracy", "0") not in values
+    plain = write_page(load_sections([made(tmp_path / "b")]), tmp_path / "plain")
+    assert "router" not in plain.with_name("report.md").read_text().lower()
+
+
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     section = load_sections([made(tmp_path / "a")])
     files = []
