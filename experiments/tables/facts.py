@@ -14,6 +14,9 @@ OURS = ("shared_a", "share")
 APART = (*OURS, "share_coefficients", "majority")
 """What our methods are not held against: themselves, and the floor that has a sentence of its own."""
 
+LEVEL = 5e-5
+"""Difference of ACC below which two methods are level: less than 0.005 points, which is written as 0.00."""
+
 NOTE = (
     "Points of ACC by which ours are ahead (below 0: behind), and the same in pooled deviations over the seeds; "
     "a deviation over so few seeds is itself a rough estimate."
@@ -50,10 +53,19 @@ def margin(ours: Mapping[str, Any], other: Mapping[str, Any]) -> Margin:
     return Margin(points, points / pooled if pooled > 0 else None)
 
 
+def ahead(points: float) -> bool:
+    """Whether a difference of ACC counts; two methods neither of which is ahead are level.
+
+    >>> ahead(0.0001), ahead(0.00004), ahead(-0.0001)
+    (True, False, False)
+    """
+    return points >= LEVEL
+
+
 def facts(results: Mapping[str, Any]) -> list[str]:
     """Sentences on the content of a `results.json`, those whose methods it has."""
-    return [sentence for part in (_best, _bounds, _to_separate, _forgetting, _errors, _sequential, _floor, _ahead)
-            for sentence in part(results["methods"])]  # fmt: skip
+    parts = (_best, _bounds, _to_separate, _forgetting, _errors, _sequential, _floor, _below_frozen_head, _ahead)
+    return [sentence for part in parts for sentence in part(results["methods"])]
 
 
 def _acc(method: Mapping[str, Any]) -> float | None:
@@ -76,7 +88,8 @@ def _best(methods: Methods) -> Iterator[str]:
     accs = _scored(methods)
     if not accs:
         return
-    top = [name for name, acc in accs.items() if acc == max(accs.values())]
+    highest = max(accs, key=accs.__getitem__)
+    top = [highest, *(name for name, acc in accs.items() if name != highest and not ahead(accs[highest] - acc))]
     yield f"Highest ACC: {_named(top)}, {_told(methods[top[0]])}."
 
 
@@ -87,7 +100,7 @@ def _bounds(methods: Methods) -> Iterator[str]:
     if not bounds:
         return
     limit = max(accs[name] for name in bounds)
-    above = [name for name, acc in accs.items() if acc > limit]
+    above = [name for name, acc in accs.items() if ahead(acc - limit)]
     yield f"Above {' and '.join(f'`{name}`' for name in bounds)}: {_named(above)}."
 
 
@@ -138,19 +151,29 @@ def _sequential(methods: Methods) -> Iterator[str]:
 def _floor(methods: Methods) -> Iterator[str]:
     accs = _scored(methods)
     if "majority" in accs:
-        below = [name for name, acc in accs.items() if name != "majority" and acc <= accs["majority"]]
+        below = [name for name, acc in accs.items() if name != "majority" and not ahead(acc - accs["majority"])]
         yield f"Not above `majority` ({percent(accs['majority'])}): {_named(below)}."
+
+
+def _below_frozen_head(methods: Methods) -> Iterator[str]:
+    """Which methods a linear head on the frozen model beats, and by how much."""
+    accs = _scored(methods)
+    if "frozen_head" in accs:
+        limit = accs["frozen_head"]
+        below = {name: limit - acc for name, acc in accs.items() if name != "majority" and ahead(limit - acc)}
+        told = ", ".join(f"`{name}` by {percent(points)}" for name, points in below.items()) or "none"
+        yield f"Below `frozen_head` ({percent(limit)}), in points: {told}."
 
 
 def _ahead(methods: Methods) -> Iterator[str]:
     others = _others(methods)
     for name in (each for each in OURS if each in methods and others):
         margins = {other: margin(methods[name], methods[other]).points for other in others}
-        ahead = _named(other for other, points in margins.items() if points > 0)
-        behind = _named(other for other, points in margins.items() if points < 0)
-        level = [other for other, points in margins.items() if points == 0]
+        behind = [other for other, points in margins.items() if ahead(-points)]
+        passed = [other for other, points in margins.items() if ahead(points)]
+        level = [other for other in others if other not in (*behind, *passed)]
         equal = f"; level with {_named(level)}" if level else ""
-        yield f"By mean ACC `{name}` is ahead of {ahead}; behind {behind}{equal}."
+        yield f"By mean ACC `{name}` is ahead of {_named(passed)}; behind {_named(behind)}{equal}."
 
 
 def _others(methods: Methods) -> list[str]:

@@ -103,6 +103,30 @@ def test_facts_are_computed_from_the_numbers() -> None:
     ]
 
 
+def test_what_a_linear_head_on_the_frozen_model_beats_is_named_with_its_margin() -> None:
+    found = task_results()
+    found["methods"] |= results("digits5", "task-incremental", method("frozen_head", [(0.9, 0.85)] * 3))["methods"]
+    told = "Below `frozen_head` (87.50), in points: `sequential_lora` by 42.50, `er_lora` by 2.50."
+    assert told in facts(found)
+    assert facts(found).index(told) == facts(found).index("Not above `majority` (45.00): `sequential_lora`.") + 1
+    best = results("digits5", "task-incremental", *(method(name, [(0.9, 0.9)]) for name in ("frozen_head", "o_lora")))
+    assert "Below `frozen_head` (90.00), in points: none." in facts(best)
+    assert not any("Below `frozen_head`" in fact for fact in facts(task_results()))
+
+
+def test_less_than_half_a_hundredth_of_a_point_is_level() -> None:
+    """What is written as a margin of 0.00 is neither ahead nor behind."""
+    lasts = {"shared_a": 0.9, "frozen_head": 0.90008, "separate_lora": 0.89992, "joint": 0.90012, "o_lora": 0.89988}
+    found = results("digits5", "task-incremental", *(method(name, [(0.9, last)]) for name, last in lasts.items()))
+    told = facts(found)
+    assert told[0] == "Highest ACC: `joint`, `frozen_head`, 90.01."
+    assert "Above `joint` and `separate_lora`: none." in told
+    assert "Below `frozen_head` (90.00), in points: `separate_lora` by 0.01, `o_lora` by 0.01." in told
+    assert told[-1] == (
+        "By mean ACC `shared_a` is ahead of `o_lora`; behind `joint`; level with `frozen_head`, `separate_lora`."
+    )
+
+
 def test_a_margin_is_in_pooled_deviations() -> None:
     found = task_results()["methods"]
     ours, other = (np.array([run["acc"] for run in found[name]["runs"]]) for name in ("shared_a", "er_lora"))
