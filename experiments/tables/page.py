@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.report.blocks import spread, table, text
 from experiments.report.cells import exact, percent, ratio, seconds
-from experiments.report.results import task_names, total_seconds
+from experiments.report.results import run_seconds, task_names, total_seconds
 from experiments.report.routing import ROUTER, WITH_ID, WITHOUT, finding
 from experiments.streams.protocols import CLASS, DOMAIN, TASK
 from experiments.tables.facts import NOTE, facts, margins_table
@@ -81,6 +81,7 @@ def _blocks(section: Section) -> Iterator[str]:
     if not ended:
         return
     yield _settings(list(ended.values()))
+    yield from _spent(list(ended.values()))
     present = [name for name in MEANING if any(_protocol(results) == name for results in ended.values())]
     yield "\n".join(f"- {name}: {MEANING[name]}." for name in present)
     yield APART
@@ -105,6 +106,18 @@ def _settings(found: Sequence[Mapping[str, Any]]) -> str:
     several = any(len(results["seeds"]) > 1 for results in found)
     how = " Mean ± sample deviation over the seeds." if several else " One seed: no deviations."
     return f"Preset {presets}, seeds {seeds}.{how} Versions: {text(', '.join(versions))}."
+
+
+def _spent(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The runs' own seconds; the wall time of the command is not known from the results."""
+    runs = [run for results in found for method in results["methods"].values() for run in method["runs"]]
+    known = [spent for run in runs if (spent := run_seconds(run["seconds"])) is not None]
+    if known:
+        yield (
+            f"Seconds of training and evaluation, preparing and compiling included, summed over {len(known)} runs, "
+            f"each one method with one seed: {exact(sum(known))}. This is not the wall time of the command, which may "
+            "run several at once."
+        )
 
 
 def _entry(name: str, results: Mapping[str, Any], why: str | None) -> Iterator[str]:

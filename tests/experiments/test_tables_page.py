@@ -160,6 +160,20 @@ def test_protocols_are_never_in_one_table() -> None:
     assert "python 3.11, jax 0.9, platform cpu" in text
 
 
+def test_a_section_sums_the_seconds_of_its_runs_and_does_not_call_them_wall_time() -> None:
+    found = {"digits5-task": task_results(), "digits5-class": class_results(), "digits5-domain": None}
+    # seed s takes 2 + s seconds: 6 methods with seeds 0 to 2, of which one is not timed, and 2 with seeds 0 and 1
+    for run in found["digits5-task"]["methods"]["majority"]["runs"]:
+        run["seconds"] = {}
+    text = render(Section("small", "command", found))
+    told = "Seconds of training and evaluation, preparing and compiling included, summed over 19 runs, each one method"
+    assert f"{told} with one seed: 55. This is not the wall time of the command" in text
+    for each in (found["digits5-task"], found["digits5-class"]):
+        for run in (run for method in each["methods"].values() for run in method["runs"]):
+            run["seconds"] = {}
+    assert "Seconds of training" not in render(Section("small", "command", found))
+
+
 def test_an_entry_of_its_own_question_says_why() -> None:
     found = {"digits5-task": task_results(), "digits5-task-rank_8": task_results()}
     text = render(Section("small", "command", found, {"digits5-task-rank_8": "Twice the rank."}))
