@@ -1,6 +1,7 @@
 """The streams through TFDS, on sets of the same features that are prepared here without TensorFlow, and run."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ import pytest
 pytest.importorskip("tensorflow_datasets")
 import tfds_makers as makers
 
+from experiments.config import parse
 from experiments.input import tfds_sets
 from experiments.input.images import image_reader
 from experiments.input.lazy import LazyRows, joined, lazy_rows
+from experiments.large_presets import LARGE
 from experiments.run import main
 from experiments.streams import images
 from experiments.streams.glue import glue6
@@ -206,6 +209,31 @@ def test_cifar100_runs_end_to_end_on_a_vision_transformer(data, tmp_path, capsys
     assert "--weights" not in content["command"]
     assert "vit_tiny" not in content["command"]
     assert "--image-size 8" in content["command"]
+
+
+def test_cifar100_runs_without_task_ids(data, tmp_path, capsys):
+    words = ["--experiment", "cifar100_10", "--protocol", "class", "--data-folder", str(data)]
+    options = ["--weights", str(DATA / "vit_tiny"), "--image-size", "8", "--steps", "2", "--rank", "2"]
+    content = ran(tmp_path / "run", *words, *options, "--methods", "shared_a,sequential_lora")
+    assert content["protocol"] == "class-incremental"
+    for name, routed in (("shared_a", True), ("sequential_lora", False)):
+        assert ("acc_without_router" in content["methods"][name]["runs"][0]["extra"]) == routed
+
+
+def test_the_page_has_a_command_and_figures_or_none_for_every_stream():
+    """Commands parse, and ask for the protocol of the figures beside which their results are to stand."""
+    page = Path(images.__file__).with_name("tfds.md").read_text(encoding="utf-8")
+    commands = re.findall("^    python -m experiments.run (.*)$", page, re.MULTILINE)
+    configs = {config.experiment: config for config in (parse(command.split()) for command in commands)}
+    assert len(commands) == len(configs)
+    assert set(configs) == set(LARGE)
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| `\w+`", line)]
+    told = {name: [row[-1] for row in rows if f"`{name}`" in row[0]] for name in LARGE}
+    assert all(told.values())
+    by_class = {name for name, protocols in told.items() if "class-incremental" in protocols}
+    assert by_class == {name for name, config in configs.items() if config.protocol == "class"}
+    assert [row[3] for row in rows if "`flowers102_10`" in row[0]] == ["none known"]
+    assert not any("CIFAR" in row[3] for row in rows if "`images3`" in row[0])
 
 
 def test_glue_runs_end_to_end_on_roberta(data, tmp_path, capsys):
