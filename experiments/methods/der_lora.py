@@ -6,7 +6,8 @@ term; here one draw serves both, an estimate of the same sum. It fills the buffe
 logits of the model as the example's task left it.
 
 Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning" (arXiv 2004.07211), equation 6.
-Defaults: alpha = 0.5 and beta = 0.5, within the paper's ranges; `buffer_size` as for `er_lora`.
+Defaults stand in `experiments/baselines.py`: `--der-alpha` and `--der-beta`, 0.5 each, within the paper's ranges;
+`--buffer-size` and `--replay-batch` as for `er_lora`.
 """
 
 from experiments.methods.job import Job, Outcome

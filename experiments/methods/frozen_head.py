@@ -1,4 +1,8 @@
-"""The frozen base model with a linear head per task: what any adapter has to beat."""
+"""The frozen base model with a linear head per task: what any adapter has to beat.
+
+No method of continual learning but a reference point, the linear probe: Kumar et al. 2022 (LP-FT), after whom is the
+run's `--head-first`, compare fine-tuning with it. The rate is `--head-learning-rate` in `experiments/config.py`.
+"""
 
 from dataclasses import replace
 

@@ -8,8 +8,9 @@ in the span of its inputs). M is kept as an orthonormal basis; the paper's DualG
 smaller, which changes the storage and not the method.
 
 Source: Liang and Li 2024, "InfLoRA: Interference-Free Low-Rank Adaptation for Continual Learning" (arXiv 2404.00228),
-sections 3.2 and 3.3. Defaults: e rises linearly from `inflora_energy` to 1 over the stream; A's columns have length
-1 / sqrt(3), as in the authors' code.
+sections 3.2 and 3.3. Defaults: e rises linearly over the stream to 1, from `--inflora-energy` in
+`experiments/baselines.py`; the paper's own e is not known here. A's columns have length 1 / sqrt(3), as in the authors'
+code.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
 """One LoRA trained on all tasks at once, with a head per task: what a model without the stream's order can reach.
 
-Without a task id, one head for the outputs of all tasks takes the place of theirs.
-It needs the data of every task at the same time, which a continual learner does not have. Its budget is that of the
-whole stream: as many updates as all tasks together, each batch drawn from all of them.
+No method of continual learning but a reference point, the usual upper bound; Li and Hoiem 2016 (arXiv 1606.09282), the
+source of `lwf_lora`, compare with it too. Without a task id, one head for the outputs of all tasks takes the place of
+theirs. It needs the data of every task at the same time, which a continual learner does not have. Its budget is that of
+the whole stream: as many updates as all tasks together, each batch drawn from all of them.
 """
 
 import time

@@ -9,8 +9,9 @@ of a model that sees its first token alone see the mean of the prompts' last sta
 that sees the mean over its tokens see the mean over tokens and prompts.
 
 Source: Wang et al. 2022, "Learning to Prompt for Continual Learning" (arXiv 2112.08654), equations 3 to 5, without its
-optional penalty on often-chosen prompts. Defaults: 10 prompts of 5 tokens, 5 chosen and lambda = 0.5 as in the paper;
-`prompt_learning_rate` by measurement; prompts and keys are drawn uniformly from -1 to 1.
+optional penalty on often-chosen prompts. Defaults stand in `experiments/baselines.py`: as in the paper, 10
+prompts (`--prompt-pool`) of 5 tokens (`--prompt-length`), 5 chosen (`--prompt-top`) and lambda = 0.5 (`--prompt-pull`);
+`--prompt-learning-rate` by measurement. Prompts and keys are drawn uniformly from -1 to 1.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,10 @@ are then merged: new bases by SVD of what is known and what is new, and analytic
 `share_coefficients` trains coefficients alone on the frozen bases of the tasks before `adapt_tasks`.
 
 Source: "Shared LoRA Subspaces for almost Strict Continual Learning", Kaushik et al. 2026 (arXiv 2602.06043), its three
-phases. Defaults: as many temporary directions as the LoRA's rank; k by the run's `num_basis`.
+phases. Defaults stand in `experiments/config.py`, with a preset for each stream: `--rank`; `--num-basis`, which is k;
+`--phi`, in the default presets as many temporary directions as the LoRA's rank; and `--adapt-tasks`. The paper's own
+values are known here of its language table alone, rank 8 and k = 32, as `glue6` has them
+(`experiments/large_presets.py`); of phi, that it is at most k / 4; of the number of tasks to adapt, nothing.
 """
 
 import time
