@@ -1,4 +1,4 @@
-"""The published baselines as runs: each learns the digits, and a resumed run ends as one that ran through."""
+"""The methods as runs: each learns the digits, and a resumed run of a baseline ends as one that ran through."""
 
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from tiny_run import tiny_vit
 
 from experiments import build
 from experiments import run as run_module
-from experiments.config import PUBLISHED, ConfigError, command_line, parse
+from experiments.config import METHODS, ConfigError, command_line, parse
 from experiments.models.backbone import Backbone, digits_vit
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
@@ -18,6 +18,8 @@ from share_jax.train import checkpoint as ckpt
 
 DIGITS = ["--experiment", "digits5", "--quiet", "--eval-batch-size", "64"]
 MEMORIES = ("der_lora", "inflora")
+NAIVE = ("sequential_lora", "sequential_lora_heads")
+"""What forgets without remedy: no bar for the ACC at the end."""
 FEW = [*DIGITS, "--preset", "quick", "--steps", "4", "--save-every", "2", "--buffer-size", "20", "--methods"]
 
 
@@ -40,6 +42,15 @@ def found(folder: Path, method: str) -> dict[str, Any]:
     assert manifest.shared is None or "memory" in next(iter(manifest.shared["leaves"]))
     saved = {what: record["leaves"] for what, record in manifest.records().items()}
     return {"runs": runs, "params": content["params"], "saved": saved}
+
+
+def learnt(method: str, run: dict[str, Any]) -> float:
+    """How well a method has learnt: each task at its turn, but for two that have no turns or one head for all tasks."""
+    if method == "joint":
+        return run["acc"]
+    if method == "sequential_lora":
+        return run["accuracy_matrix"][-1][-1]
+    return run["learning_accuracy"]
 
 
 class Stopped(BaseException):
@@ -106,13 +117,14 @@ def test_the_numbers_of_single_methods_are_flags_that_are_checked_and_told() -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", PUBLISHED)
-def test_every_baseline_learns_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "majority"])
+def test_every_method_learns_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(build, "digits_vit", _pretrained)
     words = [*DIGITS, "--preset", "default", "--methods", f"{method},majority"]
     assert run_module.main([*words, "--workdir", str(tmp_path / "run")]) == 0
     methods = load_results(tmp_path / "run" / "results.json")["methods"]
     run, majority = methods[method]["runs"][0], methods["majority"]["runs"][0]["acc"]
-    assert run["learning_accuracy"] > 0.85
-    assert run["acc"] > majority + 0.2
+    assert learnt(method, run) > majority + 0.35
+    if method not in NAIVE:
+        assert run["acc"] > majority + 0.2
     assert np.isfinite([value for row in run["accuracy_matrix"] for value in row if value is not None]).all()
