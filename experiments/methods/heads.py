@@ -52,7 +52,7 @@ def head_module(scene: Scene) -> nn.Module:
         return next_fun(*args, **kwargs)
 
     job = scene.job
-    example = {name: array[:1] for name, array in job.stream.tasks[0].train.inputs.items()}
+    example: dict[str, Any] = {name: array[:1] for name, array in job.stream.tasks[0].train.inputs.items()}
     with nn.intercept_methods(intercept):
         jax.eval_shape(lambda params: job.backbone.model.apply({"params": params}, **example), job.backbone.params)
     if found:
