@@ -46,3 +46,23 @@ def test_a_program_that_is_run_again_finds_its_memory_mapped() -> None:
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not keep_freed()
+
+
+def test_the_measurement_races_both_ways_in_turn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Its arithmetic, on answers that are told here; the processes themselves are run by hand."""
+    from experiments.bench import memory
+
+    answers = {
+        way: [{"seconds": s, "mapped": mapped, "megabytes": 100.0} for s in (0.2, 0.4, 0.6)]
+        for way, mapped in (("plain", 90), ("kept", 0))
+    }
+    for answer in answers["kept"]:
+        answer["seconds"] *= 0.5
+    monkeypatch.setattr(memory, "race", lambda name, rounds: answers)
+    assert memory.main(["--rounds", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "vit, plain: 400 ms, 90 pages mapped a step, 100 MB at most" in said
+    assert "vit, kept: 200 ms, 0 pages" in said
+    assert "minilm: kept / plain 0.50" in said

@@ -5,7 +5,7 @@
 
 Suites: train, serve, adapters, tasks, limit, forms. Each is raced in rounds: every case once per round, ours and the
 peers' in turn, on the same threads; a plot is drawn beside the JSON. `page` writes experiments/BENCH.md from the JSON
-of all suites. `input` and `scaling` are further measurements with options of their own: see their --help.
+of all suites. `input`, `scaling` and `memory` are further measurements with options of their own: see their --help.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from share_jax.errors import ShareError, line
 from share_jax.memory import keep_freed
 
 SUITES = ("train", "serve", "adapters", "tasks", "limit", "forms")
-OTHERS = ("input", "scaling")
+OTHERS = ("input", "scaling", "memory")
 PAGE = Path("experiments/BENCH.md")
 
 
