@@ -14,6 +14,7 @@ FLOORS = {
     "cache": 0,
     "errors": 0,
     "finite": 0,
+    "memory": 0,
     "typing": 0,
     "linalg": 1,
     "core": 2,
@@ -27,7 +28,7 @@ FLOORS = {
 }
 """Every part of the library and its floor: a part imports from its own floor and from those below."""
 
-NO_FLAX = ("cache", "linalg", "core", "metrics", "errors", "finite", "typing")
+NO_FLAX = ("cache", "linalg", "core", "memory", "metrics", "errors", "finite", "typing")
 FRAMEWORKS = {"flax", "optax", "orbax"}
 OUTSIDE = {
     "tensorflow",

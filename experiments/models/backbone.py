@@ -15,6 +15,7 @@ from flax.typing import Dtype
 from experiments.assets import minilm_folder
 from experiments.models.bert import BertClassifier, load_bert
 from experiments.models.cut import Cut, Sublayer, check_cut
+from experiments.models.roberta import RobertaClassifier, fresh_head
 from experiments.models.vit import VitClassifier, VitConfig, pretrain_vit
 from experiments.streams.base import Split
 from experiments.streams.digits import digits_split
@@ -145,9 +146,10 @@ def image_vit(
 
 def with_outputs(backbone: Backbone, num_classes: int) -> Backbone:
     """The same model with a fresh head of another width."""
-    width = backbone.params["head"]["kernel"].shape[0]
     model: Any = backbone.model
-    head = linear_head(num_classes, width)
+    width = model.config.hidden_size
+    two_layers = isinstance(model, RobertaClassifier)
+    head = fresh_head(jax.random.key(0), num_classes, width) if two_layers else linear_head(num_classes, width)
     return replace(backbone, model=model.clone(num_classes=num_classes), params={**backbone.params, "head": head})
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from experiments.baselines import Baselines
+from experiments.config import protocol_of
 from experiments.tables.choices import GRID, TRIALS, accuracy, page, used
 
 
@@ -14,7 +15,7 @@ def test_a_trial_is_one_method_with_one_value_on_held_out_examples(tmp_path: Pat
         assert config.methods == (trial.method,)
         assert config.seeds == (0, 1)
         assert config.experiment == trial.entry.experiment
-        assert config.protocol == (None if trial.entry.protocol == "task" else trial.entry.protocol)
+        assert protocol_of(config.experiment) == trial.entry.protocol or config.protocol == trial.entry.protocol
         assert getattr(config.baselines, trial.field) == trial.value
 
 

@@ -18,6 +18,7 @@ from experiments.methods.l2p import KEYS, L2P, POOL, chosen, cosines, prepended
 from experiments.methods.plan import Extension, Plan, Scene
 from experiments.methods.replay import Replay
 from experiments.methods.sequence import Sequence
+from experiments.models.backbone import with_outputs
 from experiments.models.pretrained import roberta, vit
 from experiments.models.roberta import RobertaHead
 from experiments.streams.base import Split, Stream, Task
@@ -185,3 +186,12 @@ def test_models_say_whether_their_head_sees_one_token(tmp_path: Path, make: Any,
     assert made.backbone.model.sees_first == first
     expected = states[:, 0] if first else states.mean(axis=1)
     np.testing.assert_allclose(bound.features(**given), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [on_texts, on_images])
+def test_one_head_for_all_tasks_is_the_models_own_kind(tmp_path: Path, make: Any) -> None:
+    made = make(tmp_path)
+    wider = with_outputs(made.backbone, 7)
+    inputs = made.stream.tasks[0].test.inputs
+    assert wider.model.apply({"params": wider.params}, **inputs).shape == (EXAMPLES, 7)
+    assert wider.params["encoder"] is made.backbone.params["encoder"]
