@@ -1,6 +1,7 @@
 """The numbers of the published baselines that no other method has; `Config` carries them as flags of their own.
 
-Those without a value in a paper were chosen on training examples that were held out of training.
+Those without a value in a paper were chosen on training examples that were held out of training;
+`experiments/CHOICES.md` has what was tried.
 """
 
 from dataclasses import dataclass

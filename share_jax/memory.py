@@ -15,7 +15,7 @@ def keep_freed() -> bool:
 
     XLA's CPU backend requests the temporary arrays of a program as one block each time it is run, and frees it at the
     end. glibc hands a block over 32 MiB back to the system at once, which then has to map and clear every page of it
-    again in the next train step: a fifth of the step of a small transformer. After this call the process holds on to
+    again in the next train step: an eighth of the step of a small transformer. After this call the process holds on to
     the most that it ever needed, and to somewhat more since blocks of unlike sizes share it; devices' own memory is
     not concerned.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import tyro
 
-from experiments.baselines import Baselines, flag
+from experiments.baselines import flag
 from experiments.config import Config, Numbers
 from experiments.tables.entries import SMALL, Entry, config_of
 from experiments.tables.jobs import cores, run_apart
@@ -39,27 +39,26 @@ ENTRIES = tuple(entry for entry in SMALL if not entry.label)
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One value of one method on one stream."""
+    """One run on one stream: each method that has a value at this place of its list, with that value."""
 
     entry: Entry
-    method: str
-    value: float
+    place: int
 
     @property
-    def field(self) -> str:
-        """The field of `Baselines` that has the value."""
-        return GRID[self.method][0]
+    def values(self) -> dict[str, float]:
+        """The value of each method."""
+        return {name: values[self.place] for name, (_, values) in GRID.items() if self.place < len(values)}
 
     def config(self, workdir: Path, seeds: Numbers) -> Config:
         """Its run."""
         base = config_of(self.entry, workdir, seeds=seeds, compile_cache=workdir / "compiled" / self.entry.name)
-        name = f"{self.entry.name}-{self.method}-{self.value:g}"
-        chosen = replace(base.baselines, **{self.field: self.value})
-        return replace(base, methods=(self.method,), held_out=True, baselines=chosen, workdir=workdir / name)
+        chosen = replace(base.baselines, **{GRID[name][0]: value for name, value in self.values.items()})
+        own = workdir / f"{self.entry.name}-{self.place + 1}"
+        return replace(base, methods=tuple(self.values), held_out=True, baselines=chosen, workdir=own)
 
 
 TRIALS = tuple(
-    Trial(entry, method, value) for entry in ENTRIES for method, (_, values) in GRID.items() for value in values
+    Trial(entry, place) for entry in ENTRIES for place in range(max(len(values) for _, values in GRID.values()))
 )
 
 
@@ -67,7 +66,7 @@ TRIALS = tuple(
 class Options:
     """Tries the values, keeping what is finished, and writes them down."""
 
-    seeds: Numbers = (0, 1)
+    seeds: Numbers = (0,)
     """Seeds of every trial, separated by commas."""
     workdir: Path = Path("runs/choices")
     """Where every trial has a folder of its own."""
@@ -75,37 +74,36 @@ class Options:
     """What is written."""
 
 
-def accuracy(results: Mapping[str, Any]) -> float:
-    """Mean over the seeds of the final accuracy over all tasks, of the only method of a `results.json`, in percent."""
-    (method,) = results["methods"].values()
-    return 100 * method["mean"]["acc"]
+def accuracy(results: Mapping[str, Any], method: str) -> float:
+    """Mean over the seeds of a method's final accuracy over all tasks, from a `results.json`, in percent."""
+    return 100 * results["methods"][method]["mean"]["acc"]
 
 
-def used(trial: Trial) -> bool:
-    """Whether the tables are made with this value."""
-    own: Baselines = config_of(trial.entry, Path()).baselines
-    return getattr(own, trial.field) == trial.value
+def used(entry: Entry, method: str) -> float:
+    """The value with which the tables are made."""
+    return getattr(config_of(entry, Path()).baselines, GRID[method][0])
 
 
-def page(found: Mapping[Trial, float], seeds: Sequence[int]) -> str:
+def page(found: Mapping[Trial, Mapping[str, Any]], seeds: Sequence[int]) -> str:
     """The trials as Markdown: a table for each stream and a row for each method, its values as in `GRID`."""
     lines = [
         "# Choices",
         "",
         "Written by `python -m experiments.tables.choices`; not to be changed by hand. Rates and strengths for which"
         " the papers have no value for streams like these, by final accuracy in percent on a fifth of the training"
-        f" examples, on which nothing was trained (seeds {', '.join(map(str, seeds))}; test examples are not used). The"
+        f" examples, on which nothing was trained (seed {', '.join(map(str, seeds))}; test examples are not used). The"
         " best is bold; what the tables are made with is marked *.",
     ]
     for entry in ENTRIES:
         lines += ["", f"## {entry.experiment}, {entry.protocol}-incremental", ""]
         lines += ["| method | flag | accuracy by value |", "| :-- | :-- | :-- |"]
         for method, (field, _) in GRID.items():
-            tried = [(x, found[x]) for x in TRIALS if x.entry is entry and x.method == method and x in found]
-            best = max((a for _, a in tried), default=0.0)
+            mine = [trial for trial in found if trial.entry is entry and method in trial.values]
+            tried = {trial.values[method]: accuracy(found[trial], method) for trial in mine}
+            own, best = used(entry, method), max(tried.values(), default=0.0)
             cells = [
-                f"{x.value:g}{'*' if used(x) else ''}: " + (f"**{a:.2f}**" if a == best else f"{a:.2f}")
-                for x, a in tried
+                f"{value:g}{'*' if value == own else ''}: " + (f"**{acc:.2f}**" if acc == best else f"{acc:.2f}")
+                for value, acc in tried.items()
             ]
             lines.append(f"| `{method}` | `{flag(field)}` | {', '.join(cells) or '-'} |")
     return "\n".join(lines) + "\n"
@@ -131,7 +129,7 @@ def _write(options: Options, configs: Mapping[Trial, Config]) -> None:
     from experiments.tables.runs import finished
 
     results = {trial: finished(config) for trial, config in configs.items()}
-    found = {trial: accuracy(content) for trial, content in results.items() if content is not None}
+    found = {trial: content for trial, content in results.items() if content is not None}
     replace_text(page(found, options.seeds), options.page)
 
 

@@ -2,43 +2,46 @@
 
 from pathlib import Path
 
-from experiments.baselines import Baselines
 from experiments.config import protocol_of
-from experiments.tables.choices import GRID, TRIALS, accuracy, page, used
+from experiments.tables.choices import ENTRIES, GRID, TRIALS, accuracy, page, used
 
 
-def test_a_trial_is_one_method_with_one_value_on_held_out_examples(tmp_path: Path) -> None:
+def test_a_trial_gives_each_method_one_value_on_held_out_examples(tmp_path: Path) -> None:
     configs = [trial.config(tmp_path, (0, 1)) for trial in TRIALS]
     assert len({config.workdir for config in configs}) == len(TRIALS)
     for trial, config in zip(TRIALS, configs, strict=True):
         assert config.held_out
-        assert config.methods == (trial.method,)
+        assert config.methods == tuple(trial.values)
         assert config.seeds == (0, 1)
         assert config.experiment == trial.entry.experiment
         assert protocol_of(config.experiment) == trial.entry.protocol or config.protocol == trial.entry.protocol
-        assert getattr(config.baselines, trial.field) == trial.value
+        for method, value in trial.values.items():
+            assert getattr(config.baselines, GRID[method][0]) == value
 
 
-def test_the_values_that_are_used_were_tried() -> None:
-    for method, (field, values) in GRID.items():
-        assert hasattr(Baselines(), field)
-        for entry in {trial.entry.name: trial.entry for trial in TRIALS}.values():
-            mine = [trial for trial in TRIALS if trial.entry is entry and trial.method == method]
-            assert [trial.value for trial in mine] == list(values)
-            assert sum(used(trial) for trial in mine) == 1
+def test_every_value_is_tried_and_one_of_them_is_used() -> None:
+    for entry in ENTRIES:
+        for method, (_, values) in GRID.items():
+            mine = [trial.values[method] for trial in TRIALS if trial.entry is entry and method in trial.values]
+            assert mine == list(values)
+            assert used(entry, method) in values
 
 
 def test_the_page_marks_the_best_and_what_is_used() -> None:
-    mine = [trial for trial in TRIALS if trial.entry is TRIALS[0].entry and trial.method == "ewc_lora"]
-    found = {trial: 50.0 + i for i, trial in enumerate(mine)}
+    entry = ENTRIES[0]
+    mine = [trial for trial in TRIALS if trial.entry is entry]
+    found = {
+        trial: {"methods": {name: {"mean": {"acc": 0.5 + trial.place / 100}} for name in trial.values}}
+        for trial in mine
+    }
     row = next(line for line in page(found, (0, 1)).splitlines() if "`ewc_lora`" in line)
     cells = row.split("|")[3].strip().split(", ")
-    assert len(cells) == len(mine)
-    for trial, cell in zip(mine, cells, strict=True):
-        assert cell.partition(":")[0].endswith("*") == used(trial)
-        assert ("**" in cell) == (trial is mine[-1])
+    assert [cell.partition(":")[0].rstrip("*") for cell in cells] == [f"{value:g}" for value in GRID["ewc_lora"][1]]
+    starred = [cell for cell in cells if cell.partition(":")[0].endswith("*")]
+    assert [cell.partition("*")[0] for cell in starred] == [f"{used(entry, 'ewc_lora'):g}"]
+    assert ["**" in cell for cell in cells] == [False] * (len(cells) - 1) + [True]
     assert "`--ewc-strength`" in row
 
 
-def test_accuracy_is_that_of_the_only_method_in_percent() -> None:
-    assert accuracy({"methods": {"l2p": {"mean": {"acc": 0.875}}}}) == 87.5
+def test_accuracy_is_in_percent() -> None:
+    assert accuracy({"methods": {"l2p": {"mean": {"acc": 0.875}}}}, "l2p") == 87.5
