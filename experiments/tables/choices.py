@@ -26,10 +26,10 @@ AGAIN = "repeat the command to go on"
 
 GRID: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "full_finetune": ("full_learning_rate", (3e-5, 1e-4, 3e-4)),
-    "ewc_lora": ("ewc_strength", (1.0, 10.0, 100.0, 1000.0)),
-    "lwf_lora": ("lwf_strength", (1.0, 3.0, 10.0)),
+    "ewc_lora": ("ewc_strength", (0.1, 1.0, 10.0, 100.0, 1000.0)),
+    "lwf_lora": ("lwf_strength", (1.0, 3.0, 10.0, 30.0, 100.0)),
     "o_lora": ("olora_strength", (1.0, 10.0, 30.0, 100.0)),
-    "l2p": ("prompt_learning_rate", (3e-3, 1e-2, 3e-2)),
+    "l2p": ("prompt_learning_rate", (3e-3, 1e-2, 3e-2, 1e-1)),
 }
 """The field of `Baselines` and the values tried, by method."""
 
