@@ -8,7 +8,6 @@ is finished is kept and what was stopped goes on, so the command may be killed a
 section of the page is written anew from the results alone; the other table's section stays as it is.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.config import Config, ConfigError, Numbers, Preset
+from experiments.tables.command import AGAIN, run_command
 from experiments.tables.entries import TABLES, Entry, config_of, selected
 from experiments.tables.jobs import cores, run_apart
 from share_jax.errors import line
@@ -27,8 +27,6 @@ from share_jax.train.preemption import Preemption
 
 COMPILED = "compiled"
 """Folder of the workdir for compiled programs, by entry: every seed of a method but the first finds its own there."""
-
-AGAIN = "repeat the command to go on"
 
 
 @dataclass(frozen=True)
@@ -135,21 +133,9 @@ def _write(options: Options, configs: Sequence[Config]) -> list[Path]:
     return [options.page, *([options.readme] if shown else [])]
 
 
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line: 0 when it ran or was told to stop, 2 for bad usage or input, 130 when interrupted."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # JAX's batched SVD can hang when OpenBLAS threads it
-    from experiments.run import guarded
-
-    def work() -> None:
-        arguments = list(sys.argv[1:] if argv is None else argv)
-        options = tyro.cli(Options, args=arguments, prog="python -m experiments.tables")
-        make(options, _to_stderr)
-
-    return guarded(work, AGAIN)
+    return run_command("python -m experiments.tables", Options, make, argv)
 
 
 if __name__ == "__main__":

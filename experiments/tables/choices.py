@@ -5,7 +5,6 @@ training examples that were held out of training (`--held-out`), stream by strea
 As with the tables, what is finished is kept and the command may be repeated.
 """
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,16 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from experiments.baselines import flag
 from experiments.config import Config, Numbers
+from experiments.tables.command import AGAIN, run_command
 from experiments.tables.entries import SMALL, Entry, config_of
 from experiments.tables.jobs import cores, run_apart
-from share_jax.memory import keep_freed
 from share_jax.train.files import replace_text
-
-AGAIN = "repeat the command to go on"
 
 GRID: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "full_finetune": ("full_learning_rate", (3e-5, 1e-4, 3e-4)),
@@ -133,22 +128,10 @@ def _write(options: Options, configs: Mapping[Trial, Config]) -> None:
     replace_text(page(found, options.seeds), options.page)
 
 
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line: 0 when it ran or was told to stop, 2 for bad usage or input, 130 when interrupted."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # JAX's batched SVD can hang when OpenBLAS threads it
-    from experiments.run import guarded
-
-    def work() -> None:
-        arguments = list(sys.argv[1:] if argv is None else argv)
-        make(tyro.cli(Options, args=arguments, prog="python -m experiments.tables.choices"), _to_stderr)
-
-    return guarded(work, AGAIN)
+    return run_command("python -m experiments.tables.choices", Options, make, argv)
 
 
 if __name__ == "__main__":
-    keep_freed()
     sys.exit(main())
