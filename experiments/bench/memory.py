@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from experiments.bench.timing import ratio
+
 ROOT = Path(__file__).parents[2]
 WAYS = ("plain", "kept")
 SUBJECTS = ("vit", "minilm")
@@ -79,14 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         made.error(f"--rounds: got {args.rounds}, expected at least 1; pass 20")
     for name in SUBJECTS:
         found = race(name, args.rounds)
-        ratio = median(
-            kept["seconds"] / plain["seconds"] for kept, plain in zip(found["kept"], found["plain"], strict=True)
-        )
+        times = {way: {number: x["seconds"] for number, x in enumerate(found[way])} for way in WAYS}
         for way in WAYS:
             seconds, mapped = (median(x[key] for x in found[way]) for key in ("seconds", "mapped"))
             held = max(x["megabytes"] for x in found[way])
             print(f"{name}, {way}: {1000 * seconds:.0f} ms, {mapped:,.0f} pages mapped a step, {held:,.0f} MB at most")
-        print(f"{name}: kept / plain {ratio:.2f}")
+        print(f"{name}: kept / plain {ratio(times['kept'], times['plain']):.2f}")
     return 0
 
 
