@@ -11,7 +11,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from experiments import large_presets
-from experiments.baselines import Baselines
+from experiments.baselines import CHOSEN, Baselines
 from share_jax.errors import InputError, ShareError, line
 from share_jax.train.mesh_shape import parse_mesh
 
@@ -326,6 +326,7 @@ def preset(experiment: Experiment, name: Preset, protocol: Protocol | None = Non
         protocol=protocol,
         methods=methods,
         workdir=workdir,
+        baselines=CHOSEN.get(experiment, Baselines()),
         **PRESETS[name][experiment],
     )
 

@@ -9,7 +9,8 @@ held is what later tasks would change: the LoRA, and the head where all tasks ha
 
 Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks" (arXiv 1612.00796), equation 3
 and the end of section 2. Defaults stand in `experiments/baselines.py`: `--ewc-strength` for lambda, which the paper
-chooses per experiment, and `--ewc-examples`, by measurement; the paper's own number of examples is not known here.
+chooses per experiment, as is done here (`CHOSEN` there), and `--ewc-examples`, by measurement; the paper's own number
+of examples is not known here.
 """
 
 from dataclasses import dataclass

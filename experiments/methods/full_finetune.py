@@ -3,8 +3,7 @@
 What lies below the run's `first_layer` is computed once and cached for every method, so it is frozen here too. There is
 a head per task, unless the protocol has one for all. Default: the rate is `--full-learning-rate` in
 `experiments/baselines.py`, lower than that of adapters as is usual (Devlin et al. 2019, arXiv 1810.04805, fine-tune at
-2e-5 to 5e-5 over epochs): of 1e-4, 3e-4 and 1e-3 the one with the best final accuracy on training digits that were held
-out.
+2e-5 to 5e-5 over epochs); the streams of digits have their own (`CHOSEN` there).
 """
 
 from experiments.methods.job import Job, Outcome

@@ -11,7 +11,8 @@ that sees the mean over its tokens see the mean over tokens and prompts.
 Source: Wang et al. 2022, "Learning to Prompt for Continual Learning" (arXiv 2112.08654), equations 3 to 5, without its
 optional penalty on often-chosen prompts. Defaults stand in `experiments/baselines.py`: as in the paper, 10
 prompts (`--prompt-pool`) of 5 tokens (`--prompt-length`), 5 chosen (`--prompt-top`) and lambda = 0.5 (`--prompt-pull`);
-`--prompt-learning-rate` by measurement. Prompts and keys are drawn uniformly from -1 to 1.
+`--prompt-learning-rate` by measurement, stream by stream (`CHOSEN` there). Prompts and keys are drawn uniformly from -1
+to 1.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,8 @@ train along; with one head its earlier classes are distilled. A head that answer
 (z' - z)^2 / 2, which is that KL for Gaussians of variance 1 around both; no temperature.
 
 Source: Li and Hoiem 2016, "Learning without Forgetting" (arXiv 1606.09282), figure 3 and equations 2 and 3.
-Defaults: T = 2 and lambda_o = 1 as in the paper; no warm-up of the new head but the run's `head_first`.
+Defaults: T = 2 and lambda_o = 1 as in the paper, but for streams that have a better lambda_o of their own (`CHOSEN` in
+`experiments/baselines.py`); no warm-up of the new head but the run's `head_first`.
 """
 
 from dataclasses import dataclass

@@ -20,11 +20,11 @@ from experiments.tables.jobs import cores, run_apart
 from share_jax.train.files import replace_text
 
 GRID: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "full_finetune": ("full_learning_rate", (3e-5, 1e-4, 3e-4)),
-    "ewc_lora": ("ewc_strength", (0.1, 1.0, 10.0, 100.0, 1000.0)),
-    "lwf_lora": ("lwf_strength", (1.0, 3.0, 10.0, 30.0, 100.0)),
-    "o_lora": ("olora_strength", (1.0, 10.0, 30.0, 100.0)),
-    "l2p": ("prompt_learning_rate", (3e-3, 1e-2, 3e-2, 1e-1)),
+    "full_finetune": ("full_learning_rate", (3e-6, 1e-5, 3e-5, 1e-4, 3e-4)),
+    "ewc_lora": ("ewc_strength", (0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5)),
+    "lwf_lora": ("lwf_strength", (0.3, 1.0, 3.0, 10.0, 30.0)),
+    "o_lora": ("olora_strength", (1.0, 10.0, 30.0, 100.0, 300.0, 1e3)),
+    "l2p": ("prompt_learning_rate", (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
 }
 """The field of `Baselines` and the values tried, by method."""
 

@@ -45,3 +45,12 @@ def test_the_page_marks_the_best_and_what_is_used() -> None:
 
 def test_accuracy_is_in_percent() -> None:
     assert accuracy({"methods": {"l2p": {"mean": {"acc": 0.875}}}}, "l2p") == 87.5
+
+
+def test_the_presets_have_what_the_page_shows_to_be_best() -> None:
+    text = (Path(__file__).parents[2] / "experiments" / "CHOICES.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(ENTRIES) * len(GRID)
+    for row, (entry, method) in zip(rows, [(entry, method) for entry in ENTRIES for method in GRID], strict=True):
+        (best,) = [cell for cell in row.split("|")[3].strip().split(", ") if "**" in cell]
+        assert float(best.partition(":")[0].rstrip("*")) == used(entry, method), (entry.name, method)
