@@ -1,5 +1,6 @@
 """LoRA factors of one task, and the balanced form that makes bases independent of their gauge."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,8 +35,9 @@ class Factors:
                 "pass lora_a (d_in, r) and lora_b (r, d_out); PEFT stores both transposed",
             )
             raise InputError(line("factors", got=got, expected="factors that multiply", mend=mend))
-        for name, x in (("lora_a", self.lora_a), ("lora_b", self.lora_b), ("scale", self.scale)):
-            if not all_finite(np.asarray(x)):
+        finite = all_finite(np.asarray(self.lora_a)), all_finite(np.asarray(self.lora_b)), math.isfinite(self.scale)
+        for name, good in zip(("lora_a", "lora_b", "scale"), finite, strict=True):
+            if not good:
                 mend = "train that adapter again or leave it out"
                 raise InputError(line(name, got="a NaN or an infinity", expected="finite numbers", mend=mend))
 
@@ -80,9 +82,11 @@ def balanced(
 
     in float64 throughout. Any pair (a G, b G^-T) gives the same result, up to a common sign per column.
     """
-    found = each(_balanced, list(zip(a, b, strict=True)))
-    a, b = (_t(np.stack([_t(pair[side]) for pair in found])) for side in (0, 1))  # memory as of one
-    return a, b
+    m = min(a.shape[-1], a.shape[-2], b.shape[-2])
+    # a column lies in one piece
+    out = tuple(_t(np.empty((*x.shape[:2], m, x.shape[2]), np.result_type(x, np.float32))) for x in (a, b))
+    each(lambda i: _balanced((a[i], b[i]), (out[0][i], out[1][i])), range(len(a)))
+    return out
 
 
 LEAST = 1e-13
@@ -92,7 +96,8 @@ INDEPENDENT = 1e-6
 """Distance of every unit column from those before it above which a Cholesky decomposition is as exact as any."""
 
 
-def _balanced(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _balanced(pair: tuple[np.ndarray, np.ndarray], out: tuple[np.ndarray, np.ndarray]) -> None:
+    """As `balanced`, of one layer, into `out`."""
     rows = [_t(x).astype(np.float64) for x in pair]  # a column lies in one piece
     roots, sizes = [], []
     for x, wide in zip(pair, rows, strict=True):
@@ -103,14 +108,10 @@ def _balanced(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarr
     u, s, vt = np.linalg.svd(roots[0] @ _t(roots[1]), full_matrices=False)
     kept = s > LEAST * s[..., :1]
     shrink = np.where(kept, 1 / np.sqrt(np.where(kept, s, 1)), 0)[..., None]
-    m = min(pair[0].shape[-1], *(x.shape[-2] for x in pair))
     ratio = np.sqrt(sizes[1]) / np.sqrt(sizes[0])
     turns = vt @ roots[1] * shrink * ratio, _t(u) @ roots[0] * shrink / ratio
-    a, b = (
-        _t((turn[:, :m] @ wide).astype(np.result_type(x, np.float32)))
-        for x, wide, turn in zip(pair, rows, turns, strict=True)
-    )
-    return a, b
+    for into, wide, turn in zip(out, rows, turns, strict=True):
+        into[...] = _t(turn[:, : into.shape[-1]] @ wide)
 
 
 def _t(x: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 
@@ -15,6 +14,9 @@ from share_jax.core.sketch import Key, Sketch, sketch_of, spectra
 from share_jax.core.spectra import Spectra
 from share_jax.core.subspace import Geometry, ShareState, Subspace, relative
 from share_jax.errors import InputError, LimitError, line
+
+BLOCK_BYTES = 2**26
+"""Factors of adapters that go through a pass together, where many of them are as small as that."""
 
 Read = Callable[[], Iterable[tuple[str, Adapter]]]
 """Gives all (task, adapter) pairs, the same ones in the same order each time it is called."""
@@ -43,7 +45,8 @@ def initialize_stream(
 
     The first pass over `read()` sums up what the bases need (`Sketch`), the last one projects; `max_error` takes one
     more between them. Adapters that are small together (`prepare.HELD_BYTES`) are held and read once. Of more, no more
-    than `chunk` are in memory at a time, which then does not depend on their number but for the coefficients.
+    than `chunk` are in memory at a time, or as many as take `BLOCK_BYTES` if they are more; what is held does not
+    depend on their number then, but for the coefficients.
 
     Raises:
         InputError: there is no adapter, two disagree about a target's shape, or a name occurs twice.
@@ -112,10 +115,20 @@ def without_tasks(
 
 
 def chunks(pairs: Iterable[tuple[str, Adapter]], size: int) -> Iterator[tuple[list[str], list[Adapter]]]:
-    """Names and adapters, `size` at a time."""
-    iterator = iter(pairs)
-    while block := list(islice(iterator, size)):
-        yield [name for name, _ in block], [adapter for _, adapter in block]
+    """Names and adapters, `size` at a time, or as many as take `BLOCK_BYTES` if they are more."""
+    names: list[str] = []
+    adapters: list[Adapter] = []
+    held = 0
+    for name, adapter in pairs:
+        own = sum(f.lora_a.nbytes + f.lora_b.nbytes for f in adapter.values())
+        if len(names) >= size and held + own > BLOCK_BYTES:
+            yield names, adapters
+            names, adapters, held = [], [], 0
+        names.append(name)
+        adapters.append(adapter)
+        held += own
+    if names:
+        yield names, adapters
 
 
 def _project_all(bases: ShareState, blocks: Iterable[Block], prepare: Prepare, tell: Progress) -> ShareState:

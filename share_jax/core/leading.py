@@ -1,5 +1,7 @@
 """The leading directions of a large stack, on the host: nothing is compiled."""
 
+import functools
+
 import numpy as np
 from jaxtyping import Float
 
@@ -9,9 +11,9 @@ SHIFT = 1e-13
 """Added to a Gram matrix's diagonal, relative to its trace: its root is where float32's rounding is."""
 LEAST = 0.01
 """Squared length, after the shift, below which a column of a basis is rounding."""
-STEADY, RESOLVED = 1e-4, 1e-6
-"""Iterations end when one takes less than the first share off the energy that k columns miss, which float32 tells from
-rounding where that is more than the second share of all."""
+STEADY, FORESEEN, RESOLVED = 1e-4, 1e-6, 1e-6
+"""Iterations end when one takes less than the first share off the energy that k columns miss, or the next is to take
+less than the second; float32 tells it from rounding where it is more than the third share of all."""
 
 Stack = Float[np.ndarray, "d n"]
 Thin = Float[np.ndarray, "rows w"]
@@ -55,7 +57,13 @@ def leading_eigenvectors(gram: Float[np.ndarray, "d d"], *, k: int, seed: int = 
 
 def _test(x: np.ndarray, k: int, seed: int, dtype: type[np.floating]) -> Thin:
     width = min(k + OVERSAMPLE, *x.shape)
-    return np.random.default_rng(seed).standard_normal((x.shape[1], width)).astype(dtype, copy=False)
+    return _normal(seed, x.shape[1], width).astype(dtype, copy=False)
+
+
+@functools.lru_cache(maxsize=4)
+def _normal(seed: int, rows: int, width: int) -> Thin:
+    """The layers of a model are of few shapes: what is drawn for one serves them all. Not to be written to."""
+    return np.random.default_rng(seed).standard_normal((rows, width))
 
 
 def _qr(y: Thin) -> Thin:
@@ -66,24 +74,39 @@ def _in_float32(x: Stack, test: Thin, k: int, energy: float) -> Pair:
     """By small products: float64 resolves the squares of all that float32 holds, and so do Gram matrices in it.
 
     QR decompositions are slower, and slower still where BLAS has threads of its own. What k columns hold of the stack
-    is known after each iteration, so that most stacks need but one or two.
+    is known after each iteration, and each after the first shrinks what is left to gain by (s_w / s_k)^4, of the
+    singular values s of column k and of the first beyond the basis, so that most stacks need but one or two.
     """
     y, held = x @ test, 0.0
     for left in reversed(range(POWER_ITERATIONS + 1)):
         q = _spread(y, _gram(y))
         z = x.T @ q
         gram = _gram(z)
-        before, held = held, float(np.linalg.eigvalsh(gram)[-k:].sum())
+        squares = np.linalg.eigvalsh(gram)[::-1]
+        before, held = held, float(squares[:k].sum())
         missed = energy - held
-        if not left or (missed > RESOLVED * energy and held - before <= STEADY * missed):
+        gain = held - before
+        steady = gain <= STEADY * missed or (before and gain * _shrinking(squares, k) <= FORESEEN * missed)
+        if not left or (missed > RESOLVED * energy and steady):
             break
         y = x @ _spread(z, gram)
     squares, vectors = np.linalg.eigh(_gram(q))  # from nearly orthonormal to orthonormal
     kept = squares > LEAST
     turn = vectors * np.where(kept, 1 / np.sqrt(np.where(kept, squares, 1)), 0)
-    squares, vectors = np.linalg.eigh(_gram(z.astype(np.float64) @ turn))
+    squares, vectors = np.linalg.eigh(turn.T @ gram @ turn)
     values = np.sqrt(np.maximum(squares[::-1], 0))
     return (q.astype(np.float64) @ (turn @ vectors[:, ::-1])).astype(np.float32), values.astype(np.float32)
+
+
+def _shrinking(squares: Float[np.ndarray, " w"], k: int) -> float:
+    """At most so much of what an iteration gained is left to the next; 1 where the spectrum has no gap behind k.
+
+    Column k + 1 stands for those beyond the basis, which are no longer than it. It is known from below alone, so it is
+    taken for twice as long in squares.
+    """
+    if k >= len(squares) or not squares[k - 1] > 0:
+        return 1.0
+    return float(min(1.0, 2 * max(squares[k], 0) / squares[k - 1]) ** 2)
 
 
 def _gram(y: Thin) -> Float[np.ndarray, "w w"]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from share_jax.core.parallel import each
 from share_jax.errors import InputError, line
 from share_jax.finite import all_finite
 
@@ -70,8 +71,9 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
     a = np.zeros((len(targets), count, p, d_in), _precision(present)).swapaxes(2, 3)
     b = np.zeros((len(targets), count, p, d_out), a.dtype).swapaxes(2, 3)
     ranks = np.zeros((len(targets), count), np.int32)
-    for i, row in enumerate(present):
-        for j, factors in enumerate(row):
+
+    def fill(i: int) -> bool:
+        for j, factors in enumerate(present[i]):
             if factors is None:
                 continue
             half = abs(factors.scale) ** 0.5
@@ -80,7 +82,9 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
             with np.errstate(over="ignore"):  # what is past the dtype is refused below
                 np.multiply(sides[0], a.dtype.type(half), out=a[i, j, :, : factors.rank])
                 np.multiply(sides[1], a.dtype.type(np.copysign(half, factors.scale)), out=b[i, j, :, : factors.rank])
-    if not (all_finite(a) and all_finite(b)):
+        return all_finite(a[i]) and all_finite(b[i])
+
+    if not all(each(fill, range(len(targets)))):
         i, j = np.argwhere(~(np.isfinite(a).all((2, 3)) & np.isfinite(b).all((2, 3))))[0]
         mend = "leave that adapter out or train it again"
         what = f"factors of target {targets[i]}, adapter {j + 1} of {len(adapters)}"

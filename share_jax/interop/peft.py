@@ -74,7 +74,8 @@ def open_adapter(folder: str | os.PathLike, name: str | None = None) -> Source:
     def read_factors(modules: tuple[str, ...] | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         with TensorFile(path, WEIGHTS) as file:
             chosen = keys if modules is None else {m: keys[m] for m in modules if m in keys}
-            return {m: (file.read(a).T, file.read(b).T) for m, (a, b) in chosen.items()}
+            read = file.read_many([key for pair in chosen.values() for key in pair])
+            return {m: (read[a].T, read[b].T) for m, (a, b) in chosen.items()}
 
     def read_extras() -> dict[str, RawTensor]:
         with TensorFile(path, WEIGHTS) as file:

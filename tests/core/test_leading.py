@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from share_jax.core import bounds, parallel
+from share_jax.core import bounds, leading, parallel
 from share_jax.core.choice import Choice
 from share_jax.core.fold import Factors, balanced
 from share_jax.core.initialize import initialize
@@ -59,6 +59,21 @@ def test_what_is_missed_is_within_half_a_percent_of_the_least_without_any_gap(de
     basis = leading_basis(x.astype(np.float32), k=32)[0][:, :32].astype(np.float64)
     least = np.sqrt(np.sum(np.linalg.svd(x, compute_uv=False)[32:] ** 2))
     assert np.linalg.norm(x - basis @ (basis.T @ x)) <= 1.005 * least
+
+
+def test_a_gap_behind_k_saves_the_last_look(monkeypatch):
+    """A stack with a gap is done as soon as the next iteration is foreseen to gain nothing, and as well."""
+    rng, spread, count = np.random.default_rng(0), leading._spread, []
+    monkeypatch.setattr(leading, "_spread", lambda *args: count.append(1) or spread(*args))
+    x = rng.standard_normal((200, 8)) @ rng.standard_normal((8, 300)) + 0.1 * rng.standard_normal((200, 300))
+    found = []
+    for foreseen in (0.0, leading.FORESEEN):
+        monkeypatch.setattr(leading, "FORESEEN", foreseen)
+        count.clear()
+        found.append((leading_basis(x.astype(np.float32), k=8)[0][:, :8], len(count)))
+    (patient, most), (quick, fewer) = found
+    assert fewer == most - 2
+    np.testing.assert_allclose(projector(quick), projector(patient), atol=1e-5)
 
 
 def test_directions_below_the_rounding_of_a_gram_matrix_survive():

@@ -183,7 +183,8 @@ def test_a_limit_that_no_k_can_hold_is_refused():
         merge(lossy, {"t2": tasks["t2"]}, Choice(k=4), limit=1e-3)
 
 
-def test_streaming_equals_the_batch_in_any_chunks():
+def test_streaming_equals_the_batch_in_any_chunks(monkeypatch):
+    monkeypatch.setattr("share_jax.core.initialize.BLOCK_BYTES", 0)
     tasks = shared_tasks(30)
     whole = initialize(tasks, Choice(k=6))
     seen = []

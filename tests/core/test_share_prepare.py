@@ -6,7 +6,7 @@ import pytest
 from share_jax.core import initialize as module
 from share_jax.core.choice import Choice
 from share_jax.core.fold import Adapter, Factors
-from share_jax.core.initialize import initialize_stream
+from share_jax.core.initialize import chunks, initialize_stream
 from share_jax.core.prepare import Held, prepared
 
 
@@ -27,6 +27,7 @@ def adapters(count: int = 7) -> list[tuple[str, Adapter]]:
 
 @pytest.mark.parametrize("choice", [Choice(k=4), Choice(max_error=0.3)], ids=["k", "max_error"])
 def test_held_and_read_anew_are_the_same(monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
+    monkeypatch.setattr(module, "BLOCK_BYTES", 0)
     found, passes = [], []
     for limit in (2**20, 0, 700):  # all, none, and what no longer fits after some blocks
         reads = []
@@ -56,3 +57,15 @@ def test_a_held_block_is_balanced_once() -> None:
     assert wider[0].a.shape[-1] == 5
     np.testing.assert_array_equal(wider[1].a, prepared(block[1], ["q"], 5)[1].a)
     assert held.again(lambda: pytest.fail("read again")) == [block]
+
+
+@pytest.mark.parametrize(("block_bytes", "sizes"), [(0, [2, 2, 2, 1]), (2**20, [7]), (500, [2, 3, 2])])
+def test_blocks_are_of_so_many_adapters_or_of_more_that_are_small(
+    monkeypatch: pytest.MonkeyPatch, block_bytes: int, sizes: list[int]
+) -> None:
+    """Of ranks 1, 2, 3 in turn, of 64 bytes a column and target; every other adapter has two targets."""
+    monkeypatch.setattr(module, "BLOCK_BYTES", block_bytes)
+    blocks = list(chunks(adapters(), 2))
+    assert [len(names) for names, _ in blocks] == sizes
+    assert [name for names, _ in blocks for name in names] == [name for name, _ in adapters()]
+    assert all(len(names) == len(some) for names, some in blocks)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import ml_dtypes
 import numpy as np
@@ -93,6 +94,32 @@ def test_a_broken_file_is_one_line(tmp_path, content, word):
         TensorFile(tmp_path, "x.safetensors")
     assert "\n" not in str(error.value)
     assert "x.safetensors" in str(error.value)
+
+
+@pytest.mark.parametrize("together", [0, 2**20])
+@pytest.mark.parametrize("names", [list(ARRAYS), ["f64", "bool"], ["i8"], []])
+def test_many_are_read_as_each_of_them(tmp_path, monkeypatch, together, names):
+    monkeypatch.setattr("share_jax.interop.tensorfile.TOGETHER", together)
+    save_file(ARRAYS, tmp_path / "x.safetensors")
+    with TensorFile(tmp_path, "x.safetensors") as file:
+        found = file.read_many(names)
+        assert list(found) == names
+        for name in names:
+            one = file.read(name)
+            assert (found[name].dtype, found[name].shape) == (one.dtype, one.shape)
+            np.testing.assert_array_equal(found[name], one)
+            assert not found[name].flags.writeable
+
+
+def test_many_small_ones_take_one_read(tmp_path, monkeypatch):
+    save_file({f"t{i:02}": np.full(10, i, np.float32) for i in range(20)}, tmp_path / "x.safetensors")
+    with TensorFile(tmp_path, "x.safetensors") as file:
+        reads, pread = [], os.pread
+        monkeypatch.setattr(os, "pread", lambda *args: reads.append(args) or pread(*args))
+        assert [float(x[0]) for x in file.read_many(list(file.tensors)).values()] == list(map(float, range(20)))
+        assert len(reads) == 1
+        with pytest.raises(FormatError, match="tensor b"):
+            file.read_many(["t00", "b"])
 
 
 def test_an_unknown_tensor_is_named(tmp_path):
