@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from share_jax.core.parallel import each
 from share_jax.errors import InputError, line
 from share_jax.finite import all_finite
 
@@ -71,9 +70,8 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
     a = np.zeros((len(targets), count, p, d_in), _precision(present)).swapaxes(2, 3)
     b = np.zeros((len(targets), count, p, d_out), a.dtype).swapaxes(2, 3)
     ranks = np.zeros((len(targets), count), np.int32)
-
-    def fill(i: int) -> bool:
-        for j, factors in enumerate(present[i]):
+    for i, row in enumerate(present):
+        for j, factors in enumerate(row):
             if factors is None:
                 continue
             half = abs(factors.scale) ** 0.5
@@ -82,9 +80,7 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
             with np.errstate(over="ignore"):  # what is past the dtype is refused below
                 np.multiply(sides[0], a.dtype.type(half), out=a[i, j, :, : factors.rank])
                 np.multiply(sides[1], a.dtype.type(np.copysign(half, factors.scale)), out=b[i, j, :, : factors.rank])
-        return all_finite(a[i]) and all_finite(b[i])
-
-    if not all(each(fill, range(len(targets)))):
+    if not (all_finite(a) and all_finite(b)):
         i, j = np.argwhere(~(np.isfinite(a).all((2, 3)) & np.isfinite(b).all((2, 3))))[0]
         mend = "leave that adapter out or train it again"
         what = f"factors of target {targets[i]}, adapter {j + 1} of {len(adapters)}"
