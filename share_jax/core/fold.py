@@ -84,9 +84,9 @@ def balanced(
     """
     m = min(a.shape[-1], a.shape[-2], b.shape[-2])
     # a column lies in one piece
-    out = tuple(_t(np.empty((*x.shape[:2], m, x.shape[2]), np.result_type(x, np.float32))) for x in (a, b))
-    each(lambda i: _balanced((a[i], b[i]), (out[0][i], out[1][i])), range(len(a)))
-    return out
+    out_a, out_b = (_t(np.empty((*x.shape[:2], m, x.shape[2]), np.result_type(x, np.float32))) for x in (a, b))
+    each(lambda i: _balanced((a[i], b[i]), (out_a[i], out_b[i])), range(len(a)))
+    return out_a, out_b
 
 
 LEAST = 1e-13
