@@ -1,12 +1,15 @@
 """The leading directions of a large stack, on the host: nothing is compiled."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 OVERSAMPLE = 16
 POWER_ITERATIONS = 4
+TOGETHER = 6
+"""Stacks that a thread takes at once: threads wait for each other at small calls, of which there are fewer then."""
 SHIFT = 1e-13
 """Added to a Gram matrix's diagonal, relative to its trace: its root is where float32's rounding is."""
 LEAST = 0.01
@@ -17,32 +20,51 @@ less than the second; float32 tells it from rounding where it is more than the t
 
 Stack = Float[np.ndarray, "d n"]
 Thin = Float[np.ndarray, "rows w"]
+Thins = Float[np.ndarray, "L rows w"]
 Pair = tuple[Float[np.ndarray, "d w"], Float[np.ndarray, " w"]]
 
 
-def leading_basis(stack: Stack, *, k: int, seed: int = 0, energy: float | None = None) -> Pair:
+def leading_basis(stack: Stack, *, k: int, seed: int = 0) -> Pair:
     """The leading left singular vectors and singular values of a stack by a few thin products, for who wants `k`.
 
     Range finder on a Gaussian test matrix with subspace iterations, then the SVD of the small projection (Halko,
     Martinsson and Tropp 2011, algorithms 4.4 and 5.1). It gives `OVERSAMPLE` columns more than are wanted, or as many
     as there are: drop those, they are the inaccurate ones. float64 stays float64, all else is taken in float32, where
-    columns above the stack's rank are zero. `energy` is the stack's squared norm, where it is known.
+    columns above the stack's rank are zero.
     """
-    if stack.dtype != np.float64:
-        if energy is None:
-            energy = float(np.einsum("dn,dn->", stack, stack, dtype=np.float64))
-        size = energy**0.5
-        if 1e-15 < size < 1e15 or not size:
-            return _in_float32(stack.astype(np.float32, copy=False), _test(stack, k, seed, np.float32), k, energy)
-        unit = (stack.astype(np.float64) / size).astype(np.float32)  # or products would leave float32's range
-        basis, values = leading_basis(unit, k=k, seed=seed)
-        return basis, (values * size).astype(np.float32)
-    y = stack @ _test(stack, k, seed, np.float64)
-    for _ in range(POWER_ITERATIONS):
-        y = stack @ _qr(stack.T @ _qr(y))
-    q = _qr(y)
-    _, values, turn = np.linalg.svd(stack.T @ q, full_matrices=False)
-    return q @ turn.T, values
+    return leading_bases([stack], k=k, seed=seed)[0]
+
+
+def leading_bases(
+    stacks: Sequence[Stack], *, k: int, seed: int = 0, energies: Sequence[float] | None = None
+) -> list[Pair]:
+    """`leading_basis` of several stacks of one shape, each to the bit as if it were alone.
+
+    Args:
+        stacks: of one shape and dtype.
+        k: columns that are wanted.
+        seed: of the test matrix.
+        energies: the stacks' squared norms, where they are known.
+    """
+    if stacks[0].dtype == np.float64:
+        return [_in_float64(x, k, seed) for x in stacks]
+    known = [energy_of(x) for x in stacks] if energies is None else energies
+    sizes = [energy**0.5 for energy in known]
+    fits = [1e-15 < size < 1e15 or not size for size in sizes]
+    narrow = [
+        # or products would leave float32's range
+        x.astype(np.float32, copy=False) if fit else (x.astype(np.float64) / size).astype(np.float32)
+        for x, size, fit in zip(stacks, sizes, fits, strict=True)
+    ]
+    energy = np.array([energy if fit else energy_of(x) for x, energy, fit in zip(narrow, known, fits, strict=True)])
+    basis, values = _in_float32(narrow, _test(narrow[0], k, seed, np.float32), k, energy)
+    scaled = [v if fit else (v * size).astype(np.float32) for v, size, fit in zip(values, sizes, fits, strict=True)]
+    return list(zip(basis, scaled, strict=True))
+
+
+def energy_of(stack: Stack) -> float:
+    """The squared norm, in float64."""
+    return float(np.einsum("dn,dn->", stack, stack, dtype=np.float64))
 
 
 def leading_eigenvectors(gram: Float[np.ndarray, "d d"], *, k: int, seed: int = 0) -> Pair:
@@ -70,52 +92,76 @@ def _qr(y: Thin) -> Thin:
     return np.linalg.qr(y)[0]
 
 
-def _in_float32(x: Stack, test: Thin, k: int, energy: float) -> Pair:
+def _in_float64(stack: Stack, k: int, seed: int) -> Pair:
+    y = stack @ _test(stack, k, seed, np.float64)
+    for _ in range(POWER_ITERATIONS):
+        y = stack @ _qr(stack.T @ _qr(y))
+    q = _qr(y)
+    _, values, turn = np.linalg.svd(stack.T @ q, full_matrices=False)
+    return q @ turn.T, values
+
+
+def _in_float32(
+    stacks: Sequence[Stack], test: Thin, k: int, energy: Float[np.ndarray, " L"]
+) -> tuple[Float[np.ndarray, "L d w"], Float[np.ndarray, "L w"]]:
     """By small products: float64 resolves the squares of all that float32 holds, and so do Gram matrices in it.
 
-    QR decompositions are slower, and slower still where BLAS has threads of its own. What k columns hold of the stack
+    QR decompositions are slower, and slower still where BLAS has threads of its own. What k columns hold of a stack
     is known after each iteration, and each after the first shrinks what is left to gain by (s_w / s_k)^4, of the
     singular values s of column k and of the first beyond the basis, so that most stacks need but one or two.
     """
-    y, held = x @ test, 0.0
+    count, width = len(stacks), test.shape[1]
+    d, n = stacks[0].shape
+    y, z = np.empty((count, d, width), np.float32), np.empty((count, n, width), np.float32)
+    q, gram, held = np.empty_like(y), np.empty((count, width, width)), np.zeros(count)
+    for i, x in enumerate(stacks):
+        np.matmul(x, test, out=y[i])
+    active = np.arange(count)
     for left in reversed(range(POWER_ITERATIONS + 1)):
-        q = _spread(y, _gram(y))
-        z = x.T @ q
-        gram = _gram(z)
-        squares = np.linalg.eigvalsh(gram)[::-1]
-        before, held = held, float(squares[:k].sum())
-        missed = energy - held
-        gain = held - before
-        steady = gain <= STEADY * missed or (before and gain * _shrinking(squares, k) <= FORESEEN * missed)
-        if not left or (missed > RESOLVED * energy and steady):
+        q[active] = _spread(y[active], _gram(y[active]))
+        for i in active.tolist():
+            np.matmul(stacks[i].T, q[i], out=z[i])
+        gram[active] = _gram(z[active])
+        squares = np.linalg.eigvalsh(gram[active])[:, ::-1]
+        before, held[active] = held[active], squares[:, :k].sum(axis=1)
+        gain, missed = held[active] - before, energy[active] - held[active]
+        foreseen = (before > 0) & (gain * _shrinking(squares, k) <= FORESEEN * missed)
+        active = active[(missed <= RESOLVED * energy[active]) | ((gain > STEADY * missed) & ~foreseen)]
+        if not left or not active.size:
             break
-        y = x @ _spread(z, gram)
+        for i, thin in zip(active.tolist(), _spread(z[active], gram[active]), strict=True):
+            np.matmul(stacks[i], thin, out=y[i])
     squares, vectors = np.linalg.eigh(_gram(q))  # from nearly orthonormal to orthonormal
     kept = squares > LEAST
-    turn = vectors * np.where(kept, 1 / np.sqrt(np.where(kept, squares, 1)), 0)
-    squares, vectors = np.linalg.eigh(turn.T @ gram @ turn)
-    values = np.sqrt(np.maximum(squares[::-1], 0))
-    return (q.astype(np.float64) @ (turn @ vectors[:, ::-1])).astype(np.float32), values.astype(np.float32)
+    turn = vectors * np.where(kept, 1 / np.sqrt(np.where(kept, squares, 1)), 0)[:, None, :]
+    squares, vectors = np.linalg.eigh(_t(turn) @ gram @ turn)
+    values = np.sqrt(np.maximum(squares[:, ::-1], 0))
+    return (q.astype(np.float64) @ (turn @ vectors[:, :, ::-1])).astype(np.float32), values.astype(np.float32)
 
 
-def _shrinking(squares: Float[np.ndarray, " w"], k: int) -> float:
+def _shrinking(squares: Float[np.ndarray, "L w"], k: int) -> Float[np.ndarray, " L"]:
     """At most so much of what an iteration gained is left to the next; 1 where the spectrum has no gap behind k.
 
     Column k + 1 stands for those beyond the basis, which are no longer than it. It is known from below alone, so it is
     taken for twice as long in squares.
     """
-    if k >= len(squares) or not squares[k - 1] > 0:
-        return 1.0
-    return float(min(1.0, 2 * max(squares[k], 0) / squares[k - 1]) ** 2)
+    if k >= squares.shape[1]:
+        return np.ones(len(squares))
+    last = np.maximum(squares[:, k - 1], 0)
+    return np.minimum(1.0, 2 * np.maximum(squares[:, k], 0) / np.where(last > 0, last, 1) + (last <= 0)) ** 2
 
 
-def _gram(y: Thin) -> Float[np.ndarray, "w w"]:
+def _t(x: np.ndarray) -> np.ndarray:
+    return np.swapaxes(x, -1, -2)
+
+
+def _gram(y: Thins) -> Float[np.ndarray, "L w w"]:
     wide = y.astype(np.float64, copy=False)
-    return wide.T @ wide
+    return _t(wide) @ wide
 
 
-def _spread(y: Thin, gram: Float[np.ndarray, "w w"]) -> Thin:
+def _spread(y: Thins, gram: Float[np.ndarray, "L w w"]) -> Thins:
     """Columns of the same span, close to orthonormal: shifted Cholesky QR (Fukaya et al. 2020, algorithm 4.1)."""
-    shift = SHIFT * np.trace(gram) if gram.any() else 1.0
-    root = np.linalg.cholesky(gram + shift * np.eye(len(gram)))
-    return (y.astype(np.float64) @ np.linalg.inv(root).T).astype(y.dtype)
+    trace = np.trace(gram, axis1=1, axis2=2)
+    shift = np.where(trace > 0, SHIFT * trace, 1.0)[:, None, None] * np.eye(gram.shape[-1])
+    return (y.astype(np.float64) @ _t(np.linalg.inv(np.linalg.cholesky(gram + shift)))).astype(y.dtype)

@@ -35,6 +35,11 @@ class SideSketch:
         """Columns that are kept as they are."""
         return sum(x.shape[1] for x in self.columns)
 
+    @property
+    def kind(self) -> tuple[int, int, str]:
+        """Rows, width and dtype of what is kept."""
+        return self.rows, self.width, np.result_type(*self.columns).str
+
     def absorb(self, new: Float[np.ndarray, "d n"]) -> "SideSketch":
         """With further columns; once there are as many as rows, they are folded into the Gram matrix."""
         columns = (*self.columns, new)
@@ -119,11 +124,14 @@ def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key,
     keys = {key: (side.rows, int(side.gram is None)) for key, side in sketch.sides.items()}
     alone = [key for key, side in sketch.sides.items() if side.gram is None and few(k, min(side.rows, side.width))]
     if k is not None:
-        found = each(lambda key: leading_spectra(sketch.sides[key].columns, k=k, seed=seed), alone)
-        out.update(zip(alone, found, strict=True))
+        alike = {"\0".join(key): sketch.sides[key].kind for key in alone}
+        for joined in groups(alike).values():
+            members = [_key(x) for x in joined]
+            found = leading_spectra([sketch.sides[key].columns for key in members], k=k, seed=seed)
+            out.update(zip(members, found, strict=True))
     by_key = groups({"\0".join(key): shape for key, shape in keys.items() if key not in out})
     for (rows, kept), joined in by_key.items():
-        members = [(name, side) for name, side in (x.split("\0") for x in joined)]
+        members = [_key(x) for x in joined]
         width = max(sketch.sides[key].width for key in members) if kept else rows
         size = max(1, BLOCK_BYTES // (rows * width * (4 if kept else 8)))
         count = -(-len(members) // -(-len(members) // size))
@@ -139,6 +147,11 @@ def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key,
             for i, key in enumerate(block):
                 out[key] = Spectra(*(x[i : i + 1] for x in found))
     return out
+
+
+def _key(joined: str) -> Key:
+    name, side = joined.split("\0")
+    return name, side
 
 
 def _stack(sides: Sequence[SideSketch], count: int, width: int) -> Float[np.ndarray, "count d width"]:

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 from jaxtyping import Float, Int
 
-from share_jax.core.leading import OVERSAMPLE, leading_basis, leading_eigenvectors
+from share_jax.core.leading import OVERSAMPLE, TOGETHER, energy_of, leading_bases, leading_eigenvectors
 from share_jax.core.pack import bucket, pad
 from share_jax.core.parallel import each
 
@@ -32,7 +32,7 @@ def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None
     _, d, n = stack.shape
     smaller = min(d, n)
     if few(k, smaller):
-        parts = each(lambda x: leading_spectra([x], k=k, seed=seed), list(stack))
+        parts = leading_spectra([[x] for x in stack], k=k, seed=seed)
         return Spectra(*(np.concatenate(x) for x in zip(*parts, strict=True)))
     energy = np.einsum("ldn,ldn->l", stack, stack, dtype=np.float64, optimize=False)
     if smaller <= DENSE_UP_TO:
@@ -44,12 +44,24 @@ def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None
     return _ranked(np.asarray(whole.basis), np.asarray(whole.singular_values), energy, smaller)
 
 
-def leading_spectra(parts: Sequence[Float[np.ndarray, "d _"]], *, k: int, seed: int = 0) -> Spectra:
-    """The leading part of the spectrum of one stack, whose columns come in parts; with a layer axis of 1."""
-    stack = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    energy = float(np.einsum("dn,dn->", stack, stack, dtype=np.float64))
-    basis, values = leading_basis(stack, k=k, seed=seed, energy=energy)
-    return _ranked(basis[None], values[None], np.array([energy]), min(stack.shape))
+def leading_spectra(stacks: Sequence[Sequence[Float[np.ndarray, "d _"]]], *, k: int, seed: int = 0) -> list[Spectra]:
+    """The leading parts of the spectra of stacks of one shape and dtype, whose columns come in parts.
+
+    A few stacks at a time are taken together; a stack's result does not depend on which. Each has a layer axis of 1.
+    """
+    blocks = [stacks[start : start + TOGETHER] for start in range(0, len(stacks), TOGETHER)]
+    return [found for block in each(lambda block: _leading(block, k, seed), blocks) for found in block]
+
+
+def _leading(block: Sequence[Sequence[np.ndarray]], k: int, seed: int) -> list[Spectra]:
+    whole = [parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) for parts in block]
+    energies = [energy_of(x) for x in whole]
+    found = leading_bases(whole, k=k, seed=seed, energies=energies)
+    smaller = min(whole[0].shape)
+    return [
+        _ranked(basis[None], values[None], np.array([energy]), smaller)
+        for (basis, values), energy in zip(found, energies, strict=True)
+    ]
 
 
 def spectra_of_grams(grams: Float[np.ndarray, "L d d"], *, k: int | None = None, seed: int = 0) -> Spectra:

@@ -17,7 +17,7 @@ from share_jax.core import bounds, leading, parallel
 from share_jax.core.choice import Choice
 from share_jax.core.fold import Factors, balanced
 from share_jax.core.initialize import initialize
-from share_jax.core.leading import OVERSAMPLE, leading_basis
+from share_jax.core.leading import OVERSAMPLE, leading_bases, leading_basis
 from share_jax.core.spectra import leading_spectra, spectra_of_stacks
 from share_jax.errors import InputError
 
@@ -126,10 +126,22 @@ def test_a_seed_gives_the_same_bits_on_one_processor_and_on_many(monkeypatch):
     assert not np.array_equal(spectra_of_stacks(x, k=20, seed=8).basis, one.basis)
 
 
+def test_stacks_that_are_taken_together_are_each_as_alone():
+    """Also where one is done before the others, is of nothing, or leaves float32's range."""
+    rng = np.random.default_rng(0)
+    sharp = [rng.standard_normal((80, 5)) @ rng.standard_normal((5, 90)) + 0.01 * rng.standard_normal((80, 90))]
+    stacks = [*sharp, rng.standard_normal((80, 90)), np.zeros((80, 90)), 1e30 * sharp[0], rng.standard_normal((80, 90))]
+    narrow = [x.astype(np.float32) for x in stacks]
+    for x, (basis, values) in zip(narrow, leading_bases(narrow, k=5), strict=True):
+        alone = leading_basis(x, k=5)
+        np.testing.assert_array_equal(basis, alone[0])
+        np.testing.assert_array_equal(values, alone[1])
+
+
 def test_a_stack_in_parts_is_that_stack():
     x = np.random.default_rng(0).standard_normal((200, 300)).astype(np.float32)
     whole = spectra_of_stacks(x[None], k=20)
-    parts = leading_spectra([x[:, :100], np.asfortranarray(x[:, 100:110]), x[:, 110:]], k=20)
+    (parts,) = leading_spectra([[x[:, :100], np.asfortranarray(x[:, 100:110]), x[:, 110:]]], k=20)
     np.testing.assert_allclose(projector(whole.basis[0]), projector(parts.basis[0]), atol=1e-3)
     np.testing.assert_allclose(whole.singular_values, parts.singular_values, rtol=1e-5)
     np.testing.assert_allclose(whole.energy, parts.energy, rtol=1e-12)
