@@ -4,7 +4,6 @@ The methods hold what they have learnt on the host, as with one device; only the
 batch run on the mesh. `Devices` puts their arguments there and, after a task, brings the task's leaves back.
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +14,7 @@ from jax.sharding import Mesh
 
 from experiments.config import Config
 from experiments.input.shapes import Shapes, shapes
+from experiments.report.tell import to_nobody, to_stderr
 from share_jax.train.layout import Layout, layout_of
 from share_jax.train.memory import Memory, memory_of
 from share_jax.train.mesh import make_mesh
@@ -41,7 +41,7 @@ class Devices:
     mesh: Mesh | None = None
     accumulate: int = 1
     policy: str | None = None
-    tell: Callable[[str], None] = field(default=lambda text: None, compare=False)
+    tell: Callable[[str], None] = field(default=to_nobody, compare=False)
 
     def layout(self, adapted: Any, params: Tree) -> Layout | None:
         """Where a model's arrays lie; None on one device."""
@@ -162,8 +162,4 @@ def open_devices(config: Config) -> Devices:
     elif jax.process_count() > 1:
         mesh = make_mesh(parse_mesh(f"data={jax.device_count()}"))
     quiet = config.quiet or jax.process_index() != 0
-    return Devices(mesh, config.accumulate, config.remat, (lambda text: None) if quiet else _to_stderr)
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr)
+    return Devices(mesh, config.accumulate, config.remat, to_nobody if quiet else to_stderr)

@@ -51,12 +51,13 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     from experiments.report.results import MethodResult, Results, Run, write_results
     from experiments.report.scalars import logged
     from experiments.report.table import print_table
+    from experiments.report.tell import to_nobody, to_stderr
     from share_jax.train import processes
 
     if config.distributed:
         config = replace(config, quiet=config.quiet or not processes.primary())
     devices = open_devices(config)
-    stream, backbone = build(config, _silent if config.quiet else _to_stderr)
+    stream, backbone = build(config, to_nobody if config.quiet else to_stderr)
     trained = [name for name in config.methods if name != "majority"]
     total = len(trained) * len(config.seeds) * len(stream.tasks) * config.steps
     features = PooledFeatures(config.eval_batch_size)
@@ -111,14 +112,6 @@ def _keep_compiled(folder: Path | None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     compilation_cache.reset_cache()  # what was compiled before has set it up without a folder
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _silent(text: str) -> None:
-    """Tells nobody."""
 
 
 def _terminated(what: str) -> None:

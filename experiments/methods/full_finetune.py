@@ -15,6 +15,5 @@ from share_jax.core.separate import SeparateLoRA
 
 def run(job: Job) -> Outcome:
     """Goes on training the whole model."""
-    rate = job.config.baselines.full_learning_rate
     unused = SeparateLoRA(job.config.rank, job.config.alpha)
-    return learn(job, Plan(unused, "adapter", adapts=False, owned=patterns(reached(job)), learning_rate=rate))
+    return learn(job, Plan(unused, "adapter", adapts=False, owned=patterns(reached(job))))

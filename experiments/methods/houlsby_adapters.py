@@ -95,9 +95,7 @@ def _run(job: Job, carry: Carry) -> Outcome:
     own = job.config.baselines
     norms = patterns(tuple(path for path in reached(job) if NORMS.fullmatch(path)))
     unused = SeparateLoRA(job.config.rank, job.config.alpha)
-    rate, extension = own.adapter_learning_rate, Houlsby(own.adapter_size)
-    plan = Plan(unused, carry, adapts=False, owned=norms, learning_rate=rate, extension=extension)
-    return learn(job, plan)
+    return learn(job, Plan(unused, carry, adapts=False, owned=norms, extension=Houlsby(own.adapter_size)))
 
 
 def run(job: Job) -> Outcome:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import optax
 
+from experiments.baselines import RATES
 from experiments.config import Config
 from experiments.devices import Devices
 from experiments.models.backbone import Backbone, PooledFeatures
@@ -64,6 +65,12 @@ class Outcome:
     params: Mapping[str, int | float | None]
     bytes: Mapping[str, int]
     extra: Mapping[str, Any]
+
+
+def peak_rate(job: Job) -> float:
+    """The highest rate of everything but the heads: the method's own where it has one, else the run's."""
+    own = RATES.get(job.name)
+    return job.config.learning_rate if own is None else getattr(job.config.baselines, own)
 
 
 def schedule(config: Config, peak: float, steps: int, *, wait: float = 0.0) -> optax.Schedule:

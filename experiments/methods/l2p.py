@@ -155,5 +155,5 @@ def run(job: Job) -> Outcome:
     """Goes on training one pool of prompts."""
     own = job.config.baselines
     extension = L2P(own.prompt_pool, own.prompt_length, own.prompt_top, own.prompt_pull)
-    unused, rate = SeparateLoRA(job.config.rank, job.config.alpha), own.prompt_learning_rate
-    return learn(job, Plan(unused, "adapter", adapts=False, learning_rate=rate, extension=extension))
+    unused = SeparateLoRA(job.config.rank, job.config.alpha)
+    return learn(job, Plan(unused, "adapter", adapts=False, extension=extension))

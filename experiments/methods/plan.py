@@ -151,7 +151,6 @@ class Plan:
         adapts: whether any kernel is adapted; otherwise only the heads, and what `owned` and `extension` add, train.
         owned: regular expressions for further parameters of which each task has a copy, which counts as its adapter.
         frozen: names of leaves of the slot that do not train.
-        learning_rate: peak rate of everything but the heads; the run's if None.
         extension: what else the method does.
     """
 
@@ -161,5 +160,4 @@ class Plan:
     adapts: bool = True
     owned: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
-    learning_rate: float | None = None
     extension: Extension = Extension()  # noqa: RUF009  it has no state

@@ -20,7 +20,7 @@ from experiments.input.shapes import samples_of
 from experiments.methods.answered import Answered
 from experiments.methods.answering import Predict, arranged
 from experiments.methods.feed import task_pipeline_of
-from experiments.methods.job import Job, Outcome, transform
+from experiments.methods.job import Job, Outcome, peak_rate, transform
 from experiments.methods.objective import loss_of
 from experiments.methods.plan import MEMORY, Carry, Extension, Heads, Plan, Scene
 from experiments.methods.scoring import predictions
@@ -93,22 +93,19 @@ def optimizer_of(
     *,
     train_shared: bool,
     heads: Collection[str] | None = None,
-    learning_rate: float | None = None,
     frozen: Collection[str] = (),
 ) -> Any:
     """AdamW for adapters and heads, each at its own rate.
 
     Args:
-        job: for its configuration.
+        job: for its configuration and the method's peak rate.
         adapted: the model.
         steps: updates in the task.
         train_shared: whether what is shared trains.
         heads: paths of what trains at the heads' rate; all that the model's tasks own whole if None.
-        learning_rate: peak rate of the rest; the run's if None.
         frozen: names of leaves that do not train.
     """
-    rate = job.config.learning_rate if learning_rate is None else learning_rate
-    rest = transform(job.config, rate, steps, wait=job.config.head_first)
+    rest = transform(job.config, peak_rate(job), steps, wait=job.config.head_first)
     if frozen:
         rest = optax.multi_transform({True: rest, False: optax.set_to_zero()}, lambda tree: _trains(tree, frozen))
     return task_optimizer(
@@ -150,7 +147,6 @@ class Sequence:
                 job.config.steps,
                 train_shared=first,
                 heads=heads,
-                learning_rate=plan.learning_rate,
                 frozen=plan.frozen,
             )
             for first in (True, False)

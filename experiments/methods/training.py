@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.baselines import RATES, flag
 from experiments.input.pipeline import Pipeline
-from experiments.methods.job import Job, schedule
+from experiments.methods.job import Job, peak_rate, schedule
 from share_jax.errors import DivergedError, FormatError, line
 from share_jax.train import checkpoint as ckpt
 from share_jax.train.checkpoint import Checkpoint
@@ -130,11 +130,10 @@ def _refuse_state(state: StepState, job: Job, steps: int, label: str, number: in
 
 
 def _diverged(what: str, got: str, job: Job, steps: int, number: int) -> DivergedError:
-    config, own = job.config, RATES.get(job.name)
-    peak = config.learning_rate if own is None else getattr(config.baselines, own)
+    config, peak = job.config, peak_rate(job)
     rate = np.asarray(schedule(config, peak, steps, wait=config.head_first)(number - 1))
     mend = (
-        f"lower {flag(own or 'learning_rate')}, now {peak} ({rate:.3g} in this step), and start anew; "
+        f"lower {flag(RATES.get(job.name, 'learning_rate'))}, now {peak} ({rate:.3g} in this step), and start anew; "
         "the last saved state is good"
     )
     return DivergedError(line(what, got=got, expected="finite numbers", mend=mend))

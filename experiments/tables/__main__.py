@@ -34,7 +34,8 @@ class Options:
     """Runs every entry of a table, keeping what is finished, and writes its section of the results page."""
 
     table: Annotated[Literal["small", "text"], tyro.conf.Positional]
-    """Which table: small has the digits and MNIST streams with every method, text CLINC150 and 20 Newsgroups."""
+    """Which table: small has the digits and MNIST streams with every method, text has CLINC150 and 20 Newsgroups under
+    three protocols."""
     seeds: Numbers = ()
     """Seeds of every entry, separated by commas; the entries' own, 0,1,2, when empty."""
     preset: Preset = "default"
@@ -55,7 +56,8 @@ class Options:
     """Whose result tables are replaced, between its markers, once the task-incremental entries of text have ended."""
     jobs: int = 0
     """Entries that are run at once, each in a process on a core of its own; when 0, as many as there are cores for
-    small, and for text 1, which uses all cores. The number of cores that a run has changes its sums in the last bits.
+    small, and for text 1, which uses all cores. The number of cores that a run has changes its sums in the last
+    bits.
     """
     quiet: bool = False
     """No progress bar; there is none either with several jobs."""

@@ -15,7 +15,7 @@ from typing import Any
 from experiments.baselines import flag
 from experiments.config import Config, Numbers
 from experiments.tables.command import AGAIN, run_command
-from experiments.tables.entries import SMALL, Entry, config_of
+from experiments.tables.entries import SMALL, Entry, config_of, selected
 from experiments.tables.jobs import cores, run_apart
 from share_jax.train.files import replace_text
 
@@ -63,6 +63,8 @@ class Options:
 
     seeds: Numbers = (0,)
     """Seeds of every trial, separated by commas."""
+    only: str | None = None
+    """Try only the streams in whose entry's name this regular expression is found, such as mnist."""
     workdir: Path = Path("runs/choices")
     """Where every trial has a folder of its own."""
     page: Path = Path("experiments/CHOICES.md")
@@ -113,9 +115,11 @@ def make(options: Options, tell: Callable[[str], None]) -> None:
     """
     from experiments.tables.runs import unfinished
 
+    chosen = selected(ENTRIES, options.only)
     configs = {trial: trial.config(options.workdir, options.seeds) for trial in TRIALS}
     write = partial(_write, options, configs)
-    run_apart(unfinished(list(configs.values()), tell), len(cores()), tell, write, AGAIN)
+    asked = [config for trial, config in configs.items() if trial.entry in chosen]
+    run_apart(unfinished(asked, tell), len(cores()), tell, write, AGAIN)
     write()
     tell(f"Written: {options.page}")
 

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import tyro
 
+from experiments.report.tell import to_stderr
+
 Options = TypeVar("Options")
 
 AGAIN = "repeat the command to go on"
@@ -30,8 +32,4 @@ def run_command(
     from experiments.run import guarded
 
     words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: make(tyro.cli(options, args=words, prog=prog), _to_stderr), AGAIN)
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    return guarded(lambda: make(tyro.cli(options, args=words, prog=prog), to_stderr), AGAIN)

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from experiments.config import protocol_of
+import pytest
+
+from experiments.config import Config, protocol_of
+from experiments.tables import choices
 from experiments.tables.choices import ENTRIES, GRID, TRIALS, accuracy, page, used
 
 
@@ -41,6 +44,15 @@ def test_the_page_marks_the_best_and_what_is_used() -> None:
     assert [cell.partition("*")[0] for cell in starred] == [f"{used(entry, 'ewc_lora'):g}"]
     assert ["**" in cell for cell in cells] == [False] * (len(cells) - 1) + [True]
     assert "`--ewc-strength`" in row
+
+
+def test_only_some_streams_are_tried_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Config] = []
+    monkeypatch.setattr(choices, "run_apart", lambda configs, *_: asked.extend(configs))
+    options = choices.Options(only="mnist5", workdir=tmp_path / "w", page=tmp_path / "page.md")
+    choices.make(options, print)
+    assert {config.experiment for config in asked} == {"split_mnist5"}
+    assert all(entry.experiment in (tmp_path / "page.md").read_text() for entry in ENTRIES)
 
 
 def test_accuracy_is_in_percent() -> None:

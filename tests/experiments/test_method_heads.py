@@ -139,7 +139,7 @@ def test_methods_learn_with_heads_of_two_layers(tmp_path: Path, monkeypatch: pyt
 def prompted(made: Job) -> tuple[dict[str, Any], Any]:
     """A slot, and the logits of the first task's test examples behind three prompts of two tokens."""
     extension = L2P(pool=6, length=2, top=3, pull=0.5)
-    sequence = Sequence(made, Plan(SeparateLoRA(2), "adapter", adapts=False, learning_rate=0.1, extension=extension))
+    sequence = Sequence(made, Plan(SeparateLoRA(2), "adapter", adapts=False, extension=extension))
     slot, base = lift(sequence.fresh.tasks, 0), {"params": made.backbone.params}
     given = dict(made.stream.tasks[0].test.inputs)
     logits = jax.jit(partial(extension.answer(sequence.scene), base, {}))(slot, given, None)

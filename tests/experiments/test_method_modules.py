@@ -88,7 +88,7 @@ def test_prompts_count_in_the_mask_and_come_first() -> None:
 
 def test_prompts_that_no_input_chooses_do_not_move(tmp_path: Path) -> None:
     extension = L2P(pool=6, length=2, top=1, pull=0.5)
-    sequence, course = begun(tmp_path, Plan(UNUSED, "adapter", adapts=False, learning_rate=0.03, extension=extension))
+    sequence, course = begun(tmp_path, Plan(UNUSED, "adapter", adapts=False, extension=extension), learning_rate=0.03)
     begin = flat(lift(sequence.fresh.tasks, 0))
     assert begin[POOL].shape == (6, 2, CONFIG.hidden_size)
     course = sequence.learn_next(course)
@@ -107,7 +107,7 @@ def test_prompts_that_no_input_chooses_do_not_move(tmp_path: Path) -> None:
 
 def test_full_fine_tuning_moves_every_weight_and_goes_on_where_it_was(tmp_path: Path) -> None:
     own = patterns(reached(job(tmp_path)))
-    sequence, course = begun(tmp_path, Plan(UNUSED, "adapter", adapts=False, owned=own, learning_rate=1e-3))
+    sequence, course = begun(tmp_path, Plan(UNUSED, "adapter", adapts=False, owned=own), learning_rate=1e-3)
     base = flat(sequence.job.backbone.params)
     begin = flat(sequence.start(course.bank, 0, False, course.memory).slot)
     assert set(begin) == set(base)

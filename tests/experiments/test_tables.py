@@ -17,7 +17,9 @@ from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
 from experiments.tables import __main__ as tables
 from experiments.tables.entries import TABLES, Entry, config_of
+from experiments.tables.page import TITLES
 from experiments.tables.runs import finished
+from experiments.tables.write import block_of
 from share_jax.train.preemption import Preemption
 
 TINY = (
@@ -123,6 +125,12 @@ def test_the_command_says_what_the_numbers_depend_on() -> None:
     given = tables.Options("text", seeds=(0, 1), data_folder=Path("there"), workdir=Path("w"), jobs=2)
     assert tables.command(given) == "python -m experiments.tables text --data-folder FOLDER --seeds 0,1 --jobs 2"
     assert tables.command(tables.Options("small")) == "python -m experiments.tables small"
+
+
+def test_every_table_has_a_title_and_a_place_on_the_page() -> None:
+    page = (Path(__file__).parents[2] / "experiments" / "RESULTS.md").read_text()
+    for table in TABLES:
+        assert page.count(f"<!-- {block_of(table)} -->\n\n## {TITLES[table]}\n") == 1
 
 
 def test_results_of_other_settings_are_not_kept(tmp_path: Path, cache: Path) -> None:

@@ -1,0 +1,12 @@
+"""What a command says beside its results."""
+
+import sys
+
+
+def to_stderr(text: str) -> None:
+    """One line, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def to_nobody(text: str) -> None:
+    """Nothing, for who wants it quiet."""
