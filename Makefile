@@ -4,7 +4,8 @@
 # make lint   ruff and pyright      make setup       the environment alone
 # make test-peft PEFT_PYTHON=...   PEFT's own logits, by a Python that has torch, transformers and peft
 # make peers  .venv-peers with what the bench races against: torch, transformers, peft, lorashare, vlora (2 GB or more)
-# make bench  all suites against them, about 45 minutes on two free cores, into runs/bench and experiments/BENCH.md
+# make bench  all suites against them, about 45 minutes on two free cores, into experiments/BENCH.md;
+#             SUITES=serve measures one anew, and the page keeps the others
 # make lock   resolve requirements.lock anew from pyproject.toml
 
 PYTHON ?= python3
@@ -14,6 +15,7 @@ JOBS ?= 2
 SUITES ?= train serve adapters tasks limit forms
 ARGS ?=
 BIN := $(VENV)/bin
+MEASURED := experiments/bench/measured
 
 .PHONY: run test test-slow test-faults test-peft lint setup lock peers bench
 
@@ -41,9 +43,9 @@ $(PEERS)/.ready: experiments/bench/peers.txt
 
 bench: setup peers
 	for suite in $(SUITES); do \
-	  $(BIN)/python -m experiments.bench $$suite --peers $(PEERS)/bin/python --json runs/bench/$$suite.json $(ARGS) || exit $$?; \
+	  $(BIN)/python -m experiments.bench $$suite --peers $(PEERS)/bin/python --json $(MEASURED)/$$suite.json $(ARGS) || exit $$?; \
 	done
-	$(BIN)/python -m experiments.bench page $(SUITES:%=runs/bench/%.json)
+	$(BIN)/python -m experiments.bench page $(MEASURED)/*.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from experiments.report.tell import to_stderr
 from share_jax.cache import cache_root
 from share_jax.errors import FormatError, InputError, line
 
@@ -182,11 +183,6 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         mend = "set SHARE_JAX_CACHE or pass cache_dir"
         raise InputError(line(str(folder), got=error, expected="a writable cache folder", mend=mend)) from error
-
-
-def to_stderr(message: str) -> None:
-    """Tells a waiting user."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def _sha256(path: Path) -> str:

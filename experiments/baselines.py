@@ -5,7 +5,7 @@ Those without a value in a paper were chosen on training examples that were held
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 RATES = {
@@ -85,12 +85,8 @@ CHOSEN: Mapping[str, Baselines] = MappingProxyType(
     {
         "split_mnist5": _MNIST,
         "split_fashion5": _MNIST,  # nothing was tried on it
-        "digits5": Baselines(
-            full_learning_rate=1e-5, ewc_strength=1e4, lwf_strength=3.0, olora_strength=1e3, prompt_learning_rate=3e-4
-        ),
-        "rotated_mnist10": Baselines(
-            full_learning_rate=1e-4, ewc_strength=1.0, lwf_strength=10.0, olora_strength=10.0, prompt_learning_rate=0.03
-        ),
+        "digits5": replace(_MNIST, ewc_strength=1e4),
+        "rotated_mnist10": Baselines(ewc_strength=1.0, lwf_strength=10.0, prompt_learning_rate=0.03),
     }
 )
 """By stream, what its presets have instead of the defaults: what `experiments/CHOICES.md` shows in bold.

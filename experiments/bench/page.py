@@ -125,8 +125,9 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Speed",
         "",
-        "Written by `python -m experiments.bench page runs/bench/*.json` from what `python -m experiments.bench SUITE"
-        " --peers PYTHON --json runs/bench/SUITE.json` measured; change neither by hand.",
+        "Written by `python -m experiments.bench page experiments/bench/measured/*.json` from what"
+        " `python -m experiments.bench SUITE --peers PYTHON --json experiments/bench/measured/SUITE.json`"
+        " measured; change neither by hand.",
         "",
         "Every case is run once per round, ours and the peers' in turn, on the same threads, shapes and weights, each"
         " runtime in its own process and idle while the other runs. A figure is a median over the rounds; a ratio is"

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from experiments.bench.saturation_tasks import TARGET, Budget, Learnt, SmallTask, Study, make_tasks
+from experiments.report.tell import to_stderr
 from share_jax.core.bounds import relative_distance
 from share_jax.core.choice import Choice
 from share_jax.core.fold import Adapter
@@ -204,10 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 content["rows"] = rows
                 args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
-            def tell(text: str) -> None:
-                print(text, file=sys.stderr, flush=True)
-
-            run(tasks, study, counts, args.seed, tell, keep, args.starts.split(","), PARTS.get(args.choices, ALL))
+            run(tasks, study, counts, args.seed, to_stderr, keep, args.starts.split(","), PARTS.get(args.choices, ALL))
     except ShareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

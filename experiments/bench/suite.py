@@ -1,13 +1,13 @@
 """What all suites have in common: their options, the race with its progress, and what they found."""
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from experiments.bench.timing import Case, Key, race, summary
+from experiments.report.tell import to_stderr
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Options:
     def notify(self, text: str) -> None:
         """Says what is going on."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            to_stderr(text)
 
 
 @dataclass(frozen=True)

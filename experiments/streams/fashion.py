@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.assets import Member, is_whole, make_folder, to_stderr
+from experiments.assets import Member, is_whole, make_folder
 from experiments.input.tfds_sets import records, tfds_builder
+from experiments.report.tell import to_stderr
 from experiments.streams.base import Split, Stream
 from experiments.streams.mnist import pairs
 from share_jax.cache import cache_root

@@ -56,8 +56,7 @@ class Options:
     """Whose result tables are replaced, between its markers, once the task-incremental entries of text have ended."""
     jobs: int = 0
     """Entries that are run at once, each in a process on a core of its own; when 0, as many as there are cores for
-    small, and for text 1, which uses all cores. The number of cores that a run has changes its sums in the last
-    bits.
+    small, and for text 1, which uses all cores. The number of cores that a run has changes its sums in the last bits.
     """
     quiet: bool = False
     """No progress bar; there is none either with several jobs."""

@@ -16,10 +16,7 @@ from experiments.streams.protocols import CLASS, DOMAIN, TASK
 from experiments.tables.facts import NOTE, facts, margins_table
 from experiments.tables.public import figure
 
-TITLES = {
-    "small": "Small streams: digits and MNIST",
-    "text": "Text streams: CLINC150 and 20 Newsgroups",
-}
+TITLES = {"small": "Small streams: digits and MNIST", "text": "Text streams: CLINC150 and 20 Newsgroups"}
 
 MEANING = {
     TASK: "the id of an example's task is given when it is answered",

@@ -28,10 +28,6 @@ OtherA = Float[np.ndarray, "*batch d_in q"]
 OtherB = Float[np.ndarray, "*batch d_out q"]
 
 
-def _t(x: np.ndarray) -> np.ndarray:
-    return np.swapaxes(x, -1, -2)
-
-
 def _inner(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(np.sum(x * y, axis=(-2, -1)))
 
@@ -39,13 +35,13 @@ def _inner(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def squared_norm(a: A, b: B) -> Float[np.ndarray, "*batch"]:
     """`|a @ b.T|_F^2 = <a.T a, b.T b>`, in float64."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.asarray(np.maximum(_inner(_t(a) @ a, _t(b) @ b), 0))
+    return np.asarray(np.maximum(_inner(a.mT @ a, b.mT @ b), 0))
 
 
 def inner_product(a: A, b: B, c: OtherA, d: OtherB) -> Float[np.ndarray, "*batch"]:
     """`<a @ b.T, c @ d.T>_F = <a.T c, b.T d>`, in float64."""
     a, b, c, d = (np.asarray(x, np.float64) for x in (a, b, c, d))
-    return _inner(_t(a) @ c, _t(b) @ d)
+    return _inner(a.mT @ c, b.mT @ d)
 
 
 def squared_change(a: A, b: B, a_new: A, b_new: B) -> Float[np.ndarray, "*batch"]:
@@ -53,7 +49,7 @@ def squared_change(a: A, b: B, a_new: A, b_new: B) -> Float[np.ndarray, "*batch"
     a, b, a_new, b_new = (np.asarray(x, np.float64) for x in (a, b, a_new, b_new))
     da, db = a - a_new, b - b_new
     return from_grams(
-        dada=_t(da) @ da, bb=_t(b) @ b, daa=_t(da) @ a_new, bdb=_t(b) @ db, aa=_t(a_new) @ a_new, dbdb=_t(db) @ db
+        dada=da.mT @ da, bb=b.mT @ b, daa=da.mT @ a_new, bdb=b.mT @ db, aa=a_new.mT @ a_new, dbdb=db.mT @ db
     )
 
 

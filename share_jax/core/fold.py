@@ -56,6 +56,11 @@ Adapter = Mapping[str, Factors]
 """One task's adapter: target name -> factors. Targets and ranks may differ between tasks and between targets."""
 
 
+def nbytes(adapter: Adapter) -> int:
+    """Of all its factors."""
+    return sum(factors.lora_a.nbytes + factors.lora_b.nbytes for factors in adapter.values())
+
+
 def lora_scale(alpha: float | int, rank: int, *, use_rslora: bool = False) -> float:
     """`alpha / r`, or `alpha / sqrt(r)` for rank-stabilised LoRA (Kalajdzievski 2023, equation 5).
 
@@ -84,7 +89,7 @@ def balanced(
     """
     m = min(a.shape[-1], a.shape[-2], b.shape[-2])
     # a column lies in one piece
-    out_a, out_b = (_t(np.empty((*x.shape[:2], m, x.shape[2]), np.result_type(x, np.float32))) for x in (a, b))
+    out_a, out_b = (np.empty((*x.shape[:2], m, x.shape[2]), np.result_type(x, np.float32)).mT for x in (a, b))
     each(lambda i: _balanced((a[i], b[i]), (out_a[i], out_b[i])), range(len(a)))
     return out_a, out_b
 
@@ -98,24 +103,20 @@ INDEPENDENT = 1e-6
 
 def _balanced(pair: tuple[np.ndarray, np.ndarray], out: tuple[np.ndarray, np.ndarray]) -> None:
     """As `balanced`, of one layer, into `out`."""
-    rows = [_t(x).astype(np.float64) for x in pair]  # a column lies in one piece
+    rows = [x.mT.astype(np.float64) for x in pair]  # a column lies in one piece
     roots, sizes = [], []
     for x, wide in zip(pair, rows, strict=True):
-        root = np.asarray(np.linalg.qr(x, mode="r")) if x.dtype == np.float64 else _root(wide @ _t(wide))
+        root = np.asarray(np.linalg.qr(x, mode="r")) if x.dtype == np.float64 else _root(wide @ wide.mT)
         size = np.max(np.abs(root), axis=(-2, -1), keepdims=True)
         sizes.append(np.where(size > 0, size, 1))  # taken out, so that tiny and huge updates lose nothing
         roots.append(root / sizes[-1])
-    u, s, vt = np.linalg.svd(roots[0] @ _t(roots[1]), full_matrices=False)
+    u, s, vt = np.linalg.svd(roots[0] @ roots[1].mT, full_matrices=False)
     kept = s > LEAST * s[..., :1]
     shrink = np.where(kept, 1 / np.sqrt(np.where(kept, s, 1)), 0)[..., None]
     ratio = np.sqrt(sizes[1]) / np.sqrt(sizes[0])
-    turns = vt @ roots[1] * shrink * ratio, _t(u) @ roots[0] * shrink / ratio
+    turns = vt @ roots[1] * shrink * ratio, u.mT @ roots[0] * shrink / ratio
     for into, wide, turn in zip(out, rows, turns, strict=True):
-        into[...] = _t(turn[:, : into.shape[-1]] @ wide)
-
-
-def _t(x: np.ndarray) -> np.ndarray:
-    return np.swapaxes(x, -1, -2)
+        into[...] = (turn[:, : into.shape[-1]] @ wide).mT
 
 
 def _root(gram: Float[np.ndarray, "tasks r r"]) -> Float[np.ndarray, "tasks r r"]:
@@ -136,7 +137,7 @@ def _root(gram: Float[np.ndarray, "tasks r r"]) -> Float[np.ndarray, "tasks r r"
 def _cholesky(gram: Float[np.ndarray, "*tasks r r"]) -> Float[np.ndarray, "*tasks r r"] | None:
     """As `_root`, of columns of length 1; None if some depend on others."""
     try:
-        root = _t(np.linalg.cholesky(gram))
+        root = np.linalg.cholesky(gram).mT
     except np.linalg.LinAlgError:
         return None
     return root if np.min(np.diagonal(root, axis1=-2, axis2=-1), initial=1) > INDEPENDENT else None

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from share_jax.core.choice import Choice, choose
-from share_jax.core.fold import Adapter
+from share_jax.core.fold import Adapter, nbytes
 from share_jax.core.limits import Ladder, rungs, squared_errors, steps
 from share_jax.core.prepare import Block, Held, Prepare
 from share_jax.core.project import Slots, append, slots_on
@@ -120,7 +120,7 @@ def chunks(pairs: Iterable[tuple[str, Adapter]], size: int) -> Iterator[tuple[li
     adapters: list[Adapter] = []
     held = 0
     for name, adapter in pairs:
-        own = sum(f.lora_a.nbytes + f.lora_b.nbytes for f in adapter.values())
+        own = nbytes(adapter)
         if len(names) >= size and held + own > BLOCK_BYTES:
             yield names, adapters
             names, adapters, held = [], [], 0

@@ -134,7 +134,7 @@ def _in_float32(
     squares, vectors = np.linalg.eigh(_gram(q))  # from nearly orthonormal to orthonormal
     kept = squares > LEAST
     turn = vectors * np.where(kept, 1 / np.sqrt(np.where(kept, squares, 1)), 0)[:, None, :]
-    squares, vectors = np.linalg.eigh(_t(turn) @ gram @ turn)
+    squares, vectors = np.linalg.eigh(turn.mT @ gram @ turn)
     values = np.sqrt(np.maximum(squares[:, ::-1], 0))
     return (q.astype(np.float64) @ (turn @ vectors[:, :, ::-1])).astype(np.float32), values.astype(np.float32)
 
@@ -151,17 +151,13 @@ def _shrinking(squares: Float[np.ndarray, "L w"], k: int) -> Float[np.ndarray, "
     return np.minimum(1.0, 2 * np.maximum(squares[:, k], 0) / np.where(last > 0, last, 1) + (last <= 0)) ** 2
 
 
-def _t(x: np.ndarray) -> np.ndarray:
-    return np.swapaxes(x, -1, -2)
-
-
 def _gram(y: Thins) -> Float[np.ndarray, "L w w"]:
     wide = y.astype(np.float64, copy=False)
-    return _t(wide) @ wide
+    return wide.mT @ wide
 
 
 def _spread(y: Thins, gram: Float[np.ndarray, "L w w"]) -> Thins:
     """Columns of the same span, close to orthonormal: shifted Cholesky QR (Fukaya et al. 2020, algorithm 4.1)."""
     trace = np.trace(gram, axis1=1, axis2=2)
     shift = np.where(trace > 0, SHIFT * trace, 1.0)[:, None, None] * np.eye(gram.shape[-1])
-    return (y.astype(np.float64) @ _t(np.linalg.inv(np.linalg.cholesky(gram + shift)))).astype(y.dtype)
+    return (y.astype(np.float64) @ np.linalg.inv(np.linalg.cholesky(gram + shift)).mT).astype(y.dtype)

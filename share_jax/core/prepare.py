@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from share_jax.core.columns import Columns, columns_of
-from share_jax.core.fold import Adapter
+from share_jax.core.fold import Adapter, nbytes
 from share_jax.core.pack import Packed, pack
 
 HELD_BYTES = 2**27
@@ -35,7 +35,7 @@ class Held:
         """The blocks as they come, held until they are too many; then none is."""
         for block in blocks:
             if self._blocks is not None:
-                self._bytes += sum(f.lora_a.nbytes + f.lora_b.nbytes for x in block[1] for f in x.values())
+                self._bytes += sum(map(nbytes, block[1]))
                 if self._bytes <= self._limit:
                     self._blocks.append(block)
                 else:

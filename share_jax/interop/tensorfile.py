@@ -129,7 +129,7 @@ class TensorFile:
         Raises:
           FormatError: missing, cut short, or of a dtype that has no values here.
         """
-        self._check_readable(name)
+        self._readable(name)
         return self.raw(name).array()
 
     def read_many(self, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -138,9 +138,7 @@ class TensorFile:
         Raises:
           FormatError: as `read`.
         """
-        for name in names:
-            self._check_readable(name)
-        infos = [self.info(name) for name in names]
+        infos = [self._readable(name) for name in names]
         start = min((info.start for info in infos), default=0)
         span = max((info.start + info.size for info in infos), default=0) - start
         if span > min(TOGETHER, 2 * sum(info.size for info in infos)):
@@ -153,11 +151,12 @@ class TensorFile:
             for name, info in zip(names, infos, strict=True)
         }
 
-    def _check_readable(self, name: str) -> None:
+    def _readable(self, name: str) -> TensorInfo:
         info = self.info(name)
         if info.dtype not in _NUMPY:
             what = f"{self.label} tensor {shown(name)}"
             raise FormatError(line(what, got=info.dtype, expected="a dtype of numpy", mend="convert it"))
+        return info
 
     def info(self, name: str) -> TensorInfo:
         """Dtype, shape and place of one tensor.
