@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.models.activation import exact_gelu
 from experiments.models.backbone import Backbone
 from experiments.streams.base import TextTask
 from share_jax.core.bank import TaskBank
@@ -122,7 +123,7 @@ def _last_layer(model: Any, params: Tree, ids: jax.Array, mask: jax.Array) -> tu
         mutable=["intermediates"],
     )
     found = kept["intermediates"]["encoder"][layer]
-    inner = nn.gelu(found["ffn_up"]["__call__"][0], approximate=False)
+    inner = exact_gelu(found["ffn_up"]["__call__"][0])
     return jnp.asarray(inner), found["attention_norm"]["__call__"][0]
 
 

@@ -20,6 +20,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Float, Int
 
+from experiments.models.activation import exact_gelu
 from experiments.models.attention import attend
 from experiments.models.cut import START, Cut, Sublayer, check_cut, parts
 from experiments.models.strict import Leaf, dense, norm, params_of, read_config, read_safetensors
@@ -160,7 +161,7 @@ class BertLayer(nn.Module):
 
     def feed(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
         """The second sublayer."""
-        return self.ffn_norm(x + self.ffn_down(nn.gelu(self.ffn_up(x), approximate=False)))
+        return self.ffn_norm(x + self.ffn_down(exact_gelu(self.ffn_up(x))))
 
     def __call__(self, x: Float[Array, "batch n d"], bias: Float[Array, "batch 1 1 n"]) -> Float[Array, "batch n d"]:
         """Runs the layer."""

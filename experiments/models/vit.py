@@ -18,6 +18,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Float
 
+from experiments.models.activation import exact_gelu
 from experiments.models.attention import attend
 from experiments.models.cut import START, Cut, Sublayer, check_cut, parts
 from share_jax.errors import InputError, line
@@ -89,7 +90,7 @@ class VitLayer(nn.Module):
     def feed(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
         """The second sublayer."""
         up = self.ffn_up(self.ffn_norm(x))
-        return x + self.ffn_down(nn.gelu(up, approximate=not self.config.exact_gelu))
+        return x + self.ffn_down(exact_gelu(up) if self.config.exact_gelu else nn.gelu(up))
 
     def __call__(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
         """Runs the layer."""
