@@ -85,6 +85,12 @@ def results_table(group: Sequence[dict[str, Any]]) -> list[str]:
     return rows
 
 
+def machines(documents: Sequence[dict[str, Any]]) -> list[str]:
+    """What the suites were measured on, each once."""
+    found = [each["machine"] for each in documents if "machine" in each]
+    return list(dict.fromkeys(f"{machine['processor']}, {machine['threads']} threads" for machine in found))
+
+
 def section(found: dict[str, Any]) -> list[str]:
     """One suite's results and ratios."""
     lines = [f"## {TITLES[found['suite']]}", ""]
@@ -94,7 +100,8 @@ def section(found: dict[str, Any]) -> list[str]:
         others = "" if busy is None else f" Other processes kept {busy:.2f} processors busy meanwhile."
         kept = " Freed memory stays with the process, on both sides." if machine.get("memory_kept") else ""
         minutes = machine["seconds"] / 60
-        lines += [f"{found['rounds']} rounds, {minutes:.1f} minutes, {machine['threads']} threads.{kept}{others}", ""]
+        (where,) = machines([found])
+        lines += [f"{found['rounds']} rounds, {minutes:.1f} minutes, {where}.{kept}{others}", ""]
     if "matmul_gflop_per_s" in found:
         rates = found["matmul_gflop_per_s"], found["memory_gb_per_s"]
         lines += [
@@ -118,7 +125,6 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
         documents: of different suites, checked.
     """
     ordered = sorted(documents, key=lambda found: SUITES.index(found["suite"]))
-    machine = next((found["machine"] for found in ordered if "machine" in found), {})
     versions: dict[str, Any] = {}
     for found in ordered:
         versions |= found["versions"]
@@ -135,8 +141,9 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
         " not named for it: the first call has it.",
         "",
     ]
-    if machine:
-        lines += [f"{machine['processor']}, {machine['threads']} threads.", ""]
+    if where := machines(ordered):
+        several = " Not all suites are of the same machine: each names its own." if len(where) > 1 else ""
+        lines += [f"{'; '.join(where)}.{several}", ""]
     lines += ["## Bars", "", *bars_table(ordered), ""]
     if not_met := open_lines(ordered):
         lines += ["What is left to gain where a bar is not met:", "", *not_met, ""]

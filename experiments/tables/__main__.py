@@ -2,6 +2,7 @@
 
     python -m experiments.tables small
     python -m experiments.tables text --data-folder path/to/clinc150
+    python -m experiments.tables published --data-folder path/to/clinc150
 
 Every entry of `experiments.tables.entries` is a run of `experiments.run` in a folder of its own below --workdir. What
 is finished is kept and what was stopped goes on, so the command may be killed and repeated. After every run the table's
@@ -33,9 +34,9 @@ COMPILED = "compiled"
 class Options:
     """Runs every entry of a table, keeping what is finished, and writes its section of the results page."""
 
-    table: Annotated[Literal["small", "text"], tyro.conf.Positional]
+    table: Annotated[Literal["small", "text", "published"], tyro.conf.Positional]
     """Which table: small has the digits and MNIST streams with every method, text has CLINC150 and 20 Newsgroups under
-    three protocols."""
+    three protocols, published has CLINC150 with every method."""
     seeds: Numbers = ()
     """Seeds of every entry, separated by commas; the entries' own, 0,1,2, when empty."""
     preset: Preset = "default"
@@ -56,8 +57,8 @@ class Options:
     """Whose result tables are replaced, between its markers, once the task-incremental entries of text have ended."""
     jobs: int = 0
     """Entries that are run at once, each in a process on a core of its own; when 0, as many as there are cores for
-    small, and for text 1, which uses all cores. The number of cores that a run has changes its sums in the last bits.
-    """
+    small, and for the others 1, which uses all cores. The number of cores that a run has changes its sums in the last
+    bits."""
     quiet: bool = False
     """No progress bar; there is none either with several jobs."""
 
@@ -88,7 +89,7 @@ def configs_of(options: Options) -> list[Config]:
 def command(options: Options) -> str:
     """What makes the table, without the paths of the machine."""
     words = [f"python -m experiments.tables {options.table}"]
-    words += ["--data-folder FOLDER"] if options.table == "text" and options.data_folder else []
+    words += ["--data-folder FOLDER"] if options.table != "small" and options.data_folder else []
     words += [f"--seeds {','.join(map(str, options.seeds))}"] if options.seeds else []
     words += [f"--preset {options.preset}"] if options.preset != "default" else []
     words += [f"--jobs {options.jobs}"] if options.jobs else []

@@ -15,7 +15,7 @@ from typing import Any
 from experiments.baselines import flag
 from experiments.config import Config, Numbers
 from experiments.tables.command import AGAIN, run_command
-from experiments.tables.entries import SMALL, Entry, config_of, selected
+from experiments.tables.entries import PUBLISHED_TEXT, SMALL, Entry, config_of, selected
 from experiments.tables.jobs import cores, run_apart
 from share_jax.train.files import replace_text
 
@@ -28,7 +28,7 @@ GRID: Mapping[str, tuple[str, tuple[float, ...]]] = {
 }
 """The field of `Baselines` and the values tried, by method."""
 
-ENTRIES = tuple(entry for entry in SMALL if not entry.label)
+ENTRIES = (*(entry for entry in SMALL if not entry.label), *PUBLISHED_TEXT)
 """The streams on which the published baselines are compared."""
 
 
@@ -44,9 +44,15 @@ class Trial:
         """The value of each method."""
         return {name: values[self.place] for name, (_, values) in GRID.items() if self.place < len(values)}
 
-    def config(self, workdir: Path, seeds: Numbers) -> Config:
-        """Its run."""
-        base = config_of(self.entry, workdir, seeds=seeds, compile_cache=workdir / "compiled" / self.entry.name)
+    def config(self, workdir: Path, seeds: Numbers, data_folder: Path | None = None) -> Config:
+        """Its run; the folder is CLINC150's."""
+        base = config_of(
+            self.entry,
+            workdir,
+            seeds=seeds,
+            data_folder=data_folder if self.entry.experiment == "clinc150" else None,
+            compile_cache=workdir / "compiled" / self.entry.name,
+        )
         chosen = replace(base.baselines, **{GRID[name][0]: value for name, value in self.values.items()})
         own = workdir / f"{self.entry.name}-{self.place + 1}"
         return replace(base, methods=tuple(self.values), held_out=True, baselines=chosen, workdir=own)
@@ -65,6 +71,8 @@ class Options:
     """Seeds of every trial, separated by commas."""
     only: str | None = None
     """Try only the streams in whose entry's name this regular expression is found, such as mnist."""
+    data_folder: Path | None = None
+    """CLINC150's folder with data_full.json and domains.json; from TensorFlow Datasets when None."""
     workdir: Path = Path("runs/choices")
     """Where every trial has a folder of its own."""
     page: Path = Path("experiments/CHOICES.md")
@@ -116,7 +124,7 @@ def make(options: Options, tell: Callable[[str], None]) -> None:
     from experiments.tables.runs import unfinished
 
     chosen = selected(ENTRIES, options.only)
-    configs = {trial: trial.config(options.workdir, options.seeds) for trial in TRIALS}
+    configs = {trial: trial.config(options.workdir, options.seeds, options.data_folder) for trial in TRIALS}
     write = partial(_write, options, configs)
     asked = [config for trial, config in configs.items() if trial.entry in chosen]
     run_apart(unfinished(asked, tell), len(cores()), tell, write, AGAIN)

@@ -99,6 +99,17 @@ def test_the_page_shows_bars_results_and_what_was_not_measured():
     assert "kept 0.10 processors busy" in text
 
 
+def test_the_page_names_every_machine():
+    """One machine stands once at the top; where suites come from several, each says which."""
+    alone = page([made(), made("tasks", {})])
+    assert "\na processor, 2 threads.\n" in alone
+    other = made("tasks", {})
+    other["machine"]["processor"] = "another"
+    text = page([made(), other])
+    assert "\na processor, 2 threads; another, 2 threads. Not all suites are of the same machine" in text
+    assert "3 rounds, 1.0 minutes, another, 2 threads." in text.partition("## `tasks`")[2]
+
+
 def test_the_plot_is_a_picture(tmp_path):
     plot(made(), tmp_path / "train.png")
     assert (tmp_path / "train.png").read_bytes()[:4] == b"\x89PNG"

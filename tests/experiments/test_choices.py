@@ -66,3 +66,9 @@ def test_the_presets_have_what_the_page_shows_to_be_best() -> None:
     for row, (entry, method) in zip(rows, [(entry, method) for entry in ENTRIES for method in GRID], strict=True):
         (best,) = [cell for cell in row.split("|")[3].strip().split(", ") if "**" in cell]
         assert float(best.partition(":")[0].rstrip("*")) == used(entry, method), (entry.name, method)
+
+
+def test_the_folder_goes_to_the_stream_that_reads_one(tmp_path: Path) -> None:
+    for trial in TRIALS:
+        found = trial.config(tmp_path, (0,), tmp_path / "data").data_folder
+        assert found == (tmp_path / "data" if trial.entry.experiment == "clinc150" else None)
