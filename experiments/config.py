@@ -326,7 +326,7 @@ def preset(experiment: Experiment, name: Preset, protocol: Protocol | None = Non
         protocol=protocol,
         methods=methods,
         workdir=workdir,
-        baselines=CHOSEN.get(experiment, Baselines()),
+        baselines=CHOSEN.get(f"{experiment}-{holds}", CHOSEN.get(experiment, Baselines())),
         **PRESETS[name][experiment],
     )
 
@@ -359,13 +359,18 @@ def _values(config: Any, base: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def command_line(config: Config) -> str:
-    """The command that repeats a run, without the paths of the machine that it ran on."""
+    """The command that repeats a run, without the paths of the machine that it ran on.
+
+    A run on held-out examples is what a baseline's numbers are chosen by: its command names them all, so that it stays
+    what it is when the presets take over what was chosen.
+    """
+    numbers = {field.name for field in fields(Baselines)} if config.held_out else set()
     base = replace(preset(config.experiment, config.preset, config.protocol), protocol=None)
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
     paths = {"workdir", "cache_dir", "data_folder", "weights", "resume", "overwrite", "repair", "quiet", "distributed"}
     paths |= {"experiment", "preset", "scalars", "prefix_cache_bytes", "compile_cache"}
     for name, value, usual in _values(config, base):
-        if name in paths or value == usual:
+        if name in paths or value is None or (value == usual and name not in numbers):
             continue
         flag = "--" + name.replace("_", "-")
         text = ",".join(map(str, value)) if isinstance(value, tuple) else value

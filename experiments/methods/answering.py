@@ -51,6 +51,9 @@ class Row:
 class ById:
     """The task's id is given: each task is answered by its own slot."""
 
+    starts: tuple[int, ...] = ()
+    """The first output of each task in the head that all tasks train, where that grows with them."""
+
     def __init__(self, job: Job) -> None:
         """Takes the stream from the job."""
         self.job = job
@@ -96,6 +99,7 @@ class OneHead(ById):
         """Takes a stream as `one_head` makes it; `grows` if outputs do, and then a task is not asked before its own."""
         super().__init__(job)
         self.grows = grows
+        self.starts = (0, *(len(task.classes) for task in self.tasks[:-1])) if grows else ()
 
     def untrained(self, predict: Predict) -> Accuracies:
         """The accuracies of the fresh model; undefined before there are the outputs."""

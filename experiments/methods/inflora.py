@@ -7,6 +7,9 @@ share e of the energy |H|_F^2 of the task's inputs (gradient projection memory, 
 in the span of its inputs). M is kept as an orthonormal basis; the paper's DualGPM keeps its complement where that is
 smaller, which changes the storage and not the method.
 
+Class-incremental, the loss of a task is over its own outputs, as in the authors' code, where each task has a classifier
+that is frozen after it and all of them answer. That code adapts the key and value kernels; here it is those of the run.
+
 Source: Liang and Li 2024, "InfLoRA: Interference-Free Low-Rank Adaptation for Continual Learning" (arXiv 2404.00228),
 sections 3.2 and 3.3. Defaults: e rises linearly over the stream to 1, from `--inflora-energy` in
 `experiments/baselines.py`; the paper's own e is not known here. A's columns have length 1 / sqrt(3), as in the authors'
@@ -164,4 +167,5 @@ def run(job: Job) -> Outcome:
     """Trains a B per task on a designed A, and answers with all of them."""
     config = job.config
     extension = InfLoRA(config.rank, config.baselines.inflora_energy)
-    return learn(job, Plan(SeparateLoRA(config.rank, config.alpha), "sum", frozen=("lora_a",), extension=extension))
+    method = SeparateLoRA(config.rank, config.alpha)
+    return learn(job, Plan(method, "sum", frozen=("lora_a",), own_outputs=True, extension=extension))

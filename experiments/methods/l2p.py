@@ -8,6 +8,8 @@ Where the model reads `hidden`, computed once below `first_layer`, the prompts e
 of a model that sees its first token alone see the mean of the prompts' last states, as in the paper; those of a model
 that sees the mean over its tokens see the mean over tokens and prompts.
 
+Class-incremental, the loss of a task is over its own outputs, as in the authors' code; answers are over all.
+
 Source: Wang et al. 2022, "Learning to Prompt for Continual Learning" (arXiv 2112.08654), equations 3 to 5, without its
 optional penalty on often-chosen prompts. Defaults stand in `experiments/baselines.py`: as in the paper, 10
 prompts (`--prompt-pool`) of 5 tokens (`--prompt-length`), 5 chosen (`--prompt-top`) and lambda = 0.5 (`--prompt-pull`);
@@ -156,4 +158,4 @@ def run(job: Job) -> Outcome:
     own = job.config.baselines
     extension = L2P(own.prompt_pool, own.prompt_length, own.prompt_top, own.prompt_pull)
     unused = SeparateLoRA(job.config.rank, job.config.alpha)
-    return learn(job, Plan(unused, "adapter", adapts=False, extension=extension))
+    return learn(job, Plan(unused, "adapter", adapts=False, own_outputs=True, extension=extension))

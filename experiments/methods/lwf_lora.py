@@ -3,8 +3,9 @@
 On the new task's inputs, the answers of the earlier heads are distilled from the model as the task found it:
 loss = CE(new head) + lambda_o * sum over earlier heads of KL(p' || q'), both distributions at temperature T.
 The paper writes the cross entropy of the two, which differs from KL by a constant. As in the paper the earlier heads
-train along; with one head its earlier classes are distilled. A head that answers with a number z is held by
-(z' - z)^2 / 2, which is that KL for Gaussians of variance 1 around both; no temperature.
+train along; with one head its earlier classes are distilled, and where that grows the cross entropy is over the new
+classes alone, as with a head per task. A head that answers with a number z is held by (z' - z)^2 / 2, which is that KL
+for Gaussians of variance 1 around both; no temperature.
 
 Source: Li and Hoiem 2016, "Learning without Forgetting" (arXiv 1606.09282), figure 3 and equations 2 and 3.
 Defaults: T = 2 and lambda_o = 1 as in the paper, but for streams that have a better lambda_o of their own (`CHOSEN` in
@@ -120,4 +121,5 @@ def run(job: Job) -> Outcome:
     """Goes on training one LoRA, with the answers of earlier heads distilled."""
     own = job.config.baselines
     method = SeparateLoRA(job.config.rank, job.config.alpha)
-    return learn(job, Plan(method, "adapter", "all", extension=LwF(own.lwf_strength, own.lwf_temperature)))
+    extension = LwF(own.lwf_strength, own.lwf_temperature)
+    return learn(job, Plan(method, "adapter", "all", own_outputs=True, extension=extension))

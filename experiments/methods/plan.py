@@ -151,6 +151,7 @@ class Plan:
         adapts: whether any kernel is adapted; otherwise only the heads, and what `owned` and `extension` add, train.
         owned: regular expressions for further parameters of which each task has a copy, which counts as its adapter.
         frozen: names of leaves of the slot that do not train.
+        own_outputs: whether the loss of a class-incremental task is over its own outputs, and not over all so far.
         extension: what else the method does.
     """
 
@@ -160,4 +161,5 @@ class Plan:
     adapts: bool = True
     owned: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    own_outputs: bool = False
     extension: Extension = Extension()  # noqa: RUF009  it has no state

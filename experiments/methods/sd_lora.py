@@ -6,6 +6,8 @@ learnt its own update is split in the same way, so the function is the same befo
 for every task. The paper writes m_t for the task at hand too; here the length of A_t B_t is that number, since a
 product that starts at zero has no direction.
 
+Class-incremental, the loss of a task is over its own outputs, and answers are over all, as public code of it has it.
+
 Source: Wu et al. 2025, "SD-LoRA: Scalable Decoupled Low-Rank Adaptation for Class Incremental Learning"
 (arXiv 2501.13198), equations 4 and 5. Defaults: rank and alpha of the run; no rank reduction (its -RR and -KD forms).
 """
@@ -140,4 +142,4 @@ class SDLoRA(Extension):
 def run(job: Job) -> Outcome:
     """Trains a LoRA per task and the magnitudes of all before it."""
     method = DecoupledLoRA(job.config.rank, job.config.alpha, len(job.stream.tasks))
-    return learn(job, Plan(method, "adapter", extension=SDLoRA()))
+    return learn(job, Plan(method, "adapter", own_outputs=True, extension=SDLoRA()))

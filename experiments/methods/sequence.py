@@ -21,7 +21,7 @@ from experiments.methods.answered import Answered
 from experiments.methods.answering import Predict, arranged
 from experiments.methods.feed import task_pipeline_of
 from experiments.methods.job import Job, Outcome, peak_rate, transform
-from experiments.methods.objective import loss_of
+from experiments.methods.objective import loss_of, of_own_outputs
 from experiments.methods.plan import MEMORY, Carry, Extension, Heads, Plan, Scene
 from experiments.methods.scoring import predictions
 from experiments.methods.store import bytes_of_files, open_store
@@ -129,7 +129,7 @@ class Sequence:
 
     def __init__(self, job: Job, plan: Plan) -> None:
         """Adapts the model and compiles both train steps: with the shared leaves in training, and frozen."""
-        self.job, self.plan, self.answers = job, plan, _ = arranged(job, plan)
+        self.job, self.plan, self.answers = job, plan, answers = arranged(job, plan)
         self.adapted = adapted_model(job, plan.method, adapts=plan.adapts, owned=plan.owned)
         params = job.backbone.params
         heads = match(job.backbone.heads, flat(params), what="head")
@@ -151,7 +151,10 @@ class Sequence:
             )
             for first in (True, False)
         }
-        forward, loss = plan.extension.forward(self.scene), plan.extension.loss(loss_of(job.stream))
+        inner = loss_of(job.stream)
+        if plan.own_outputs and answers.starts:
+            inner = of_own_outputs(inner, answers.starts)
+        forward, loss = plan.extension.forward(self.scene), plan.extension.loss(inner)
         samples = samples_of([self.batches(index, self.memory) for index in range(self.scene.tasks)])
         self.steps = {
             first: job.devices.train_step(

@@ -2,7 +2,7 @@
 
     python -m experiments.tables small
     python -m experiments.tables text --data-folder path/to/clinc150
-    python -m experiments.tables published --data-folder path/to/clinc150
+    python -m experiments.tables class --data-folder path/to/clinc150
 
 Every entry of `experiments.tables.entries` is a run of `experiments.run` in a folder of its own below --workdir. What
 is finished is kept and what was stopped goes on, so the command may be killed and repeated. After every run the table's
@@ -34,9 +34,9 @@ COMPILED = "compiled"
 class Options:
     """Runs every entry of a table, keeping what is finished, and writes its section of the results page."""
 
-    table: Annotated[Literal["small", "text", "published"], tyro.conf.Positional]
+    table: Annotated[Literal["small", "text", "class"], tyro.conf.Positional]
     """Which table: small has the digits and MNIST streams with every method, text has CLINC150 and 20 Newsgroups under
-    three protocols, published has CLINC150 with every method."""
+    three protocols, class has split MNIST and CLINC150 without an id and with every method."""
     seeds: Numbers = ()
     """Seeds of every entry, separated by commas; the entries' own, 0,1,2, when empty."""
     preset: Preset = "default"

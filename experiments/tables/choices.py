@@ -15,7 +15,7 @@ from typing import Any
 from experiments.baselines import flag
 from experiments.config import Config, Numbers
 from experiments.tables.command import AGAIN, run_command
-from experiments.tables.entries import PUBLISHED_TEXT, SMALL, Entry, config_of, selected
+from experiments.tables.entries import CLASSES, SMALL, Entry, config_of, selected
 from experiments.tables.jobs import cores, run_apart
 from share_jax.train.files import replace_text
 
@@ -28,7 +28,7 @@ GRID: Mapping[str, tuple[str, tuple[float, ...]]] = {
 }
 """The field of `Baselines` and the values tried, by method."""
 
-ENTRIES = (*(entry for entry in SMALL if not entry.label), *PUBLISHED_TEXT)
+ENTRIES = (*(entry for entry in SMALL if not entry.label), *CLASSES)
 """The streams on which the published baselines are compared."""
 
 

@@ -92,17 +92,13 @@ TEXT = (
     Entry("clinc150", "class", WITHOUT_ID),
     Entry("newsgroups10", "class", WITHOUT_ID),
 )
-PUBLISHED_TEXT = (
-    Entry(
-        "clinc150",
-        "task",
-        EVERY,
-        label="every_method",
-        why="The published baselines on texts, with the rates and strengths that did best on held-out training "
-        "examples (`experiments/CHOICES.md`).",
-    ),
+CLASSES = (
+    Entry("split_mnist5", "class", _allowed("class", EVERY)),
+    Entry("clinc150", "class", _allowed("class", EVERY), label="every_method"),
 )
-TABLES: Mapping[str, tuple[Entry, ...]] = MappingProxyType({"small": SMALL, "text": TEXT, "published": PUBLISHED_TEXT})
+"""Without an id and with every method: what tells methods apart most."""
+
+TABLES: Mapping[str, tuple[Entry, ...]] = MappingProxyType({"small": SMALL, "text": TEXT, "class": CLASSES})
 
 
 def config_of(

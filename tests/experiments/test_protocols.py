@@ -11,6 +11,7 @@ from method_jobs import job
 from tiny_run import tiny_vit
 
 from experiments.config import ConfigError, command_line, parse, preset
+from experiments.methods import inflora, l2p, lwf_lora, sd_lora
 from experiments.methods.answering import OneHead, Routed, arranged
 from experiments.methods.job import Job
 from experiments.methods.joint import run as run_joint
@@ -221,6 +222,26 @@ def test_share_and_joint_run_without_an_id(tmp_path: Path) -> None:
     assert np.isnan(joint.accuracy[:-1]).all()
     assert joint.accuracy[-1].mean() > 0.4
     assert (joint.params["head_sets"], joint.params["heads_per_task"]) == (TASKS, 2 * 16 + 2)
+
+
+@pytest.mark.parametrize("protocol", ["class"], indirect=True)
+def test_a_loss_over_own_outputs_leaves_those_of_earlier_tasks(protocol: str, sequential, tmp_path: Path) -> None:
+    """Every column of the head is as its task left it; over all outputs so far they are pushed on."""
+    _, own = learnt(job_under(tmp_path / "own", protocol), replace(ONE, own_outputs=True))
+    for course, stay in ((own, True), (sequential[1], False)):
+        kernel = np.asarray(course.bank.tasks["head"]["kernel"])
+        for task in range(TASKS - 1):
+            earlier = slice(0, 2 * (task + 1))
+            assert np.array_equal(kernel[task + 1][:, earlier], kernel[task][:, earlier]) == stay
+    assert np.mean(own.rows[-1]) > np.mean(sequential[1].rows[-1])
+
+
+@pytest.mark.parametrize("method", [inflora, l2p, lwf_lora, sd_lora], ids=lambda module: module.__name__[20:])
+def test_methods_whose_code_trains_own_outputs_do(method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+    monkeypatch.setattr(method, "learn", lambda job, plan: plans.append(plan))
+    method.run(job_under(tmp_path, "class"))
+    assert plans[0].own_outputs
 
 
 @pytest.mark.parametrize("protocol", ["class"], indirect=True)

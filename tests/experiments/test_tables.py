@@ -117,7 +117,7 @@ def test_entries_are_what_the_tables_say() -> None:
             assert (ID_ALONE in entry.methods) == (entry.protocol == "task")
             assert config.seeds == (0, 1, 2)
             assert all(getattr(config, name) == value for name, value in entry.overrides.items())
-    for entry in (*(entry for entry in TABLES["small"] if not entry.label), *TABLES["published"]):
+    for entry in (*(entry for entry in TABLES["small"] if not entry.label), *TABLES["class"]):
         assert set(entry.methods) == set(METHODS) - (set() if entry.protocol == "task" else {ID_ALONE})
 
 
