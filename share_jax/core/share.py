@@ -17,12 +17,20 @@ from share_jax.core.ranks import check_columns, check_positive
 from share_jax.typing import Leaves, PRNGKey
 
 
+FIXED = ("basis_a", "basis_b")
+"""Shared leaves that are orthonormal, and that no gradient step may change."""
+
+
 @dataclass(frozen=True)
 class Share:
     """A frozen pair of bases per kernel, and a pair of coefficient matrices per task: training coefficients alone.
 
     `basis_a` (d_in, k) and `basis_b` (d_out, k) live in `shared`; `coeff_a` (k, p) and `coeff_b` (k, p) are the slot.
-    A side with fewer than k directions is padded with zero columns, which change nothing; accounting strips them.
+    A side with fewer than k directions is padded with zero columns, which change nothing.
+
+    No optimizer step moves the bases, not in the first task either (`FIXED`): it would leave them neither orthonormal
+    nor padded. They are random here, or come from adapters (`core.initialize`), and evolve where a task that was learnt
+    with `ShareAdapt` is merged into them (`core.merge`).
 
     Attributes:
       num_basis: k, columns of each basis.

@@ -179,12 +179,13 @@ class Adapted:
           params: the base model's parameters.
           variables: the trees of `init`.
           tasks: how many of the slots are counted.
-          separate_rank: rank of the separate LoRAs; the method's own rank by default.
+          separate_rank: rank of the separate LoRAs; the method's own rank, or pseudo-rank, by default.
         """
         stack = flat(variables[TASKS])
         heads = sum(stack[path][0].size for path in self.heads)
         per_task = sum(leaf[0].size for path, leaf in stack.items() if path not in self.heads)
-        rank = separate_rank if separate_rank is not None else getattr(self.method, "rank", 0)
+        own = getattr(self.method, "rank", None) or getattr(self.method, "pseudo_rank", 0)
+        rank = separate_rank if separate_rank is not None else own
         kernels = [(t.d_in, t.d_out) for t in self.targets for _ in range(t.stacked or 1)]
         return ParameterCounts(
             base=count(params) - sum(flat(params)[path].size for path in self.heads),

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import optax
 
+from share_jax.core.share import FIXED
 from share_jax.typing import Tree
 
 FROZEN = "frozen"
@@ -24,7 +25,7 @@ def labels(trained: Tree, heads: Collection[str], *, train_shared: bool) -> Any:
     Args:
       trained: the tree that a task's optimisation works on.
       heads: paths within the slot of the parameters that the task owns whole.
-      train_shared: whether what is shared trains, as it does in the first task.
+      train_shared: whether what is shared trains, as it does in the first task; the bases of `Share` never do.
 
     Returns:
       The same tree with "shared" or "frozen", "adapter" and "head" in place of arrays.
@@ -33,7 +34,7 @@ def labels(trained: Tree, heads: Collection[str], *, train_shared: bool) -> Any:
     def of(path: tuple, leaf: Any) -> str:
         keys = [str(entry.key) for entry in path]
         if keys[0] == "shared":
-            return SHARED if train_shared else FROZEN
+            return SHARED if train_shared and keys[-1] not in FIXED else FROZEN
         return HEAD if "/".join(keys[1:]) in heads else ADAPTER
 
     return jax.tree_util.tree_map_with_path(of, dict(trained))
