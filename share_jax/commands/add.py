@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from share_jax.commands.options import Progress, command, emit, positive
+from share_jax.commands.options import Progress, command, emit, error_limit
 
 
 def add_parser(subparsers: Any) -> None:
@@ -18,11 +18,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("folders", nargs="+", metavar="DIR", help="PEFT adapters, or folders of lorashare or vlora")
     parser.add_argument(
         "--max-error",
-        type=positive,
+        type=error_limit,
         metavar="E",
         help="grow k so that no task's error bound passes E (kept in the set)",
     )
-    parser.add_argument("--base-model", metavar="NAME", help="base model of folders that name none (vlora's)")
+    parser.add_argument("--base-model", metavar="NAME", help="base model of folders, or of a set, that name none")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,8 +37,7 @@ def run(args: argparse.Namespace) -> int:
     with changed_set(args.set) as (old, writer):
         manifest = old.manifest
         sources = open_sources(args.folders, manifest.tasks)
-        base = common_base(sources, manifest.base_model, args.base_model) if manifest.tasks else None
-        base = base if manifest.tasks else common_base(sources, given=args.base_model)
+        base = common_base(sources, args.base_model, [manifest.base_model] if manifest.tasks else [])
         check_common_shapes(sources, {name: (e.d_in, e.d_out) for name, e in manifest.layers.items()})
         limit = manifest.limit if args.max_error is None else args.max_error
         adapters = {}

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     import tempfile
 
-    from share_jax.commands.report import megabytes, summary
+    from share_jax.commands.report import megabytes, size_change, summary
     from share_jax.commands.table import table
     from share_jax.interop.adapter_set import read_set
     from share_jax.interop.export import export_adapter
@@ -41,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     from share_jax.core.subspace import factors_of
 
-    names = list(done.manifest.tasks)
-    names = names[:: max(1, len(names) // args.tasks)][: args.tasks]
+    names = spread(list(done.manifest.tasks), args.tasks)
     rebuild = [_median(lambda n=name: factors_of(done.state, n), args.repeat) for name in names]
     progress("measured", 2, 3)
     with tempfile.TemporaryDirectory() as temp:
@@ -81,12 +80,22 @@ def run(args: argparse.Namespace) -> int:
         ("reconstruct a task", f"{result['seconds']['reconstruct_per_task'] * 1e3:.2f} ms"),
         ("export a task", f"{result['seconds']['export_per_task'] * 1e3:.2f} ms"),
         ("originals", megabytes(data["bytes_in"])),
-        ("the set", f"{megabytes(data['bytes_out'])}, {data['ratio']:.2f}x smaller"),
-        ("the set without its bases", f"{result['ratio_without_basis']:.1f}x smaller"),
-        ("one task's coefficients", f"{result['coefficients_ratio']:.1f}x smaller than its LoRA"),
+        ("the set", f"{megabytes(data['bytes_out'])}, {size_change(data['ratio'])}"),
+        ("the set without its bases", size_change(result["ratio_without_basis"], 1)),
+        ("one task's coefficients", f"{size_change(result['coefficients_ratio'], 1)} than its LoRA"),
     ]
     emit(args, result, lambda: table(rows))
     return 0
+
+
+def spread(names: Sequence[str], most: int) -> list[str]:
+    """At most that many of the names, evenly spread from the first to the last.
+
+    >>> spread("abcdefg", 3)
+    ['a', 'd', 'g']
+    """
+    count = min(most, len(names))
+    return [names[i * (len(names) - 1) // max(count - 1, 1)] for i in range(count)]
 
 
 def _median(call: Callable[[], object], repeat: int) -> int | float:

@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from share_jax.commands.options import Progress, add_output, command, emit, fraction, positive, whole
+from share_jax.commands.options import Progress, add_output, command, emit, error_limit, fraction, whole
 
 
 def add_parser(subparsers: Any) -> None:
@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
     size.add_argument("--k", type=whole, metavar="N", help="basis columns per layer and side")
     size.add_argument("--explained-variance", type=fraction, metavar="X", help="smallest k that explains this share")
     size.add_argument(
-        "--max-error", type=positive, metavar="E", help="smallest k with every task's relative error <= E"
+        "--max-error", type=error_limit, metavar="E", help="smallest k with every task's relative error <= E"
     )
     parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns")
     parser.add_argument("--storage", choices=("f32", "bf16", "int8"), default="f32")
@@ -33,11 +33,11 @@ def run(args: argparse.Namespace) -> int:
     from share_jax.commands.report import summary, text
     from share_jax.interop.adapter_set import new_set
     from share_jax.interop.build import build_state, empty_manifest, task_entries
-    from share_jax.interop.paths import check_output
+    from share_jax.interop.output import check_output
     from share_jax.interop.sources import check_common_shapes, common_base, open_sources
 
     begin = time.perf_counter()
-    out = check_output(args.output, args.overwrite)
+    out = check_output(args.output, args.overwrite, args.folders)
     sources = open_sources(args.folders)
     base = common_base(sources, given=args.base_model)
     check_common_shapes(sources, {})

@@ -25,10 +25,11 @@ def run(args: argparse.Namespace) -> int:
     from share_jax.commands.report import megabytes
     from share_jax.interop.adapter_set import read_set
     from share_jax.interop.export import export_adapter
-    from share_jax.interop.paths import check_output, publish
+    from share_jax.interop.output import check_output
+    from share_jax.interop.paths import publish
 
     begin = time.perf_counter()
-    out = check_output(args.output, args.overwrite)
+    out = check_output(args.output, args.overwrite, [args.set])
     done = read_set(args.set)
     entry = done.task(args.task)
 

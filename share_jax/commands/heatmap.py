@@ -15,9 +15,9 @@ _LOW, _MID, _HIGH = (33, 102, 172), (247, 247, 247), (178, 24, 43)
 """Blue at -1, near white at 0, red at 1: readable without telling red from green."""
 
 
-def write_heatmap(path: str, names: Sequence[str], matrix: np.ndarray, title: str) -> None:
-    """Writes the (T, T) matrix of values between -1 and 1, in one step."""
-    replace_file(Path(path).absolute(), heatmap(names, matrix, title).encode())
+def write_heatmap(path: Path, names: Sequence[str], matrix: np.ndarray, title: str) -> None:
+    """Writes the (T, T) matrix of values between -1 and 1, in one step, to an absolute path."""
+    replace_file(path, heatmap(names, matrix, title).encode())
 
 
 def heatmap(names: Sequence[str], matrix: np.ndarray, title: str) -> str:

@@ -36,7 +36,7 @@ def command(
 def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     """Adds `-o` and `--overwrite`."""
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help=f"where {what} is written")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace a set or an adapter that is there")
 
 
 def whole(text: str) -> int:
@@ -55,10 +55,18 @@ def fraction(text: str) -> float:
     return value
 
 
-def positive(text: str) -> float:
-    """A finite number above 0."""
+def error_limit(text: str) -> float:
+    """A number above 0 and below 1."""
     value = float(text)
-    if not (value > 0 and math.isfinite(value)):
+    if not 0 < value < 1:
+        raise ValueError(text)
+    return value
+
+
+def below_one(text: str) -> float:
+    """A number of at least 0 and below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
         raise ValueError(text)
     return value
 
@@ -72,7 +80,8 @@ def number(text: str) -> float:
 
 
 whole.__name__, fraction.__name__ = "whole number (1 or more)", "fraction (0 to 1)"
-positive.__name__, number.__name__ = "number above 0", "number"
+error_limit.__name__, below_one.__name__ = "error (above 0, below 1)", "share (0 or more, below 1)"
+number.__name__ = "number"
 
 
 class Progress:

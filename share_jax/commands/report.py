@@ -1,5 +1,6 @@
 """The figures of a set, from its files and its state."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,9 +91,9 @@ def text(folder: object, data: Mapping[str, Any], tasks: int = 20) -> str:
     rows = [
         ("tasks", str(data["tasks"])),
         ("base model", str(data["base_model"])),
-        ("size", f"{size} ({data['ratio']:.2f}x smaller)"),
+        ("size", f"{size} ({size_change(data['ratio'])})"),
         ("one more task", f"{megabytes(data['coefficients']['bytes_per_task'])} "
-                          f"({data['coefficients']['ratio']:.1f}x smaller than its LoRA)"),
+                          f"({size_change(data['coefficients']['ratio'], 1)} than its LoRA)"),
         ("layers", f"{data['layers']}, k {k['min']} to {k['max']} (mean {k['mean']:.1f}), {data['storage']}, "
                    + ", ".join(data["geometry"])),
         ("relative error", f"mean {data['relative_error']['mean']:.3g}, max {data['relative_error']['max']:.3g}"),
@@ -106,6 +107,17 @@ def text(folder: object, data: Mapping[str, Any], tasks: int = 20) -> str:
     ]
     more = [f"... and {len(per_task) - tasks} more (all with --json)"] if len(per_task) > tasks else []
     return "\n".join([str(folder), table(rows), "", table(head + body), *more])
+
+
+def size_change(ratio: float, digits: int = 2) -> str:
+    """How many times smaller something has become, or larger, from the ratio of its old size to its new one.
+
+    >>> size_change(4.0), size_change(0.5, 1)
+    ('4.00x smaller', '2.0x larger')
+    """
+    if ratio >= 1:
+        return f"{ratio:.{digits}f}x smaller"
+    return f"{1 / ratio if ratio else math.inf:.{digits}f}x larger"
 
 
 def megabytes(count: int | float) -> str:

@@ -31,9 +31,11 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from share_jax.interop.manifest import NAME
+    from share_jax.interop.output import check_file_output
     from share_jax.interop.paths import check_folder, exists_inside
 
     begin = time.perf_counter()
+    picture = None if args.heatmap is None else check_file_output(args.heatmap)
     progress = Progress(args)
     first = check_folder(args.folders[0], "folder")
     if len(args.folders) == 1 and exists_inside(first, NAME):
@@ -45,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
 
     progress.close()
     groups = [[names[i] for i in group] for group in clusters(matrix, args.threshold)]
-    if args.heatmap is not None:
+    if picture is not None:
         from share_jax.commands.heatmap import write_heatmap
 
-        write_heatmap(args.heatmap, names, matrix, f"{args.measure} similarity")
+        write_heatmap(picture, names, matrix, f"{args.measure} similarity")
     data = {
         "tasks": names,
         "measure": args.measure,

@@ -138,9 +138,11 @@ def add_task(router: Router, name: str, features: Any, labels: Any = None) -> Ro
 
 
 def remove_task(router: Router, name: str) -> Router:
-    """The router without one task: no example is sent to it any more, and every other score keeps its bits.
+    """The router without one task: no example is sent to it any more.
 
-    What the task added to the shared covariance stays there: it cannot be told from the rest.
+    The scores become, to the bit, those of `routing_rule(router, names)` with the remaining names; the centre moves to
+    their mean, so they differ from the scores among all tasks by rounding. What the task added to the shared covariance
+    stays there: it cannot be told from the rest.
 
     Raises:
       TaskError: if there is no such task.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from share_jax.core.fold import Adapter
 
 _KEYS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
+_HEAD_KEYS = ("modules_to_save", "bias", "task_type", "trainable_token_indices")
 
 
 def export_adapter(
@@ -59,9 +60,17 @@ def _plain(ranks: Mapping[str, int]) -> dict[str, Any]:
     return dict(zip(_KEYS, (common, common, False, other, other), strict=True))
 
 
-def merged_config(configs: Sequence[Mapping[str, Any]], adapter: "Adapter") -> dict[str, Any]:
-    """The first configuration, with the targets of the merged adapter: the common ones, else the modules' own names."""
+def merged_config(
+    configs: Sequence[Mapping[str, Any]], adapter: "Adapter", heads: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The first configuration, with the targets of the merged adapter: the common ones, else the modules' own names.
+
+    What says which tensors lie beside the factors comes from `heads`, the configuration of the task that they are of.
+    """
     config = dict(configs[0])
+    if heads is not None:
+        config = {key: value for key, value in config.items() if key not in _HEAD_KEYS or key in heads}
+        config.update({key: heads[key] for key in _HEAD_KEYS if key in heads})
     targets = [c.get("target_modules") for c in configs]
     if any(t != targets[0] for t in targets):
         config["target_modules"] = sorted(adapter)

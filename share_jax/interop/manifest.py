@@ -6,6 +6,7 @@ and each task's configuration. It holds no path.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -72,6 +73,11 @@ def encode(manifest: Manifest) -> bytes:
     body: dict[str, Any] = {"format": FORMAT, "schema": SCHEMA, **asdict(manifest)}
     body["checksum"] = _checksum(body)
     return (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def is_set(folder: str | os.PathLike) -> bool:
+    """Whether the folder looks like a set's, be it damaged."""
+    return exists_inside(folder, NAME) and any(FILE_NAME.fullmatch(name) for name in os.listdir(folder))
 
 
 def read_manifest(folder: Any) -> Manifest:

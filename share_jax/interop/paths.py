@@ -158,47 +158,24 @@ def sync_folder(path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Puts new content at `path` in one step: a reader sees the old file or the new one."""
+    """Puts new content at `path` in one step: a reader sees the old file or the new one; an error leaves the old."""
     temp = path.with_name(f"{TEMP_MARK}{os.getpid()}-{path.name}")
     temp.unlink(missing_ok=True)
-    write_file(temp, data)
-    os.replace(temp, path)
+    try:
+        write_file(temp, data)
+        os.replace(temp, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
-
-
-def check_output(out: str | os.PathLike, overwrite: bool) -> Path:
-    """Returns where a new folder may be written.
-
-    Raises:
-      InputError: something is there already and `overwrite` is false, or the parent is missing.
-    """
-    path = Path(os.path.abspath(out))
-    if not path.parent.is_dir():
-        raise InputError(
-            line(f"output {shown(out)}", got="no parent folder", expected="one", mend="make it (mkdir -p)")
-        )
-    if os.path.lexists(path):
-        if path.is_symlink() or not path.is_dir():
-            raise InputError(
-                line(f"output {shown(out)}", got="a file or a link", expected="a new folder", mend="name another")
-            )
-        if not overwrite and any(path.iterdir()):
-            raise InputError(
-                line(
-                    f"output {shown(out)}",
-                    got="a folder that is not empty",
-                    expected="a new or empty folder",
-                    mend="name another or pass --overwrite",
-                )
-            )
-    return path
 
 
 @contextlib.contextmanager
 def publish(out: Path) -> Iterator[Path]:
     """Yields an empty temporary sibling; on success it becomes `out`, on any error it is removed.
 
-    What was at `out` (`check_output` allowed it) is moved aside first and removed last. The sibling is
+    What was at `out` (`output.check_output` allowed it) is moved aside first and removed last. The sibling is
     locked while it is in use, so that the leftovers of killed commands can be told from it and are removed.
     """
     prefix = f".{out.name[:80]}{TEMP_MARK}"

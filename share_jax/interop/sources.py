@@ -36,21 +36,27 @@ def open_sources(folders: Sequence[str | os.PathLike], taken: Iterable[str] = ()
     return sources
 
 
-def common_base(sources: Sequence[Source], known: str | None = None, given: str | None = None) -> str | None:
-    """The base model that all sources name; `given` speaks for those that name none.
+def common_base(sources: Sequence[Source], given: str | None = None, known: Sequence[str | None] = ()) -> str | None:
+    """The base model that all sources name, or None where none of them names one.
+
+    Args:
+      sources: at least one.
+      given: speaks for those, and for a set, that name none.
+      known: what the set names, None if it has tasks and names none; empty where there is no set yet.
 
     Raises:
-      InputError: two of them differ.
+      InputError: two of them differ, or one names a base model and another none.
     """
-    base, by = known, "the set"
-    for source in sources:
-        own = source.base_model or given
-        if (base is not None or by != "the set") and own != base:
+    named = [("the set", name or given) for name in known]
+    named += [(source.label, source.base_model or given) for source in sources]
+    by, base = named[0]
+    for label, own in named[1:]:
+        if own != base:
             raise InputError(
-                line(f"{source.label} base model", got=shown(own), expected=f"{shown(base)} as {shown(by)}",
-                     mend="compress adapters of one base model (--base-model names it where the folder does not)")
+                line(f"{label} base model", got=shown(own or "no name"),
+                     expected=f"{shown(base or 'no name')} as {shown(by)}",
+                     mend="compress adapters of one base model (--base-model names it where nothing else does)")
             )  # fmt: skip
-        base, by = own, source.label
     return base
 
 

@@ -102,6 +102,61 @@ def test_unsafe_names(made, tmp_path, capsys, name):
     assert digests(made) == before
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("export", "set", "t0", "-o", "set"),
+        ("export", "set", "t0", "-o", "set/t0"),
+        ("export", "set", "t0", "-o", "."),
+        ("merge", "set", "t0", "t1", "-o", "set"),
+        ("compress", "in/t0", "in/t1", "-o", "in/t1"),
+        ("compress", "in/t0", "in/t1", "-o", "in"),
+    ],
+)
+def test_what_is_read_is_not_overwritten(made, tmp_path, capsys, monkeypatch, argv):
+    monkeypatch.chdir(tmp_path)
+    before = [digests(folder) for folder in (made, tmp_path / "in" / "t0", tmp_path / "in" / "t1")]
+    assert "which is read" in fails(capsys, *argv, "--overwrite")
+    assert [digests(folder) for folder in (made, tmp_path / "in" / "t0", tmp_path / "in" / "t1")] == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "set"]
+
+
+def test_a_folder_of_other_things_is_not_overwritten(made, tmp_path, capsys):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("kept")
+    for argv in (("export", made, "t0"), ("merge", made, "t0", "t1"), ("compress", tmp_path / "in" / "t0")):
+        assert "neither a set nor an adapter" in fails(capsys, *argv, "-o", tmp_path / "home", "--overwrite")
+    assert (tmp_path / "home" / "letter.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize(("place", "word"), [("", "a folder"), ("none/map.svg", "no parent folder")])
+def test_where_a_heatmap_cannot_be_is_said_before_anything_is_read(made, tmp_path, capsys, place, word):
+    for path in made.iterdir():
+        path.unlink()
+    (tmp_path / "maps").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    said = fails(capsys, "similarity", made, "--heatmap", tmp_path / "maps" / place)
+    assert word in said
+    assert "tmp-" not in said.replace(str(tmp_path), "")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["add", "compress"])
+@pytest.mark.parametrize("limit", ["0", "1", "2", "7", "nan", "-0.5"])
+def test_an_error_limit_lies_between_zero_and_one(made, tmp_path, capsys, command, limit):
+    new = write_peft(tmp_path / "new", factors(7))
+    before = digests(made)
+    argv = (command, made, new) if command == "add" else (command, new, "-o", tmp_path / "out")
+    assert "above 0, below 1" in fails(capsys, *argv, "--max-error", limit)
+    assert digests(made) == before
+
+
+@pytest.mark.parametrize("rate", ["1", "-0.1", "nan"])
+def test_a_share_that_dare_cannot_drop(made, tmp_path, capsys, rate):
+    argv = ("merge", made, "t0", "t1", "-o", tmp_path / "out", "--method", "dare", "--drop-rate", rate)
+    assert "0 or more, below 1" in fails(capsys, *argv)
+
+
 def test_a_task_that_exists_or_comes_twice(made, tmp_path, capsys):
     before = digests(made)
     assert "exists" in fails(capsys, "add", made, tmp_path / "in" / "t0")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,34 +19,11 @@ from adapter_makers import (
 )
 from safetensors.numpy import load_file
 
-from share_jax.cli import main
+from share_jax.commands.bench import spread
+from share_jax.commands.report import size_change
 
 EXACT = 2e-6
 """Relative distance that float32 bases and coefficients of full rank may cost."""
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command and returns (exit status, JSON or text, lines of stderr)."""
-
-    def call(*argv, json_out=True):
-        code = main([str(a) for a in argv] + (["--json"] if json_out else []))
-        out, err = capsys.readouterr()
-        return code, (json.loads(out) if json_out and out else out), err.splitlines()
-
-    return call
-
-
-@pytest.fixture
-def adapters(tmp_path):
-    return write_adapters(tmp_path / "in", 5)
-
-
-@pytest.fixture
-def made(run, adapters, tmp_path):
-    code, data, err = run("compress", *adapters, "-o", tmp_path / "set", "--k", 6)
-    assert (code, err) == (0, [])
-    return tmp_path / "set", data
 
 
 def test_compress_reports_what_the_issue_asks_for(made, adapters):
@@ -262,33 +240,6 @@ def test_similarity_of_a_set_and_of_folders_agree_with_dense_updates(run, made, 
     np.testing.assert_allclose(blocks["matrix"], expected, atol=1e-4)
 
 
-def test_linear_merge_is_the_weighted_sum(run, made, adapters, tmp_path):
-    code, data, _ = run("merge", made[0], "t0", "t2", "-o", tmp_path / "out", "--weights", 0.25, -2)
-    assert (code, data["method"]) == (0, "linear")
-    x, y, found = updates(adapters[0]), updates(adapters[2]), updates(tmp_path / "out")
-    assert distance({m: 0.25 * x[m] - 2 * y[m] for m in x}, found) < 1e-5
-
-
-@pytest.mark.parametrize("method", ["ties", "dare"])
-def test_other_merges_write_an_adapter(run, made, tmp_path, method):
-    code, _, _ = run("merge", made[0], "t0", "t2", "-o", tmp_path / "out", "--method", method, "--rank", 4)
-    assert code == 0
-    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 4
-    assert all(np.isfinite(u).all() and np.abs(u).max() > 0 for u in updates(tmp_path / "out").values())
-
-
-def test_heads_are_not_merged_in_silence(run, tmp_path):
-    for i in range(2):
-        write_peft(tmp_path / f"t{i}", factors(i), extras={"base_model.model.score.weight": np.full(2, i, np.float32)})
-    assert run("compress", tmp_path / "t0", tmp_path / "t1", "-o", tmp_path / "set")[0] == 0
-    code, _, err = run("merge", tmp_path / "set", "t0", "t1", "-o", tmp_path / "out")
-    assert (code, len(err)) == (2, 1)
-    assert "--heads-from" in err[0]
-    assert run("merge", tmp_path / "set", "t0", "t1", "-o", tmp_path / "out", "--heads-from", "t1")[0] == 0
-    found = load_file(tmp_path / "out" / "adapter_model.safetensors")
-    np.testing.assert_array_equal(found["base_model.model.score.weight"], [1, 1])
-
-
 def test_bench_measures_and_counts(run, made):
     code, data, _ = run("bench", made[0], "--repeat", 1)
     assert code == 0
@@ -315,6 +266,51 @@ def test_peer_folders_can_be_compressed(run, tmp_path):
     assert (code, len(err)) == (2, 1)
     assert "--base-model" in err[0]
     assert run("add", tmp_path / "set", tmp_path / "vl", "--base-model", "acme/tiny")[0] == 0
+
+
+def test_a_set_without_a_base_model_keeps_to_adapters_without_one(run, tmp_path):
+    for i, base in enumerate((None, None, "acme/tiny", "acme/other")):
+        write_peft(tmp_path / f"t{i}", factors(i), base_model_name_or_path=base)
+    assert run("compress", tmp_path / "t0", "-o", tmp_path / "set")[0] == 0
+    manifest = (tmp_path / "set" / "manifest.json").read_bytes()
+    for argv in (("add", tmp_path / "set"), ("compress", tmp_path / "t0", "-o", tmp_path / "mixed")):
+        code, _, err = run(*argv[:2], tmp_path / "t2", *argv[2:])
+        assert (code, len(err)) == (2, 1)
+        assert "base model: got acme/tiny, expected no name" in err[0]
+    assert (tmp_path / "set" / "manifest.json").read_bytes() == manifest
+    code, data, _ = run("add", tmp_path / "set", tmp_path / "t1")
+    assert (code, data["base_model"]) == (0, None)
+    code, _, err = run("add", tmp_path / "set", tmp_path / "t3", "--base-model", "acme/tiny")
+    assert (code, len(err)) == (2, 1)
+    code, data, _ = run("add", tmp_path / "set", tmp_path / "t2", "--base-model", "acme/tiny")
+    assert (code, data["base_model"], data["tasks"]) == (0, "acme/tiny", 3)
+
+
+def test_a_set_that_is_larger_than_its_adapters_is_called_larger(run, tmp_path):
+    write_peft(tmp_path / "a", factors(0))
+    code, text, _ = run("compress", tmp_path / "a", "-o", tmp_path / "set", json_out=False)
+    data = run("info", tmp_path / "set")[1]
+    assert code == 0
+    assert data["ratio"] < 1
+    assert f"({1 / data['ratio']:.2f}x larger)" in text
+    code, text, _ = run("bench", tmp_path / "set", "--repeat", 1, json_out=False)
+    assert f", {1 / data['ratio']:.2f}x larger" in text
+    assert [size_change(ratio) for ratio in (4, 1, 0.5, 0)] == [
+        "4.00x smaller", "1.00x smaller", "2.00x larger", "infx larger",
+    ]  # fmt: skip
+
+
+def test_bench_takes_tasks_evenly_from_the_first_to_the_last(run, made):
+    names = [str(i) for i in range(39)]
+    assert spread(names, 20) == names[::2]
+    assert spread(names, 3) == ["0", "19", "38"]
+    assert (spread(names, 1), spread(names, 39), spread(names, 100)) == (["0"], names, names)
+    for count in range(2, 39):
+        places = [int(name) for name in spread(names, count)]
+        assert (places[0], places[-1], len(places)) == (0, 38, count)
+        steps = [y - x for x, y in pairwise(places)]
+        assert min(steps) >= max(1, max(steps) - 1)
+    assert run("bench", made[0], "--repeat", 1, "--tasks", 3)[1]["measured_tasks"] == 3
 
 
 def test_no_path_of_this_machine_is_in_the_set(run, tmp_path):

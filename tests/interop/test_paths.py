@@ -64,6 +64,17 @@ def test_publish_leaves_nothing_after_an_error_and_all_after_success(tmp_path):
     assert [p.name for p in out.iterdir()] == ["y"]
 
 
+def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        paths.replace_file(tmp_path / "folder", b"x")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    paths.replace_file(tmp_path / "file", b"x")
+    paths.replace_file(tmp_path / "file", b"y")
+    assert (tmp_path / "file").read_bytes() == b"y"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_publish_removes_leftovers_but_not_what_is_in_use(tmp_path):
     dead, alive = (tmp_path / f".out{paths.TEMP_MARK}{name}" for name in ("dead", "alive"))
     dead.mkdir()
@@ -77,13 +88,3 @@ def test_publish_removes_leftovers_but_not_what_is_in_use(tmp_path):
 def test_a_lock_is_held_by_one(tmp_path):
     with paths.locked(tmp_path), pytest.raises(InputError, match="in use"), paths.locked(tmp_path):
         pass
-
-
-def test_output_that_exists_needs_a_flag(tmp_path):
-    (tmp_path / "out").mkdir()
-    assert paths.check_output(tmp_path / "out", overwrite=False) == tmp_path / "out"
-    (tmp_path / "out" / "x").touch()
-    with pytest.raises(InputError, match="--overwrite"):
-        paths.check_output(tmp_path / "out", overwrite=False)
-    with pytest.raises(InputError, match="file"):
-        paths.check_output(tmp_path / "out" / "x", overwrite=True)

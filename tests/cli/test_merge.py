@@ -1,0 +1,123 @@
+"""`share-jax merge`: the methods' updates, and whose heads and configuration are written."""
+
+import json
+
+import numpy as np
+import pytest
+from adapter_makers import distance, factors, updates, write_peft
+from safetensors.numpy import load_file
+
+from share_jax.interop.export import merged_config
+
+
+def test_linear_merge_is_the_weighted_sum(run, made, adapters, tmp_path):
+    code, data, _ = run("merge", made[0], "t0", "t2", "-o", tmp_path / "out", "--weights", 0.25, -2)
+    assert (code, data["method"]) == (0, "linear")
+    x, y, found = updates(adapters[0]), updates(adapters[2]), updates(tmp_path / "out")
+    assert distance({m: 0.25 * x[m] - 2 * y[m] for m in x}, found) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["ties", "dare"])
+def test_other_merges_write_an_adapter(run, made, tmp_path, method):
+    code, _, _ = run("merge", made[0], "t0", "t2", "-o", tmp_path / "out", "--method", method, "--rank", 4)
+    assert code == 0
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 4
+    assert all(np.isfinite(u).all() and np.abs(u).max() > 0 for u in updates(tmp_path / "out").values())
+
+
+def test_ties_of_a_task_and_its_copy_is_the_task(run, tmp_path):
+    folders = [write_peft(tmp_path / name, factors(0)) for name in ("one", "copy")]
+    assert run("compress", *folders, "-o", tmp_path / "set")[0] == 0
+    argv = ("merge", tmp_path / "set", "one", "copy", "--method", "ties", "--density", 1)
+    code, data, _ = run(*argv, "-o", tmp_path / "out")
+    assert (code, data["weights"]) == (0, [1, 1])
+    assert distance(updates(folders[0]), updates(tmp_path / "out")) < 1e-5
+    assert run(*argv, "-o", tmp_path / "half", "--weights", 0.5, 0.5)[0] == 0
+    halves = {module: update / 2 for module, update in updates(folders[0]).items()}
+    assert distance(halves, updates(tmp_path / "half")) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["linear", "dare"])
+def test_weights_sum_to_one_where_the_method_adds(run, made, adapters, tmp_path, method):
+    dropped = ("--drop-rate", 0) if method == "dare" else ()
+    code, data, _ = run("merge", made[0], "t0", "t2", "-o", tmp_path / "out", "--method", method, *dropped)
+    assert (code, data["weights"]) == (0, [0.5, 0.5])
+    x, y = updates(adapters[0]), updates(adapters[2])
+    assert distance({m: (x[m] + y[m]) / 2 for m in x}, updates(tmp_path / "out")) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("method", "flag"),
+    [
+        ("linear", "--density"),
+        ("linear", "--drop-rate"),
+        ("linear", "--seed"),
+        ("ties", "--drop-rate"),
+        ("ties", "--seed"),
+        ("dare", "--density"),
+    ],
+)
+def test_a_flag_that_the_method_does_not_use_is_refused(run, made, tmp_path, method, flag):
+    value = "0" if flag == "--seed" else "0.2"
+    code, _, err = run("merge", made[0], "t0", "t2", "-o", tmp_path / "out", "--method", method, flag, value)
+    assert (code, len(err)) == (2, 1)
+    assert f"{flag}: got --method {method}, which does not use it" in err[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_heads_are_not_merged_in_silence(run, tmp_path):
+    for i in range(2):
+        write_peft(tmp_path / f"t{i}", factors(i), extras={"base_model.model.score.weight": np.full(2, i, np.float32)})
+    assert run("compress", tmp_path / "t0", tmp_path / "t1", "-o", tmp_path / "set")[0] == 0
+    code, _, err = run("merge", tmp_path / "set", "t0", "t1", "-o", tmp_path / "out")
+    assert (code, len(err)) == (2, 1)
+    assert "--heads-from" in err[0]
+    assert run("merge", tmp_path / "set", "t0", "t1", "-o", tmp_path / "out", "--heads-from", "t1")[0] == 0
+    found = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    np.testing.assert_array_equal(found["base_model.model.score.weight"], [1, 1])
+
+
+SCORE = {"base_model.model.score.weight": np.ones((2, 3), np.float32)}
+HEADED = {"modules_to_save": ["score"], "bias": "lora_only", "task_type": "SEQ_CLS"}
+
+
+@pytest.fixture
+def headed(run, tmp_path):
+    """A set of two plain tasks and of two with a head."""
+    plain = [write_peft(tmp_path / f"plain{i}", factors(i)) for i in range(2)]
+    heads = [write_peft(tmp_path / f"head{i}", factors(2 + i), extras=SCORE, **HEADED) for i in range(2)]
+    assert run("compress", *plain, *heads, "-o", tmp_path / "set")[0] == 0
+    return tmp_path / "set"
+
+
+def test_heads_bring_the_configuration_that_says_what_they_are(run, headed, tmp_path):
+    assert run("merge", headed, "plain0", "head0", "-o", tmp_path / "out", "--heads-from", "head0")[0] == 0
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert {key: config[key] for key in HEADED} == HEADED
+    assert set(SCORE) < set(load_file(tmp_path / "out" / "adapter_model.safetensors"))
+    assert run("merge", headed, "plain0", "plain1", "-o", tmp_path / "none")[0] == 0
+    config = json.loads((tmp_path / "none" / "adapter_config.json").read_text())
+    assert (config["modules_to_save"], config["bias"], config["task_type"]) == (None, "none", "CAUSAL_LM")
+
+
+def test_a_key_that_the_heads_task_does_not_have_is_not_written():
+    first, heads = {"bias": "all", "task_type": "X", "target_modules": ["q"], "r": 2}, {"task_type": "Y", "r": 9}
+    assert merged_config([first, heads], {}, heads) == {"task_type": "Y", "target_modules": [], "r": 2}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "flag", "words"),
+    [
+        (("plain0", "head1", "head0"), None, "pass --heads-from TASK, for example head1"),
+        (("plain0", "head1"), "plain0", "--heads-from plain0: got a task without heads or biases"),
+        (("plain0", "head1"), "plain0", "name another, for example head1"),
+        (("plain0", "plain1"), "plain1", "leave the flag out"),
+        (("plain0", "plain1"), "nope", "no such task"),
+    ],
+)
+def test_heads_from_names_a_task_that_has_some(run, headed, tmp_path, tasks, flag, words):
+    given = () if flag is None else ("--heads-from", flag)
+    code, _, err = run("merge", headed, *tasks, "-o", tmp_path / "out", *given)
+    assert (code, len(err)) == (2, 1)
+    assert words in err[0]
+    assert not (tmp_path / "out").exists()
