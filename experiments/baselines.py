@@ -89,7 +89,8 @@ CHOSEN: Mapping[str, Baselines] = MappingProxyType(
         "rotated_mnist10": Baselines(ewc_strength=1.0, lwf_strength=10.0, prompt_learning_rate=0.03),
     }
 )
-"""By stream, or by stream and protocol, what its presets have instead of the defaults: what `experiments/CHOICES.md` shows in bold.
+"""By stream, or by stream and protocol, what its presets have instead of the defaults: the bold numbers of
+`experiments/CHOICES.md`.
 
 A rate or strength at the end of what was tried leaves the adapter nearly as it was after the first task, where a method
 forgets little by learning little."""

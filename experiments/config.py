@@ -166,8 +166,9 @@ class Config:
     """Where compiled programs are kept, so that a second run of one configuration compiles nothing; nowhere if None."""
     data_folder: Path | None = None
     """Where the data are: CLINC150's folder with data_full.json and domains.json, from TensorFlow Datasets when None;
-    Fashion-MNIST's folder with its four files, from Debian's package dataset-fashion-mnist when None; for the streams
-    of experiments/streams/tfds.md, a TensorFlow Datasets folder of prepared sets, their default when None."""
+    Fashion-MNIST's folder with its four files, from Debian's package dataset-fashion-mnist when None, or a TensorFlow
+    Datasets folder that has it; for the streams of experiments/streams/tfds.md, such a folder of prepared sets, their
+    default when None."""
     weights: Path | None = None
     """Pretrained weights of the image and GLUE streams: ViT as .npz or a Hugging Face folder, RoBERTa as a folder."""
     image_size: int = 224

@@ -1,4 +1,8 @@
-"""Presets of the experiments that need weights and data sets of the user's; see `experiments.large`."""
+"""Presets of the experiments that need weights and data sets of the user's; see `experiments.large`.
+
+`experiments/streams/tfds.md` has, for each of them, the commands that prepare the data and run it, the hardware that is
+meant, and the published figures to compare with; no result of ours is known.
+"""
 
 from typing import Any
 

@@ -7,7 +7,7 @@ logits of the model as the example's task left it.
 
 Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning" (arXiv 2004.07211), equation 6.
 Defaults stand in `experiments/baselines.py`: `--der-alpha` and `--der-beta`, 0.5 each, within the paper's ranges;
-`--buffer-size` and `--replay-batch` as for `er_lora`.
+a buffer of 200 examples (`--buffer-size`) and `--replay-batch` as for `er_lora`.
 """
 
 from experiments.methods.job import Job, Outcome

@@ -1,8 +1,9 @@
 """ER: one LoRA and all heads go on training, on the task's examples and on as many drawn from a buffer of earlier ones.
 
-Source: Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning" (arXiv 1902.10486). Defaults stand
-in `experiments/baselines.py`: `--buffer-size` examples for all tasks together, and `--replay-batch`, as many as the
-task's own batch has where it is not given; both weigh the same. The paper's own values are not known here.
+Source: Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning" (arXiv 1902.10486). Defaults, in
+`experiments/baselines.py`: a buffer of 200 examples for all tasks together (`--buffer-size`), and as many of them in
+each update as the task's own batch has (`--replay-batch`); both weigh the same. The paper's own values are not known
+here.
 """
 
 from experiments.methods.job import Job, Outcome

@@ -8,9 +8,9 @@ is kept as two numbers per weight, sum F_i and sum F_i theta_i, which is the sam
 held is what later tasks would change: the LoRA, and the head where all tasks have one.
 
 Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks" (arXiv 1612.00796), equation 3
-and the end of section 2. Defaults stand in `experiments/baselines.py`: `--ewc-strength` for lambda, which the paper
-chooses per experiment, as is done here (`CHOSEN` there), and `--ewc-examples`, by measurement; the paper's own number
-of examples is not known here.
+and the end of section 2. Defaults, in `experiments/baselines.py`: lambda = 1000 (`--ewc-strength`), which the paper
+chooses per experiment, as is done here (`CHOSEN` there), and 256 examples per task (`--ewc-examples`), by measurement;
+the paper's own number of examples is not known here.
 """
 
 from dataclasses import dataclass

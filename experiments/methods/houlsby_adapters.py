@@ -4,9 +4,9 @@ h + W_up gelu(W_down h + b_down) + b_up, before the residual is added; W_up and 
 model starts as it was. Two forms: an adapter per task, which forgets nothing and shares nothing, and one adapter that
 goes on training from task to task.
 
-Source: Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP" (arXiv 1902.00751), section 2.1. Defaults
-stand in `experiments/baselines.py`: the width is `--adapter-size` (the paper tries 8, 64 and 256 for BERT), the rate
-`--adapter-learning-rate` (the paper's is not known here). Layer norms train, as in the paper; W_down is drawn
+Source: Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP" (arXiv 1902.00751), section 2.1. Defaults,
+in `experiments/baselines.py`: width 16 (`--adapter-size`; the paper tries 8, 64 and 256 for BERT), rate 2e-3
+(`--adapter-learning-rate`; the paper's is not known here). Layer norms train, as in the paper; W_down is drawn
 with deviation d^-1/2, since W_up at zero already makes it the identity (the paper draws both near zero).
 """
 

@@ -11,9 +11,9 @@ Class-incremental, the loss of a task is over its own outputs, as in the authors
 that is frozen after it and all of them answer. That code adapts the key and value kernels; here it is those of the run.
 
 Source: Liang and Li 2024, "InfLoRA: Interference-Free Low-Rank Adaptation for Continual Learning" (arXiv 2404.00228),
-sections 3.2 and 3.3. Defaults: e rises linearly over the stream to 1, from `--inflora-energy` in
-`experiments/baselines.py`; the paper's own e is not known here. A's columns have length 1 / sqrt(3), as in the authors'
-code.
+sections 3.2 and 3.3. Defaults: e rises linearly over the stream to 1, from 0.95 (`--inflora-energy` in
+`experiments/baselines.py`); the paper's own e is not known here. A's columns have length 1 / sqrt(3), as in the
+authors' code.
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,9 @@ loss = CE + lambda_1 * sum over earlier tasks i and kernels of |A_i^T A_t|_F^2. 
 task, so what a later one adds on an earlier task's inputs is what is forgotten.
 
 Source: Wang et al. 2023, "Orthogonal Subspace Learning for Language Model Continual Learning" (arXiv 2310.14152),
-equations 7 and 8. Defaults: lambda_1 is `--olora-strength` in `experiments/baselines.py`, where the streams of digits
-have their own (`CHOSEN`), and not the paper's 0.5: it depends on the size of A's entries. Rank and alpha of the run.
+equations 7 and 8. Defaults: lambda_1 = 10 (`--olora-strength` in `experiments/baselines.py`, where some streams have
+their own, `CHOSEN`), and not the paper's 0.5: it depends on the size of A's entries. Rank, alpha and adapted kernels of
+the run.
 """
 
 from dataclasses import dataclass

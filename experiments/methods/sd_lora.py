@@ -9,7 +9,8 @@ product that starts at zero has no direction.
 Class-incremental, the loss of a task is over its own outputs, and answers are over all, as public code of it has it.
 
 Source: Wu et al. 2025, "SD-LoRA: Scalable Decoupled Low-Rank Adaptation for Class Incremental Learning"
-(arXiv 2501.13198), equations 4 and 5. Defaults: rank and alpha of the run; no rank reduction (its -RR and -KD forms).
+(arXiv 2501.13198), equations 4 and 5. Defaults: rank, alpha and adapted kernels of the run; no rank reduction (its -RR
+and -KD forms).
 """
 
 from dataclasses import dataclass

@@ -236,7 +236,7 @@ def _subspaces(results: Mapping[str, Any], shown: Iterable[str]) -> Iterable[str
         yield _table(("task", "measured", "proven bound"), rows)
         yield (
             "Frobenius norm of what the update has lost since it was learnt, relative to the update, over all kernels; "
-            "the largest over the seeds. A resumed run no longer has the updates that would be measured against: -."
+            "the largest over the seeds. Where the updates as they were learnt are gone: -."
         )
 
 

@@ -2,7 +2,7 @@
 
 Source: Xiao et al. 2017, "Fashion-MNIST" (arXiv 1708.07747), 60,000 and 10,000 images; split as split MNIST is. The
 files are those of Debian's package dataset-fashion-mnist, installed or fetched by apt-get; or a folder with the same
-four files; or, where there is no apt-get, TFDS `fashion_mnist`.
+four files, or one in which TFDS has prepared `fashion_mnist`; or, where there is no apt-get, TFDS's own folder.
 """
 
 import gzip
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.assets import Member, is_whole, make_folder
-from experiments.input.tfds_sets import records, tfds_builder
+from experiments.input.tfds_sets import prepared_set, records
 from experiments.report.tell import to_stderr
 from experiments.streams.base import Split, Stream
 from experiments.streams.mnist import pairs
@@ -24,6 +24,7 @@ from share_jax.errors import FormatError, InputError, line
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PACKAGE = "dataset-fashion-mnist"
+_TFDS = "fashion_mnist"
 
 FILES = {
     "train-images": Member(
@@ -75,7 +76,7 @@ def fashion_split(
     """All kinds as (train, test): `images` float32 (N, 28, 28, 1) in [0, 1], 6,000 and 1,000 of each.
 
     Args:
-        folder: with the four files.
+        folder: with the four files, or of TFDS with `fashion_mnist/VERSION` in it.
         cache_dir: where they are put if they have to be fetched.
 
     Raises:
@@ -85,12 +86,14 @@ def fashion_split(
     if folder is None:
         found = next((place for place in (DEBIAN, _cached(cache_dir)) if _all_whole(place)), None)
         if found is None and shutil.which("apt-get") is None:
-            return _from_tfds()
+            return _from_tfds(None)
         folder = found or _fetch(_cached(cache_dir))
     root = Path(folder)
+    if (root / _TFDS).is_dir():
+        return _from_tfds(root)
     for member in FILES.values():
         if not is_whole(root / member.name, member):
-            mend = f"pass a folder with the four files of Debian's {PACKAGE}"
+            mend = f"pass a folder with the four files of Debian's {PACKAGE}, or TFDS's with {_TFDS} in it"
             got = "other bytes" if (root / member.name).exists() else "no file"
             raise FormatError(line(str(root / member.name), got=got, expected="Fashion-MNIST", mend=mend))
     arrays = {name: _idx(root / member.name) for name, member in FILES.items()}
@@ -139,8 +142,8 @@ def _nowhere(got: str) -> InputError:
     return InputError(line(f"download of {PACKAGE}", got=got, expected="Fashion-MNIST", mend=mend))
 
 
-def _from_tfds() -> tuple[Split, Split]:
-    builder = tfds_builder("fashion_mnist")
+def _from_tfds(folder: Path | None) -> tuple[Split, Split]:
+    builder = prepared_set(_TFDS, folder)
 
     def split(part: str) -> Split:
         rows = list(records(builder, part))

@@ -16,7 +16,6 @@ from share_jax.core.products import up_product
 from share_jax.core.ranks import check_columns, check_positive
 from share_jax.typing import Leaves, PRNGKey
 
-
 FIXED = ("basis_a", "basis_b")
 """Shared leaves that are orthonormal, and that no gradient step may change."""
 

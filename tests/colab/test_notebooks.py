@@ -94,5 +94,7 @@ def test_a_notebook_runs_from_the_first_cell_to_the_last(
     printed = "".join(out.text for out in outputs if out.output_type == "stream" and out.name == "stdout")
     for words in SAID[path.stem]:
         assert words in printed
+    for page in (tmp_path / "work").rglob("report.html"):  # what merging cost: share is among the methods
+        assert "Error of each task" in page.read_text()
     images = sum("image/png" in out.get("data", {}) for out in outputs)
     assert images == {"quickstart": 0, "ten_tasks": 2, "compress_adapters": 1}[path.stem]

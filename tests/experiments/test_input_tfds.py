@@ -1,6 +1,5 @@
 """TFDS without TensorFlow: sets that are prepared here, read by name, from their folder, and refused in one line."""
 
-import io
 import json
 import shutil
 import sys
@@ -18,7 +17,7 @@ from experiments.streams.records import stream_from_records, stream_from_tfds
 from share_jax.errors import FormatError, InputError
 
 tfds = pytest.importorskip("tensorflow_datasets")
-from PIL import Image  # noqa: E402
+from tfds_makers import png  # noqa: E402
 
 CLASSES = ["dot", "bar", "ring", "star"]
 WORDS = ["one", "two three", "four five six", "seven eight nine ten eleven"]
@@ -26,13 +25,6 @@ WORDS = ["one", "two three", "four five six", "seven eight nine ten eleven"]
 
 def pixels(index: int) -> np.ndarray:
     return np.random.default_rng(index).integers(0, 256, (6, 5, 3)).astype(np.uint8)
-
-
-def png(image: np.ndarray) -> io.BytesIO:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "png")
-    file.seek(0)
-    return file
 
 
 class TinyPictures(tfds.core.GeneratorBasedBuilder):

@@ -11,7 +11,7 @@ from tiny_run import tiny_vit
 
 from experiments import build
 from experiments import run as run_module
-from experiments.config import METHODS, PUBLISHED, ConfigError, command_line, parse
+from experiments.config import METHODS, ConfigError, command_line, parse
 from experiments.models.backbone import Backbone, digits_vit
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
@@ -19,11 +19,14 @@ from share_jax.train import checkpoint as ckpt
 
 DIGITS = ["--experiment", "digits5", "--quiet", "--eval-batch-size", "64"]
 MEMORIES = ("der_lora", "inflora")
+STOPPED = (*MEMORIES, "joint", "share_coefficients", "majority")
+"""Methods that are stopped in every run of the tests, and the one that trains nothing."""
+
 NAIVE = ("sequential_lora", "sequential_lora_heads")
 """What forgets without remedy: no bar for the ACC at the end."""
 STOPS = [
-    *[("der_lora", 11), ("inflora", 7), ("der_lora", 16)],
-    *(pytest.param(name, 11, marks=pytest.mark.slow) for name in PUBLISHED if name not in MEMORIES),
+    *[("der_lora", 11), ("inflora", 7), ("der_lora", 16), ("joint", 11), ("share_coefficients", 18)],
+    *(pytest.param(name, 11, marks=pytest.mark.slow) for name in METHODS if name not in STOPPED),
 ]
 """A method, and the update after which its run is stopped: of four to a task, saved every two."""
 FEW = [*DIGITS, "--preset", "quick", "--steps", "4", "--save-every", "2", "--buffer-size", "20", "--methods"]
@@ -79,12 +82,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return run
 
 
-@pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize(("method", "update"), STOPS)
-def test_a_resumed_run_ends_as_one_that_ran_through(
-    whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, update: int
-) -> None:
-    """Stopped within a later task, with a memory of those before it, or after its last update: the same bits."""
+def stopped(words: list[str], update: int) -> None:
+    """A run that is killed after an update, and goes on."""
     count = 0
 
     def counted(self: NullProgress, steps_done_delta: int = 1, loss: object = None) -> None:
@@ -93,13 +92,31 @@ def test_a_resumed_run_ends_as_one_that_ran_through(
         if count == update:
             raise Stopped
 
-    words = [*FEW, method, "--workdir", str(tmp_path / "broken")]
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NullProgress, "update", counted)
         with pytest.raises(Stopped):
             run_module.main(words)
     assert run_module.main([*words, "--resume"]) == 0
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(("method", "update"), STOPS)
+def test_a_resumed_run_ends_as_one_that_ran_through(
+    whole: Callable[[str], Path], tmp_path: Path, method: str, update: int
+) -> None:
+    """Stopped within a later task, with a memory of those before it, or after its last update: the same bits."""
+    stopped([*FEW, method, "--workdir", str(tmp_path / "broken")], update)
     assert found(tmp_path / "broken", method) == found(whole(method), method)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_resumed_run_without_ids_ends_as_one_that_ran_through(tmp_path: Path) -> None:
+    """One method with the router and one with one head that grows."""
+    words = [*FEW, "shared_a,l2p", "--protocol", "class"]
+    assert run_module.main([*words, "--workdir", str(tmp_path / "whole")]) == 0
+    stopped([*words, "--workdir", str(tmp_path / "broken")], 11)
+    for method in ("shared_a", "l2p"):
+        assert found(tmp_path / "broken", method) == found(tmp_path / "whole", method)
 
 
 def test_memories_are_counted(whole: Callable[[str], Path]) -> None:

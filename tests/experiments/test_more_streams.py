@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from tfds_makers import png, prepare
 
 from experiments.assets import Member, wheel_path
 from experiments.streams import fashion
@@ -184,6 +186,27 @@ def test_fashion_that_cannot_be_fetched_is_one_line_that_says_how(
     assert got in str(caught.value)
     assert "apt install dataset-fashion-mnist, or pass --data-folder" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_fashion_is_read_where_tfds_has_prepared_it(tmp_path: Path) -> None:
+    features = {
+        "image": tfds.features.Image(shape=(28, 28, 1)),
+        "label": tfds.features.ClassLabel(num_classes=10),
+    }
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(0, 256, (28, 28, 1), np.uint8) for _ in range(40)]
+
+    def rows(count: int) -> list[dict]:
+        return [{"image": png(image[..., 0]), "label": number % 10} for number, image in enumerate(drawn[:count])]
+
+    prepare(tmp_path, "fashion_mnist", "3.0.1", features, {"train": rows(40), "test": rows(20)})
+    train, test = fashion_split(tmp_path)
+    assert (len(train), len(test)) == (40, 20)
+    assert sorted(np.bincount(train.labels)) == [4] * 10
+    known = {image.tobytes(): number % 10 for number, image in enumerate(drawn)}
+    for image, label in zip(train.inputs["images"], train.labels, strict=True):
+        assert known[np.rint(image * 255).astype(np.uint8).tobytes()] == label
+    assert len(split_fashion5(tmp_path, train_per_task=4, test_per_task=4).tasks) == 5
 
 
 def test_fetched_fashion_files_are_kept(clothes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,11 @@ def picture(label: int, index: int, size: tuple[int, int], kind: str = "png") ->
     """A noisy image whose colour tells its label."""
     rng = np.random.default_rng([label, index])
     base = np.random.default_rng(label).integers(40, 216, 3)
-    pixels = np.clip(base + rng.normal(0, 12, (*size, 3)), 0, 255).astype(np.uint8)
+    return png(np.clip(base + rng.normal(0, 12, (*size, 3)), 0, 255).astype(np.uint8), kind)
+
+
+def png(pixels: np.ndarray, kind: str = "png") -> io.BytesIO:
+    """An image file of (rows, columns) or (rows, columns, 3) bytes."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
     file.seek(0)
