@@ -84,8 +84,12 @@ _MNIST = Baselines(
 CHOSEN: Mapping[str, Baselines] = MappingProxyType(
     {
         "split_mnist5": _MNIST,
+        "split_mnist5-class": replace(_MNIST, full_learning_rate=3e-4, olora_strength=100.0),
         "split_fashion5": _MNIST,  # nothing was tried on it
         "digits5": replace(_MNIST, ewc_strength=1e4),
+        "clinc150-class": Baselines(
+            full_learning_rate=3e-5, ewc_strength=1e5, lwf_strength=10.0, olora_strength=1e3, prompt_learning_rate=0.01
+        ),
         "rotated_mnist10": Baselines(ewc_strength=1.0, lwf_strength=10.0, prompt_learning_rate=0.03),
     }
 )

@@ -10,6 +10,7 @@ section of the page is written anew from the results alone; the other table's se
 """
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -106,6 +107,7 @@ def make(options: Options, tell: Callable[[str], None]) -> None:
     from experiments.tables.runs import run_all, unfinished
     from experiments.tables.write import check_page
 
+    began = time.monotonic()
     configs = configs_of(options)
     chosen = {entry.name for entry in selected(TABLES[options.table], options.only)}
     check_page(options.page, options.table)
@@ -119,6 +121,7 @@ def make(options: Options, tell: Callable[[str], None]) -> None:
             run_all(asked, preemption, tell, write)
     for path in write():
         tell(f"Written: {path}")
+    tell(f"{len(asked)} entries in {(time.monotonic() - began) / 60:.1f} minutes")
 
 
 def _write(options: Options, configs: Sequence[Config]) -> list[Path]:

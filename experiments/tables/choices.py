@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.baselines import flag
+from experiments.baselines import Baselines, flag
 from experiments.config import Config, Numbers
 from experiments.tables.command import AGAIN, run_command
 from experiments.tables.entries import CLASSES, SMALL, Entry, config_of, selected
@@ -53,7 +53,7 @@ class Trial:
             data_folder=data_folder if self.entry.experiment == "clinc150" else None,
             compile_cache=workdir / "compiled" / self.entry.name,
         )
-        chosen = replace(base.baselines, **{GRID[name][0]: value for name, value in self.values.items()})
+        chosen = replace(Baselines(), **{GRID[name][0]: value for name, value in self.values.items()})
         own = workdir / f"{self.entry.name}-{self.place + 1}"
         return replace(base, methods=tuple(self.values), held_out=True, baselines=chosen, workdir=own)
 

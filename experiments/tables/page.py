@@ -44,6 +44,11 @@ ROUTED = (
     "task's slot where all tasks have the same outputs, else by the highest logit of all heads). `-`: one head answers "
     "for all tasks, and nothing is routed."
 )
+PRETRAINED = (
+    "The vision transformer of the digits, MNIST and Fashion-MNIST streams is pretrained for the run, on the training "
+    "images of all its tasks and without their labels: what is frozen has seen the images of tasks to come."
+)
+_OWN_IMAGES = ("digits5", "split_mnist5", "rotated_mnist10", "split_fashion5")
 MEASURES = ("acc", "forgetting", "retention", "learning_accuracy", "bwt")
 _ROUTED = (("router", ROUTER), ("ACC with id", WITH_ID), ("ACC without router", WITHOUT))
 
@@ -92,6 +97,8 @@ def _blocks(section: Section) -> Iterator[str]:
     yield COLUMNS
     if present != [TASK]:
         yield ROUTED
+    if any(results["experiment"] in _OWN_IMAGES for results in ended.values()):
+        yield PRETRAINED
     for name, results in ended.items():
         yield from _entry(name, results, section.why.get(name))
 

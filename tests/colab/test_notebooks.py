@@ -18,10 +18,6 @@ SAID = {
 """What a run prints, by notebook."""
 
 
-LONG = ("ten_tasks",)
-RUN = [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in NOTEBOOKS]
-
-
 def read(path: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
@@ -75,7 +71,7 @@ def test_all_have_the_same_first_cells_and_the_badge_opens_what_is_there(path: P
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of zmq and its event loop
-@pytest.mark.parametrize("path", RUN)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_the_first_cell_to_the_last(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
