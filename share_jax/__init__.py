@@ -1,10 +1,13 @@
 """Continual learning of many tasks in one shared low-rank subspace of a frozen JAX/Flax model.
 
-Names are loaded when they are first used, so that `import share_jax` costs nothing.
+Names are loaded when they are first used, so that `import share_jax` costs nothing. So are modules:
+`share_jax.train.lock.hold` needs no import of its own.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from share_jax.lazy import submodules
 
 if TYPE_CHECKING:
     from share_jax.core.router import Router as Router
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from share_jax.nn.share_modules import ShareDenseGeneral as ShareDenseGeneral
     from share_jax.nn.share_modules import ShareEmbed as ShareEmbed
     from share_jax.train.learner import Learner as Learner
+    from share_jax.train.losses import LossSums as LossSums
     from share_jax.train.prefix import PrefixCache as PrefixCache
 
 __version__ = "0.1.0"
@@ -49,6 +53,7 @@ _HOME = {
     "ShareConv": "share_jax.nn.share_modules",
     "ShareEmbed": "share_jax.nn.share_modules",
     "Learner": "share_jax.train.learner",
+    "LossSums": "share_jax.train.losses",
     "Router": "share_jax.core.router",
     "empty_router": "share_jax.core.router",
     "add_task": "share_jax.core.router",
@@ -75,6 +80,7 @@ __all__ = [  # noqa: RUF022  (in the order of use)
     "ShareEmbed",
     "TaskHead",
     "Learner",
+    "LossSums",
     "Router",
     "empty_router",
     "add_task",
@@ -87,10 +93,11 @@ __all__ = [  # noqa: RUF022  (in the order of use)
 ]
 
 
+_module = submodules(__name__)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'share_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_HOME[name]), name) if name in _HOME else _module(name)
 
 
 def __dir__() -> list[str]:

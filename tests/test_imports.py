@@ -14,6 +14,7 @@ FLOORS = {
     "cache": 0,
     "errors": 0,
     "finite": 0,
+    "lazy": 0,
     "memory": 0,
     "typing": 0,
     "linalg": 1,

@@ -39,7 +39,8 @@ class TaskBank:
           TaskError: if no task has this name; the message lists near matches.
         """
         if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.3) or list(self.names[:3])
+            names = [str(each) for each in self.names]
+            near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.3) or names[:3]
             raise TaskError(
                 line(
                     "task name",
@@ -50,19 +51,29 @@ class TaskBank:
             )
         return self.names.index(name)
 
-    def ids(self, tasks: Sequence[str | int] | np.ndarray | Array) -> Int[Array, " batch"]:
+    def ids(self, tasks: str | int | np.integer | Sequence[str | int] | np.ndarray | Array) -> Int[Array, "..."]:
         """Ids of learnt tasks, one per example: what a compiled function that serves this bank may be given.
+
+        One name or id gives one id, which stands for the whole batch.
 
         Within `jit` an id cannot be refused: one past the stack answers with NaN, but one of a slot that is not learnt
         yet answers as a fresh slot does. So ids are checked here, before they go in.
 
         Args:
-          tasks: (batch,) names or ids, such as those that `core.router.route` chose.
+          tasks: (batch,) names or ids, such as those that `core.router.route` chose; or one of them.
 
         Raises:
           TaskError: if a name or id is not that of a learnt task.
           InputError: if these are not names or whole numbers, or there are none.
         """
+        if isinstance(tasks, str):
+            return as_task_id(self.index(tasks), len(self.names))
+        if isinstance(tasks, int | np.integer) or getattr(tasks, "ndim", None) == 0:
+            return as_task_id(np.asarray(tasks), len(self.names))
+        if not hasattr(tasks, "__iter__"):
+            got, expected = type(tasks).__name__, "a learnt task's name or id, or one per example"
+            mend = "pass the name that the task was learnt by"
+            raise InputError(line("tasks", got=got, expected=expected, mend=mend))
         array = isinstance(tasks, np.ndarray | Array) and np.issubdtype(tasks.dtype, np.integer)
         whole = tasks if array else [self.index(each) if isinstance(each, str) else each for each in tasks]
         if not len(whole):
@@ -71,11 +82,14 @@ class TaskBank:
 
 
 def check_new_name(bank: TaskBank, name: str) -> None:
-    """Refuses an empty name and one that is taken.
+    """Refuses what is no text, an empty name, and one that is taken.
 
     Raises:
       TaskError: naming it.
     """
+    if not isinstance(name, str):
+        got, mend = f"{type(name).__name__} {name!r}", "pass a name as text; numbers are the ids of learnt tasks"
+        raise TaskError(line("new task name", got=got, expected="a str", mend=mend))
     if not name or name in bank.names:
         raise TaskError(
             line("new task name", got=repr(name), expected="a name that no task has", mend="choose another name")

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from share_jax.errors import InputError, line
 
 
@@ -11,7 +13,7 @@ def check_columns(what: str, value: int) -> None:
     Raises:
       InputError: naming it.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(line(what, got=value, expected="a whole number of at least 1", mend=f"pass {what}=4"))
 
 

@@ -68,7 +68,7 @@ def as_task_id(task_id: int | np.integer | Sequence[int] | np.ndarray | jax.Arra
                 line(
                     "task_id",
                     got=int(outside.flat[0]),
-                    expected=f"0 to {num_tasks - 1}",
+                    expected=f"0 to {num_tasks - 1}" if num_tasks else "no id, as there are no tasks",
                     mend="use a task that has been learnt, or grow the stack first",
                 )
             )

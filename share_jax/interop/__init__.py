@@ -1,0 +1,3 @@
+from share_jax.lazy import submodules
+
+__getattr__ = submodules(__name__)

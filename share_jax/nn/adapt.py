@@ -67,10 +67,16 @@ class Adapted:
           {"shared": tree, "tasks": tree of leaves (T, ...)}
 
         Raises:
-          InputError: if `num_tasks` is below 1.
+          InputError: if `num_tasks` is below 1, or `params` is not the tree that was adapted.
         """
         if num_tasks < 1:
             raise InputError(line("num_tasks", got=num_tasks, expected="at least 1", mend="pass the number of slots"))
+        leaves = flat(params)
+        missing = [path for path in self.heads if path not in leaves]
+        if "params" in params or missing:  # Flax takes no layer of that name
+            got = 'the tree {"params": ...}' if "params" in params else f"a tree without {missing[0]}"
+            expected, mend = "the base model's parameters", 'pass variables["params"]'
+            raise InputError(line("params", got=got, expected=expected, mend=mend))
         key_shared, key_tasks = jax.random.split(key)
         shared, tasks = {}, {}
         for index, target in enumerate(self.targets):
@@ -82,7 +88,6 @@ class Adapted:
             for name, leaf in stack.items():
                 path = "/".join((*target.module_path, name))
                 tasks[path] = leaf if target.stacked is None else jnp.moveaxis(leaf, 0, 1)
-        leaves = flat(params)
         for path in self.heads:
             tasks[path] = jnp.repeat(jnp.asarray(leaves[path])[None], num_tasks, axis=0)
         return {SHARED: nested(shared), TASKS: nested(tasks)}
@@ -198,6 +203,18 @@ class Adapted:
         )
 
 
+def check_variables(variables: Any, what: str) -> None:
+    """Refuses what is no dict of collections with "params" among them, such as the parameters without their name.
+
+    Raises:
+      InputError: naming what it has instead.
+    """
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        has = isinstance(variables, Mapping)
+        got = f"a dict of {sorted(map(str, variables))[:6]}" if has else type(variables).__name__
+        raise InputError(line(what, got=got, expected='a dict with "params"', mend='pass {"params": params}'))
+
+
 def adapt(
     model: nn.Module,
     variables: Tree,
@@ -227,20 +244,23 @@ def adapt(
 
     Raises:
       TargetError: if a pattern matches nothing, or a kernel that it matches cannot be adapted in this space.
-      InputError: if `method` is not a parameterisation, or a parameter is not an array.
+      InputError: if `method` is not a parameterisation, `variables` has no "params", or a parameter is not an array.
     """
     if space not in SPACES:
         raise TargetError(line("space", got=repr(space), expected=" or ".join(SPACES), mend="pass one of them"))
     method = SharedA() if method is None else method
-    if not isinstance(method, Parameterization):
+    if isinstance(method, type) or not isinstance(method, Parameterization):  # a class has all of its instances' names
         raise InputError(
             line(
                 "method",
-                got=repr(method),
+                got=f"the class {method.__name__}" if isinstance(method, type) else repr(method),
                 expected="a parameterisation such as SharedA()",
-                mend="adapt the model's __call__; its other methods are not chosen here",
+                mend="pass an instance, such as SharedA(rank=4)"
+                if isinstance(method, type)
+                else "adapt the model's __call__; its other methods are not chosen here",
             )
         )
+    check_variables(variables, "variables")
     params = flat(variables["params"])
     boxed = [path for path, leaf in params.items() if not hasattr(leaf, "ndim")]
     if boxed:

@@ -28,7 +28,7 @@ def _as_rows(x: Array, d_in: int) -> Array:
     return x.reshape(x.shape[0] if x.ndim > 1 else 1, -1, d_in)
 
 
-def _check_batch(slot: Leaves, examples: int) -> None:
+def check_batch(slot: Leaves, examples: int) -> None:
     for leaf in slot.values():
         if leaf.ndim == 3 and leaf.shape[0] != examples:
             raise InputError(
@@ -45,7 +45,7 @@ def dense_delta(method: Parameterization, shared: Leaves, slot: Leaves, x: Array
     """x (..., d_in) through the pair, as (..., *features)."""
     d_in = x.shape[-1]
     rows = _as_rows(x, d_in)
-    _check_batch(slot, rows.shape[0])
+    check_batch(slot, rows.shape[0])
     delta = method.up(shared, slot, down_product(rows, method.down(shared, slot)))
     return delta.reshape(*x.shape[:-1], *features)
 
@@ -92,14 +92,14 @@ def conv_delta(module: nn.Conv, method: Parameterization, shared: Leaves, slot: 
         return _conv(module, jnp.tile(kernel, (1,) * (kernel.ndim - 1) + (groups,)), inputs)
 
     if down.ndim == 3:
-        _check_batch(slot, x.shape[0])
+        check_batch(slot, x.shape[0])
         h = jax.vmap(lambda matrix, one: through(matrix, one[None])[0])(down, x)
     else:
         h = through(down, x)
     spatial = h.shape[:-1]
     if groups == 1:
         rows = _as_rows(h, q)
-        _check_batch(slot, rows.shape[0])
+        check_batch(slot, rows.shape[0])
         return method.up(shared, slot, rows).reshape(*spatial, module.features)
     return _grouped_up(method, shared, slot, h.reshape(*spatial, groups, q), module.features)
 
@@ -108,7 +108,7 @@ def _grouped_up(method: Parameterization, shared: Leaves, slot: Leaves, h: Array
     """Group g's q channels give only group g's block of the features."""
     *spatial, groups, q = h.shape
     rows = _as_rows(h, q)
-    _check_batch(slot, rows.shape[0])
+    check_batch(slot, rows.shape[0])
     whole = method.up(shared, slot, rows)
     blocks = whole.reshape(*spatial, groups, groups, features // groups)
     own = jnp.diagonal(blocks, axis1=-3, axis2=-2)  # (*spatial, features / groups, groups)
@@ -119,7 +119,7 @@ def embed_delta(module: nn.Embed, method: Parameterization, shared: Leaves, slot
     """Rows of the down matrix looked up by token id, then up: (...,) ids give (..., features)."""
     down = method.down(shared, slot)
     rows = ids.reshape(ids.shape[0] if ids.ndim else 1, -1)
-    _check_batch(slot, rows.shape[0])
+    check_batch(slot, rows.shape[0])
     if down.ndim == 3:
         h = jax.vmap(lambda table, one: jnp.take(table, one, axis=0))(down, rows)
     else:
@@ -131,7 +131,7 @@ def attend_delta(module: nn.Embed, method: Parameterization, shared: Leaves, slo
     """The tied output layer, query (..., features) @ embedding.T, through the transposed pair."""
     a, b = method.factors(shared, slot) if not _is_batched(slot) else _batched_factors(method, shared, slot)
     rows = _as_rows(query, module.features)
-    _check_batch(slot, rows.shape[0])
+    check_batch(slot, rows.shape[0])
     h = down_product(rows, jnp.swapaxes(b, -1, -2))
     return down_product(h, jnp.swapaxes(a, -1, -2)).reshape(*query.shape[:-1], module.num_embeddings)
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from share_jax.core.slots import as_task_id, gather
+from share_jax.nn.deltas import check_batch
 from share_jax.nn.variables import TASKS, TaskId
 from share_jax.typing import Array
 
@@ -35,6 +36,7 @@ class TaskHead(nn.Module):
 
         Raises:
           TaskError: if a concrete id is not a slot.
+          InputError: if there are ids, but not one per example.
         """
         d_in = inputs.shape[-1]
 
@@ -45,6 +47,7 @@ class TaskHead(nn.Module):
         kernel = self.variable(TASKS, "kernel", kernels).value
         bias = self.variable(TASKS, "bias", lambda: jnp.zeros((self.num_tasks, self.features))).value
         own = gather({"kernel": kernel, "bias": bias}, as_task_id(task_id, kernel.shape[0]))
+        check_batch(own, inputs.shape[0])
         rows = inputs.reshape(inputs.shape[0], -1, d_in)
         own = {name: leaf.astype(inputs.dtype) for name, leaf in own.items()}
         per_example = jnp.broadcast_to(own["kernel"], (rows.shape[0], d_in, self.features))

@@ -14,16 +14,20 @@ On several processes all call the same functions with the same arguments: Orbax 
 first process alone writes manifests and removes folders. The root must be one file system to all of them.
 """
 
+import os
 import shutil
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from share_jax.core.router import Router
 from share_jax.errors import FormatError, SaveError, ShareError, TaskError, line
-from share_jax.train import arrays_io, manifest, routers
+from share_jax.train import arrays_io, manifest, routers, savable
 from share_jax.train.files import reason
 from share_jax.train.manifest import Identity, Manifest
 from share_jax.train.processes import on_primary, primary
@@ -67,14 +71,16 @@ class Checkpoint:
         return self.manifest.tasks[name]
 
 
-def create(root: Path, identity: Identity) -> Checkpoint:
+def create(root: str | os.PathLike[str], identity: Identity) -> Checkpoint:
     """A new, empty checkpoint.
 
     Raises:
       FormatError: if the folder holds anything.
       SaveError: if it cannot be written.
     """
-    made = Checkpoint(root, Manifest(identity))
+    root = Path(root)
+    method = {key: value.item() if isinstance(value, np.generic) else value for key, value in identity.method.items()}
+    made = Checkpoint(root, Manifest(replace(identity, method=method)))
 
     def write() -> None:
         if root.exists() and {path.name for path in root.iterdir()} - manifest.leftovers(root):
@@ -90,7 +96,7 @@ def create(root: Path, identity: Identity) -> Checkpoint:
     return made
 
 
-def open_checkpoint(root: Path, identity: Identity | None = None) -> Checkpoint:
+def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = None) -> Checkpoint:
     """Opens a checkpoint. With an identity, as for going on with it, also removes what an interrupted save left behind
     and takes a manifest of an older schema to this one; the arrays of older checkpoints are read as they are.
 
@@ -104,6 +110,7 @@ def open_checkpoint(root: Path, identity: Identity | None = None) -> Checkpoint:
       FormatError: if it is not a checkpoint, its manifest is damaged or newer, or it is for another model.
       SaveError: if it cannot be written.
     """
+    root = Path(root)
     opened = Checkpoint(root, manifest.read(root))
     if identity is not None:
         manifest.check_identity(opened.manifest.identity, identity)
@@ -137,10 +144,23 @@ def _saving(checkpoint: Checkpoint, what: str) -> Iterator[None]:
                 _sweep(checkpoint)
         if isinstance(error, ShareError):
             raise
-        mend = f"free or add space, then go on from the last saved state, which is kept in {checkpoint.root}"
-        raise SaveError(
-            line(f"saving {what}", got=reason(error), expected="room and the right to write", mend=mend)
-        ) from error
+        kept = f"go on from the last saved state, which is kept in {checkpoint.root}"
+        if _of_the_disk(error):
+            got, expected, mend = reason(error), "room and the right to write", f"free or add space, then {kept}"
+        else:
+            got, expected = f"{type(error).__name__}: {reason(error)}", "nested dicts of arrays, and JSON"
+            mend = f"mend what is saved, then {kept}"
+        raise SaveError(line(f"saving {what}", got=got, expected=expected, mend=mend)) from error
+
+
+def _of_the_disk(error: Exception) -> bool:
+    """Whether the system, or Orbax on the way to it, could not write; not whether it was given something else."""
+    if isinstance(error, OSError) or "os_error_code" in str(error):
+        return True
+    if isinstance(error, TypeError | KeyError | AttributeError):
+        return False
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.partition(".")[0] in ("orbax", "tensorstore") for name in frames)
 
 
 def committed(checkpoint: Checkpoint, new: Manifest) -> Checkpoint:
@@ -167,12 +187,14 @@ def save_inflight(checkpoint: Checkpoint, state: Mapping[str, Any], info: Json) 
       info: JSON beside it, such as the task's index and step.
 
     Raises:
+      InputError: if the info is no JSON.
       SaveError: if it cannot be written; the last state stays.
     """
+    own = savable.as_json(info, "the training in flight")
     old = checkpoint.manifest.inflight
     number = int(old["path"].split("/")[1]) + 1 if old else 0
     with _saving(checkpoint, "the training in flight"):
-        record = {**arrays_io.write(checkpoint.root, f"inflight/{number}", state), "info": dict(info)}
+        record = {**arrays_io.write(checkpoint.root, f"inflight/{number}", state), "info": own}
         return committed(checkpoint, replace(checkpoint.manifest, inflight=record, earlier=old))
 
 
@@ -198,12 +220,17 @@ def save_task(
       router: the router that knows this task too; the saved one, if any, is kept when None.
 
     Raises:
-      TaskError: if the task is already saved, or a changed one or one of the router's is not.
+      TaskError: if the task is already saved, its name is empty or no text, or a changed one or one of the router's is
+        not saved.
+      InputError: if a slot is not like those of the saved tasks, as a stack of slots is not, or the info is no JSON.
       SaveError: if it cannot be written; the last state stays.
     """
     before = checkpoint.manifest
+    savable.check_name(name)
     if name in before.tasks:
         raise TaskError(line("task to save", got=repr(name), expected="a new name", mend="tasks are never overwritten"))
+    own = savable.as_json(info, f"task {name!r}")
+    savable.check_slots(before, name, slot, shared, changed or {})
     version = before.version + 1
     new = replace(before, inflight=None, earlier=None, version=version)
     with _saving(checkpoint, f"task {name!r}"):
@@ -215,7 +242,7 @@ def save_task(
             folder = f"tasks/{checkpoint.names.index(other):04d}.{version}"
             tasks[other] = {**arrays_io.write(checkpoint.root, folder, leaves), "info": info_of_other}
         record = arrays_io.write(checkpoint.root, f"tasks/{len(tasks):04d}.{version}", slot)
-        new = replace(new, tasks={**tasks, name: {**record, "info": dict(info)}})
+        new = replace(new, tasks={**tasks, name: {**record, "info": own}})
         if router is not None:
             new = replace(new, router=routers.write(checkpoint.root, new, router))
         return committed(checkpoint, new)
@@ -226,9 +253,10 @@ def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:
 
     Raises:
       TaskError: if the task is not saved.
+      InputError: if the info is no JSON.
       SaveError: if it cannot be written.
     """
-    record = {**checkpoint.record(name), "info": dict(info)}
+    record = {**checkpoint.record(name), "info": savable.as_json(info, f"task {name!r}")}
     with _saving(checkpoint, f"a note on task {name!r}"):
         return committed(checkpoint, replace(checkpoint.manifest, tasks={**checkpoint.manifest.tasks, name: record}))
 

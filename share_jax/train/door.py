@@ -1,20 +1,30 @@
 """Batches are checked before they go into a compiled step, where nothing can be refused any more.
 
 Shapes cost microseconds and are looked at for every batch. Values are looked at where that is free: those of NumPy
-arrays. Labels on a device are not fetched; one that is out of range makes the loss NaN, and is named then.
+arrays. Labels on a device are not fetched; one that is out of range makes the loss NaN, and is named then. Weights on a
+device are read some batches behind, many at once.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, ShareError, line
 
 PER_EXAMPLE = ("inputs", "labels", "weights")
+
+BEHIND = 32
+"""Batches whose weights are fetched from a device together."""
+
+NOT_TAKEN = (TypeError, ValueError, KeyError, IndexError, AttributeError, FlaxError)
+"""What Flax, JAX and losses raise for arrays that do not fit them."""
+
+CLASSES = "number the task's own classes from 0, and give the head as many outputs as the largest task has"
 
 Signature = tuple[tuple[str, tuple[int, ...], str], ...]
 """(path, shape, dtype) of every array of a batch."""
@@ -28,23 +38,39 @@ def signature(batch: Any, what: str = "batch") -> Signature:
       what: the batch, for the message.
 
     Raises:
-      InputError: if it is no such dict, if it holds no example, or if its arrays differ in how many they hold.
+      InputError: if it is no such dict, if it holds no example or something else than numbers, or if its arrays differ
+        in how many examples they hold.
     """
     if not isinstance(batch, Mapping) or "inputs" not in batch:
         got = f"a dict of {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
         mend = 'pass {"inputs": array, "labels": array}'
         raise InputError(line(what, got=got, expected='a dict with "inputs"', mend=mend))
     leaves = [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in _with_paths(batch)]
-    found = tuple((name, tuple(np.shape(leaf)), str(jnp.result_type(leaf))) for name, leaf in leaves)
+    found = tuple((name, tuple(np.shape(leaf)), _dtype(leaf, f"{name} of {what}")) for name, leaf in leaves)
     first, shape = next(((name, shape) for name, shape, _ in found if name.split("/")[0] == "inputs"), ("inputs", ()))
     if not shape or not shape[0]:
         expected, mend = "at least one example", "put the batch axis first"
         raise InputError(line(f"{first} of {what}", got=f"shape {shape}", expected=expected, mend=mend))
     for name, own, _ in found:
         if name.split("/")[0] in PER_EXAMPLE and own[:1] != shape[:1]:
-            expected, mend = f"{shape[0]} examples, as {first}", "give every example one entry"
+            top = name.split("/")[0]
+            listed = isinstance(batch[top], list | tuple)
+            expected = f"{shape[0]} examples, as {first}"
+            mend = f"make one array of the list, np.asarray({top})" if listed else "give every example one entry"
             raise InputError(line(f"{name} of {what}", got=f"shape {own}", expected=expected, mend=mend))
     return found
+
+
+def _dtype(leaf: Any, where: str) -> str:
+    try:
+        if not isinstance(leaf, str | bytes):  # JAX would take text for a dtype's name
+            return str(jnp.result_type(leaf))
+    except TypeError:
+        pass  # refused below
+    dtype = getattr(leaf, "dtype", None)
+    got = type(leaf).__name__ if dtype is None else f"dtype {dtype}"
+    mend = "pass numbers, and leave out of the batch what neither the model nor the loss computes with"
+    raise InputError(line(where, got=got, expected="numbers", mend=mend))
 
 
 def _with_paths(tree: Any) -> Any:
@@ -71,25 +97,91 @@ def _kind(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], int, str
     return shape[:1], len(shape), dtype
 
 
-def classes_of(forward: Callable[[], Any], what: str) -> int | None:
-    """Runs a model abstractly on a batch; the width of its output, None if that is no one array.
+def refuse(error: Exception, what: str, by: str = "model") -> NoReturn:
+    """Raises one line in place of what a model, or a loss, raised for arrays that it does not take.
+
+    Args:
+      error: one of `NOT_TAKEN`.
+      what: what was given, for the message.
+      by: "model" or "loss".
 
     Raises:
-      InputError: if the model does not take the batch; in one line, with the model's own error behind it.
+      ShareError: the error itself, where it is one line already.
+      InputError: in place of any other, with it behind.
+    """
+    if isinstance(error, ShareError):
+        raise error
+    reason = textwrap.shorten((str(error).strip() or "no reason").splitlines()[0], 300, placeholder=" ...")
+    mends = {
+        "model": "give inputs of the shapes that the model was initialised with",
+        "loss": "put what the loss reads into the batch, in the shapes that it takes",
+    }
+    if "'task_id'" in reason:
+        mends["model"] = "pass what share_jax.adapt returned, or a module whose __call__ takes task_id"
+    got = f"{type(error).__name__}: {reason}"
+    raise InputError(line(what, got=got, expected=f"what the {by} takes", mend=mends[by])) from error
+
+
+def output_of(forward: Callable[[], Any], what: str) -> Any:
+    """Runs a model abstractly on a batch: its output, with shapes and dtypes in place of arrays.
+
+    Raises:
+      InputError: if the model does not take the batch.
     """
     try:
-        out = jax.eval_shape(forward)
-    except (TypeError, ValueError, KeyError, FlaxError) as error:
-        if isinstance(error, InputError):
-            raise
-        got = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
-        mend = "give inputs of the shapes that the model was initialised with"
-        raise InputError(line(what, got=got, expected="what the model and the loss take", mend=mend)) from error
-    return out.shape[-1] if hasattr(out, "shape") and out.shape else None
+        return jax.eval_shape(forward)
+    except NOT_TAKEN as error:
+        refuse(error, what)
+
+
+def check_loss(loss: Callable[[Any, Any], Any], out: Any, batch: Any, what: str) -> None:
+    """Runs a loss abstractly on a model's output and a batch.
+
+    Raises:
+      InputError: if the loss does not take them.
+    """
+    try:
+        jax.eval_shape(loss, out, batch)
+    except NOT_TAKEN as error:
+        refuse(error, f"loss of {what}", "loss")
+
+
+def check_answers(found: Signature, what: str) -> None:
+    """Refuses a batch that the loss of classes does not take, from shapes and dtypes alone.
+
+    Args:
+      found: its signature; "labels" (batch,) whole numbers; "weights" (batch,) or absent; "classes", a whole number or
+        (batch,) of them, or absent.
+      what: the batch, for the message.
+
+    Raises:
+      InputError: naming the array.
+    """
+    have = {name: (shape, dtype) for name, shape, dtype in found}
+    size = next(shape[:1] for name, (shape, _) in have.items() if name.split("/")[0] == "inputs")
+    if "labels" not in have:
+        got = "several arrays" if any(name.startswith("labels/") for name in have) else "nothing"
+        mend = 'pass {"inputs": array, "labels": array}, or a loss of your own'
+        raise InputError(line(f"labels of {what}", got=got, expected=f"one array of shape {size}", mend=mend))
+    shapes = {"labels": (size,), "weights": (size,), "classes": ((), size)}
+    mends = {
+        "labels": "pass one class's number per example: labels.argmax(-1) of one-hot ones, labels[:, 0] of a column",
+        "weights": "pass one number per example",
+        "classes": "pass the task's number of classes",
+    }
+    for name in (name for name in shapes if name in have):
+        shape, dtype = have[name]
+        where = f"{name} of {what}"
+        if shape not in shapes[name]:
+            expected = " or ".join(f"shape {each}" for each in shapes[name])
+            raise InputError(line(where, got=f"shape {shape}", expected=expected, mend=mends[name]))
+        if name != "weights" and jnp.dtype(dtype).kind not in "biu":
+            mend = "pass the classes' numbers, or a loss of your own" if name == "labels" else mends[name]
+            raise InputError(line(where, got=f"dtype {dtype}", expected="whole numbers", mend=mend))
 
 
 def check_labels(batch: Mapping[str, Any], width: int | None, what: str, *, fetch: bool = False) -> None:
-    """Refuses labels that no class has; an example of weight 0 may have any.
+    """Refuses labels that no class has, and classes that the model has no output for; weight 0 excuses an example.
 
     Args:
       batch: with "labels" (batch,); "classes", all of `width` if absent; "weights", all 1 if absent.
@@ -98,19 +190,83 @@ def check_labels(batch: Mapping[str, Any], width: int | None, what: str, *, fetc
       fetch: also look at arrays on a device, waiting for them.
 
     Raises:
-      InputError: naming the first such label.
+      InputError: naming the first such number or label.
     """
-    if width is None or "labels" not in batch or not (fetch or isinstance(batch["labels"], np.ndarray)):
+    if width is None:
+        return
+    if "classes" in batch:
+        _check_classes(batch, width, what, fetch)
+    if not (fetch or isinstance(batch["labels"], np.ndarray)):
         return
     labels = np.asarray(batch["labels"])
-    if not np.issubdtype(labels.dtype, np.integer):
-        mend = "pass the classes' numbers, or a loss of your own"
-        raise InputError(line(f"labels of {what}", got=f"dtype {labels.dtype}", expected="whole numbers", mend=mend))
     classes = np.broadcast_to(np.asarray(batch.get("classes", width)), labels.shape)
     counts = np.asarray(batch.get("weights", np.ones(labels.shape))) > 0
     wrong = counts & ((labels < 0) | (labels >= classes))
     if wrong.any():
         place = int(np.flatnonzero(wrong)[0])
         where, got = f"labels of {what}, example {place}", int(labels.flat[place])
-        mend = "number the task's own classes from 0, and give the head as many outputs as the largest task has"
-        raise InputError(line(where, got=got, expected=f"0 to {int(classes.flat[place]) - 1}", mend=mend))
+        raise InputError(line(where, got=got, expected=f"0 to {int(classes.flat[place]) - 1}", mend=CLASSES))
+
+
+def _check_classes(batch: Mapping[str, Any], width: int, what: str, fetch: bool) -> None:
+    classes, weights = batch["classes"], batch.get("weights", 1)
+    each = np.ndim(classes) > 0
+    if not fetch and (isinstance(classes, jax.Array) or (each and isinstance(weights, jax.Array))):
+        return
+    numbers = np.asarray(classes)
+    wrong = ((numbers < 1) | (numbers > width)) & (np.asarray(weights) > 0 if each else True)
+    if wrong.any():
+        place = int(np.flatnonzero(wrong)[0])
+        where = f"classes of {what}, example {place}" if each else f"classes of {what}"
+        expected = f"1 to {width}, the outputs of the model"
+        raise InputError(line(where, got=int(numbers.flat[place]), expected=expected, mend=CLASSES))
+
+
+class ExampleCount:
+    """Counts a task's examples of weight above 0, and refuses weights that are no numbers of at least 0.
+
+    Weights of NumPy are read at once. Those on a device are read together some batches later, so that nothing waits.
+    """
+
+    def __init__(self, weighted: bool) -> None:
+        """Has counted nothing; every example counts unless `weighted`, as for a loss with another use for weights."""
+        self._weighted = weighted
+        self._count = 0
+        self._queue: list[tuple[str, jax.Array]] = []
+
+    def add(self, batch: Mapping[str, Any], what: str) -> None:
+        """Takes a batch.
+
+        Raises:
+          InputError: naming the first weight that is none, of this batch or of one before it.
+        """
+        weights = batch.get("weights") if self._weighted else None
+        if weights is None:
+            self._count += jax.tree.leaves(batch["inputs"])[0].shape[0]
+        elif isinstance(weights, jax.Array):
+            self._queue.append((what, weights))
+            if len(self._queue) >= BEHIND:
+                self.total()
+        else:
+            self._count += _counting(weights, what)
+
+    def total(self) -> int:
+        """How many examples count, of all batches.
+
+        Raises:
+          InputError: naming the first weight that is none.
+        """
+        queue, self._queue = self._queue, []
+        for (what, _), weights in zip(queue, jax.device_get([weights for _, weights in queue]), strict=True):
+            self._count += _counting(weights, what)
+        return self._count
+
+
+def _counting(weights: Any, what: str) -> int:
+    numbers = np.asarray(weights)
+    wrong = ~((numbers >= 0) & (numbers < np.inf))
+    if wrong.any():
+        place = int(np.flatnonzero(wrong)[0])
+        where, mend = f"weights of {what}, example {place}", "weigh an example with 1, and padding with 0"
+        raise InputError(line(where, got=numbers.flat[place], expected="a number of at least 0", mend=mend))
+    return int(np.count_nonzero(numbers > 0))

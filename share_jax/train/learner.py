@@ -1,6 +1,6 @@
 """Learning tasks one after another with any batches: a bank goes in, a bank with one more task comes out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -8,18 +8,22 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from flax.core import unfreeze
 
 from share_jax.core.bank import TaskBank, check_new_name, learnt, next_slot, with_room
 from share_jax.core.slots import lift
 from share_jax.errors import DivergedError, InputError, line
-from share_jax.nn.adapt import Adapted
+from share_jax.nn.adapt import Adapted, check_variables
 from share_jax.nn.variables import SHARED, TASKS
 from share_jax.train import door
-from share_jax.train.losses import classification
+from share_jax.train.losses import classification, per_task, regression
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.step import Loss, StepState, begin, forward_of, make_train_step
 from share_jax.train.watch import Found, LossWatch, not_finite
 from share_jax.typing import PRNGKey, Tree
+
+_WEIGHTED = (classification, regression, per_task)
+"""The losses for which an example of weight 0 only fills a batch up."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,11 @@ class Learner:
       model: an `Adapted`, or a Linen module of one's own whose `__call__` takes `task_id` by name.
       base: the frozen variables, {"params": ..., ...}; never changed.
       transform: optimizer of what trains; clip by global norm inside it.
-      loss: (model output, batch) to a scalar and a dict of scalars.
+      loss: (model output, batch) to `LossSums`: sums over the batch's examples, never means.
       head_transform: optimizer of an `Adapted` model's heads; `transform` when None.
+
+    Raises:
+      InputError: if `base` has no "params", or a module of one's own is given a `head_transform`.
     """
 
     model: Any
@@ -42,6 +49,12 @@ class Learner:
     _parts: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, Adapted) or self.base:  # all of a module's own parameters may belong to tasks
+            check_variables(self.base, "base of the Learner")
+        if self.head_transform is not None and not isinstance(self.model, Adapted):
+            got, expected = "an optimizer of the heads", "None for a module of one's own"
+            mend = "label the heads in optax.multi_transform, and pass that as transform"
+            raise InputError(line("head_transform", got=got, expected=expected, mend=mend))
         forward = forward_of(self.model)
         heads = self.model.heads if isinstance(self.model, Adapted) else ()
         for first in (True, False):
@@ -58,8 +71,16 @@ class Learner:
         Args:
           variables: "shared" and "tasks" as `Adapted.init`, or `init` of a module of one's own, returned them; other
             collections are passed over.
+
+        Raises:
+          InputError: if there are no "tasks".
         """
-        return TaskBank(variables.get(SHARED, {}), variables[TASKS])
+        if not isinstance(variables, Mapping) or TASKS not in variables:
+            has = isinstance(variables, Mapping)
+            got = f"a dict of {sorted(map(str, variables))[:6]}" if has else type(variables).__name__
+            mend = "pass what Adapted.init, or init of a module with layers of share_jax, returned"
+            raise InputError(line("variables", got=got, expected=f"a dict with '{TASKS}'", mend=mend))
+        return TaskBank(unfreeze(variables.get(SHARED, {})), unfreeze(variables[TASKS]))
 
     def begin(self, bank: TaskBank, key: PRNGKey) -> StepState:
         """The state in which the next task's training starts."""
@@ -89,36 +110,38 @@ class Learner:
           The bank with the task.
 
         Raises:
-          TaskError: if the name is taken.
-          InputError: if there are no batches or one example in all; if a batch is not one, is not like the first, does
-            not fit the model, or has a label that is no class; if the stack is full and the model cannot grow it.
+          TaskError: if the name is taken, empty or no text.
+          InputError: if there are no batches, or fewer than two examples of weight above 0 in all; if a batch is not
+            one, is not like the first, does not fit the model or the loss, or has a label that is no class, more
+            classes than outputs or a weight below 0; if the stack is full and the model cannot grow it.
           DivergedError: if a loss, or what was trained, is not finite; the bank is as it was.
         """
         check_new_name(bank, name)
         bank = self._with_room(bank)
         state = self.begin(bank, jax.random.fold_in(jax.random.key(seed), len(bank.names)))
-        watch, step, examples, widths, kinds = LossWatch(), 0, 0, {}, []
+        watch, examples, step, widths, kinds = LossWatch(), door.ExampleCount(self.loss in _WEIGHTED), 0, {}, []
         for batch in batches:
             step += 1
             what = f"batch {step} of task {name!r}"
             found = door.signature(batch, what)
             if found not in widths:  # the first batch, or another length
                 door.check_same(found, next(iter(widths), found), what)
-                widths[found] = self._width(state, batch, what)
+                widths[found] = self._width(state, batch, found, what)
                 kinds.append(batch)
             width = widths[found]
             door.check_labels(batch, width, what)
-            examples += jax.tree.leaves(batch["inputs"])[0].shape[0]
+            examples.add(batch, what)
             answers = {part: batch[part] for part in ("labels", "weights", "classes") if part in batch}
             state, metrics = self.step(bank, state, batch)
-            self._refuse(watch.add(step, metrics["loss"], answers), state, name, width)
+            self._refuse(watch.add(step, metrics["loss"], answers), state, name, width, examples)
         if not step:
             mend = "pass at least one batch; a generator can be read only once"
             raise InputError(line(f"batches of task {name!r}", got="none", expected="at least one", mend=mend))
-        if examples == 1:
-            mend = "one example shows one class; give the task more"
-            raise InputError(line(f"examples of task {name!r}", got="one", expected="at least two", mend=mend))
-        self._refuse(watch.drain(), state, name, widths[found])
+        if (count := examples.total()) < 2:
+            got = "one" if count else "none of weight above 0"
+            mend = "one example shows one class; give the task more" if count else "weigh with 0 what is padding alone"
+            raise InputError(line(f"examples of task {name!r}", got=got, expected="at least two", mend=mend))
+        self._refuse(watch.drain(), state, name, widths[found], examples)
         path = not_finite({"shared": state.shared, "slot": state.slot})
         if path is not None:
             raise _diverged(f"{path} of task {name!r} after step {step}", "numbers that are not finite", state)
@@ -127,25 +150,31 @@ class Learner:
             self._compile_later(after, kinds)
         return after
 
-    def predict(self, bank: TaskBank, name: str | Sequence[str | int] | np.ndarray | jax.Array, inputs: Any) -> Any:
+    def predict(
+        self, bank: TaskBank, name: str | int | np.integer | Sequence[str | int] | np.ndarray | jax.Array, inputs: Any
+    ) -> Any:
         """The model's output for a learnt task, or for a batch of different tasks.
 
         Args:
           bank: what has been learnt.
-          name: the task, or each example's task, by name or id; the ids may be those of a router.
+          name: the batch's task, or each example's, by name or id; the ids may be those of a router.
           inputs: as in a batch.
 
         Raises:
           TaskError: if no learnt task has this name or id.
-          InputError: if there are not as many names as examples.
+          InputError: if there are not as many names as examples, or the model does not take the inputs.
         """
-        if isinstance(name, str):
-            return self._parts["predict"](self.base, bank.shared, lift(bank.tasks, bank.index(name)), inputs)
-        ids, size = bank.ids(name), jax.tree.leaves(inputs)[0].shape[0]
-        if len(ids) != size:
-            expected = f"{size}, one per example"
-            raise InputError(line("tasks", got=len(ids), expected=expected, mend="name each example's task"))
-        return self._parts["mixed"](self.base, bank.shared, bank.tasks, ids, inputs)
+        ids = bank.index(name) if isinstance(name, str) else bank.ids(name)
+        try:
+            if isinstance(ids, int) or not ids.ndim:
+                return self._parts["predict"](self.base, bank.shared, lift(bank.tasks, int(ids)), inputs)
+            size = jax.tree.leaves(inputs)[0].shape[0]
+            if len(ids) != size:
+                expected = f"{size}, one per example"
+                raise InputError(line("tasks", got=len(ids), expected=expected, mend="name each example's task"))
+            return self._parts["mixed"](self.base, bank.shared, bank.tasks, ids, inputs)
+        except door.NOT_TAKEN as error:
+            door.refuse(error, "inputs")
 
     def _compile_later(self, bank: TaskBank, batches: Sequence[Any]) -> None:
         """Runs a later task's step once on a batch of each shape and drops what comes of it: no later task compiles."""
@@ -153,19 +182,25 @@ class Learner:
         for batch in batches:
             step(begin(bank.shared, lift(bank.tasks, 0), optimizer, jax.random.key(0)), self.base, batch)
 
-    def _width(self, state: StepState, batch: Any, what: str) -> int | None:
-        """How many classes the model answers with; None if the loss is not one of classes."""
+    def _width(self, state: StepState, batch: Any, found: door.Signature, what: str) -> int | None:
+        """How many classes the model answers with; None if the loss is not one of classes.
 
-        def forward() -> Any:
-            out = self._parts["forward"](self.base, state.shared, state.slot, batch["inputs"], state.key)
-            self.loss(out, batch)
-            return out
+        Raises:
+          InputError: if the model, or then the loss, does not take the batch.
+        """
+        parts = (self.base, state.shared, state.slot, batch["inputs"], state.key)
+        out = door.output_of(lambda: self._parts["forward"](*parts), what)
+        classes = self.loss is classification
+        if classes:
+            door.check_answers(found, what)
+        door.check_loss(self.loss, out, batch, what)
+        return out.shape[-1] if classes else None
 
-        width = door.classes_of(forward, what)
-        return width if self.loss is classification else None
-
-    def _refuse(self, found: Found | None, state: StepState, name: str, width: int | None) -> None:
+    def _refuse(
+        self, found: Found | None, state: StepState, name: str, width: int | None, examples: door.ExampleCount
+    ) -> None:
         if found is not None:
+            examples.total()  # a weight that is none comes before what it led to
             door.check_labels(found.note, width, f"batch {found.step} of task {name!r}", fetch=True)
             raise _diverged(f"loss of task {name!r}, step {found.step}", str(found.loss), state)
 

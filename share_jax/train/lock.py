@@ -21,12 +21,13 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Holds a folder, made if need be, for this process alone while the context lasts.
 
     Raises:
       BusyError: if another process, or another context of this one, holds it.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # Opened without O_TRUNC: who holds the lock may have written its number.
     descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)

@@ -53,6 +53,45 @@ def test_an_empty_or_taken_name_is_refused_and_nothing_changes(name):
     assert np.array_equal(lift(bank.tasks, 0)["layer"]["lora_b"], value(0.0)["layer"]["lora_b"])
 
 
+@pytest.mark.parametrize("name", [3, None, b"red", ("a", "b")])
+def test_a_name_that_is_no_text_is_refused_in_one_line(name):
+    with pytest.raises(TaskError, match=f"new task name: got {type(name).__name__} ") as caught:
+        learnt(bank_of("red"), name, {}, value(9.0))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_name_or_id_stands_for_the_whole_batch():
+    bank = bank_of("red", "green")
+    for one in ("green", 1, np.int64(1), jnp.int32(1), np.array(1)):
+        ids = bank.ids(one)
+        assert (ids.shape, int(ids)) == ((), 1)
+    assert np.array_equal(bank.ids(["green", 0, "red"]), [1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "error", "words"),
+    [
+        (2, TaskError, "task_id: got 2, expected 0 to 1"),
+        (jnp.int32(-1), TaskError, "task_id: got -1, expected 0 to 1"),
+        ("gren", TaskError, "near matches: green"),
+        (True, InputError, "task_id: got dtype bool"),
+        (None, InputError, "tasks: got NoneType"),
+        (0.0, InputError, "tasks: got float"),
+        ([None, None], InputError, "task_id: got dtype object"),
+    ],
+)
+def test_what_is_no_learnt_task_is_refused_in_one_line(tasks, error, words):
+    with pytest.raises(error) as caught:
+        bank_of("red", "green").ids(tasks)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_where_nothing_is_learnt_is_refused_without_a_range_that_is_none():
+    with pytest.raises(TaskError, match="task_id: got 0, expected no id"):
+        bank_of().ids(0)
+
+
 def test_a_full_bank_gives_no_next_slot_instead_of_an_old_task():
     bank = bank_of("red", "green", capacity=2)
     with pytest.raises(TaskError):

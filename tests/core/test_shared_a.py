@@ -27,6 +27,13 @@ def test_a_is_normal_with_std_002_and_b_is_zero():
     assert not b.any()
 
 
+def test_a_rank_may_be_a_whole_number_of_numpys():
+    assert SharedA(rank=np.int64(3)) == SharedA(rank=3)  # pyright: ignore[reportArgumentType]
+    for wrong in (np.int64(0), np.float64(4), np.bool_(True), 4.0):
+        with pytest.raises(InputError, match="rank"):
+            SharedA(rank=wrong)
+
+
 def leaves():
     rng = np.random.default_rng(1)
     return {"lora_a": rng.standard_normal((7, 3))}, {"lora_b": rng.standard_normal((3, 5))}

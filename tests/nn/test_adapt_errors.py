@@ -1,6 +1,7 @@
 """What cannot be adapted is refused in one line that names it; nothing falls back to the base model."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from adapted_models import (
     with_adapters,
 )
 
-from share_jax import SharedA, adapt
+from share_jax import Share, SharedA, adapt
 from share_jax.errors import InputError, TargetError, TaskError
 
 
@@ -194,6 +195,27 @@ def test_what_is_no_parameterisation_is_refused():
         adapt(model, base, SEQUENCE, targets=".*kernel", method=object())
 
 
+@pytest.mark.parametrize("method", [SharedA, Share])
+def test_a_class_is_no_parameterisation(method):
+    """It has every name of the protocol, so that it would pass for an instance."""
+    words = rf"method: got the class {method.__name__}.*pass an instance, such as SharedA\(rank=4\)"
+    refused(InputError, Twice(), SEQUENCE, matching=words, targets=".*kernel", method=method)
+
+
+def test_params_without_their_name_and_with_it_where_it_does_not_belong_are_refused():
+    model = Twice()
+    base = base_variables(model, SEQUENCE)
+    with pytest.raises(InputError, match=r"variables: got a dict of \['Dense_0'.*pass \{\"params\": params\}"):
+        adapt(model, base["params"], SEQUENCE, targets=".*kernel")
+    for options in ({"targets": "Dense_0/kernel", "heads": "Dense_0/bias"}, {"targets": "Dense_0/kernel"}):
+        adapted = adapt(model, base, SEQUENCE, **options)
+        with pytest.raises(InputError, match=r'params: got the tree \{"params"') as caught:
+            adapted.init(jax.random.key(0), base, 2)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="params: got a tree without Dense_0/bias"):
+        adapt(model, base, SEQUENCE, targets=(), heads="Dense_0/bias").init(jax.random.key(0), {}, 2)
+
+
 def test_boxed_parameters_are_refused_with_how_to_unbox_them():
     model = nn.Dense(3, kernel_init=nn.with_partitioning(nn.initializers.zeros, (None, None)))
     base = {"params": {"kernel": nn.Partitioned(jnp.zeros((6, 3)), (None, None)), "bias": jnp.zeros(3)}}
@@ -234,8 +256,6 @@ def test_task_ids_are_checked_and_required():
 
 
 def test_zero_tasks_are_refused():
-    import jax
-
     base = base_variables(nn.Conv(4, (3, 3)), IMAGE)
     adapted = adapt(nn.Conv(4, (3, 3)), base, IMAGE, targets="kernel")
     with pytest.raises(InputError, match="num_tasks"):

@@ -130,3 +130,12 @@ def test_ids_that_do_not_fit_the_batch_are_refused(count):
     adapted = adapt(model, base, SEQUENCE, targets=".*kernel")
     with pytest.raises(InputError, match="one id per example"):
         adapted.apply(with_adapters(adapted, base), SEQUENCE, task_id=np.zeros(count, np.int32))
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+@pytest.mark.parametrize("heads", ["head/.*", "head/kernel", "head/bias"])
+def test_ids_that_do_not_fit_the_batch_are_refused_where_only_a_head_is_adapted(heads, count):
+    adapted, variables = adapted_classifier(Classifier(), targets=(), heads=heads)
+    with pytest.raises(InputError, match=f"task_id: got {count} ids, expected one id per example") as caught:
+        adapted.apply(variables, SEQUENCE, task_id=np.zeros(count, np.int32))
+    assert "\n" not in str(caught.value)

@@ -371,3 +371,11 @@ def test_the_head_of_a_task_is_a_dense_layer_of_its_own():
             np.testing.assert_allclose(got[i], want, rtol=1e-6, atol=1e-6)
     with pytest.raises(TaskError):
         head.apply(variables, x, TASKS)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_a_head_refuses_ids_that_do_not_fit_the_batch(count):
+    head = TaskHead(3, num_tasks=TASKS)
+    variables = drawn(head, normal(4, 6), 0)
+    with pytest.raises(InputError, match=f"task_id: got {count} ids, expected one id per example"):
+        head.apply(variables, normal(4, 6), np.zeros(count, np.int32))

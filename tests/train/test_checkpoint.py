@@ -7,10 +7,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from stored import DAMAGES, IDENTITY, assert_same, files_below, harm, leaves, like
 
-from share_jax.errors import FormatError, TaskError
+from share_jax.errors import FormatError, InputError, SaveError, TaskError
 from share_jax.train import checkpoint as ckpt
 
 
@@ -163,6 +164,121 @@ def test_nothing_is_overwritten(filled: ckpt.Checkpoint) -> None:
         ckpt.create(filled.root, IDENTITY)
     with pytest.raises(TaskError, match="got 'z'"):
         ckpt.load_task(filled, "z", like(leaves(1)))
+
+
+def stacked(tree: dict) -> dict:
+    return jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)
+
+
+GOOD = leaves(5)
+UNLIKE = {
+    "a whole stack": (stacked(GOOD), r"leaf head/bias of task 'c': got \(\[2, 3\], 'float32'\), expected \(\[3\]"),
+    "a leaf less": ({"layer": GOOD["layer"]}, "leaf head/bias of task 'c': got nothing"),
+    "a leaf more": ({**GOOD, "more": jnp.ones(2)}, "leaf more of task 'c'.*no such leaf, as task 'a' has"),
+    "another dtype": (jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), GOOD), "leaf head/bias.*bfloat16"),
+    "no array": ({**GOOD, "head": {"bias": "none"}}, "leaf head/bias of task 'c': got str, expected an array"),
+    "no leaves": ({}, "slot of task 'c': got an empty one"),
+    "nothing": (None, "slot of task 'c': got NoneType"),
+}
+
+
+@pytest.mark.parametrize("case", UNLIKE)
+def test_a_slot_that_could_not_be_loaded_is_refused_before_anything_is_written(
+    filled: ckpt.Checkpoint, case: str
+) -> None:
+    slot, words = UNLIKE[case]
+    before = {file: file.read_bytes() for file in files_below(filled.root)}
+    with pytest.raises(InputError, match=words) as caught:
+        ckpt.save_task(filled, "c", slot, {})
+    assert "\n" not in str(caught.value)
+    assert {file: file.read_bytes() for file in files_below(filled.root)} == before
+    store = ckpt.save_task(filled, "c", GOOD, {})
+    assert_same(ckpt.load_task(store, "c", like(GOOD)), GOOD)
+
+
+def test_a_merge_may_rewrite_all_slots_in_another_shape_but_not_some_of_them(filled: ckpt.Checkpoint) -> None:
+    with pytest.raises(InputError, match=r"leaf head/bias of task 'a'.*as task 'b' has"):
+        ckpt.save_task(filled, "c", leaves(4), {}, changed={"a": stacked(leaves(6))})
+    with pytest.raises(InputError, match=r"leaf head/bias of task 'a'.*as task 'c' has"):
+        ckpt.save_task(filled, "c", leaves(4), {}, changed={"a": stacked(leaves(6)), "b": leaves(7)})
+    wide = {name: stacked(leaves(seed)) for name, seed in (("a", 6), ("b", 7))}
+    store = ckpt.save_task(filled, "c", stacked(leaves(4)), {}, changed=wide)
+    assert_same(ckpt.load_task(store, "a", like(wide["a"])), wide["a"])
+
+
+def test_a_whole_stack_is_refused_for_the_first_task_by_what_is_shared_beside_it(tmp_path: Path) -> None:
+    store = ckpt.create(tmp_path / "run", IDENTITY)
+    shared = {"layer": {"lora_a": jnp.ones((4, 2))}}
+    with pytest.raises(InputError, match=r"leaf layer/lora_b of task 'a': got shape \[2, 2, 5\], expected 2 axes"):
+        ckpt.save_task(store, "a", stacked(leaves(1)), {}, shared=shared)
+    assert ckpt.save_task(store, "a", leaves(1), {}, shared=shared).names == ("a",)
+
+
+@pytest.mark.parametrize("name", [3, None, "", ("a",)])
+def test_a_task_without_a_name_is_refused(filled: ckpt.Checkpoint, name: object) -> None:
+    with pytest.raises(TaskError, match=f"task to save: got {type(name).__name__} .*expected a str"):
+        ckpt.save_task(filled, name, leaves(4), {})  # pyright: ignore[reportArgumentType]
+    assert ckpt.open_checkpoint(filled.root).names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        ({"row": [0.5], "acc": np.float32(0.5)}, r"'acc': Object of type float32.*\.tolist\(\)"),
+        ({"row": np.ones(2)}, "'row': Object of type ndarray"),
+        ({("a", 1): 0.5}, r"\('a', 1\): keys must be str"),
+        (None, "got NoneType, expected a dict"),
+    ],
+)
+def test_a_note_that_is_no_json_is_named_and_does_not_blame_the_disk(
+    filled: ckpt.Checkpoint, info: object, words: str
+) -> None:
+    before = {file: file.read_bytes() for file in files_below(filled.root)}
+    saves = {
+        "task 'c'": lambda: ckpt.save_task(filled, "c", leaves(4), info),  # pyright: ignore[reportArgumentType]
+        "task 'a'": lambda: ckpt.note(filled, "a", info),  # pyright: ignore[reportArgumentType]
+        "the training in flight": lambda: ckpt.save_inflight(filled, leaves(4), info),  # pyright: ignore[reportArgumentType]
+    }
+    for what, save in saves.items():
+        with pytest.raises(InputError, match=f"info of {what}: .*{words}") as caught:
+            save()
+        assert "space" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert {file: file.read_bytes() for file in files_below(filled.root)} == before
+
+
+def test_only_what_the_disk_did_is_answered_with_room(filled: ckpt.Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = files_below(filled.root)
+    with pytest.raises(SaveError, match="saving the training in flight: got TypeError") as caught:
+        ckpt.save_inflight(filled, None, {})  # pyright: ignore[reportArgumentType]
+    assert "space" not in str(caught.value)
+    assert f"kept in {filled.root}" in str(caught.value)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ckpt.arrays_io, "flush_tree", full)
+    with pytest.raises(SaveError, match=r"got No space left on device.*free or add space"):
+        ckpt.save_task(filled, "c", leaves(4), {})
+    monkeypatch.undo()
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("cannot write this tree")
+
+    monkeypatch.setattr("orbax.checkpoint.StandardCheckpointHandler.save", broken)
+    monkeypatch.setattr("orbax.checkpoint.StandardCheckpointHandler.async_save", broken)
+    with pytest.raises(SaveError, match=r"got cannot write this tree.*free or add space"):
+        ckpt.save_task(filled, "c", leaves(4), {})
+    assert files_below(filled.root) == before
+
+
+def test_a_folder_may_be_a_path_as_text_and_a_rank_a_number_of_numpys(tmp_path: Path) -> None:
+    root = str(tmp_path / "run")
+    identity = replace(IDENTITY, method={"name": "shared_a", "rank": np.int64(2)})
+    store = ckpt.save_task(ckpt.create(root, identity), "a", leaves(1), {}, shared=leaves(0))
+    for wanted in (None, identity, IDENTITY):
+        assert_same(ckpt.load_task(ckpt.open_checkpoint(root, wanted), "a", like(leaves(1))), leaves(1))
+    assert store.root == tmp_path / "run"
 
 
 def test_a_note_beside_a_task_changes_no_array(filled: ckpt.Checkpoint) -> None:

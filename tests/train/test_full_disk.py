@@ -86,8 +86,8 @@ def test_a_full_disk_keeps_the_last_good_state(small: Path, caplog: pytest.LogCa
     assert damage.find(again) == ()
     for done in range(saved):
         same(again, f"{done}", big(done))
-    after = ckpt.save_task(again, "small", big(0, 8), {})
-    assert after.names[-1] == "small"
+    after = ckpt.save_inflight(again, big(0, 8), {"task": "small", "step": 1})
+    assert after.manifest.inflight is not None
 
 
 def test_a_disk_that_is_full_at_the_manifest_alone_keeps_the_last_good_state(
@@ -96,7 +96,7 @@ def test_a_disk_that_is_full_at_the_manifest_alone_keeps_the_last_good_state(
     store = ckpt.save_task(ckpt.create(small / "run", IDENTITY), "a", big(1), {})
     before = files_of(store.root)
     with pytest.raises(SaveError) as caught:
-        ckpt.save_task(store, "b", big(2, 8), {"long": "x" * 300_000})
+        ckpt.save_task(store, "b", big(2), {"long": "x" * 300_000})
     refused(caught.value, "got No space left on device", caplog)
     assert files_of(store.root) == before
     same(ckpt.open_checkpoint(store.root, IDENTITY), "a", big(1))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import freeze
 from jax import monitoring
 
 import share_jax
@@ -97,6 +98,48 @@ def test_bad_names_and_no_batches_are_refused_in_one_line() -> None:
         learner.predict(bank, "wether", X)
     with pytest.raises(InputError, match="batches of task 'x': got none"):
         learner.learn(bank, "x", [])
+
+
+@pytest.mark.parametrize("make", [own_learner, lambda: adapted_learner(3)], ids=["own", "adapted"])
+def test_params_without_their_name_and_variables_without_tasks_are_refused_in_one_line(make) -> None:
+    learner, _ = make()
+    for base in (learner.base["params"], None):
+        if base is None and learner.model == Own():
+            continue  # it may have no base at all
+        with pytest.raises(InputError, match=r'base of the Learner: got .* expected a dict with "params"') as caught:
+            share_jax.Learner(learner.model, base, optax.adamw(1e-2))
+        assert "\n" not in str(caught.value)
+    for variables in (learner.base, {}, None):
+        with pytest.raises(InputError, match=r"variables: got .*expected a dict with 'tasks'") as caught:
+            learner.start(variables)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_module_of_which_tasks_own_everything_needs_no_base() -> None:
+    head = share_jax.TaskHead(2, num_tasks=2)
+    variables = head.init(jax.random.key(0), X, task_id=0)
+    learner = share_jax.Learner(head, {}, optax.adamw(1e-2))
+    bank = learner.learn(learner.start(variables), "a", batches(0, 2))
+    assert learner.predict(bank, "a", X).shape == (24, 2)
+
+
+@pytest.mark.parametrize("make", [own_learner, lambda: adapted_learner(1)], ids=["own", "adapted"])
+def test_frozen_variables_are_learnt_as_plain_ones_are(make) -> None:
+    learner, bank = make()
+    frozen = learner.start(freeze({"shared": bank.shared, "tasks": bank.tasks}))
+    assert jax.tree.structure(frozen.tasks) == jax.tree.structure(bank.tasks)
+    for task in range(2):
+        frozen = learner.learn(frozen, f"{task}", batches(task, 3))
+        bank = learner.learn(bank, f"{task}", batches(task, 3))
+    chex.assert_trees_all_equal((frozen.shared, frozen.tasks), (bank.shared, bank.tasks))
+    learner = share_jax.Learner(learner.model, freeze(learner.base), learner.transform)
+    np.testing.assert_array_equal(learner.predict(frozen, "1", X), learner.predict(bank, "1", X))
+
+
+def test_a_head_transform_is_refused_where_it_would_change_nothing() -> None:
+    learner, _ = own_learner()
+    with pytest.raises(InputError, match=r"head_transform: got .*expected None for a module of one's own"):
+        share_jax.Learner(learner.model, learner.base, optax.sgd(0.1), head_transform=optax.sgd(1.0))
 
 
 def test_the_base_model_is_never_touched() -> None:

@@ -38,7 +38,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -
 def test_a_context_that_ended_holds_nothing_and_one_that_lasts_holds_within_the_process(tmp_path: Path) -> None:
     with lock.hold(tmp_path / "new"), pytest.raises(BusyError), lock.hold(tmp_path / "new"):
         pytest.fail("held twice")
-    with lock.hold(tmp_path / "new"):
+    with lock.hold(str(tmp_path / "new")):
         pass
 
 
