@@ -1,5 +1,7 @@
 """The errors a user can meet. Each message is one line: what, got, expected, how to mend."""
 
+from collections.abc import Mapping
+
 
 class ShareError(Exception):
     """Base of every error that share_jax raises for a user's input."""
@@ -44,3 +46,12 @@ def line(what: str, *, got: object, expected: object, mend: str) -> str:
     'rank: got 0, expected a whole number of at least 1; pass rank=4'
     """
     return f"{what}: got {got}, expected {expected}; {mend}"
+
+
+def entries(value: object, most: int | None = None) -> str:
+    """What stands where a dict with certain keys was expected: its own keys, or its type if it is none.
+
+    >>> entries({"b": 1, "a": 2}), entries([1])
+    ("a dict of ['a', 'b']", 'list')
+    """
+    return f"a dict of {sorted(map(str, value))[:most]}" if isinstance(value, Mapping) else type(value).__name__

@@ -78,7 +78,7 @@ def configs_of(options: Options) -> list[Config]:
             options.workdir,
             seeds=options.seeds,
             amount=options.preset,
-            data_folder=options.data_folder if entry.experiment == "clinc150" else None,
+            data_folder=options.data_folder,
             cache_dir=options.cache_dir,
             compile_cache=(options.compile_cache or options.workdir / COMPILED) / entry.name,
             quiet=options.quiet,

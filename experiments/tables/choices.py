@@ -50,7 +50,7 @@ class Trial:
             self.entry,
             workdir,
             seeds=seeds,
-            data_folder=data_folder if self.entry.experiment == "clinc150" else None,
+            data_folder=data_folder,
             compile_cache=workdir / "compiled" / self.entry.name,
         )
         chosen = replace(Baselines(), **{GRID[name][0]: value for name, value in self.values.items()})

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from share_jax.core.protocol import Parameterization
 from share_jax.errors import TargetError, line
-from share_jax.nn.deltas import check_batch
+from share_jax.nn.deltas import check_ids
 from share_jax.nn.kernels import layer_type
 from share_jax.nn.mixed import mixed_output
 from share_jax.nn.output import PLAIN, adapted_output
@@ -92,8 +92,8 @@ def _head(module: Any, slot: dict[str, Array], inputs: Array) -> Array:
                 mend="use one task per batch for this model",
             )
         )
-    if any(leaf.shape[0] != inputs.shape[0] for leaf in slot.values()):
-        check_batch({name: leaf.reshape(leaf.shape[0], -1, 1) for name, leaf in slot.items()}, inputs.shape[0])
+    for leaf in slot.values():
+        check_ids(leaf.shape[0], inputs.shape[0])
     own = {**module.variables["params"], **slot}
     kernel, bias = own["kernel"], own.get("bias")
     dtype = module.dtype or jnp.result_type(inputs, kernel)

@@ -13,7 +13,7 @@ from share_jax.core.accounting import ParameterCounts, count, separate_lora_coun
 from share_jax.core.protocol import Parameterization
 from share_jax.core.shared_a import SharedA
 from share_jax.core.slots import as_task_id, capacity, gather
-from share_jax.errors import InputError, TargetError, line
+from share_jax.errors import InputError, TargetError, entries, line
 from share_jax.nn.activation import interceptor, static_mark
 from share_jax.nn.bypass import bypassed
 from share_jax.nn.discover import Use, uses
@@ -210,9 +210,8 @@ def check_variables(variables: Any, what: str) -> None:
       InputError: naming what it has instead.
     """
     if not isinstance(variables, Mapping) or "params" not in variables:
-        has = isinstance(variables, Mapping)
-        got = f"a dict of {sorted(map(str, variables))[:6]}" if has else type(variables).__name__
-        raise InputError(line(what, got=got, expected='a dict with "params"', mend='pass {"params": params}'))
+        got, mend = entries(variables, 6), 'pass {"params": params}'
+        raise InputError(line(what, got=got, expected='a dict with "params"', mend=mend))
 
 
 def adapt(
@@ -249,17 +248,12 @@ def adapt(
     if space not in SPACES:
         raise TargetError(line("space", got=repr(space), expected=" or ".join(SPACES), mend="pass one of them"))
     method = SharedA() if method is None else method
-    if isinstance(method, type) or not isinstance(method, Parameterization):  # a class has all of its instances' names
-        raise InputError(
-            line(
-                "method",
-                got=f"the class {method.__name__}" if isinstance(method, type) else repr(method),
-                expected="a parameterisation such as SharedA()",
-                mend="pass an instance, such as SharedA(rank=4)"
-                if isinstance(method, type)
-                else "adapt the model's __call__; its other methods are not chosen here",
-            )
-        )
+    a_class = isinstance(method, type)  # it has all names that its instances have
+    if a_class or not isinstance(method, Parameterization):
+        got = f"the class {method.__name__}" if a_class else repr(method)
+        mend = "adapt the model's __call__; its other methods are not chosen here"
+        mend = "pass an instance, such as SharedA(rank=4)" if a_class else mend
+        raise InputError(line("method", got=got, expected="a parameterisation such as SharedA()", mend=mend))
     check_variables(variables, "variables")
     params = flat(variables["params"])
     boxed = [path for path, leaf in params.items() if not hasattr(leaf, "ndim")]

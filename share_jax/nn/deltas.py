@@ -29,16 +29,31 @@ def _as_rows(x: Array, d_in: int) -> Array:
 
 
 def check_batch(slot: Leaves, examples: int) -> None:
+    """Refuses a batched slot that is not one slot per example.
+
+    Raises:
+      InputError: naming both numbers.
+    """
     for leaf in slot.values():
-        if leaf.ndim == 3 and leaf.shape[0] != examples:
-            raise InputError(
-                line(
-                    "task_id",
-                    got=f"{leaf.shape[0]} ids",
-                    expected=f"one id per example of a layer input with leading axis {examples}",
-                    mend="keep the batch as the first axis of every adapted layer, or pass one id for the batch",
-                )
+        if leaf.ndim == 3:
+            check_ids(leaf.shape[0], examples)
+
+
+def check_ids(ids: int, examples: int) -> None:
+    """Refuses so many ids for so many examples.
+
+    Raises:
+      InputError: naming both numbers.
+    """
+    if ids != examples:
+        raise InputError(
+            line(
+                "task_id",
+                got=f"{ids} ids",
+                expected=f"one id per example of a layer input with leading axis {examples}",
+                mend="keep the batch as the first axis of every adapted layer, or pass one id for the batch",
             )
+        )
 
 
 def dense_delta(method: Parameterization, shared: Leaves, slot: Leaves, x: Array, features: tuple[int, ...]) -> Array:

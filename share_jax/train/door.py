@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from share_jax.errors import InputError, ShareError, line
+from share_jax.errors import InputError, ShareError, entries, line
 
 PER_EXAMPLE = ("inputs", "labels", "weights")
 
@@ -42,9 +42,8 @@ def signature(batch: Any, what: str = "batch") -> Signature:
         in how many examples they hold.
     """
     if not isinstance(batch, Mapping) or "inputs" not in batch:
-        got = f"a dict of {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
         mend = 'pass {"inputs": array, "labels": array}'
-        raise InputError(line(what, got=got, expected='a dict with "inputs"', mend=mend))
+        raise InputError(line(what, got=entries(batch), expected='a dict with "inputs"', mend=mend))
     leaves = [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in _with_paths(batch)]
     found = tuple((name, tuple(np.shape(leaf)), _dtype(leaf, f"{name} of {what}")) for name, leaf in leaves)
     first, shape = next(((name, shape) for name, shape, _ in found if name.split("/")[0] == "inputs"), ("inputs", ()))

@@ -12,7 +12,7 @@ from flax.core import unfreeze
 
 from share_jax.core.bank import TaskBank, check_new_name, learnt, next_slot, with_room
 from share_jax.core.slots import lift
-from share_jax.errors import DivergedError, InputError, line
+from share_jax.errors import DivergedError, InputError, entries, line
 from share_jax.nn.adapt import Adapted, check_variables
 from share_jax.nn.variables import SHARED, TASKS
 from share_jax.train import door
@@ -76,10 +76,8 @@ class Learner:
           InputError: if there are no "tasks".
         """
         if not isinstance(variables, Mapping) or TASKS not in variables:
-            has = isinstance(variables, Mapping)
-            got = f"a dict of {sorted(map(str, variables))[:6]}" if has else type(variables).__name__
             mend = "pass what Adapted.init, or init of a module with layers of share_jax, returned"
-            raise InputError(line("variables", got=got, expected=f"a dict with '{TASKS}'", mend=mend))
+            raise InputError(line("variables", got=entries(variables, 6), expected=f"a dict with '{TASKS}'", mend=mend))
         return TaskBank(unfreeze(variables.get(SHARED, {})), unfreeze(variables[TASKS]))
 
     def begin(self, bank: TaskBank, key: PRNGKey) -> StepState:
