@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from share_jax.nn.share_modules import ShareDense as ShareDense
     from share_jax.nn.share_modules import ShareDenseGeneral as ShareDenseGeneral
     from share_jax.nn.share_modules import ShareEmbed as ShareEmbed
+    from share_jax.train.bank_io import load_bank as load_bank
+    from share_jax.train.bank_io import save_bank as save_bank
     from share_jax.train.learner import Learner as Learner
     from share_jax.train.losses import LossSums as LossSums
     from share_jax.train.prefix import PrefixCache as PrefixCache
@@ -54,6 +56,8 @@ _HOME = {
     "ShareEmbed": "share_jax.nn.share_modules",
     "Learner": "share_jax.train.learner",
     "LossSums": "share_jax.train.losses",
+    "save_bank": "share_jax.train.bank_io",
+    "load_bank": "share_jax.train.bank_io",
     "Router": "share_jax.core.router",
     "empty_router": "share_jax.core.router",
     "add_task": "share_jax.core.router",
@@ -81,6 +85,8 @@ __all__ = [  # noqa: RUF022  (in the order of use)
     "TaskHead",
     "Learner",
     "LossSums",
+    "save_bank",
+    "load_bank",
     "Router",
     "empty_router",
     "add_task",

@@ -31,6 +31,18 @@ def test_snippets_run_in_15_lines_and_learn_both_tasks(name: str) -> None:
     assert scope["logits"].shape == (30, 2)
 
 
+def test_a_bank_is_saved_and_loaded_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(snippet("unmodified model"), scope)
+    learner, before, x = scope["learner"], scope["bank"], scope["x"]
+    exec(snippet("saving"), scope)
+    assert scope["bank"] is not before
+    for name in ("first", "second"):
+        logits = [np.asarray(learner.predict(bank, name, x)) for bank in (before, scope["bank"])]
+        np.testing.assert_array_equal(*logits)
+
+
 def test_the_first_task_keeps_its_bits_as_the_comment_says() -> None:
     scope: dict = {}
     exec(snippet("own module"), scope)

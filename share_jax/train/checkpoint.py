@@ -27,7 +27,7 @@ import numpy as np
 
 from share_jax.core.router import Router
 from share_jax.errors import FormatError, SaveError, ShareError, TaskError, line
-from share_jax.train import arrays_io, manifest, routers, savable
+from share_jax.train import arrays_io, lock, manifest, routers, savable
 from share_jax.train.files import reason
 from share_jax.train.manifest import Identity, Manifest
 from share_jax.train.processes import on_primary, primary
@@ -75,7 +75,7 @@ def create(root: str | os.PathLike[str], identity: Identity) -> Checkpoint:
     """A new, empty checkpoint.
 
     Raises:
-      FormatError: if the folder holds anything.
+      FormatError: if the folder holds anything; a lock that is held, or was, does not count.
       SaveError: if it cannot be written.
     """
     root = Path(root)
@@ -83,7 +83,7 @@ def create(root: str | os.PathLike[str], identity: Identity) -> Checkpoint:
     made = Checkpoint(root, Manifest(replace(identity, method=method)))
 
     def write() -> None:
-        if root.exists() and {path.name for path in root.iterdir()} - manifest.leftovers(root):
+        if root.exists() and {path.name for path in root.iterdir()} - manifest.leftovers(root) - {lock.FILE}:
             mend = "open it if it is a checkpoint, or take another folder"
             raise FormatError(
                 line(f"checkpoint folder {root}", got="a folder with content", expected="an empty one", mend=mend)

@@ -115,7 +115,7 @@ class Learner:
           DivergedError: if a loss, or what was trained, is not finite; the bank is as it was.
         """
         check_new_name(bank, name)
-        bank = self._with_room(bank)
+        bank = self.with_room(bank, len(bank.names) + 1)
         state = self.begin(bank, jax.random.fold_in(jax.random.key(seed), len(bank.names)))
         watch, examples, step, widths, kinds = LossWatch(), door.ExampleCount(self.loss in _WEIGHTED), 0, {}, []
         for batch in batches:
@@ -174,6 +174,21 @@ class Learner:
         except door.NOT_TAKEN as error:
             door.refuse(error, "inputs")
 
+    def with_room(self, bank: TaskBank, needed: int) -> TaskBank:
+        """The bank with a stack of at least `needed` slots; learnt slots keep their bits.
+
+        Raises:
+          InputError: if there are fewer and the model cannot grow the stack.
+        """
+        if needed <= bank.capacity:
+            return bank
+        if not isinstance(self.model, Adapted):
+            got, mend = f"{bank.capacity} slots", "build the module with a larger num_tasks"
+            raise InputError(line("task stack", got=got, expected=f"{needed}, one per task", mend=mend))
+        model = self.model
+        key = jax.random.fold_in(jax.random.key(0), needed)
+        return with_room(bank, lambda more: model.init(key, self.base["params"], more)[TASKS], needed)
+
     def _compile_later(self, bank: TaskBank, batches: Sequence[Any]) -> None:
         """Runs a later task's step once on a batch of each shape and drops what comes of it: no later task compiles."""
         optimizer, step = self._parts[False]
@@ -204,17 +219,6 @@ class Learner:
 
     def _first(self, bank: TaskBank) -> bool:
         return not bank.names
-
-    def _with_room(self, bank: TaskBank) -> TaskBank:
-        needed = len(bank.names) + 1
-        if needed <= bank.capacity:
-            return bank
-        if not isinstance(self.model, Adapted):
-            mend = "build the module with a larger num_tasks"
-            raise InputError(line("task stack", got="full", expected="a free slot", mend=mend))
-        model = self.model
-        key = jax.random.fold_in(jax.random.key(0), needed)
-        return with_room(bank, lambda more: model.init(key, self.base["params"], more)[TASKS], needed)
 
 
 def _mixed(model: Any, base: Tree, shared: Tree, tasks: Tree, ids: jax.Array, inputs: Any) -> Any:

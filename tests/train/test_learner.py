@@ -84,7 +84,7 @@ def test_a_full_stack_of_ones_own_module_is_refused_and_nothing_is_lost() -> Non
     learner, bank = own_learner()
     for task in range(3):
         bank = learner.learn(bank, f"{task}", batches(task, 1))
-    with pytest.raises(InputError, match="task stack: got full"):
+    with pytest.raises(InputError, match="task stack: got 3 slots, expected 4"):
         learner.learn(bank, "3", batches(0, 1))
     assert bank.names == ("0", "1", "2")
 
