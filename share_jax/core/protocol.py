@@ -5,10 +5,11 @@ task, and applies it in two products: `down` takes the input to a few columns, `
 adaptation of unmodified models, checkpoints, export and accounting are written against this protocol alone.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
+from share_jax.errors import InputError, line
 from share_jax.typing import Leaves, PRNGKey
 
 
@@ -49,3 +50,20 @@ class Parameterization(Protocol):
     def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
         """The update of one slot as a pair whose product is the kernel's delta, scale folded in."""
         ...
+
+
+def check_method(method: Any, mend: str) -> None:
+    """Refuses what is no parameterisation, a class of them included.
+
+    Args:
+      method: what was passed.
+      mend: what to do where it is something else altogether.
+
+    Raises:
+      InputError: showing it.
+    """
+    a_class = isinstance(method, type)  # it has all names that its instances have
+    if a_class or not isinstance(method, Parameterization):
+        got = f"the class {method.__name__}" if a_class else repr(method)
+        mend = "pass an instance, such as SharedA(rank=4)" if a_class else mend
+        raise InputError(line("method", got=got, expected="a parameterisation such as SharedA()", mend=mend))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from share_jax.core.accounting import ParameterCounts, count, separate_lora_count
-from share_jax.core.protocol import Parameterization
+from share_jax.core.protocol import Parameterization, check_method
 from share_jax.core.shared_a import SharedA
 from share_jax.core.slots import as_task_id, capacity, gather
 from share_jax.errors import InputError, TargetError, entries, line
@@ -248,12 +248,7 @@ def adapt(
     if space not in SPACES:
         raise TargetError(line("space", got=repr(space), expected=" or ".join(SPACES), mend="pass one of them"))
     method = SharedA() if method is None else method
-    a_class = isinstance(method, type)  # it has all names that its instances have
-    if a_class or not isinstance(method, Parameterization):
-        got = f"the class {method.__name__}" if a_class else repr(method)
-        mend = "adapt the model's __call__; its other methods are not chosen here"
-        mend = "pass an instance, such as SharedA(rank=4)" if a_class else mend
-        raise InputError(line("method", got=got, expected="a parameterisation such as SharedA()", mend=mend))
+    check_method(method, "adapt the model's __call__; its other methods are not chosen here")
     check_variables(variables, "variables")
     params = flat(variables["params"])
     boxed = [path for path, leaf in params.items() if not hasattr(leaf, "ndim")]

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from share_jax.core.protocol import Parameterization
+from share_jax.core.protocol import Parameterization, check_method
 from share_jax.core.slots import as_task_id, gather
 from share_jax.errors import InputError, line
 from share_jax.nn.kernels import input_axes, matrix_shape
@@ -31,10 +31,11 @@ def declare(module: nn.Module, method: Parameterization, kernel: Array, num_task
     """Creates the variables of `module`'s adapter while the module is being initialised; nothing otherwise.
 
     Raises:
-      InputError: if `num_tasks` is below 1.
+      InputError: if `num_tasks` is below 1, or the method is no parameterisation.
     """
     if not module.is_initializing():
         return
+    check_method(method, "choose one of share_jax's, or write the functions of core/protocol.py")
     if num_tasks < 1:
         raise InputError(line("num_tasks", got=num_tasks, expected="at least 1", mend="pass the number of slots"))
     d_in, d_out = matrix_shape(kernel.shape, input_axes(module, kernel.ndim))

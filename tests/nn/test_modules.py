@@ -286,6 +286,9 @@ def test_what_the_update_cannot_follow_is_refused_by_name():
         SharedLoRAConv(3, (3,), mask=jnp.ones((3, 2, 3))).init(jax.random.key(0), normal(4, 5, 2), 0)
     with pytest.raises(InputError, match="num_tasks"):
         SharedLoRADense(3, num_tasks=0).init(jax.random.key(0), normal(4, 3), 0)
+    for method, got in ((SharedA, "the class SharedA"), ("share", "'share'")):
+        with pytest.raises(InputError, match=f"method: got {got}"):
+            SharedLoRADense(3, method=method).init(jax.random.key(0), normal(4, 3), 0)
 
 
 class OwnModel(nn.Module):
