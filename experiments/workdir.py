@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.config import Config, command_line
+from share_jax import lock
+from share_jax.disk import partial_of, replace_text
 from share_jax.errors import InputError, line
-from share_jax.train import lock
-from share_jax.train.files import partial_of, replace_text
 
 FILE = "run.json"
 CHECKPOINTS = "checkpoints"

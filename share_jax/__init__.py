@@ -1,7 +1,7 @@
 """Continual learning of many tasks in one shared low-rank subspace of a frozen JAX/Flax model.
 
 Names are loaded when they are first used, so that `import share_jax` costs nothing. So are modules:
-`share_jax.train.lock.hold` needs no import of its own.
+`share_jax.lock.hold` needs no import of its own.
 """
 
 import importlib

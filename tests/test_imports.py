@@ -12,9 +12,11 @@ LONGEST = 400
 
 FLOORS = {
     "cache": 0,
+    "disk": 0,
     "errors": 0,
     "finite": 0,
     "lazy": 0,
+    "lock": 0,
     "memory": 0,
     "typing": 0,
     "linalg": 1,

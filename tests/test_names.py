@@ -23,7 +23,7 @@ def run(code: str) -> str:
 def test_modules_need_no_import_of_their_own_whatever_was_used_before(first: str) -> None:
     names = (
         "memory.keep_freed",
-        "train.lock.hold",
+        "lock.hold",
         "core.columns",
         "core.bank.TaskBank",
         "nn.adapt.Adapted",
@@ -49,7 +49,7 @@ def test_every_curated_name_is_there_and_dir_lists_them_alone() -> None:
     assert share_jax.LossSums is importlib.import_module("share_jax.train.losses").LossSums
 
 
-@pytest.mark.parametrize("name", ["nothing", "Nothing", "_nothing", "train.lock", "__wrapped__", ""])
+@pytest.mark.parametrize("name", ["nothing", "Nothing", "_nothing", "train.learner", "__wrapped__", ""])
 def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
     for package in (share_jax, share_jax.train):
         with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute '{name}'"):

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.bench.saturation import CHOICES, FIXED, STARTS, TEST, TOGETHER, TOKENS, TRAIN
 from experiments.report.charts import Line, line_chart
 from experiments.report.svg import Figure
-from share_jax.train.files import replace_text
+from share_jax.disk import replace_text
 
 COMMAND = (
     "python -m experiments.bench.saturation --data-folder path/to/clinc150 --json runs/saturation.json "

@@ -37,6 +37,7 @@ from experiments.metrics import CORRELATIONS
 from experiments.report.schema import PARAMS, PROTOCOLS, SCHEMA, validate
 from experiments.report.versions import versions as installed_versions
 from share_jax import metrics
+from share_jax.disk import replace_text
 from share_jax.errors import FormatError, InputError, line
 
 
@@ -129,15 +130,7 @@ def write_results(results: Results, path: str | os.PathLike[str]) -> dict[str, A
     content = to_json(results)
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_text(text + "\n", target)
     return content
 
 

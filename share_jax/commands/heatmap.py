@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from share_jax.interop.paths import replace_file
+from share_jax.disk import replace_text
 
 _LOW, _MID, _HIGH = (33, 102, 172), (247, 247, 247), (178, 24, 43)
 """Blue at -1, near white at 0, red at 1: readable without telling red from green."""
@@ -17,7 +17,7 @@ _LOW, _MID, _HIGH = (33, 102, 172), (247, 247, 247), (178, 24, 43)
 
 def write_heatmap(path: Path, names: Sequence[str], matrix: np.ndarray, title: str) -> None:
     """Writes the (T, T) matrix of values between -1 and 1, in one step, to an absolute path."""
-    replace_file(path, heatmap(names, matrix, title).encode())
+    replace_text(heatmap(names, matrix, title), path)
 
 
 def heatmap(names: Sequence[str], matrix: np.ndarray, title: str) -> str:

@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from share_jax.disk import flush, partial_of, replace_bytes
 from share_jax.errors import FormatError, LimitError, TaskError, line
 from share_jax.interop.build import with_errors
 from share_jax.interop.gauge import pivoted_state
 from share_jax.interop.layout import decode_state, encode_state, layer_entry
 from share_jax.interop.manifest import FILE_NAME, NAME, Manifest, TaskEntry, encode, read_manifest
-from share_jax.interop.paths import TEMP_MARK, check_folder, locked, publish, replace_file, shown, sync_folder
+from share_jax.interop.paths import TEMP_MARK, check_folder, publish, shown
 from share_jax.interop.source import Source
 from share_jax.interop.tensorfile import RawTensor, TensorFile, opened, write_tensors
+from share_jax.lock import hold_itself
 
 if TYPE_CHECKING:
     from share_jax.core.quantize import StoredLayer
@@ -99,7 +101,7 @@ def check_files(folder: Path, manifest: Manifest) -> Iterator[FormatError]:
 
 def is_leftover(name: str) -> bool:
     """Whether a file that the manifest does not name is one that a killed command left."""
-    return name.startswith(TEMP_MARK) or FILE_NAME.fullmatch(name) is not None
+    return name.startswith((TEMP_MARK, partial_of(Path(NAME)).name)) or FILE_NAME.fullmatch(name) is not None
 
 
 def stored_bytes(folder: Path, manifest: Manifest) -> dict[str, int]:
@@ -175,8 +177,8 @@ class SetWriter:
         used = {manifest.basis, manifest.coefficients, *(t.extra for t in manifest.tasks.values() if t.extra)}
         known = {**manifest.files, **self._files}
         manifest = replace(manifest, files={name: known[name] for name in sorted(used)})
-        sync_folder(self.folder)
-        replace_file(self.folder / NAME, encode(manifest))
+        flush(self.folder)
+        replace_bytes(encode(manifest), self.folder / NAME)
         self.clean(manifest)
         return AdapterSet(self.folder, manifest, state, layers)
 
@@ -214,12 +216,13 @@ def changed_set(folder: str | os.PathLike) -> Iterator[tuple[AdapterSet, SetWrit
     """An existing set, locked against other commands, and a writer for its next version.
 
     Raises:
-      InputError: there is no such folder, or another command is writing to it.
+      InputError: there is no such folder.
+      BusyError: another command is writing to it.
       FormatError: see `read_set`.
     """
     path = check_folder(folder, "set")
     read_manifest(path)  # a folder that is no set is not locked
-    with locked(path):
+    with hold_itself(path):
         old, writer = read_set(path), SetWriter(path)
         try:
             yield old, writer

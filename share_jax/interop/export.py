@@ -19,6 +19,10 @@ _KEYS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
 _HEAD_KEYS = ("modules_to_save", "bias", "task_type", "trainable_token_indices")
 
 
+SCALES = 2.0**16
+"""A scale above it, or below its inverse, is not divided out of factors: half precision would not hold them."""
+
+
 def export_adapter(
     folder: Path,
     adapter: "Adapter",
@@ -30,8 +34,8 @@ def export_adapter(
     """Writes the adapter into an existing folder and returns the configuration that was written.
 
     When every rank is the one that the configuration gives, the configuration is written as it is and its scale is
-    divided out of the factors. Otherwise rank and alpha are rewritten so that the scale is 1 for every module: vLLM,
-    which knows no patterns, then scales rightly too.
+    divided out of the factors, if it is neither 0 nor extreme (`SCALES`). Otherwise rank and alpha are rewritten so
+    that the scale is 1 for every module: vLLM, which knows no patterns, then scales rightly too.
     """
     config = dict(config)
     settings = parse_config(config, "adapter")
@@ -50,8 +54,9 @@ def export_adapter(
 
 
 def _fits(settings: LoraSettings, ranks: Mapping[str, int]) -> bool:
-    plain = not settings.rank_rules and not settings.alpha_rules and settings.alpha != 0
-    return plain and all(rank == settings.rank for rank in ranks.values())
+    plain = not settings.rank_rules and not settings.alpha_rules
+    divides = all(1 / SCALES <= abs(settings.scale_of(module)) <= SCALES for module in ranks)
+    return plain and divides and all(rank == settings.rank for rank in ranks.values())
 
 
 def _plain(ranks: Mapping[str, int]) -> dict[str, Any]:

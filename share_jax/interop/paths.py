@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from share_jax.disk import flush
 from share_jax.errors import FormatError, InputError, TaskError, line
+from share_jax.lock import hold_itself, take
 
 JSON_LIMIT = 256 * 2**20
 """Bytes; a JSON file above this is refused before it is read."""
@@ -141,34 +143,10 @@ def _no_constant(name: str) -> float:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Writes and flushes to the disk."""
+    """Writes a file that is not there yet, and flushes it to the disk."""
     with open(path, "xb") as f:
         f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Flushes a folder's entries to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Puts new content at `path` in one step: a reader sees the old file or the new one; an error leaves the old."""
-    temp = path.with_name(f"{TEMP_MARK}{os.getpid()}-{path.name}")
-    temp.unlink(missing_ok=True)
-    try:
-        write_file(temp, data)
-        os.replace(temp, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temp.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    flush(path)
 
 
 @contextlib.contextmanager
@@ -181,16 +159,16 @@ def publish(out: Path) -> Iterator[Path]:
     prefix = f".{out.name[:80]}{TEMP_MARK}"
     clean_leftovers(out.parent, prefix)
     temp = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
-    with locked(temp):
+    with hold_itself(temp):
         try:
             temp.chmod(0o777 & ~_umask())
             yield temp
-            sync_folder(temp)
+            flush(temp)
             aside = temp.with_name(temp.name + "-old")
             if os.path.lexists(out):
                 os.rename(out, aside)
             os.rename(temp, out)
-            sync_folder(out.parent)
+            flush(out.parent)
             shutil.rmtree(aside, ignore_errors=True)
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
@@ -202,30 +180,13 @@ def clean_leftovers(parent: Path, prefix: str) -> None:
     with os.scandir(parent) as entries:
         found = [e.path for e in entries if e.name.startswith(prefix) and e.is_dir(follow_symlinks=False)]
     for path in found:
-        with contextlib.suppress(OSError, InputError), locked(Path(path)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock; no file is made for it.
-
-    Raises:
-      InputError: another command holds it.
-    """
-    import fcntl
-
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                line(f"folder {shown(folder)}", got="in use by another command", expected="free", mend="try later")
-            ) from None
-        yield
-    finally:
-        os.close(fd)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                if not take(descriptor):  # without locks nobody knows whose it is
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _umask() -> int:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from share_jax.disk import flush
 from share_jax.errors import FormatError, line
 from share_jax.interop.paths import open_inside, parse_json, shown
 
@@ -286,8 +287,7 @@ def write_tensors(path: Path, tensors: Mapping[str, RawTensor | np.ndarray], met
         for block in (len(text).to_bytes(8, "little"), text, *(raws[name].data for name in order)):
             f.write(block)
             state.update(block)
-        f.flush()
-        os.fsync(f.fileno())
+    flush(path)
     return state.hexdigest()
 
 

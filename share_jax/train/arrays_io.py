@@ -15,9 +15,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from share_jax.disk import flush_tree, sha256_of
 from share_jax.errors import FormatError, line
 from share_jax.nn.trees import flat, nested
-from share_jax.train.files import flush_tree
 from share_jax.train.processes import to_host, wait
 
 Record = dict[str, Any]
@@ -29,11 +29,6 @@ MEND = "restore the folder from a copy, or learn this task again"
 def digest(array: Any) -> str:
     """sha256 of an array's bytes in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -79,7 +74,7 @@ def write(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
         path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": digest(leaf)}
         for path, leaf in flat(host).items()
     }
-    files = {str(f.relative_to(target)): _file_digest(f) for f in sorted(target.rglob("*")) if f.is_file()}
+    files = {str(f.relative_to(target)): sha256_of(f) for f in sorted(target.rglob("*")) if f.is_file()}
     return {"path": folder, "leaves": leaves, "files": files}
 
 
@@ -121,7 +116,7 @@ def damaged_file(root: Path, record: Record) -> tuple[str, str, str] | None:
             return shown, "no file", "the file that was saved"
         if name not in record["files"]:
             return shown, "a file", "no such file"
-        if _file_digest(on_disk[name]) != record["files"][name]:
+        if sha256_of(on_disk[name]) != record["files"][name]:
             return shown, "other bytes", "the bytes that were saved"
     return None
 

@@ -15,12 +15,12 @@ from share_jax.core.bank import TaskBank
 from share_jax.core.router import Router
 from share_jax.core.slots import lift
 from share_jax.errors import InputError, TaskError, line
+from share_jax.lock import hold
 from share_jax.nn.adapt import Adapted
 from share_jax.nn.trees import flat
 from share_jax.train import arrays_io, checkpoint, manifest
 from share_jax.train.checkpoint import Checkpoint, Json
 from share_jax.train.learner import Learner
-from share_jax.train.lock import hold
 from share_jax.train.manifest import Identity
 from share_jax.train.processes import agreed, primary, to_host
 from share_jax.typing import Tree

@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from share_jax import lock
 from share_jax.core.router import Router
+from share_jax.disk import reason
 from share_jax.errors import FormatError, SaveError, ShareError, TaskError, line
-from share_jax.train import arrays_io, lock, manifest, routers, savable
-from share_jax.train.files import reason
+from share_jax.train import arrays_io, manifest, routers, savable
 from share_jax.train.manifest import Identity, Manifest
 from share_jax.train.processes import on_primary, primary
 

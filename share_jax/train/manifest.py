@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from share_jax.disk import partial_of, replace_text
 from share_jax.errors import FormatError, line
 from share_jax.nn.adapt import Adapted
 from share_jax.nn.trees import flat
 from share_jax.train.arrays_io import Record
-from share_jax.train.files import partial_of, replace_text
 from share_jax.typing import Tree
 
 SCHEMA = 3

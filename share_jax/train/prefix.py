@@ -25,8 +25,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from share_jax.disk import flush, replace_text, sha256_of
 from share_jax.errors import InputError, LimitError, line
-from share_jax.train.files import flush, replace_text
 from share_jax.typing import Tree
 
 Prefix = Callable[[Tree, Any], Any]
@@ -146,7 +146,7 @@ class PrefixCache:
             self._fill(inputs, jax.tree.unflatten(structure, maps))
             for mapped in maps:
                 mapped.flush()
-            sums = [_sha256(partial) for partial in partials]
+            sums = [sha256_of(partial) for partial in partials]
             for partial, path in zip(partials, paths, strict=True):
                 flush(partial)
                 partial.replace(path)
@@ -205,14 +205,9 @@ def _examples(inputs: Any) -> int:
     return sizes.pop()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _whole(note: Path, paths: list[Path]) -> bool:
     """Whether the files are there as they were written; what is damaged is computed again."""
     try:
-        return json.loads(note.read_text(encoding="utf-8"))["sha256"] == [_sha256(path) for path in paths]
+        return json.loads(note.read_text(encoding="utf-8"))["sha256"] == [sha256_of(path) for path in paths]
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from share_jax.disk import reason
 from share_jax.errors import InputError, TaskError, line
 from share_jax.nn.trees import flat
-from share_jax.train.files import reason
 from share_jax.train.manifest import Manifest
 
 _SHARING = ("shared_a", "share")

@@ -316,14 +316,14 @@ def test_a_full_disk_leaves_the_set_whole(made, tmp_path, capsys, monkeypatch):
 
     write_peft(tmp_path / "new", factors(7))
     before = digests(made)
-    monkeypatch.setattr(adapter_set, "replace_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(adapter_set, "replace_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert "No space left" in fails(capsys, "add", made, tmp_path / "new")
     assert digests(made) == before
 
 
 def test_two_writers_do_not_meet(made, tmp_path, capsys):
-    from share_jax.interop.paths import locked
+    from share_jax.lock import hold_itself
 
     write_peft(tmp_path / "new", factors(7))
-    with locked(made):
-        assert "in use" in fails(capsys, "add", made, tmp_path / "new")
+    with hold_itself(made):
+        assert "another process" in fails(capsys, "add", made, tmp_path / "new")

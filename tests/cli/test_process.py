@@ -88,7 +88,7 @@ def test_progress_is_plain_lines_when_asked_for_and_silent_otherwise(made):
     assert "\x1b" not in done.stderr
 
 
-@pytest.mark.parametrize(("module", "name"), [("adapter_set", "replace_file"), ("adapter_set", "write_tensors")])
+@pytest.mark.parametrize(("module", "name"), [("adapter_set", "replace_bytes"), ("adapter_set", "write_tensors")])
 def test_a_killed_add_leaves_the_old_set_whole(made, module, name):
     before = run("info", made / "set", "--json").stdout
     manifest = (made / "set" / "manifest.json").read_bytes()
@@ -102,7 +102,7 @@ def test_a_killed_add_leaves_the_old_set_whole(made, module, name):
 
 def test_a_killed_compress_leaves_nothing_in_the_way(made):
     argv = ("compress", made / "in" / "t0", "-o", made / "fresh")
-    assert run(*argv, code=KILLED.format(module="adapter_set", name="replace_file")).returncode == -9
+    assert run(*argv, code=KILLED.format(module="adapter_set", name="replace_bytes")).returncode == -9
     assert not (made / "fresh").exists()
     assert [n for n in os.listdir(made) if n.startswith(".fresh")]
     assert run(*argv).returncode == 0

@@ -19,8 +19,8 @@ from experiments import build, devices, workdir
 from experiments import run as run_module
 from experiments.methods import sequence
 from experiments.report.progress import NullProgress
+from share_jax import lock
 from share_jax.train import checkpoint as ckpt
-from share_jax.train import lock
 from share_jax.train.preemption import Preemption
 
 FLAGS = ["--experiment", "digits5", "--preset", "quick", "--quiet", "--eval-batch-size", "64", "--methods", "shared_a"]

@@ -90,6 +90,7 @@ FIELDS += [("configs", "c0", key) for key in ("r", "lora_alpha", "peft_type", "r
 @example(("tasks", "t0", "metadata"), {"a": 1})
 @example(("layers", "m.q_proj", "num_basis"), [2**40, 5])
 @example(("files",), {})
+@example(("configs", "c0", "lora_alpha"), 1e-45)
 def test_forged_manifests(made, field, value):
     folder = copy(made)
     body = json.loads((folder / "manifest.json").read_text())

@@ -4,8 +4,10 @@ import os
 
 import pytest
 
-from share_jax.errors import FormatError, InputError, TaskError
+from share_jax.disk import replace_bytes
+from share_jax.errors import BusyError, FormatError, TaskError
 from share_jax.interop import paths
+from share_jax.lock import hold_itself
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a..b", "a\\b", "a\nb", "a\0b", "\x1b[0m", "x" * 151, "\udc80"])
@@ -67,10 +69,10 @@ def test_publish_leaves_nothing_after_an_error_and_all_after_success(tmp_path):
 def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="directory"):
-        paths.replace_file(tmp_path / "folder", b"x")
+        replace_bytes(b"x", tmp_path / "folder")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
-    paths.replace_file(tmp_path / "file", b"x")
-    paths.replace_file(tmp_path / "file", b"y")
+    replace_bytes(b"x", tmp_path / "file")
+    replace_bytes(b"y", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == b"y"
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -79,12 +81,12 @@ def test_publish_removes_leftovers_but_not_what_is_in_use(tmp_path):
     dead, alive = (tmp_path / f".out{paths.TEMP_MARK}{name}" for name in ("dead", "alive"))
     dead.mkdir()
     alive.mkdir()
-    with paths.locked(alive), paths.publish(tmp_path / "out"):
+    with hold_itself(alive), paths.publish(tmp_path / "out"):
         pass
     assert not dead.exists()
     assert alive.exists()
 
 
 def test_a_lock_is_held_by_one(tmp_path):
-    with paths.locked(tmp_path), pytest.raises(InputError, match="in use"), paths.locked(tmp_path):
+    with hold_itself(tmp_path), pytest.raises(BusyError, match="another process"), hold_itself(tmp_path):
         pass

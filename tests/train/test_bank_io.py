@@ -11,10 +11,11 @@ import optax
 import pytest
 
 import share_jax
+from share_jax import lock
 from share_jax.core.bank import TaskBank
 from share_jax.errors import BusyError, FormatError, InputError, TaskError
 from share_jax.nn.variables import TaskId
-from share_jax.train import checkpoint, lock
+from share_jax.train import checkpoint
 
 X = jax.random.normal(jax.random.key(1), (24, 6))
 METHODS = (share_jax.SharedA(rank=2), share_jax.Share(num_basis=4, pseudo_rank=2), share_jax.SeparateLoRA(rank=2))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from share_jax import lock
 from share_jax.errors import BusyError
-from share_jax.train import lock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from share_jax.train import lock
+from share_jax import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -66,3 +66,23 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(fcntl, "flock", none)
     with pytest.warns(RuntimeWarning, match="see to it that no other run uses it"), lock.hold(tmp_path):
         pass
+
+
+def test_without_locks_a_leftover_is_kept_since_nobody_knows_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import fcntl
+
+    from share_jax.interop.paths import TEMP_MARK, publish
+
+    def none(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    left = tmp_path / f".out{TEMP_MARK}of-another"
+    left.mkdir()
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.warns(RuntimeWarning, match="no lock"), publish(tmp_path / "out"):
+        pass
+    assert left.exists()
+    assert (tmp_path / "out").exists()

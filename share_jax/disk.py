@@ -1,9 +1,10 @@
-"""Writing to a disk so that it stays written, and what went wrong when it does not.
+"""Writing to a disk so that it stays written, telling whether it did, and what went wrong when it does not.
 
 A kill of the process loses nothing that was written; a reset of the machine loses what the kernel still held. So files
 and the folders that name them are flushed to the device before anything refers to them.
 """
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -15,12 +16,17 @@ def partial_of(path: Path) -> Path:
 
 
 def replace_text(text: str, *paths: Path) -> None:
-    """Writes text files, each in one step: a reader, or a run after a kill, sees the old content or the new.
+    """`replace_bytes` of a text in UTF-8."""
+    replace_bytes(text.encode(), *paths)
+
+
+def replace_bytes(data: bytes, *paths: Path) -> None:
+    """Writes files, each in one step: a reader, or a run after a kill, sees the old content or the new.
 
     All are on the disk under other names before the first takes its place, so that a full disk changes none of them.
 
     Args:
-      text: the new content.
+      data: the new content.
       *paths: files of one folder, replaced in this order.
 
     Raises:
@@ -29,10 +35,8 @@ def replace_text(text: str, *paths: Path) -> None:
     partials = [partial_of(path) for path in paths]
     try:
         for partial in partials:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            partial.write_bytes(data)
+            flush(partial)
         for partial, path in zip(partials, paths, strict=True):
             partial.replace(path)
     except OSError:
@@ -55,6 +59,12 @@ def flush_tree(folder: Path) -> None:
     """Flushes every file and folder below `folder`, it and its own entry included."""
     for path in (*folder.rglob("*"), folder, folder.parent):
         flush(path)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reason(error: Exception) -> str:
