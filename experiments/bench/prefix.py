@@ -8,7 +8,8 @@ once per example, before training; without it in every step and evaluation. A ta
 and put together round by round.
 
 Two sets of kernels: all of the third, with the cut before its first layer; and its FFN-down kernels, as the text
-presets adapt them, with the cut behind that layer's attention.
+presets adapt them, with the cut behind that layer's attention. And once more those, with the two products of the first
+FFN-down kernel kept in place of its input (`share_jax.nn.projected`), as a frozen A allows: every task but the first.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import numpy as np
 from experiments.bench.steps import OURS, adapted_of, forms, stepper
 from experiments.bench.subjects import EVERY, FFN_DOWN, KERNELS, Subject, minilm
 from experiments.bench.timing import Case, Key, ratio, timed, total
+from experiments.models.inside import BertInside
 from share_jax.nn.adapt import Adapted
 from share_jax.train.prefix import PrefixCache, linen_prefix
 
@@ -29,8 +31,9 @@ PASSES = (2.1, 6.4, 20)
 TOKENS = 32
 BATCHES = 8
 """Of the batches that fill the cache, so many are timed."""
-_TARGETS = {EVERY: (KERNELS, "attention"), FFN_DOWN: (r"ffn_down/kernel", "ffn")}
-"""Pattern below a layer, and the sublayer before which the frozen part ends."""
+PRODUCTS = f"{FFN_DOWN}, products kept"
+_TARGETS = {EVERY: KERNELS, FFN_DOWN: r"ffn_down/kernel", PRODUCTS: r"ffn_down/kernel"}
+"""Patterns below a layer."""
 
 
 def _name(targets: str, what: str) -> str:
@@ -43,25 +46,41 @@ def _evaluation(subject: Subject, adapted: Adapted) -> Callable[[], Any]:
     return lambda: run(variables, subject.inputs)
 
 
+def _cut(whole: Subject, adapted: Adapted, shared: Any, first: int, targets: str) -> tuple[Subject, PrefixCache]:
+    """The subject cut in layer `first`, not yet with inputs of its own, and a cache of what lies below."""
+    model: Any = whole.model
+    size = len(whole.labels)
+    if targets != PRODUCTS:
+        model = model.clone(first_layer=first, first_sublayer="ffn" if targets == FFN_DOWN else "attention")
+        return replace(whole, model=model), PrefixCache(linen_prefix(model), whole.base, rows=size)
+    inside = BertInside(model.config, model.num_classes, first, model.dtype)
+    path = f"encoder/layer_{first}/ffn_down/kernel"
+
+    def prefix(variables: Any, inputs: Any) -> Any:
+        below: Any = inside.apply({"params": variables["params"]}, **inputs, method="below")
+        return {**below, "inner": adapted.project(path, variables, below["inner"])}
+
+    return replace(whole, model=inside), PrefixCache(prefix, {**whole.base, "shared": shared}, rows=size)
+
+
 def prefix_cases(tiny: bool) -> list[Case]:
     """Per set of targets: filling the cache for `BATCHES` batches, and a step and an evaluation with and without it."""
     layers = 3 if tiny else 6
     first = layers - layers // 3
-    tokens = 8 if tiny else TOKENS
+    whole = minilm(8 if tiny else TOKENS, tiny=tiny, layers=layers)
+    many = {name: np.tile(np.asarray(array), (BATCHES, 1)) for name, array in whole.inputs.items()}
     cases: list[Case] = []
-    for targets, (below, sublayer) in _TARGETS.items():
-        whole = minilm(tokens, tiny=tiny, layers=layers)
-        model: Any = minilm(tokens, tiny=tiny, layers=layers, first_layer=first).model
-        cut = replace(whole, model=model.clone(first_sublayer=sublayer))
-        size = len(whole.labels)
-        cache = PrefixCache(linen_prefix(cut.model), whole.base, rows=size)
-        many = {name: np.tile(np.asarray(array), (BATCHES, 1)) for name, array in whole.inputs.items()}
-        cases.append(Case(_name(targets, "filling it"), OURS, timed(lambda c=cache, m=many: c.compute(m))))
-        hidden = cache.of(dict(whole.inputs))
-        inside = replace(cut, inputs={"hidden": hidden, "attention_mask": whole.inputs["attention_mask"]})
+    for targets, below in _TARGETS.items():
         pattern = rf"encoder/layer_({'|'.join(str(n) for n in range(first, layers))})/{below}"
-        for name, subject in (("without", whole), ("with", inside)):
-            adapted = adapted_of(subject, pattern, forms()[2].method)
+        method = forms()[2].method
+        plain = adapted_of(whole, pattern, method)
+        shared = plain.init(jax.random.key(3), whole.params, 1)["shared"]
+        cut, cache = _cut(whole, plain, shared, first, targets)
+        inside = replace(
+            cut, inputs={"hidden": cache.of(dict(whole.inputs)), "attention_mask": whole.inputs["attention_mask"]}
+        )
+        cases.append(Case(_name(targets, "filling it"), OURS, timed(lambda c=cache, m=many: c.compute(m))))
+        for name, subject, adapted in (("without", whole, plain), ("with", inside, replace(plain, model=cut.model))):
             call, memory = stepper(subject, adapted)
             jax.block_until_ready(call())
             facts = {"temporary_bytes": int(memory.temp_size_in_bytes)}

@@ -43,7 +43,7 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar(_PREFIX + r"(shared_a later task|separate LoRA) / PEFT LoRA", 0.70, needs_peers=True),
         Bar(_PREFIX + r"shared_a later task / separate LoRA", 0.95),
         Bar(_PREFIX + r"shared_a later task / floor", 1.35),
-        Bar(r"prefix cache, FFN-down, (6.4|20) passes: with / without, whole task", 0.50),
+        Bar(r"prefix cache, FFN-down(, products kept)?, (6.4|20) passes: with / without, whole task", 0.50),
     ),
     "limit": (Bar(r".*: shared_a later task / floor", 1.35),),
     "serve": (

@@ -12,6 +12,7 @@ from share_jax.nn.deltas import check_ids
 from share_jax.nn.kernels import layer_type
 from share_jax.nn.mixed import mixed_output
 from share_jax.nn.output import PLAIN, adapted_output
+from share_jax.nn.projected import Projected, projected_output
 from share_jax.nn.targets import Target
 from share_jax.nn.variables import SHARED, TASKS
 from share_jax.typing import Array
@@ -60,6 +61,8 @@ def interceptor(method: Parameterization, targets: Mapping[tuple[str, ...], Targ
             return plain()
         x = args[0] if args else next(iter(kwargs.values()))
         shared = dict(module.variables.get(SHARED, {}))
+        if isinstance(x, Projected):
+            return projected_output(method, shared, slot, x)
         examples = {leaf.shape[0] for leaf in slot.values() if leaf.ndim == 3}
         if len(examples) == 1 and context.method_name == "__call__":
             y = mixed_output(module, method, shared, slot, jnp.arange(examples.pop()), x, plain)

@@ -18,10 +18,11 @@ from share_jax.nn.activation import interceptor, static_mark
 from share_jax.nn.bypass import bypassed
 from share_jax.nn.discover import Use, uses
 from share_jax.nn.parameter import effective_params
+from share_jax.nn.projected import Projected, project
 from share_jax.nn.targets import Target, match, table
 from share_jax.nn.trees import at, flat, merged, nested
 from share_jax.nn.variables import SHARED, TASKS, TaskId, init_stack
-from share_jax.typing import Leaves, PRNGKey, Tree
+from share_jax.typing import Array, Leaves, PRNGKey, Tree
 
 SPACES = ("activation", "parameter")
 
@@ -165,6 +166,29 @@ class Adapted:
         head_layers = frozenset(tuple(path.split("/")[:-1]) for path in mixed)
         with nn.intercept_methods(interceptor(self.method, self._by_module, head_layers)):
             return self.model.apply({**rest, "params": params, SHARED: shared, TASKS: adapters}, *args, **kwargs)
+
+    def project(self, path: str, variables: Tree, x: Array) -> Projected:
+        """Both products of one adapted Dense layer, to be kept and handed to it in place of its input; see `Projected`.
+
+        Args:
+          path: of the kernel, a target.
+          variables: "params", and "shared" as it is when the kept products are used: not before the first task is
+            learnt, where A is what that trains.
+          x: the layer's input, batch first.
+
+        Raises:
+          TargetError: if that kernel is not adapted, its layer is no plain Dense, the space is "parameter", or the
+            method's first product takes leaves of the task.
+        """
+        found = next((target for target in self.targets if target.path == path), None)
+        if found is None:
+            expected = f"one of {[target.path for target in self.targets]}"
+            raise TargetError(line("path to project", got=repr(path), expected=expected, mend="pass a target's path"))
+        if self.space == "parameter":
+            mend = "adapt with space='activation'"
+            raise TargetError(line("space", got="'parameter'", expected="'activation'", mend=mend))
+        leaves = {name: at(variables[name], found.module_path) for name in ("params", SHARED)}
+        return project(self.method, found, leaves["params"], leaves[SHARED], x)
 
     def effective_params(self, variables: Tree, task_id: int) -> dict[str, Any]:
         """The parameters of an ordinary model that answers as this task does: base + delta, and the task's heads.

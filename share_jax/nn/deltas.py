@@ -23,7 +23,7 @@ def cast(leaves: Leaves, dtype: DTypeLike) -> Leaves:
     return {name: leaf.astype(dtype) for name, leaf in leaves.items()}
 
 
-def _as_rows(x: Array, d_in: int) -> Array:
+def as_rows(x: Array, d_in: int) -> Array:
     """(..., d_in) as (batch, n, d_in); a single vector is a batch of one."""
     return x.reshape(x.shape[0] if x.ndim > 1 else 1, -1, d_in)
 
@@ -59,7 +59,7 @@ def check_ids(ids: int, examples: int) -> None:
 def dense_delta(method: Parameterization, shared: Leaves, slot: Leaves, x: Array, features: tuple[int, ...]) -> Array:
     """x (..., d_in) through the pair, as (..., *features)."""
     d_in = x.shape[-1]
-    rows = _as_rows(x, d_in)
+    rows = as_rows(x, d_in)
     check_batch(slot, rows.shape[0])
     delta = method.up(shared, slot, down_product(rows, method.down(shared, slot)))
     return delta.reshape(*x.shape[:-1], *features)
@@ -113,7 +113,7 @@ def conv_delta(module: nn.Conv, method: Parameterization, shared: Leaves, slot: 
         h = through(down, x)
     spatial = h.shape[:-1]
     if groups == 1:
-        rows = _as_rows(h, q)
+        rows = as_rows(h, q)
         check_batch(slot, rows.shape[0])
         return method.up(shared, slot, rows).reshape(*spatial, module.features)
     return _grouped_up(method, shared, slot, h.reshape(*spatial, groups, q), module.features)
@@ -122,7 +122,7 @@ def conv_delta(module: nn.Conv, method: Parameterization, shared: Leaves, slot: 
 def _grouped_up(method: Parameterization, shared: Leaves, slot: Leaves, h: Array, features: int) -> Array:
     """Group g's q channels give only group g's block of the features."""
     *spatial, groups, q = h.shape
-    rows = _as_rows(h, q)
+    rows = as_rows(h, q)
     check_batch(slot, rows.shape[0])
     whole = method.up(shared, slot, rows)
     blocks = whole.reshape(*spatial, groups, groups, features // groups)
@@ -145,7 +145,7 @@ def embed_delta(module: nn.Embed, method: Parameterization, shared: Leaves, slot
 def attend_delta(module: nn.Embed, method: Parameterization, shared: Leaves, slot: Leaves, query: Array) -> Array:
     """The tied output layer, query (..., features) @ embedding.T, through the transposed pair."""
     a, b = method.factors(shared, slot) if not _is_batched(slot) else _batched_factors(method, shared, slot)
-    rows = _as_rows(query, module.features)
+    rows = as_rows(query, module.features)
     check_batch(slot, rows.shape[0])
     h = down_product(rows, jnp.swapaxes(b, -1, -2))
     return down_product(h, jnp.swapaxes(a, -1, -2)).reshape(*query.shape[:-1], module.num_embeddings)
