@@ -37,7 +37,8 @@ class Options:
 
     table: Annotated[Literal["small", "text", "class"], tyro.conf.Positional]
     """Which table: small has the digits and MNIST streams with every method, text has CLINC150 and 20 Newsgroups under
-    three protocols, class has split MNIST and CLINC150 without an id and with every method."""
+    three protocols (but CLINC150 not without an id among all its classes), class has that and split MNIST so, with every
+    method."""
     seeds: Numbers = ()
     """Seeds of every entry, separated by commas; the entries' own, 0,1,2, when empty."""
     preset: Preset = "default"
@@ -57,9 +58,8 @@ class Options:
     readme: Path = Path("README.md")
     """Whose result tables are replaced, between its markers, once the task-incremental entries of text have ended."""
     jobs: int = 0
-    """Entries that are run at once, each in a process on a core of its own; when 0, as many as there are cores for
-    small, and for the others 1, which uses all cores. The number of cores that a run has changes its sums in the last
-    bits."""
+    """Entries that are run at once, each in a process on a core of its own, as many as there are cores when 0; 1 runs
+    one after another on all cores. The number of cores that a run has changes its sums in the last bits."""
     quiet: bool = False
     """No progress bar; there is none either with several jobs."""
 
@@ -113,7 +113,7 @@ def make(options: Options, tell: Callable[[str], None]) -> None:
     check_page(options.page, options.table)
     write = partial(_write, options, configs)
     asked = [config for config in configs if config.workdir.name in chosen]
-    jobs = options.jobs or (len(cores()) if options.table == "small" else 1)
+    jobs = options.jobs or len(cores())
     if jobs > 1:
         run_apart(unfinished(asked, tell), jobs, tell, write, AGAIN)
     else:

@@ -1,16 +1,21 @@
 """Targets of one shape, side by side: what lets one kernel do all their layers at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from share_jax.core.parallel import each
 from share_jax.errors import InputError, line
 from share_jax.finite import all_finite
 
 if TYPE_CHECKING:
     from share_jax.core.fold import Adapter, Factors
+
+
+LARGE = 2**22
+"""Bytes of a group above which its targets are packed on all processors."""
 
 
 class Packed(NamedTuple):
@@ -66,26 +71,43 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
     d_in, d_out = next(f.shape for row in present for f in row if f is not None)
     p = max(columns, *(f.rank for row in present for f in row if f is not None))
     count = len(adapters)
+    ranks = np.array([[0 if f is None else f.rank for f in row] for row in present], np.int32)
+    new = np.empty if np.all(ranks == p) else np.zeros
     # columns lie in one piece each, as in an adapter's file
-    a = np.zeros((len(targets), count, p, d_in), _precision(present)).swapaxes(2, 3)
-    b = np.zeros((len(targets), count, p, d_out), a.dtype).swapaxes(2, 3)
-    ranks = np.zeros((len(targets), count), np.int32)
-    for i, row in enumerate(present):
-        for j, factors in enumerate(row):
-            if factors is None:
-                continue
-            half = abs(factors.scale) ** 0.5
-            ranks[i, j] = factors.rank
-            sides = np.asarray(factors.lora_a, a.dtype), np.asarray(factors.lora_b, a.dtype).T
-            with np.errstate(over="ignore"):  # what is past the dtype is refused below
-                np.multiply(sides[0], a.dtype.type(half), out=a[i, j, :, : factors.rank])
-                np.multiply(sides[1], a.dtype.type(np.copysign(half, factors.scale)), out=b[i, j, :, : factors.rank])
+    a = new((len(targets), count, p, d_in), _precision(present)).swapaxes(2, 3)
+    b = new((len(targets), count, p, d_out), a.dtype).swapaxes(2, 3)
+    work = each if a.nbytes + b.nbytes > LARGE else _in_turn
+    work(lambda i: _fill(a[i].mT, b[i].mT, present[i]), range(len(targets)))
     if not (all_finite(a) and all_finite(b)):
         i, j = np.argwhere(~(np.isfinite(a).all((2, 3)) & np.isfinite(b).all((2, 3))))[0]
         mend = "leave that adapter out or train it again"
         what = f"factors of target {targets[i]}, adapter {j + 1} of {len(adapters)}"
         raise InputError(line(what, got="a scale that takes them past float32", expected="finite numbers", mend=mend))
     return Packed(a, b, ranks)
+
+
+def _in_turn(work: Callable[[int], None], pieces: Iterable[int]) -> None:
+    for piece in pieces:
+        work(piece)
+
+
+def _fill(
+    a: Float[np.ndarray, "tasks p d_in"], b: Float[np.ndarray, "tasks p d_out"], row: Sequence["Factors | None"]
+) -> None:
+    """Writes one target's factors where they belong; what they leave is zero already."""
+    scales = np.array([0.0 if f is None else f.scale for f in row])
+    halves = np.abs(scales) ** 0.5
+    if all(f is not None and f.rank == a.shape[1] for f in row):
+        np.stack([np.asarray(f.lora_a).T for f in row if f is not None], out=a, casting="unsafe")
+        np.stack([np.asarray(f.lora_b) for f in row if f is not None], out=b, casting="unsafe")
+    else:
+        for j, factors in enumerate(row):
+            if factors is not None:
+                a[j, : factors.rank] = np.asarray(factors.lora_a).T
+                b[j, : factors.rank] = np.asarray(factors.lora_b)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is past the dtype is refused by the caller
+        for side, half in ((a, halves), (b, np.copysign(halves, scales))):
+            np.multiply(side, half.astype(side.dtype)[:, None, None], out=side)
 
 
 def _precision(rows: Iterable[Iterable["Factors | None"]]) -> type[np.floating]:

@@ -1,9 +1,11 @@
 """Independent pieces of host work on all processors."""
 
 import functools
+import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -38,6 +40,25 @@ def each(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Resul
         ThreadPoolExecutor(threads, initializer=_enter) as pool,
     ):
         return list(pool.map(work, pieces))
+
+
+def ahead(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
+    """`map(work, pieces)`, with the next pieces worked on, as many as there are processors, while one is used.
+
+    For what waits for files. An error is raised where its result would come, and nothing later is used.
+    """
+    threads = processors()
+    rest = iter(pieces)
+    with ThreadPoolExecutor(threads, initializer=_enter) as pool:
+        begun = deque(pool.submit(work, piece) for piece in itertools.islice(rest, threads))
+        try:
+            while begun:
+                result = begun.popleft().result()
+                begun.extend(pool.submit(work, piece) for piece in itertools.islice(rest, 1))
+                yield result
+        finally:
+            for future in begun:
+                future.cancel()
 
 
 def _enter() -> None:
