@@ -13,7 +13,8 @@ from share_jax.cache import keep_compiled
 from share_jax.commands.options import Parser
 from share_jax.errors import ShareError
 
-_COMMANDS = ("compress", "add", "info", "validate", "export", "diff", "similarity", "merge", "remove", "bench")
+_SETS = ("compress", "add", "remove", "recompress")
+_COMMANDS = (*_SETS, "info", "validate", "export", "diff", "similarity", "merge", "bench")
 
 
 def parser() -> Parser:

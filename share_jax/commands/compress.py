@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from share_jax.commands.options import Progress, add_output, command, emit, error_limit, fraction, whole
+from share_jax.commands.options import Progress, add_output, add_size, choice_of, command, emit, whole
 
 
 def add_parser(subparsers: Any) -> None:
@@ -16,12 +16,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("folders", nargs="+", metavar="DIR", help="PEFT adapters, or folders of lorashare or vlora")
     add_output(parser, "the set")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--k", type=whole, metavar="N", help="basis columns per layer and side")
-    size.add_argument("--explained-variance", type=fraction, metavar="X", help="smallest k that explains this share")
-    size.add_argument(
-        "--max-error", type=error_limit, metavar="E", help="smallest k with every task's relative error <= E"
-    )
+    add_size(parser, "smallest k with every task's relative error <= E")
     parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns")
     parser.add_argument("--storage", choices=("f32", "bf16", "int8"), default="f32")
     parser.add_argument("--pseudo-rank", type=whole, metavar="P", help="cut every adapter to this rank first")
@@ -42,16 +37,7 @@ def run(args: argparse.Namespace) -> int:
     base = common_base(sources, given=args.base_model)
     check_common_shapes(sources, {})
     progress = Progress(args)
-    choice = {
-        key: value
-        for key, value in (
-            ("k", args.k),
-            ("explained_variance", args.explained_variance),
-            ("max_error", args.max_error),
-        )
-        if value is not None
-    }
-    manifest = empty_manifest(base, args.storage, args.geometry, choice, args.max_error, args.pseudo_rank)
+    manifest = empty_manifest(base, args.storage, args.geometry, choice_of(args), args.max_error, args.pseudo_rank)
     state = build_state(sources, manifest, progress)
     with new_set(out) as writer:
         manifest = task_entries(manifest, sources, writer)

@@ -39,6 +39,25 @@ def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a set or an adapter that is there")
 
 
+def add_size(parser: argparse.ArgumentParser, held: str) -> None:
+    """Adds the ways to choose k, one of which may be given.
+
+    Args:
+      parser: the command's.
+      held: what --max-error says.
+    """
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--k", type=whole, metavar="N", help="basis columns per layer and side")
+    size.add_argument("--explained-variance", type=fraction, metavar="X", help="smallest k that explains this share")
+    size.add_argument("--max-error", type=error_limit, metavar="E", help=held)
+
+
+def choice_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of `add_size`, as the fields of a `Choice`."""
+    given = {"k": args.k, "explained_variance": args.explained_variance, "max_error": args.max_error}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def whole(text: str) -> int:
     """A whole number of at least 1."""
     value = int(text)

@@ -207,6 +207,37 @@ def test_remove_leaves_the_others_as_they_are(run, made, adapters, tmp_path):
     assert run("validate", made[0])[0] == 0
 
 
+@pytest.mark.parametrize("how", [("--k", "3"), ("--explained-variance", "0.7"), ("--max-error", "0.6")])
+def test_recompress_makes_a_set_smaller_by_what_it_says_and_bounds(run, made, adapters, tmp_path, how):
+    code, data, _ = run("recompress", made[0], *how)
+    assert code == 0
+    assert data["bytes_out"] < data["bytes_before"] == made[1]["bytes_out"]
+    assert data["k"]["mean"] < made[1]["k"]["mean"]
+    assert run("validate", made[0])[0] == 0
+    for i, adapter in enumerate(adapters):
+        assert run("export", made[0], adapter.name, "-o", tmp_path / f"out{i}")[0] == 0
+        lost = distance(updates(adapter), updates(tmp_path / f"out{i}"))
+        told = data["per_task"][adapter.name]
+        assert 1e-3 < lost <= told["error_bound"] * 1.001 + 1e-6
+        assert told["relative_error"] == pytest.approx(lost, rel=0.02)
+        assert not told["measured"]
+        if how[0] == "--max-error":
+            assert told["error_bound"] <= 0.6
+    kept = json.loads((made[0] / "manifest.json").read_text())
+    assert list(kept["choice"].values()) == [float(how[1])]
+
+
+def test_recompress_after_a_removal_drops_what_only_the_removed_needed(run, made, adapters, tmp_path):
+    assert run("remove", made[0], "t1", "t2", "t3", "t4")[0] == 0
+    code, data, _ = run("recompress", made[0])
+    assert (code, data["k"]["max"]) == (0, 4)  # the one that is left has rank 4
+    assert run("export", made[0], "t0", "-o", tmp_path / "out")[0] == 0
+    assert distance(updates(adapters[0]), updates(tmp_path / "out")) < EXACT
+    code, text, _ = run("recompress", made[0], json_out=False)
+    assert code == 0
+    assert "before, " in text
+
+
 def test_diff_agrees_with_dense_updates(run, made, adapters):
     code, data, _ = run("diff", made[0], "t0", "t1")
     x, y = (updates(a) for a in adapters[:2])

@@ -27,7 +27,8 @@ def run(*argv, code=None, **options):
 def test_help_names_every_command_and_each_has_an_example():
     top = run("--help")
     assert top.returncode == 0
-    for name in ("compress", "add", "info", "validate", "export", "diff", "similarity", "merge", "remove", "bench"):
+    changing = ("compress", "add", "remove", "recompress")
+    for name in (*changing, "info", "validate", "export", "diff", "similarity", "merge", "bench"):
         assert name in top.stdout
         one = run(name, "--help")
         assert one.returncode == 0

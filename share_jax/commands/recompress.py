@@ -1,0 +1,44 @@
+"""`share-jax recompress OUT`: the bases of a set chosen anew for the tasks that are in it."""
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+from share_jax.commands.options import add_size, choice_of, command, emit
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = command(
+        subparsers,
+        "recompress",
+        run,
+        "Choose the bases of a set anew: after tasks were removed, or to make it smaller.",
+        "share-jax recompress shared --k 16",
+    )
+    parser.add_argument("set", metavar="OUT", help="the set; its old version is replaced")
+    add_size(parser, "smallest k with every task's error bound <= E")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from share_jax.commands.report import megabytes, summary, text
+    from share_jax.interop.adapter_set import changed_set, stored_bytes
+    from share_jax.interop.build import ready_to_merge
+
+    begin = time.perf_counter()
+    with changed_set(args.set) as (old, writer):
+        from share_jax.core.choice import Choice
+        from share_jax.core.remove import recompress
+
+        chosen = choice_of(args) or dict(old.manifest.choice)
+        limit = old.manifest.limit if args.max_error is None else args.max_error
+        manifest = replace(old.manifest, choice=chosen, limit=limit)
+        state = recompress(ready_to_merge(old.state, manifest.storage), Choice(**chosen), limit=limit)
+        bytes_before = sum(stored_bytes(old.folder, old.manifest).values())
+        done = writer.commit(manifest, state, before=old.manifest.tasks)
+    data = {"bytes_before": bytes_before, **summary(done.folder, done, time.perf_counter() - begin)}
+    change = f"{megabytes(bytes_before)} before, {megabytes(data['bytes_out'])} now"
+    emit(args, data, lambda: f"{text(args.set, data)}\n\n{change}")
+    return 0
