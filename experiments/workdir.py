@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.config import Config, command_line
 from share_jax import lock
-from share_jax.disk import partial_of, replace_text
+from share_jax.disk import is_partial, replace_text
 from share_jax.errors import InputError, line
 
 FILE = "run.json"
@@ -38,8 +38,8 @@ def held(config: Config) -> Iterator[Path]:
 
 def _content(folder: Path) -> set[str]:
     """What is in the folder, without what a kill before the run was noted may have left there."""
-    own = {lock.FILE, partial_of(folder / FILE).name}
-    return {path.name for path in folder.iterdir()} - own if folder.exists() else set()
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return {name for name in names if name != lock.FILE and not is_partial(name, FILE)}
 
 
 def _clear(folder: Path) -> None:

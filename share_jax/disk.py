@@ -7,12 +7,22 @@ and the folders that name them are flushed to the device before anything refers 
 import hashlib
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 
 def partial_of(path: Path) -> Path:
-    """Where the new content of a file stands until it takes the file's place; a kill may leave it behind."""
-    return path.with_name(f".{path.name}.tmp")
+    """Where this process's new content of a file stands until it takes the file's place; a kill may leave it behind."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def is_partial(name: str, *of: str) -> bool:
+    """Whether a file of that name is what a kill left of one of the files `of`.
+
+    >>> is_partial(".manifest.json.123.tmp", "manifest.json"), is_partial("manifest.json", "manifest.json")
+    (True, False)
+    """
+    return any(re.fullmatch(rf"\.{re.escape(each)}(\.\d+)?\.tmp", name) for each in of)
 
 
 def replace_text(text: str, *paths: Path) -> None:
@@ -35,13 +45,19 @@ def replace_bytes(data: bytes, *paths: Path) -> None:
     partials = [partial_of(path) for path in paths]
     try:
         for partial in partials:
-            partial.write_bytes(data)
-            flush(partial)
+            partial.unlink(missing_ok=True)
+            # Not through a link: the folder may be anybody's.
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
         for partial, path in zip(partials, paths, strict=True):
             partial.replace(path)
-    except OSError:
+    except BaseException:
         for partial in partials:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
         raise
     flush(paths[0].parent)
 

@@ -1,9 +1,9 @@
 """One process at a time in a folder: a lock that the kernel frees however the process ends, kill -9 included.
 
-The lock is `flock(2)`, on a file in the folder or on the folder itself. It holds between processes of one machine, and
-between machines over NFS where the mount has locking on. Object stores mounted as folders, such as GCS FUSE, have no
-locks between machines: one that says so gets a warning, one that only pretends cannot be told; see to it there that a
-folder has one run. The file stays behind; alone it locks nothing.
+The lock is `flock(2)`, on a file in the folder (`hold`) or on the folder itself (`hold_itself`). It holds between
+processes of one machine; on a file also between machines over NFS, where the mount has locking on. Object stores
+mounted as folders, such as GCS FUSE, have no locks between machines: one that says so gets a warning, one that only
+pretends cannot be told; see to it there that a folder has one run. The file stays behind; alone it locks nothing.
 """
 
 import errno
@@ -11,10 +11,10 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from share_jax.errors import BusyError, line
+from share_jax.errors import BusyError, SaveError, line
 
 FILE = ".lock"
 
@@ -27,18 +27,24 @@ def hold(folder: str | os.PathLike[str]) -> Iterator[None]:
 
     Raises:
       BusyError: if another process, or another context of this one, holds it.
+      SaveError: if the folder or its file of that name cannot be made or written.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Opened without O_TRUNC: who holds the lock may have written its number.
-    descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    folder, owner = Path(folder), os.getpid()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Opened without O_TRUNC: who holds the lock may have written its number.
+        descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    except OSError as error:
+        raise _not_written(folder, error) from error
     try:
         _refuse_if_taken(descriptor, folder)
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            _note(descriptor)
+        except OSError as error:
+            raise _not_written(folder, error) from error
         yield
     finally:
-        os.close(descriptor)  # frees the lock: no child inherits the descriptor
+        _free(descriptor, owner)
 
 
 @contextmanager
@@ -48,12 +54,12 @@ def hold_itself(folder: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
       BusyError: if another process, or another context of this one, holds it so.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor, owner = os.open(folder, os.O_RDONLY), os.getpid()
     try:
         _refuse_if_taken(descriptor, Path(folder))
         yield
     finally:
-        os.close(descriptor)
+        _free(descriptor, owner)
 
 
 def take(descriptor: int) -> str:
@@ -78,12 +84,37 @@ def take(descriptor: int) -> str:
     return ""
 
 
+def _free(descriptor: int, owner: int) -> None:
+    """Frees a lock, also where a child that was forked meanwhile has the file open; the child itself frees nothing."""
+    if os.getpid() == owner:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def _note(descriptor: int) -> None:
+    """Writes this process's number into the file, unless it holds something else than a number."""
+    said = os.pread(descriptor, 32, 0).strip()
+    if not said or said.isdigit():
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+def _not_written(folder: Path, error: OSError) -> SaveError:
+    got, mend = error.strerror or type(error).__name__, "check the path, its rights and the room on the disk"
+    return SaveError(line(f"folder {folder}", got=got, expected="a folder to write in", mend=mend))
+
+
 def _refuse_if_taken(descriptor: int, folder: Path) -> None:
     try:
         why = take(descriptor)
     except BlockingIOError:
-        got = f"a lock of {_holder(descriptor)}"
-        mend = "wait for it to end, or choose another folder"
+        holder = _holder(descriptor)
+        own = holder == f"process {os.getpid()}"
+        got = "a lock of this process itself" if own else f"a lock of {holder}"
+        mend = "let that context end first" if own else "wait for it to end, or choose another folder"
         raise BusyError(line(f"folder {folder}", got=got, expected="no other run in it", mend=mend)) from None
     if why:
         mend = "see to it that no other run uses it"

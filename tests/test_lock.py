@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from share_jax import lock
-from share_jax.errors import BusyError
+from share_jax.errors import BusyError, SaveError
 
 HOLDER = """
 import sys, time
@@ -86,3 +86,50 @@ def test_without_locks_a_leftover_is_kept_since_nobody_knows_whose_it_is(
         pass
     assert left.exists()
     assert (tmp_path / "out").exists()
+
+
+def test_a_forked_child_that_lives_on_does_not_keep_it_and_frees_nothing(tmp_path: Path) -> None:
+    """The child ends by a kill alone; JAX is not loaded in the process that forks."""
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from share_jax import lock
+folder = Path({str(tmp_path)!r})
+with lock.hold(folder):
+    child = os.fork()
+    if not child:
+        signal.pause()
+with lock.hold(folder):
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+with lock.hold(folder):
+    child = os.fork()
+    if not child:
+        sys.exit(0)
+    os.waitpid(child, 0)
+    try:
+        with lock.hold(folder):
+            print("held twice")
+    except lock.BusyError:
+        print("held once")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "held once\n"
+
+
+def test_a_file_of_that_name_which_is_no_locks_keeps_its_content(tmp_path: Path) -> None:
+    (tmp_path / lock.FILE).write_text("another program's")
+    with lock.hold(tmp_path):
+        pass
+    assert (tmp_path / lock.FILE).read_text() == "another program's"
+
+
+def test_ones_own_lock_is_called_that(tmp_path: Path) -> None:
+    with lock.hold(tmp_path), pytest.raises(BusyError, match="of this process itself"), lock.hold(tmp_path):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SaveError, match="expected a folder to write in"), lock.hold(tmp_path / "file"):
+        pass

@@ -37,8 +37,8 @@ class Options:
 
     table: Annotated[Literal["small", "text", "class"], tyro.conf.Positional]
     """Which table: small has the digits and MNIST streams with every method, text has CLINC150 and 20 Newsgroups under
-    three protocols (but CLINC150 not without an id among all its classes), class has that and split MNIST so, with every
-    method."""
+    three protocols, class has split MNIST and CLINC150 without an id and with every method (CLINC150 so is not in
+    text)."""
     seeds: Numbers = ()
     """Seeds of every entry, separated by commas; the entries' own, 0,1,2, when empty."""
     preset: Preset = "default"

@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
         "share-jax recompress shared --k 16",
     )
     parser.add_argument("set", metavar="OUT", help="the set; its old version is replaced")
-    add_size(parser, "smallest k with every task's error bound <= E")
+    add_size(parser, "smallest k with every task's error bound <= E (kept in the set; else the set's own E is held)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +38,10 @@ def run(args: argparse.Namespace) -> int:
         state = recompress(ready_to_merge(old.state, manifest.storage), Choice(**chosen), limit=limit)
         bytes_before = sum(stored_bytes(old.folder, old.manifest).values())
         done = writer.commit(manifest, state, before=old.manifest.tasks)
-    data = {"bytes_before": bytes_before, **summary(done.folder, done, time.perf_counter() - begin)}
+    held = limit is not None and args.max_error is None and bool(choice_of(args))
+    data = {"bytes_before": bytes_before, "limit": limit, **summary(done.folder, done, time.perf_counter() - begin)}
     change = f"{megabytes(bytes_before)} before, {megabytes(data['bytes_out'])} now"
+    if held:
+        change += f"\nthe set's limit of {limit:g} is held, by more columns where it takes them; --max-error changes it"
     emit(args, data, lambda: f"{text(args.set, data)}\n\n{change}")
     return 0

@@ -11,6 +11,9 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+AHEAD = 4
+"""Pieces that are begun before they are asked for, whose results are held."""
+
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
@@ -43,11 +46,11 @@ def each(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Resul
 
 
 def ahead(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
-    """`map(work, pieces)`, with the next pieces worked on, as many as there are processors, while one is used.
+    """`map(work, pieces)`, with the next pieces worked on while one is used: at most `AHEAD`, one per processor.
 
     For what waits for files. An error is raised where its result would come, and nothing later is used.
     """
-    threads = processors()
+    threads = min(processors(), AHEAD)
     rest = iter(pieces)
     with ThreadPoolExecutor(threads, initializer=_enter) as pool:
         begun = deque(pool.submit(work, piece) for piece in itertools.islice(rest, threads))

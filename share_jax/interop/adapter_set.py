@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from share_jax.disk import flush, partial_of, replace_bytes
+from share_jax.disk import flush, is_partial, replace_bytes
 from share_jax.errors import FormatError, LimitError, TaskError, line
 from share_jax.interop.build import with_errors
 from share_jax.interop.gauge import pivoted_state
@@ -101,7 +101,7 @@ def check_files(folder: Path, manifest: Manifest) -> Iterator[FormatError]:
 
 def is_leftover(name: str) -> bool:
     """Whether a file that the manifest does not name is one that a killed command left."""
-    return name.startswith((TEMP_MARK, partial_of(Path(NAME)).name)) or FILE_NAME.fullmatch(name) is not None
+    return name.startswith(TEMP_MARK) or is_partial(name, NAME) or FILE_NAME.fullmatch(name) is not None
 
 
 def stored_bytes(folder: Path, manifest: Manifest) -> dict[str, int]:
@@ -200,7 +200,7 @@ def _check_limit(manifest: Manifest, state: "ShareState") -> None:
         raise LimitError(
             line(f"task {shown(worst)} error bound as stored ({manifest.storage})", got=f"{bounds[worst]:.3g}",
                  expected=f"at most {manifest.limit:g}",
-                 mend="pass --storage f32, no --pseudo-rank or a larger --max-error")
+                 mend="take --storage f32 and no --pseudo-rank when the set is made, or a larger --max-error")
         )  # fmt: skip
 
 

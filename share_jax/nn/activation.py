@@ -62,7 +62,7 @@ def interceptor(method: Parameterization, targets: Mapping[tuple[str, ...], Targ
         x = args[0] if args else next(iter(kwargs.values()))
         shared = dict(module.variables.get(SHARED, {}))
         if isinstance(x, Projected):
-            return projected_output(method, shared, slot, x)
+            return projected_output(method, shared, slot, x, module.dtype)
         examples = {leaf.shape[0] for leaf in slot.values() if leaf.ndim == 3}
         if len(examples) == 1 and context.method_name == "__call__":
             y = mixed_output(module, method, shared, slot, jnp.arange(examples.pop()), x, plain)

@@ -177,8 +177,9 @@ class Adapted:
           x: the layer's input, batch first.
 
         Raises:
-          TargetError: if that kernel is not adapted, its layer is no plain Dense, the space is "parameter", or the
-            method's first product takes leaves of the task.
+          TargetError: if that kernel is not adapted, its layer is no plain Dense or has a parameter of each task's own,
+            the space is "parameter", or the method's first product takes leaves of the task.
+          InputError: if `variables` lacks what the products take, or the input is not of the layer's width.
         """
         found = next((target for target in self.targets if target.path == path), None)
         if found is None:
@@ -187,7 +188,15 @@ class Adapted:
         if self.space == "parameter":
             mend = "adapt with space='activation'"
             raise TargetError(line("space", got="'parameter'", expected="'activation'", mend=mend))
-        leaves = {name: at(variables[name], found.module_path) for name in ("params", SHARED)}
+        own = [head for head in self.heads if tuple(head.split("/")[:-1]) == found.module_path]
+        if own:
+            expected, mend = (
+                "a layer that no task owns a part of",
+                "take it out of the heads, or keep the layer's input",
+            )
+            raise TargetError(line(f"heads of {path}", got=own, expected=expected, mend=mend))
+        check_variables(variables, "variables to project with")
+        leaves = {name: at(variables.get(name, {}), found.module_path) for name in ("params", SHARED)}
         return project(self.method, found, leaves["params"], leaves[SHARED], x)
 
     def effective_params(self, variables: Tree, task_id: int) -> dict[str, Any]:

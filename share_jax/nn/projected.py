@@ -11,17 +11,21 @@ x @ A of a LoRA whose A is the task's own changes with every step.
 
     cache = PrefixCache(prefix, {"params": params, "shared": bank.shared})
 
-The model hands what was kept to the layer in place of x.
+The model hands what was kept to the layer in place of x. It is a tree: a batch of it is
+`jax.tree.map(lambda leaf: leaf[chosen], kept)`.
 """
 
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from share_jax.core.products import down_product
 from share_jax.core.protocol import Parameterization
-from share_jax.errors import TargetError, line
+from share_jax.errors import InputError, TargetError, line
 from share_jax.nn.deltas import as_rows, cast, check_batch
 from share_jax.nn.targets import Target
 from share_jax.typing import Leaves, Tree
@@ -42,7 +46,7 @@ class Projected(NamedTuple):
 def project(
     method: Parameterization, target: Target, params: Tree, shared: Leaves, x: Float[Array, "... d_in"]
 ) -> Projected:
-    """Both products of an adapted layer, in the dtype of its input.
+    """Both products of an adapted layer; in float32 where its kernel is, whatever it computes in.
 
     Args:
       method: the parameterisation.
@@ -53,22 +57,33 @@ def project(
 
     Raises:
       TargetError: if the layer is no Dense, or is stacked; or the first product takes leaves of the task.
+      InputError: if there are no shared leaves, or the input is not of the layer's width.
     """
     if target.layer != "Dense" or target.stacked is not None:
         got, mend = f"{'a stacked ' if target.stacked else ''}{target.layer}", "keep the layer's input itself"
         raise TargetError(line(f"layer of {target.path}", got=got, expected="a Dense", mend=mend))
+    wanted = set(method.init_shared(jax.random.key(0), 1, 1))
+    if wanted - set(shared):
+        got, mend = f"a shared tree with {sorted(shared)} there", "pass the bank's shared tree, or that of Adapted.init"
+        raise InputError(line(f"shared leaves of {target.path}", got=got, expected=sorted(wanted), mend=mend))
+    if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim < 2 or x.shape[-1] != target.d_in:
+        expected, mend = f"floats of shape (batch, ..., {target.d_in})", "pass the layer's input"
+        raise InputError(line("x to project", got=f"{x.dtype} {x.shape}", expected=expected, mend=mend))
+    dtype = jnp.result_type(x, *params.values())
     try:
-        matrix = method.down(cast(shared, x.dtype), {})
+        matrix = method.down(cast(shared, dtype), {})
     except KeyError as error:
         got, expected = f"{method!r}, whose {error} is the task's own", "a first product of shared leaves alone"
         raise TargetError(line("method", got=got, expected=expected, mend="keep the layer's input itself")) from None
-    layer = nn.Dense(target.d_out, use_bias="bias" in params, dtype=x.dtype)
+    layer = nn.Dense(target.d_out, use_bias="bias" in params)
     plain = layer.apply({"params": params}, x)
-    down = down_product(as_rows(x, target.d_in), matrix)
+    down = down_product(as_rows(x.astype(dtype), target.d_in), matrix)
     return Projected(plain, down.reshape(*x.shape[:-1], matrix.shape[-1]))  # pyright: ignore[reportArgumentType]
 
 
-def projected_output(method: Parameterization, shared: Leaves, slot: Leaves, x: Projected) -> Float[Array, "... d_out"]:
+def projected_output(
+    method: Parameterization, shared: Leaves, slot: Leaves, x: Projected, dtype: DTypeLike | None
+) -> Float[Array, "... d_out"]:
     """The layer's output with the update of a task, or of each example's own.
 
     Args:
@@ -76,10 +91,12 @@ def projected_output(method: Parameterization, shared: Leaves, slot: Leaves, x: 
       shared: the target's shared leaves.
       slot: the target's task leaves, matrices or one matrix per example.
       x: from `project`.
+      dtype: the layer's compute dtype; that of `x` if None.
 
     Raises:
       InputError: if the ids of a mixed batch do not fit the layer's input.
     """
+    x = Projected(*(part.astype(dtype or part.dtype) for part in x))
     shared, slot = cast(shared, x.plain.dtype), cast(slot, x.plain.dtype)
     rows = as_rows(x.down, x.down.shape[-1])
     check_batch(slot, rows.shape[0])

@@ -3,9 +3,11 @@
 The folder is a checkpoint (see `train.checkpoint`), so it may also be opened, noted in and repaired as one.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -18,11 +20,11 @@ from share_jax.errors import InputError, TaskError, line
 from share_jax.lock import hold
 from share_jax.nn.adapt import Adapted
 from share_jax.nn.trees import flat
-from share_jax.train import arrays_io, checkpoint, manifest
+from share_jax.train import arrays_io, checkpoint, manifest, routers, savable
 from share_jax.train.checkpoint import Checkpoint, Json
 from share_jax.train.learner import Learner
 from share_jax.train.manifest import Identity
-from share_jax.train.processes import agreed, primary, to_host
+from share_jax.train.processes import agreed, on_primary, to_host
 from share_jax.typing import Tree
 
 
@@ -37,13 +39,18 @@ def save_bank(
     """Saves the tasks of a bank that the folder does not have yet; those that it has are never written again.
 
     Call it after every task, or once for all. A kill at any moment leaves whole tasks. The folder is held while it is
-    written, as by `lock.hold`. On several processes all call it, with one file system under the folder.
+    written, as by `lock.hold`. On several processes all call it with arrays of all of them, and one file system under
+    the folder.
+
+    The folder is one base model's, known by its variables, and one method's. Of a module of one's own there are its
+    class, its layers and their shapes to tell it by: another alpha, which leaves no trace in them, is not noticed.
 
     Args:
       folder: new, empty, or saved to before.
       learner: what learnt the bank.
       bank: the tasks.
-      infos: JSON beside new tasks by name, such as {"first": {"accuracy": 0.5}}; read back by `Checkpoint.info`.
+      infos: JSON beside new tasks by name, such as {"first": {"accuracy": 0.5}}; read back by `Checkpoint.info`. Those
+        of saved tasks may be given again as they are.
       router: a router that knows some of the bank's tasks; the saved one, if any, is kept when None.
 
     Returns:
@@ -52,14 +59,19 @@ def save_bank(
     Raises:
       BusyError: if another process saves into it.
       FormatError: if the folder holds something else, or is another model's.
-      TaskError: if it holds other tasks than the bank begins with, or one of `infos` is not new.
+      TaskError: if it holds other tasks than the bank begins with, or one of `infos` or the router's is none of the
+        bank's, or a saved task's and changed.
       InputError: if a saved task, or what all share, is not what was saved, or an info is no JSON.
       SaveError: if it cannot be written; what was saved stays.
     """
     folder, infos = Path(folder), dict(infos or {})
-    with hold(folder) if primary() else nullcontext():
+    _check_global(bank)
+    with ExitStack() as held:
+        on_primary(f"folder {folder}", lambda: _enter(held, folder))
         store = _opened(folder, learner, bank)
-        new = _new_names(store, bank, infos)
+        new = _new_names(store, bank)
+        _check_infos(store, infos, new)
+        routers.check_known(router, bank.names)
         _check_unchanged(store, bank)
         for name in new:
             slot = lift(bank.tasks, bank.index(name))
@@ -106,32 +118,70 @@ def _opened(folder: Path, learner: Learner, bank: TaskBank) -> Checkpoint:
 
 def _identity(learner: Learner, bank: TaskBank, store: Checkpoint | None = None) -> Identity:
     """What the folder is for. Under which name is up to who made it: the fingerprint tells the model."""
-    model, params = learner.model, learner.base.get("params", {})
+    model, base = learner.model, dict(learner.base)
+    params = base.pop("params", {})
     name = type(model.model if isinstance(model, Adapted) else model).__name__
     name = store.manifest.identity.model if store else name
     if isinstance(model, Adapted):
-        return manifest.identity_of(name, params, model)
-    layers = sorted({path.rpartition("/")[0] for path in flat(bank.tasks)})
-    return Identity(name, manifest.fingerprint(params), {"name": "module"}, tuple(layers), ())
+        identity = manifest.identity_of(name, params, model)
+    else:
+        layers = sorted({path.rpartition("/")[0] for path in flat(bank.tasks)})
+        method = {"name": "module", "module": type(model).__name__}
+        identity = Identity(name, manifest.fingerprint(params), method, tuple(layers), ())
+    if not jax.tree.leaves(base):
+        return identity
+    return replace(identity, fingerprint=f"{identity.fingerprint} {manifest.fingerprint(base)}")
 
 
-def _new_names(store: Checkpoint, bank: TaskBank, infos: Mapping[str, Json]) -> tuple[str, ...]:
+def _enter(held: ExitStack, folder: Path) -> None:
+    """Looks at the folder before anything is written, and holds it."""
+    if not manifest.exists(folder):
+        checkpoint.check_free(folder)
+    held.enter_context(hold(folder))
+
+
+def _check_global(bank: TaskBank) -> None:
+    """Refuses arrays of one process alone, of which Orbax knows not which process has the right ones.
+
+    Raises:
+      InputError: naming one.
+    """
+    if jax.process_count() == 1:
+        return
+    for path, leaf in flat({"shared": bank.shared, "tasks": bank.tasks}).items():
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            expected, mend = "an array of all processes", "place the bank on a mesh of all devices (train.place)"
+            raise InputError(line(f"{path} of the bank", got="one of a process alone", expected=expected, mend=mend))
+
+
+def _new_names(store: Checkpoint, bank: TaskBank) -> tuple[str, ...]:
     """The tasks that are not saved yet.
 
     Raises:
-      TaskError: if the saved ones are not those that the bank begins with, or there is an info of another.
+      TaskError: if the saved ones are not those that the bank begins with.
     """
     count = len(store.names)
     if store.names != bank.names[:count]:
         got, mend = f"tasks {list(store.names)}", "save this bank into another folder"
         where = f"checkpoint folder {store.root}"
         raise TaskError(line(where, got=got, expected=f"the first of {list(bank.names)}", mend=mend))
-    new = bank.names[count:]
-    other = next((name for name in infos if name not in new), None)
-    if other is not None:
+    return bank.names[count:]
+
+
+def _check_infos(store: Checkpoint, infos: Mapping[str, Json], new: Sequence[str]) -> None:
+    """Refuses an info of no task, and one that a saved task has otherwise.
+
+    Raises:
+      TaskError: naming the task.
+      InputError: if an info is no JSON.
+    """
+    for name, info in infos.items():
+        own = savable.as_json(info, f"task {name!r}")
+        if name in new or (name in store.names and json.loads(json.dumps(own)) == store.info(name)):
+            continue
+        got = f"another than is saved for {name!r}" if name in store.names else f"one of {name!r}"
         mend = "share_jax.train.checkpoint.note replaces what is noted beside a saved task"
-        raise TaskError(line("info of a task", got=repr(other), expected=f"one of the new {list(new)}", mend=mend))
-    return new
+        raise TaskError(line("info of a task", got=got, expected=f"one of the new {list(new)}", mend=mend))
 
 
 def _check_unchanged(store: Checkpoint, bank: TaskBank) -> None:

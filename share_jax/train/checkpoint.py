@@ -23,8 +23,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from share_jax import lock
 from share_jax.core.router import Router
 from share_jax.disk import reason
@@ -80,21 +78,30 @@ def create(root: str | os.PathLike[str], identity: Identity) -> Checkpoint:
       SaveError: if it cannot be written.
     """
     root = Path(root)
-    method = {key: value.item() if isinstance(value, np.generic) else value for key, value in identity.method.items()}
-    made = Checkpoint(root, Manifest(replace(identity, method=method)))
+    made = Checkpoint(root, Manifest(replace(identity, method=manifest.plain(identity.method))))
 
     def write() -> None:
-        if root.exists() and {path.name for path in root.iterdir()} - manifest.leftovers(root) - {lock.FILE}:
-            mend = "open it if it is a checkpoint, or take another folder"
-            raise FormatError(
-                line(f"checkpoint folder {root}", got="a folder with content", expected="an empty one", mend=mend)
-            )
+        check_free(root)
         root.mkdir(parents=True, exist_ok=True)
         manifest.commit(root, made.manifest)
 
     with _saving(made, "the checkpoint"):
         on_primary(f"checkpoint folder {root}", write)
     return made
+
+
+def check_free(root: Path) -> None:
+    """Refuses a place for a new checkpoint where something is; a lock, and what a kill left of one, do not count.
+
+    Raises:
+      FormatError: if it holds anything.
+    """
+    expected, mend = "an empty folder, or none", "open it if it is a checkpoint, or take another folder"
+    got = "a file" if root.exists() and not root.is_dir() else ""
+    if root.is_dir() and {path.name for path in root.iterdir()} - manifest.leftovers(root) - {lock.FILE}:
+        got = "a folder with content"
+    if got:
+        raise FormatError(line(f"checkpoint folder {root}", got=got, expected=expected, mend=mend))
 
 
 def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = None) -> Checkpoint:
@@ -126,6 +133,8 @@ def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = No
 
 
 def _sweep(checkpoint: Checkpoint) -> None:
+    for name in manifest.leftovers(checkpoint.root):
+        (checkpoint.root / name).unlink(missing_ok=True)
     named = {record["path"] for record in checkpoint.manifest.records().values()}
     for kind in ("shared", "tasks", "inflight", "router"):
         folder = checkpoint.root / kind

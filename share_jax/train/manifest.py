@@ -8,15 +8,15 @@ and written anew as 3.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from share_jax.disk import partial_of, replace_text
-from share_jax.errors import FormatError, line
+from share_jax.disk import is_partial, replace_text
+from share_jax.errors import FormatError, InputError, line
 from share_jax.nn.adapt import Adapted
 from share_jax.nn.trees import flat
 from share_jax.train.arrays_io import Record
@@ -102,7 +102,7 @@ def identity_of(name: str, params: Tree, adapted: Adapted) -> Identity:
       adapted: from `adapt`.
     """
     base = {path: leaf for path, leaf in flat(params).items() if path not in adapted.heads}
-    numbers = asdict(adapted.method)  # pyright: ignore[reportArgumentType]
+    numbers = static_numbers(adapted.method)
     return Identity(
         model=name,
         fingerprint=fingerprint(base),
@@ -110,6 +110,30 @@ def identity_of(name: str, params: Tree, adapted: Adapted) -> Identity:
         targets=tuple(target.path for target in adapted.targets),
         heads=adapted.heads,
     )
+
+
+def static_numbers(method: Any) -> dict[str, Any]:
+    """The fields of a parameterisation, which tell it from another of its name.
+
+    Raises:
+      InputError: if it is no dataclass, or a field is nothing that JSON holds.
+    """
+    mend = "make it a frozen dataclass of numbers and texts"
+    if not is_dataclass(method):
+        raise InputError(line("method to save", got=repr(method), expected="a dataclass", mend=mend))
+    numbers = plain(asdict(method))  # pyright: ignore[reportArgumentType]
+    for name, value in numbers.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            got = type(value).__name__
+            raise InputError(line(f"{name} of {method!r}", got=got, expected="what JSON holds", mend=mend)) from None
+    return numbers
+
+
+def plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """With Python's numbers in place of NumPy's."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in numbers.items()}
 
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
@@ -204,8 +228,8 @@ def copy_damage(root: Path) -> str | None:
 
 
 def leftovers(root: Path) -> set[str]:
-    """Names of files that a kill while a manifest was written may have left in the folder."""
-    return {partial_of(root / FILE).name, partial_of(root / COPY).name}
+    """Names of files in the folder that a kill left while a manifest was written."""
+    return {path.name for path in root.iterdir() if is_partial(path.name, FILE, COPY)}
 
 
 def check_identity(found: Identity, wanted: Identity) -> None:
@@ -214,8 +238,11 @@ def check_identity(found: Identity, wanted: Identity) -> None:
     Raises:
       FormatError: naming the first field that differs.
     """
-    for name, value in asdict(found).items():
-        want = asdict(wanted)[name]
+    # As both are in JSON, whose lists have been tuples.
+    both = ({**asdict(identity), "method": plain(identity.method)} for identity in (found, wanted))
+    have, wants = (json.loads(json.dumps(fields)) for fields in both)
+    for name, value in have.items():
+        want = wants[name]
         if value != want:
             raise FormatError(
                 line(

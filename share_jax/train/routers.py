@@ -1,5 +1,6 @@
 """The task router in a checkpoint: its statistics as one tree of float64 arrays, the tasks' names in the manifest."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from share_jax.core.router import Router, arrays_of, router_of
@@ -22,13 +23,22 @@ def write(root: Path, manifest: Manifest, router: Router) -> Record:
     Raises:
       TaskError: if it knows a task that the manifest does not hold.
     """
-    unsaved = [name for name in router.names if name not in manifest.tasks]
-    if unsaved:
-        expected, mend = f"some of {tuple(manifest.tasks)}", "save that task first, or take it out of the router"
-        raise TaskError(line("task of the router to save", got=repr(unsaved[0]), expected=expected, mend=mend))
+    check_known(router, tuple(manifest.tasks))
     old = manifest.router
     number = int(old["path"].split("/")[1]) + 1 if old else 0
     return {**arrays_io.write(root, f"router/{number}", arrays_of(router)), "tasks": list(router.names)}
+
+
+def check_known(router: Router | None, names: Sequence[str]) -> None:
+    """Refuses a router that knows other tasks than these; None knows none.
+
+    Raises:
+      TaskError: naming the first.
+    """
+    other = [name for name in (router.names if router is not None else ()) if name not in names]
+    if other:
+        expected, mend = f"some of {tuple(names)}", "save that task first, or take it out of the router"
+        raise TaskError(line("task of the router to save", got=repr(other[0]), expected=expected, mend=mend))
 
 
 def read(root: Path, manifest: Manifest) -> Router:

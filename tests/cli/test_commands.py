@@ -236,6 +236,15 @@ def test_recompress_after_a_removal_drops_what_only_the_removed_needed(run, made
     code, text, _ = run("recompress", made[0], json_out=False)
     assert code == 0
     assert "before, " in text
+    assert "limit" not in text
+
+
+def test_recompress_says_when_the_sets_own_limit_is_held(run, made, adapters):
+    assert run("recompress", made[0], "--max-error", "0.3")[0] == 0
+    code, text, _ = run("recompress", made[0], "--k", "1", json_out=False)
+    assert code == 0
+    assert "the set's limit of 0.3 is held" in text
+    assert run("info", made[0])[1]["k"]["max"] > 1
 
 
 def test_diff_agrees_with_dense_updates(run, made, adapters):

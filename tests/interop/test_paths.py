@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from share_jax.disk import replace_bytes
+from share_jax.disk import partial_of, replace_bytes
 from share_jax.errors import BusyError, FormatError, TaskError
 from share_jax.interop import paths
 from share_jax.lock import hold_itself
@@ -90,3 +90,22 @@ def test_publish_removes_leftovers_but_not_what_is_in_use(tmp_path):
 def test_a_lock_is_held_by_one(tmp_path):
     with hold_itself(tmp_path), pytest.raises(BusyError, match="another process"), hold_itself(tmp_path):
         pass
+
+
+def test_a_link_where_new_content_is_to_stand_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("my only copy")
+    partial_of(tmp_path / "file").symlink_to(victim)
+    replace_bytes(b"x", tmp_path / "file")
+    assert victim.read_text() == "my only copy"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_what_was_begun_is_removed_when_it_is_stopped(tmp_path, monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        replace_bytes(b"x", tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []

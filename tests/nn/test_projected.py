@@ -119,6 +119,47 @@ def test_a_first_product_of_the_tasks_own_is_refused(method: Any) -> None:
         kept_of(adapted, variables, x)
 
 
+def test_a_layer_with_a_part_of_each_tasks_own_is_refused() -> None:
+    adapted, variables, x = made(METHODS[0])
+    heads = adapt(adapted.model, {"params": variables["params"]}, x, targets=FIRST, heads=["down/bias", "head/.*"])
+    with pytest.raises(TargetError, match=r"heads of down/kernel: got \['down/bias'\]"):
+        heads.project(FIRST, variables, x)
+
+
+def test_what_products_cannot_be_taken_of_is_refused_in_one_line() -> None:
+    adapted, variables, x = made(METHODS[0])
+    inner = adapted.model.apply({"params": variables["params"]}, x, method="below")["inner"]
+    for broken, match in (
+        ({"params": variables["params"]}, "shared leaves of down/kernel: got a shared tree with"),
+        ({"params": variables["params"], "shared": {}}, "shared leaves of down/kernel"),
+        (variables["params"], 'expected a dict with "params"'),
+    ):
+        with pytest.raises(InputError, match=match):
+            adapted.project(FIRST, broken, inner)
+    for wrong in (x, inner.astype(int), inner[0, 0]):
+        with pytest.raises(InputError, match=r"expected floats of shape \(batch, \.\.\., 48\)"):
+            adapted.project(FIRST, variables, wrong)
+
+
+def test_the_layers_own_dtype_is_kept_whatever_the_inputs_is() -> None:
+    adapted, variables, x = made(METHODS[0], jnp.bfloat16)
+    kept = adapted.model.apply({"params": variables["params"]}, x, method="below")
+    wide = {**kept, "inner": kept["inner"].astype(jnp.float32)}
+    seen: list[Any] = []
+
+    def watch(next_fun: Any, args: tuple, kwargs: dict, context: Any) -> Any:
+        y = next_fun(*args, **kwargs)
+        if context.module.path == ("down",):
+            seen.append(y.dtype)
+        return y
+
+    with nn.intercept_methods(watch):
+        adapted.apply(variables, kept=wide, task_id=0)
+    with nn.intercept_methods(watch):
+        adapted.apply(variables, kept={**wide, "inner": adapted.project(FIRST, variables, wide["inner"])}, task_id=0)
+    assert set(seen) == {jnp.dtype(jnp.bfloat16)}
+
+
 def test_other_layers_other_paths_and_parameter_space_are_refused() -> None:
     adapted, variables, x = made(METHODS[0])
     with pytest.raises(TargetError, match=r"path to project: got 'up/kernel', expected one of \['down/kernel'"):

@@ -1,5 +1,6 @@
 """A bank on disk: what is loaded has the bits of what was saved, learning goes on from it, nothing is overwritten."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import share_jax
 from share_jax import lock
 from share_jax.core.bank import TaskBank
-from share_jax.errors import BusyError, FormatError, InputError, TaskError
+from share_jax.errors import BusyError, FormatError, InputError, SaveError, TaskError
 from share_jax.nn.variables import TaskId
 from share_jax.train import checkpoint
 
@@ -128,13 +129,64 @@ def test_other_tasks_in_the_folder_are_refused(tmp_path: Path) -> None:
             share_jax.save_bank(tmp_path, learner, bank)
 
 
-@pytest.mark.parametrize("name", ["first", "never learnt"])
-def test_an_info_of_a_task_that_is_not_new_is_refused(tmp_path: Path, name: str) -> None:
+def test_the_same_call_again_is_taken_and_another_info_of_a_saved_task_is_not(tmp_path: Path) -> None:
     learner, fresh = adapted()
     bank = learnt(learner, fresh, "first")
+    for _ in range(2):
+        share_jax.save_bank(tmp_path, learner, bank, infos={"first": {"shape": (1, 2)}})
+    for name, info in (("first", {}), ("never learnt", {})):
+        with pytest.raises(TaskError, match=f"info of a task: got .*'{name}', expected one of the new"):
+            share_jax.save_bank(tmp_path, learner, bank, infos={name: info})
+
+
+def test_what_can_be_known_in_advance_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    learner, fresh = adapted()
+    bank = learnt(learner, fresh, "first", "second")
+    router = share_jax.add_task(share_jax.empty_router(6), "third", X, np.asarray(batches(0)[0]["labels"]))
+    with pytest.raises(InputError, match="info of task 'second'"):
+        share_jax.save_bank(tmp_path, learner, bank, infos={"second": {"accuracy": np.float32(0.5)}})
+    with pytest.raises(TaskError, match="task of the router to save: got 'third'"):
+        share_jax.save_bank(tmp_path, learner, bank, router=router)
+    assert share_jax.load_bank(tmp_path, learner, fresh) is fresh
+
+
+def test_other_variables_beside_the_parameters_are_another_model(tmp_path: Path) -> None:
+    learner, fresh = adapted()
+    for mean in (jnp.zeros(3), jnp.ones(3)):
+        other = share_jax.Learner(learner.model, {**learner.base, "batch_stats": {"mean": mean}}, optax.adamw(1e-2))
+        if not mean.any():
+            share_jax.save_bank(tmp_path, other, fresh)
+            assert share_jax.load_bank(tmp_path, other, fresh) is fresh
+    for wrong in (other, learner):
+        with pytest.raises(FormatError, match="checkpoint's fingerprint"):
+            share_jax.load_bank(tmp_path, wrong, fresh)
+
+
+def test_a_module_with_more_slots_takes_what_one_with_fewer_learnt(tmp_path: Path) -> None:
+    learner, fresh = own(slots=2)
+    bank = learnt(learner, fresh, "first", "second")
     share_jax.save_bank(tmp_path, learner, bank)
-    with pytest.raises(TaskError, match=f"info of a task: got '{name}'"):
-        share_jax.save_bank(tmp_path, learner, bank, infos={name: {}})
+    larger, empty = own(slots=3)
+    assert_same_answers(learner, bank, larger, share_jax.load_bank(tmp_path, larger, empty))
+
+
+@dataclass(frozen=True)
+class Tupled(share_jax.SharedA):
+    """A method of one's own with a field that JSON gives back as a list."""
+
+    cuts: tuple[int, ...] = (1, 2)
+
+
+def test_a_method_of_ones_own_is_loaded_again(tmp_path: Path) -> None:
+    learner, fresh = adapted(Tupled(rank=2))
+    bank = learnt(learner, fresh, "first")
+    share_jax.save_bank(tmp_path, learner, bank)
+    assert_same_answers(learner, bank, learner, share_jax.load_bank(tmp_path, learner, fresh))
+    with pytest.raises(FormatError, match="checkpoint's method"):
+        share_jax.load_bank(tmp_path, *adapted(Tupled(rank=2, cuts=(1, 3))))
+    wrong: Any = ({1},)
+    with pytest.raises(InputError, match=r"cuts of Tupled.*: got tuple, expected what JSON holds"):
+        share_jax.save_bank(tmp_path / "other", *adapted(Tupled(rank=2, cuts=wrong)))
 
 
 def test_another_model_is_refused_either_way(tmp_path: Path) -> None:
@@ -153,8 +205,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FormatError, match="a folder with content"):
         share_jax.save_bank(tmp_path, learner, fresh)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(FormatError, match="manifest"):
         share_jax.load_bank(tmp_path, learner, fresh)
+    with pytest.raises(FormatError, match="got a file, expected an empty folder"):
+        share_jax.save_bank(tmp_path / "notes.txt", learner, fresh)
+    with pytest.raises(SaveError, match="Not a directory, expected a folder to write in"):
+        share_jax.save_bank(tmp_path / "notes.txt" / "below", learner, fresh)
 
 
 def test_a_module_with_too_few_slots_is_refused(tmp_path: Path) -> None:
