@@ -46,12 +46,7 @@ def replace_bytes(data: bytes, *paths: Path) -> None:
     try:
         for partial in partials:
             partial.unlink(missing_ok=True)
-            # Not through a link: the folder may be anybody's.
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_new(partial, data)
         for partial, path in zip(partials, paths, strict=True):
             partial.replace(path)
     except BaseException:
@@ -60,6 +55,17 @@ def replace_bytes(data: bytes, *paths: Path) -> None:
                 partial.unlink(missing_ok=True)
         raise
     flush(paths[0].parent)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Writes a file where there is nothing, and flushes it; no link is followed, as the folder may be anybody's.
+
+    Raises:
+      OSError: if there is something, or it cannot be written.
+    """
+    with path.open("xb") as file:
+        file.write(data)
+    flush(path)
 
 
 def flush(path: Path) -> None:

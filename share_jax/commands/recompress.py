@@ -27,21 +27,20 @@ def run(args: argparse.Namespace) -> int:
     from share_jax.interop.adapter_set import changed_set, stored_bytes
     from share_jax.interop.build import ready_to_merge
 
-    begin = time.perf_counter()
+    begin, given = time.perf_counter(), choice_of(args)
     with changed_set(args.set) as (old, writer):
         from share_jax.core.choice import Choice
         from share_jax.core.remove import recompress
 
-        chosen = choice_of(args) or dict(old.manifest.choice)
+        chosen = given or dict(old.manifest.choice)
         limit = old.manifest.limit if args.max_error is None else args.max_error
         manifest = replace(old.manifest, choice=chosen, limit=limit)
         state = recompress(ready_to_merge(old.state, manifest.storage), Choice(**chosen), limit=limit)
         bytes_before = sum(stored_bytes(old.folder, old.manifest).values())
         done = writer.commit(manifest, state, before=old.manifest.tasks)
-    held = limit is not None and args.max_error is None and bool(choice_of(args))
     data = {"bytes_before": bytes_before, "limit": limit, **summary(done.folder, done, time.perf_counter() - begin)}
     change = f"{megabytes(bytes_before)} before, {megabytes(data['bytes_out'])} now"
-    if held:
+    if given and args.max_error is None and limit is not None:
         change += f"\nthe set's limit of {limit:g} is held, by more columns where it takes them; --max-error changes it"
     emit(args, data, lambda: f"{text(args.set, data)}\n\n{change}")
     return 0

@@ -142,13 +142,6 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"the number {name}")
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a file that is not there yet, and flushes it to the disk."""
-    with open(path, "xb") as f:
-        f.write(data)
-    flush(path)
-
-
 @contextlib.contextmanager
 def publish(out: Path) -> Iterator[Path]:
     """Yields an empty temporary sibling; on success it becomes `out`, on any error it is removed.

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from share_jax.disk import flush
+from share_jax.disk import flush, write_new
 from share_jax.errors import FormatError, InputError, line
-from share_jax.interop.paths import check_folder, exists_inside, read_json, shown, task_name_of, write_file
+from share_jax.interop.paths import check_folder, exists_inside, read_json, shown, task_name_of
 from share_jax.interop.peft_config import base_model, parse_config
 from share_jax.interop.source import Layer, Source, check_shapes
 from share_jax.interop.tensorfile import FLOATS, RawTensor, TensorFile, raw_of, write_tensors
@@ -122,7 +122,7 @@ def write_adapter(
                 )  # fmt: skip
             tensors[f"{PREFIX}{module}.lora_{side}.weight"] = raw_of(cast)
     write_tensors(folder / WEIGHTS, tensors, metadata or {"format": "pt"})
-    write_file(folder / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+    write_new(folder / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
     flush(folder)
 
 

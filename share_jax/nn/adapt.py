@@ -190,11 +190,8 @@ class Adapted:
             raise TargetError(line("space", got="'parameter'", expected="'activation'", mend=mend))
         own = [head for head in self.heads if tuple(head.split("/")[:-1]) == found.module_path]
         if own:
-            expected, mend = (
-                "a layer that no task owns a part of",
-                "take it out of the heads, or keep the layer's input",
-            )
-            raise TargetError(line(f"heads of {path}", got=own, expected=expected, mend=mend))
+            mend = "take it out of the heads, or keep the layer's input"
+            raise TargetError(line(f"heads of {path}", got=own, expected="no part of the layer", mend=mend))
         check_variables(variables, "variables to project with")
         leaves = {name: at(variables.get(name, {}), found.module_path) for name in ("params", SHARED)}
         return project(self.method, found, leaves["params"], leaves[SHARED], x)

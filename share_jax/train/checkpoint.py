@@ -78,7 +78,7 @@ def create(root: str | os.PathLike[str], identity: Identity) -> Checkpoint:
       SaveError: if it cannot be written.
     """
     root = Path(root)
-    made = Checkpoint(root, Manifest(replace(identity, method=manifest.plain(identity.method))))
+    made = Checkpoint(root, Manifest(identity))
 
     def write() -> None:
         check_free(root)

@@ -121,24 +121,30 @@ def static_numbers(method: Any) -> dict[str, Any]:
     mend = "make it a frozen dataclass of numbers and texts"
     if not is_dataclass(method):
         raise InputError(line("method to save", got=repr(method), expected="a dataclass", mend=mend))
-    numbers = plain(asdict(method))  # pyright: ignore[reportArgumentType]
+    numbers = asdict(method)  # pyright: ignore[reportArgumentType]
     for name, value in numbers.items():
         try:
-            json.dumps(value)
+            _as_read(value)
         except (TypeError, ValueError):
             got = type(value).__name__
             raise InputError(line(f"{name} of {method!r}", got=got, expected="what JSON holds", mend=mend)) from None
     return numbers
 
 
-def plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """With Python's numbers in place of NumPy's."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in numbers.items()}
+def _as_read(value: Any) -> Any:
+    """What JSON gives back of a value: lists of tuples, texts of keys, Python's numbers of NumPy's."""
+    return json.loads(json.dumps(value, default=_number))
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is nothing that JSON holds")
 
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
     """As plain JSON, with the schema's version and a checksum of the rest first."""
-    content = json.loads(json.dumps(asdict(manifest)))  # as it will be read: tuples are lists, keys are strings
+    content = _as_read(asdict(manifest))
     return {"schema": SCHEMA, "sha256": _digest(content), **content}
 
 
@@ -238,9 +244,7 @@ def check_identity(found: Identity, wanted: Identity) -> None:
     Raises:
       FormatError: naming the first field that differs.
     """
-    # As both are in JSON, whose lists have been tuples.
-    both = ({**asdict(identity), "method": plain(identity.method)} for identity in (found, wanted))
-    have, wants = (json.loads(json.dumps(fields)) for fields in both)
+    have, wants = (_as_read(asdict(identity)) for identity in (found, wanted))
     for name, value in have.items():
         want = wants[name]
         if value != want:
