@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from share_jax.core.products import fold_pays, folded
+from share_jax.core.products import fold_pays, folded, outer_sum
 from share_jax.core.protocol import Parameterization
 from share_jax.nn.deltas import PlainConv, layer_delta
 from share_jax.nn.kernels import input_axes, matrix_shape
@@ -66,7 +66,7 @@ def adapted_output(
 
     def run(params: dict[str, Array], leaves: tuple[Leaves, Leaves], x: Array) -> Any:
         a, b = method.factors(*leaves)
-        kernel = params["kernel"] + (a @ b).reshape(params["kernel"].shape)
+        kernel = outer_sum(a, b).reshape(params["kernel"].shape) + params["kernel"]
         return layer.apply({"params": {**params, "kernel": kernel}}, x)
 
     def delta(leaves: tuple[Leaves, Leaves], x: Array) -> Array:
