@@ -10,11 +10,20 @@ from share_jax.core.pack import Packed
 from share_jax.core.subspace import Geometry
 
 
+class Known(NamedTuple):
+    """What balancing found out about factors, in float64: see `Balanced`."""
+
+    gram_a: Float[np.ndarray, "layers tasks p p"]
+    gram_b: Float[np.ndarray, "layers tasks p p"]
+    energy: Float[np.ndarray, "layers tasks"]
+
+
 class Columns(NamedTuple):
-    """Both sides' columns, task by task."""
+    """Both sides' columns, task by task, and what is known of the factors that they were made of."""
 
     a: Float[np.ndarray, "layers tasks rows_a q"]
     b: Float[np.ndarray, "layers tasks rows_b q"]
+    known: Known | None = None
 
 
 def columns_of(packed: Packed, geometry: Geometry) -> Columns:
@@ -24,7 +33,8 @@ def columns_of(packed: Packed, geometry: Geometry) -> Columns:
     takes the factors as they were trained, with the scale folded in half on either side.
     """
     if geometry == "columns":
-        return Columns(*balanced(packed.a, packed.b))
+        a, b, *known = balanced(packed.a, packed.b)
+        return Columns(a, b, Known(*known))
     return Columns(flatten(packed.a), flatten(packed.b))
 
 

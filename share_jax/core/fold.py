@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -75,9 +75,17 @@ def lora_scale(alpha: float | int, rank: int, *, use_rslora: bool = False) -> fl
     return alpha / (rank**0.5 if use_rslora else rank)
 
 
-def balanced(
-    a: Float[np.ndarray, "layers tasks d_in r"], b: Float[np.ndarray, "layers tasks d_out r"]
-) -> tuple[Float[np.ndarray, "layers tasks d_in m"], Float[np.ndarray, "layers tasks d_out m"]]:
+class Balanced(NamedTuple):
+    """Balanced factors, and what balancing found out about those that came in, in float64."""
+
+    a: Float[np.ndarray, "layers tasks d_in m"]
+    b: Float[np.ndarray, "layers tasks d_out m"]
+    gram_a: Float[np.ndarray, "layers tasks r r"]  # a.T a of what came in
+    gram_b: Float[np.ndarray, "layers tasks r r"]
+    energy: Float[np.ndarray, "layers tasks"]  # squared norm of either balanced factor: the sum of singular values
+
+
+def balanced(a: Float[np.ndarray, "layers tasks d_in r"], b: Float[np.ndarray, "layers tasks d_out r"]) -> Balanced:
     """Balanced factors of `a @ b.T`: with its thin SVD U S V.T, (U sqrt(S), V sqrt(S)), largest column first.
 
     m = min(r, d_in, d_out). The (d_in, d_out) product is never formed. With R_a.T R_a = a.T a, R_b likewise, the core
@@ -90,8 +98,14 @@ def balanced(
     m = min(a.shape[-1], a.shape[-2], b.shape[-2])
     # a column lies in one piece
     out_a, out_b = (np.empty((*x.shape[:2], m, x.shape[2]), np.result_type(x, np.float32)).mT for x in (a, b))
-    each(lambda i: _balanced((a[i], b[i]), (out_a[i], out_b[i])), range(len(a)))
-    return out_a, out_b
+    gram_a, gram_b = (np.empty((*x.shape[:2], x.shape[3], x.shape[3])) for x in (a, b))
+    energy = np.empty(a.shape[:2])
+
+    def one(i: int) -> None:
+        energy[i] = _balanced((a[i], b[i]), (out_a[i], out_b[i]), (gram_a[i], gram_b[i]))
+
+    each(one, range(len(a)))
+    return Balanced(out_a, out_b, gram_a, gram_b, energy)
 
 
 LEAST = 1e-13
@@ -101,12 +115,16 @@ INDEPENDENT = 1e-6
 """Distance of every unit column from those before it above which a Cholesky decomposition is as exact as any."""
 
 
-def _balanced(pair: tuple[np.ndarray, np.ndarray], out: tuple[np.ndarray, np.ndarray]) -> None:
-    """As `balanced`, of one layer, into `out`."""
+def _balanced(
+    pair: tuple[np.ndarray, np.ndarray], out: tuple[np.ndarray, np.ndarray], grams: tuple[np.ndarray, np.ndarray]
+) -> Float[np.ndarray, " tasks"]:
+    """As `balanced`, of one layer, into `out` and `grams`; the energies."""
     rows = [x.mT.astype(np.float64) for x in pair]  # a column lies in one piece
     roots, sizes = [], []
-    for x, wide in zip(pair, rows, strict=True):
-        root = np.asarray(np.linalg.qr(x, mode="r")) if x.dtype == np.float64 else _root(wide @ wide.mT)
+    for x, wide, gram in zip(pair, rows, grams, strict=True):
+        with np.errstate(over="ignore"):  # float64 has no wider type for its squares
+            np.matmul(wide, wide.mT, out=gram)
+        root = np.asarray(np.linalg.qr(x, mode="r")) if x.dtype == np.float64 else _root(gram)
         size = np.max(np.abs(root), axis=(-2, -1), keepdims=True)
         sizes.append(np.where(size > 0, size, 1))  # taken out, so that tiny and huge updates lose nothing
         roots.append(root / sizes[-1])
@@ -117,6 +135,7 @@ def _balanced(pair: tuple[np.ndarray, np.ndarray], out: tuple[np.ndarray, np.nda
     turns = vt @ roots[1] * shrink * ratio, u.mT @ roots[0] * shrink / ratio
     for into, wide, turn in zip(out, rows, turns, strict=True):
         into[...] = (turn[:, : into.shape[-1]] @ wide).mT
+    return np.where(kept, s, 0).sum(axis=-1) * np.squeeze(sizes[0] * sizes[1], (-2, -1))
 
 
 def _root(gram: Float[np.ndarray, "tasks r r"]) -> Float[np.ndarray, "tasks r r"]:
@@ -162,7 +181,7 @@ def balance(adapter: Adapter, *, rank: int | None = None) -> dict[str, Factors]:
     out: dict[str, Factors] = {}
     for targets in groups({name: f.shape for name, f in adapter.items()}).values():
         packed = pack([adapter], targets)
-        a, b = (x[:, 0] for x in balanced(packed.a, packed.b))
+        a, b = (x[:, 0] for x in balanced(packed.a, packed.b)[:2])
         for i, name in enumerate(targets):
             keep = min(adapter[name].rank, *adapter[name].shape, rank or adapter[name].rank)
             out[name] = Factors(a[i, :, :keep], b[i, :, :keep].T)

@@ -59,7 +59,7 @@ def _spectra(adapters: Mapping[str, Adapter], seed: int) -> tuple[dict[str, Pair
     widths: dict[str, int] = {}
     for names in groups(shapes_of(tasks, {})).values():
         packed = pack(tasks, names)
-        sides = [spectra_of_stacks(side_by_side(x), seed=seed) for x in columns_of(packed, "flat")]
+        sides = [spectra_of_stacks(side_by_side(x), seed=seed) for x in columns_of(packed, "flat")[:2]]
         for i, name in enumerate(names):
             a, b = (Spectra(*(x[i : i + 1] for x in side)) for side in sides)
             found[name] = a, b

@@ -45,8 +45,8 @@ def initialize_stream(
 
     The first pass over `read()` sums up what the bases need (`Sketch`), the last one projects; `max_error` takes one
     more between them. Adapters that are small together (`prepare.HELD_BYTES`) are held and read once. Of more, no more
-    than `chunk` are in memory at a time, or as many as take `BLOCK_BYTES` if they are more, beside those that `read` is
-    ahead; what is held does not depend on their number then, but for the coefficients.
+    than `chunk` are in memory at a time, or as many as take `BLOCK_BYTES` if they are more; what is held does not
+    depend on their number then, but for the coefficients.
 
     Raises:
         InputError: there is no adapter, two disagree about a target's shape, or a name occurs twice.

@@ -45,7 +45,7 @@ def joint_spectra(
         group = [widened(x, packed.a.shape[-1]) for x in group]
         columns = columns_of(packed, group[0].geometry) if adapters else _no_columns(group)
         sides = []
-        for side, new in zip("ab", columns, strict=True):
+        for side, new in zip("ab", columns[:2], strict=True):
             bases = stacked([getattr(x, f"basis_{side}") for x in group], 1)
             coeffs = [_flat(getattr(x, f"coeff_{side}")) for x in group]
             coeff = stacked([pad(c, 0, bases.shape[-1]) for c in coeffs], 1, 256)
@@ -58,7 +58,7 @@ def joint_spectra(
         for i, (name, layer) in enumerate(zip(names, group, strict=True)):
             own = type(packed)(*(x[i : i + 1] for x in packed))
             spectra = [Spectra(*(x[i : i + 1] for x in side)) for side in sides]
-            out[name] = Joint(layer, own, Columns(*(x[i : i + 1] for x in columns)), *spectra)
+            out[name] = Joint(layer, own, Columns(*(x[i : i + 1] for x in columns[:2])), *spectra)
     return out
 
 
@@ -82,7 +82,7 @@ def _flat(coeff: np.ndarray) -> np.ndarray:
 
 def energies(x: Joint) -> tuple[float, float]:
     """Energy of all that was ever stacked on either side, kept or not."""
-    new = [float(np.sum(np.square(side, dtype=np.float64))) for side in x.columns]
+    new = [float(np.sum(np.square(side, dtype=np.float64))) for side in x.columns[:2]]
     return float(x.old.energy_a.sum()) + new[0], float(x.old.energy_b.sum()) + new[1]
 
 
@@ -102,7 +102,7 @@ def apply(joint: Mapping[str, Joint], ks: Mapping[str, tuple[int, int]]) -> dict
             for i, x in enumerate(group)
         ]
         packed = type(group[0].packed)(*(np.concatenate(f) for f in zip(*(x.packed for x in group), strict=True)))
-        columns = Columns(*(np.concatenate(f) for f in zip(*(x.columns for x in group), strict=True)))
+        columns = Columns(*(np.concatenate(f) for f in zip(*(x.columns[:2] for x in group), strict=True)))
         new = project_columns(bare, packed, columns)
         for i, name in enumerate(names):
             old = group[i].old

@@ -77,8 +77,7 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
     a = new((len(targets), count, p, d_in), _precision(present)).swapaxes(2, 3)
     b = new((len(targets), count, p, d_out), a.dtype).swapaxes(2, 3)
     work = each if a.nbytes + b.nbytes > LARGE else _in_turn
-    work(lambda i: _fill(a[i].mT, b[i].mT, present[i]), range(len(targets)))
-    if not (all_finite(a) and all_finite(b)):
+    if not all(work(lambda i: _fill(a[i].mT, b[i].mT, present[i]), range(len(targets)))):
         i, j = np.argwhere(~(np.isfinite(a).all((2, 3)) & np.isfinite(b).all((2, 3))))[0]
         mend = "leave that adapter out or train it again"
         what = f"factors of target {targets[i]}, adapter {j + 1} of {len(adapters)}"
@@ -86,15 +85,14 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
     return Packed(a, b, ranks)
 
 
-def _in_turn(work: Callable[[int], None], pieces: Iterable[int]) -> None:
-    for piece in pieces:
-        work(piece)
+def _in_turn(work: Callable[[int], bool], pieces: Iterable[int]) -> list[bool]:
+    return [work(piece) for piece in pieces]
 
 
 def _fill(
     a: Float[np.ndarray, "tasks p d_in"], b: Float[np.ndarray, "tasks p d_out"], row: Sequence["Factors | None"]
-) -> None:
-    """Writes one target's factors where they belong; what they leave is zero already."""
+) -> bool:
+    """Writes one target's factors where they belong; what they leave is zero already. Whether all are finite."""
     scales = np.array([0.0 if f is None else f.scale for f in row])
     halves = np.abs(scales) ** 0.5
     if all(f is not None and f.rank == a.shape[1] for f in row):
@@ -108,6 +106,7 @@ def _fill(
     with np.errstate(over="ignore", invalid="ignore"):  # what is past the dtype is refused by the caller
         for side, half in ((a, halves), (b, np.copysign(halves, scales))):
             np.multiply(side, half.astype(side.dtype)[:, None, None], out=side)
+    return all_finite(a) and all_finite(b)
 
 
 def _precision(rows: Iterable[Iterable["Factors | None"]]) -> type[np.floating]:

@@ -1,18 +1,13 @@
 """Independent pieces of host work on all processors."""
 
 import functools
-import itertools
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
-
-AHEAD = 4
-"""Pieces that are begun before they are asked for, whose results are held."""
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -43,25 +38,6 @@ def each(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Resul
         ThreadPoolExecutor(threads, initializer=_enter) as pool,
     ):
         return list(pool.map(work, pieces))
-
-
-def ahead(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
-    """`map(work, pieces)`, with the next pieces worked on while one is used: at most `AHEAD`, one per processor.
-
-    For what waits for files. An error is raised where its result would come, and nothing later is used.
-    """
-    threads = min(processors(), AHEAD)
-    rest = iter(pieces)
-    with ThreadPoolExecutor(threads, initializer=_enter) as pool:
-        begun = deque(pool.submit(work, piece) for piece in itertools.islice(rest, threads))
-        try:
-            while begun:
-                result = begun.popleft().result()
-                begun.extend(pool.submit(work, piece) for piece in itertools.islice(rest, 1))
-                yield result
-        finally:
-            for future in begun:
-                future.cancel()
 
 
 def _enter() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from share_jax.core import bounds
-from share_jax.core.columns import Columns, columns_of, unflatten
+from share_jax.core.columns import Columns, Known, columns_of, unflatten
 from share_jax.core.fold import Adapter
 from share_jax.core.pack import Packed, bucket, groups, pack, pad, shapes_of
 from share_jax.core.parallel import each
@@ -77,21 +77,24 @@ def project_columns(layers: Sequence[Subspace], packed: Packed, columns: Columns
     """Slots of new tasks on each layer's bases, all of one shape and geometry. Errors are against the raw factors."""
     if not packed.a.shape[1]:
         return [empty_slots(layer, 0) for layer in layers]
-    return each(
-        lambda i: _project(layers[i], packed.a[i], packed.b[i], packed.ranks[i], (columns.a[i], columns.b[i])),
-        range(len(layers)),
-    )
+
+    def one(i: int) -> Slots:
+        known = None if columns.known is None else Known(*(x[i] for x in columns.known))
+        own = Columns(columns.a[i], columns.b[i], known)
+        return _project(layers[i], packed.a[i], packed.b[i], packed.ranks[i], own)
+
+    return each(one, range(len(layers)))
 
 
-def _project(
-    layer: Subspace, a: np.ndarray, b: np.ndarray, ranks: np.ndarray, columns: tuple[np.ndarray, np.ndarray]
-) -> Slots:
-    """One layer's part of `project_columns`."""
-    coeff_a, coeff_b = (_coefficients(u, side) for u, side in zip((layer.basis_a, layer.basis_b), columns, strict=True))
-    energy_a, energy_b = (_energies(side) for side in columns)
+def _project(layer: Subspace, a: np.ndarray, b: np.ndarray, ranks: np.ndarray, columns: Columns) -> Slots:
+    """One layer's part of `project_columns`, of arrays without the axis of layers."""
+    coeff_a, coeff_b = _coefficients(layer.basis_a, columns.a), _coefficients(layer.basis_b, columns.b)
+    known = columns.known
+    energy_a, energy_b = (_energies(columns.a), _energies(columns.b)) if known is None else (known.energy, known.energy)
     if layer.geometry == "columns":
         kept = np.minimum(ranks, min(layer.shape))
-        grams = _grams(layer.basis_a, a, coeff_a), _grams(layer.basis_b, b, coeff_b)
+        gram_a, gram_b = (None, None) if known is None else (known.gram_a, known.gram_b)
+        grams = _grams(layer.basis_a, a, coeff_a, gram_a), _grams(layer.basis_b, b, coeff_b, gram_b)
         size, squared, margin = bounds.distance_from_grams(*grams)
     else:
         kept = ranks
@@ -118,13 +121,20 @@ def _coefficients(
 
 
 def _grams(
-    basis: Float[np.ndarray, "d k"], factor: Float[np.ndarray, "T d p"], coeff: Float[np.ndarray, "T k q"]
+    basis: Float[np.ndarray, "d k"],
+    factor: Float[np.ndarray, "T d p"],
+    coeff: Float[np.ndarray, "T k q"],
+    own: Float[np.ndarray, "T p p"] | None,
 ) -> bounds.Grams:
-    """The Gram matrices of factors x and of what is stored of them, y = basis @ coeff, in float64; y is not formed."""
+    """The Gram matrices of factors x and of what is stored of them, y = basis @ coeff, in float64; y is not formed.
+
+    `own` is x.T x where that is known.
+    """
     u, c = basis.astype(np.float64), coeff.astype(np.float64)
     rows = np.swapaxes(factor, 1, 2).astype(np.float64)
     on_basis = (rows.reshape(-1, rows.shape[2]) @ u).reshape(*rows.shape[:2], u.shape[1])
-    return bounds.Grams(rows @ np.swapaxes(rows, 1, 2), on_basis @ c, np.swapaxes(c, 1, 2) @ ((u.T @ u) @ c))
+    own = rows @ np.swapaxes(rows, 1, 2) if own is None else own
+    return bounds.Grams(own, on_basis @ c, np.swapaxes(c, 1, 2) @ ((u.T @ u) @ c))
 
 
 def reconstruct(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float
 
+from share_jax.core.columns import Columns
 from share_jax.core.fold import Adapter
 from share_jax.core.pack import groups, pad, shapes_of
 from share_jax.core.parallel import each
@@ -29,6 +30,8 @@ class SideSketch:
     rows: int
     columns: tuple[Float[np.ndarray, "d _"], ...] = ()
     gram: Float[np.ndarray, "d d"] | None = None
+    energy: float = 0.0
+    """Squared norm of the columns that are kept as they are."""
 
     @property
     def width(self) -> int:
@@ -40,11 +43,11 @@ class SideSketch:
         """Rows, width and dtype of what is kept."""
         return self.rows, self.width, np.result_type(*self.columns).str
 
-    def absorb(self, new: Float[np.ndarray, "d n"]) -> "SideSketch":
-        """With further columns; once there are as many as rows, they are folded into the Gram matrix."""
+    def absorb(self, new: Float[np.ndarray, "d n"], energy: float) -> "SideSketch":
+        """With further columns of that squared norm; as many as rows are folded into the Gram matrix."""
         columns = (*self.columns, new)
         if self.width + new.shape[1] <= self.rows:
-            return SideSketch(self.rows, columns, self.gram)
+            return SideSketch(self.rows, columns, self.gram, self.energy + energy)
         x = np.concatenate(columns, axis=1).astype(np.float64)
         square = x @ x.T
         if self.gram is not None:
@@ -103,19 +106,32 @@ def _absorb(
         packed, both = prepare(adapters, names, widest)
         widest = max(widest, both.a.shape[-1])
         used = np.arange(both.a.shape[-1]) < packed.ranks[:, :, None]
-        jobs = [(name, side, x[i], used[i]) for side, x in zip("ab", both, strict=True) for i, name in enumerate(names)]
+        jobs = [
+            (name, side, x[i], used[i], float(energy[i]))
+            for side, x, energy in zip("ab", both[:2], _energies(both), strict=True)
+            for i, name in enumerate(names)
+        ]
         found = each(lambda job: _with_columns(sides.get(job[:2]), *job[2:]), jobs)
         sides.update(zip((job[:2] for job in jobs), found, strict=True))
     return Sketch(shapes, sides, widest)
 
 
+def _energies(columns: Columns) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, " layers"]]:
+    """Squared norms of each side's columns, all tasks together."""
+    if columns.known is not None:
+        energy = columns.known.energy.sum(axis=1)
+        return energy, energy
+    a, b = (np.sum(np.square(x, dtype=np.float64), axis=(1, 2, 3)) for x in columns[:2])
+    return a, b
+
+
 def _with_columns(
-    old: SideSketch | None, columns: Float[np.ndarray, "tasks d q"], used: Bool[np.ndarray, "tasks q"]
+    old: SideSketch | None, columns: Float[np.ndarray, "tasks d q"], used: Bool[np.ndarray, "tasks q"], energy: float
 ) -> SideSketch:
     """A side's sketch with some tasks' columns, of which those that are used count."""
     rows = np.swapaxes(columns, 1, 2)
     rows = rows.reshape(-1, rows.shape[2]) if used.all() else rows[used]
-    return (old or SideSketch(rows.shape[1])).absorb(rows.T)
+    return (old or SideSketch(rows.shape[1])).absorb(rows.T, energy)
 
 
 def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key, Spectra]:
@@ -127,7 +143,9 @@ def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key,
         alike = {"\0".join(key): sketch.sides[key].kind for key in alone}
         for joined in groups(alike).values():
             members = [_key(x) for x in joined]
-            found = leading_spectra([sketch.sides[key].columns for key in members], k=k, seed=seed)
+            some = [sketch.sides[key] for key in members]
+            parts, energies = [side.columns for side in some], [side.energy for side in some]
+            found = leading_spectra(parts, k=k, seed=seed, energies=energies)
             out.update(zip(members, found, strict=True))
     by_key = groups({"\0".join(key): shape for key, shape in keys.items() if key not in out})
     for (rows, kept), joined in by_key.items():

@@ -6,12 +6,19 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 from jaxtyping import Float, Int
 
-from share_jax.core.leading import OVERSAMPLE, TOGETHER, energy_of, leading_bases, leading_eigenvectors
+from share_jax.core.leading import (
+    OVERSAMPLE,
+    TOGETHER,
+    energy_of,
+    leading_bases,
+    leading_eigenvectors,
+    small_spectrum,
+)
 from share_jax.core.pack import bucket, pad
 from share_jax.core.parallel import each
 
 DENSE_UP_TO = 128
-"""Up to this many columns or rows one SVD costs no more than its detours."""
+"""Up to this many columns or rows the whole spectrum costs no more than its leading part."""
 
 
 class Spectra(NamedTuple):
@@ -26,7 +33,7 @@ class Spectra(NamedTuple):
 def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None, seed: int = 0) -> Spectra:
     """Spectra of stacks of columns: all of it, or the leading part if only `k` columns will be kept.
 
-    Small stacks go through the dense SVD, a few columns of a large one through the randomised path, the whole of a
+    Small stacks go through `small_spectrum`, a few columns of a large one through the randomised path, the whole of a
     large one through its Gram matrix. Zero columns are padding and count for nothing.
     """
     _, d, n = stack.shape
@@ -36,7 +43,7 @@ def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None
         return Spectra(*(np.concatenate(x) for x in zip(*parts, strict=True)))
     energy = np.einsum("ldn,ldn->l", stack, stack, dtype=np.float64, optimize=False)
     if smaller <= DENSE_UP_TO:
-        found = each(lambda x: np.linalg.svd(x, full_matrices=False)[:2], list(stack))
+        found = each(small_spectrum, list(stack))
         return _ranked(np.stack([u for u, _ in found]), np.stack([s for _, s in found]), energy, smaller)
     from share_jax.linalg import gram_basis
 
@@ -44,18 +51,32 @@ def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None
     return _ranked(np.asarray(whole.basis), np.asarray(whole.singular_values), energy, smaller)
 
 
-def leading_spectra(stacks: Sequence[Sequence[Float[np.ndarray, "d _"]]], *, k: int, seed: int = 0) -> list[Spectra]:
+def leading_spectra(
+    stacks: Sequence[Sequence[Float[np.ndarray, "d _"]]],
+    *,
+    k: int,
+    seed: int = 0,
+    energies: Sequence[float] | None = None,
+) -> list[Spectra]:
     """The leading parts of the spectra of stacks of one shape and dtype, whose columns come in parts.
 
     A few stacks at a time are taken together; a stack's result does not depend on which. Each has a layer axis of 1.
+
+    Args:
+        stacks: the parts of each.
+        k: columns that will be kept.
+        seed: of the range finder.
+        energies: the stacks' squared norms, where they are known.
     """
-    blocks = [stacks[start : start + TOGETHER] for start in range(0, len(stacks), TOGETHER)]
+    known = [None] * len(stacks) if energies is None else energies
+    pairs = list(zip(stacks, known, strict=True))
+    blocks = [pairs[start : start + TOGETHER] for start in range(0, len(pairs), TOGETHER)]
     return [found for block in each(lambda block: _leading(block, k, seed), blocks) for found in block]
 
 
-def _leading(block: Sequence[Sequence[np.ndarray]], k: int, seed: int) -> list[Spectra]:
-    whole = [parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) for parts in block]
-    energies = [energy_of(x) for x in whole]
+def _leading(block: Sequence[tuple[Sequence[np.ndarray], float | None]], k: int, seed: int) -> list[Spectra]:
+    whole = [parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) for parts, _ in block]
+    energies = [energy_of(x) if own is None else own for x, (_, own) in zip(whole, block, strict=True)]
     found = leading_bases(whole, k=k, seed=seed, energies=energies)
     smaller = min(whole[0].shape)
     return [

@@ -40,12 +40,11 @@ def empty_manifest(
 def adapters_of(
     sources: Iterable[Source], pseudo_rank: int | None, modules: tuple[str, ...] | None = None
 ) -> "Iterator[tuple[str, Adapter]]":
-    """Each source's adapter, read a little before it is asked for, and cut to the pseudo rank."""
+    """Each source's adapter, cut to the pseudo rank."""
     from share_jax.core.fold import balance
-    from share_jax.core.parallel import ahead
 
-    listed = list(sources)
-    for source, adapter in zip(listed, ahead(lambda source: source.adapter(modules), listed), strict=True):
+    for source in sources:
+        adapter = source.adapter(modules)
         if pseudo_rank is not None and any(f.rank > pseudo_rank for f in adapter.values()):
             adapter = balance(adapter, rank=pseudo_rank)
         yield source.name, adapter

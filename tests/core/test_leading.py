@@ -1,25 +1,19 @@
-"""The range finder and the balancing on the host, against NumPy's float64 SVD; projectors are compared."""
+"""The range finder and small spectra on the host, against NumPy's float64 SVD; projectors are compared."""
 
 import json
 import subprocess
 import sys
-import threading
 
 import ml_dtypes
 import numpy as np
 import pytest
-import threadpoolctl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from share_jax.core import bounds, leading, parallel
-from share_jax.core.choice import Choice
-from share_jax.core.fold import Factors, balanced
-from share_jax.core.initialize import initialize
-from share_jax.core.leading import OVERSAMPLE, leading_bases, leading_basis
+from share_jax.core import leading, parallel
+from share_jax.core.leading import OVERSAMPLE, leading_bases, leading_basis, small_spectrum
 from share_jax.core.spectra import leading_spectra, spectra_of_stacks
-from share_jax.errors import InputError
 
 QUICK = settings(deadline=None, max_examples=15, derandomize=True)
 
@@ -147,178 +141,46 @@ def test_a_stack_in_parts_is_that_stack():
     np.testing.assert_allclose(whole.energy, parts.energy, rtol=1e-12)
 
 
-def pair(seed, d_in, d_out, r, dtype=np.float32):
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal((d_in, r)).astype(dtype), rng.standard_normal((d_out, r)).astype(dtype)
+@pytest.mark.parametrize(("d", "n"), [(300, 70), (64, 500), (129, 128), (40, 40), (1, 7), (7, 1)])
+def test_the_whole_spectrum_of_a_small_stack_is_the_svds(d, n):
+    x = graded(d + n, d, n, 1e-3).astype(np.float32)
+    u, s, _ = np.linalg.svd(x.astype(np.float64), full_matrices=False)
+    basis, values = small_spectrum(x)
+    assert basis.dtype == values.dtype == np.float32
+    np.testing.assert_allclose(values, s, atol=1e-7)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(min(d, n)), atol=1e-6)
+    for k in (min(d, n) // 2, min(d, n)):
+        np.testing.assert_allclose(projector(basis[:, :k]), projector(u[:, :k]), atol=2e-6)
 
 
-def of_one(a, b):
-    """Balanced factors of one pair, in float64."""
-    x, y = balanced(a[None, None], b[None, None])
-    assert x.dtype == a.dtype
-    assert y.dtype == b.dtype
-    return x[0, 0].astype(np.float64), y[0, 0].astype(np.float64)
+@pytest.mark.parametrize(("d", "n"), [(300, 70), (64, 500)])
+@pytest.mark.parametrize("size", [1e-20, 1.0, 1e18])
+def test_a_small_stack_resolves_all_that_counts_as_rank_and_nothing_of_what_does_not(d, n, size):
+    """Down to the tolerance of the rank orthonormal to float32, whatever the size; zero or orthonormal below it."""
+    x = (graded(7, d, n, 1e-9) * size).astype(np.float32)
+    spectra = spectra_of_stacks(x[None])
+    rank, values = int(spectra.rank[0]), spectra.singular_values[0].astype(np.float64)
+    exact = np.linalg.svd(x.astype(np.float64), compute_uv=False)
+    assert abs(rank - int(np.sum(exact > exact[0] * d * np.finfo(np.float32).eps))) <= 1
+    np.testing.assert_allclose(values[:rank], exact[:rank], rtol=1e-4)
+    basis = spectra.basis[0][:, :rank].astype(np.float64)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(rank), atol=1e-6)
 
 
-def check_balanced(a, b, tolerance=1e-6):
-    x, y = of_one(a, b)
-    update = a.astype(np.float64) @ b.astype(np.float64).T
-    s = np.linalg.svd(update, compute_uv=False)[: x.shape[1]]
-    assert x.shape[1] == y.shape[1] == min(a.shape[1], *update.shape)
-    np.testing.assert_allclose(x @ y.T, update, atol=tolerance * s[0])
-    for side in (x, y):
-        np.testing.assert_allclose(side.T @ side, np.diag(s), atol=tolerance * s[0])
-        alive = s > 1e-3 * s[0]  # each column for itself, as exact as the largest
-        np.testing.assert_allclose(np.sum(side * side, axis=0)[alive], s[alive], rtol=1e3 * tolerance)
+def test_a_small_stack_of_zeros_and_of_repeated_columns_is_no_trouble():
+    nothing = spectra_of_stacks(np.zeros((1, 200, 50), np.float32))
+    assert int(nothing.rank[0]) == 0
+    assert np.isfinite(nothing.basis).all()
+    column = np.random.default_rng(0).standard_normal((200, 1)).astype(np.float32)
+    twice = spectra_of_stacks(np.repeat(column, 50, axis=1)[None])
+    assert int(twice.rank[0]) == 1
+    np.testing.assert_allclose(projector(twice.basis[0][:, :1]), projector(column / np.linalg.norm(column)), atol=1e-6)
 
 
-@QUICK
-@given(seed=st.integers(0, 99), d_in=st.integers(1, 40), d_out=st.integers(1, 40), r=st.integers(1, 9))
-def test_balanced_factors_of_any_shape(seed, d_in, d_out, r):
-    check_balanced(*pair(seed, d_in, d_out, r))
-
-
-@pytest.mark.parametrize(("a_size", "b_size"), [(1e-20, 1e-18), (1e19, 1e18), (1e-15, 1e15)])
-def test_tiny_and_huge_updates_lose_nothing(a_size, b_size):
-    a, b = pair(0, 50, 40, 8)
-    check_balanced(a * np.float32(a_size), b * np.float32(b_size))
-
-
-def test_columns_of_very_different_lengths_are_as_exact_as_any():
-    a, b = pair(0, 50, 40, 8)
-    lengths = np.geomspace(1e-6, 1e6, 8).astype(np.float32)
-    check_balanced(a * lengths, b / lengths)
-
-
-def test_small_singular_values_of_an_update_are_kept():
-    rng = np.random.default_rng(0)
-    a = np.linalg.qr(rng.standard_normal((50, 8)))[0] * np.geomspace(1, 1e-6, 8)
-    b = np.linalg.qr(rng.standard_normal((40, 8)))[0]
-    turn = np.linalg.qr(rng.standard_normal((8, 8)))[0]
-    x, _ = of_one((a @ turn).astype(np.float32), (b @ turn).astype(np.float32))
-    np.testing.assert_allclose(np.sum(x * x, axis=0)[:5], np.geomspace(1, 1e-6, 8)[:5], rtol=1e-3)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_columns_that_depend_on_others_come_out_as_nothing(dtype):
-    a, b = pair(0, 50, 40, 8, dtype)
-    a[:, 3:] = a[:, :5]
-    check_balanced(a, b)
-    x, y = of_one(a, b)
-    assert np.all(x[:, 5:] == 0)
-    assert np.all(y[:, 5:] == 0)
-    b[:] = 0
-    assert all(np.all(side == 0) for side in of_one(a, b))
-
-
-def test_float64_is_balanced_in_float64_and_less_than_float32_in_that():
-    a, b = pair(0, 50, 40, 8, np.float64)
-    check_balanced(a, b, tolerance=1e-13)
-    x, y = balanced(a[None, None] * 1e200, b[None, None] * 1e-200)
-    np.testing.assert_allclose(x[0, 0] @ y[0, 0].T, a @ b.T, rtol=1e-9)
-    low = balanced(a[None, None].astype(np.float16), b[None, None].astype(ml_dtypes.bfloat16))
-    assert [x.dtype for x in low] == [np.float32, np.float32]
-
-
-def test_close_columns_of_many_are_told_apart_as_those_of_few():
-    # exact in float32; a threshold that grew with the number of columns would take the difference for rounding
-    a, b = pair(0, 80, 70, 64)
-    a, b = a / np.float32(80**0.5), b / np.float32(70**0.5)
-    a[:, 1] = a[:, 0]
-    a[1, 1] += np.float32(4e-7)
-    b[:, 1] = -b[:, 0]
-    x, y = of_one(a, b)
-    np.testing.assert_allclose(x @ y.T, a.astype(np.float64) @ b.astype(np.float64).T, atol=1e-6)
-    difference = a[1, 1].astype(np.float64) - a[1, 0]
-    own = (x @ y.T)[1] - (a[:, 2:].astype(np.float64) @ b[:, 2:].astype(np.float64).T)[1]
-    np.testing.assert_allclose(own, -difference * b[:, 0], atol=1e-7)
-
-
-def test_a_task_is_balanced_to_the_bit_as_without_its_neighbours():
-    a, b = (np.random.default_rng(0).standard_normal((1, 3, d, 4)).astype(np.float32) for d in (20, 30))
-    b[0, 1] = 0  # untrained
-    a[0, 2, :, 3] = a[0, 2, :, 0]  # of lower rank
-    together = balanced(a, b)
-    for t in range(3):
-        alone = balanced(a[:, t : t + 1], b[:, t : t + 1])
-        for one, other in zip(together, alone, strict=True):
-            np.testing.assert_array_equal(one[:, t : t + 1], other)
-
-
-def test_an_update_past_float32_is_one_clear_line():
-    huge = Factors(np.full((9, 2), 1e38, np.float32), np.full((2, 7), 1e-3, np.float32), 64.0)
-    fine = Factors(np.ones((9, 2), np.float32), np.ones((2, 7), np.float32))
-    with pytest.raises(InputError, match=r"target q, adapter 2 of 2.*past float32"):
-        initialize({"x": {"q": fine}, "y": {"q": huge}}, Choice(k=2))
-
-
-@QUICK
-@given(seed=st.integers(0, 99), d=st.integers(1, 30), p=st.integers(1, 5))
-def test_distances_from_gram_matrices_are_those_of_the_updates(seed, d, p):
-    rng = np.random.default_rng(seed)
-    a, b = (rng.standard_normal((3, d + more, p)) for more in (0, 4))
-    c, e = (x + 0.1 * rng.standard_normal(x.shape) for x in (a, b))
-    grams = [
-        bounds.Grams(*(np.swapaxes(u, 1, 2) @ v for u, v in ((x, x), (x, y), (y, y)))) for x, y in ((a, c), (b, e))
-    ]
-    size, squared, margin = bounds.distance_from_grams(*grams)
-    one, other = a @ np.swapaxes(b, 1, 2), c @ np.swapaxes(e, 1, 2)
-    np.testing.assert_allclose(size, np.sum(one**2, axis=(1, 2)), rtol=1e-9)
-    np.testing.assert_allclose(squared, np.sum((one - other) ** 2, axis=(1, 2)), rtol=1e-6, atol=1e-12)
-    np.testing.assert_allclose(margin, bounds.rounding(a, b), rtol=1e-9)
-
-
-def test_layers_and_tasks_are_balanced_each_by_itself():
-    rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal((3, 4, d, 2)).astype(np.float32) for d in (9, 7))
-    x, y = balanced(a, b)
-    for i in np.ndindex(3, 4):
-        alone = balanced(a[i][None, None], b[i][None, None])
-        np.testing.assert_allclose(x[i] @ y[i].T, a[i] @ b[i].T, atol=1e-5)
-        np.testing.assert_allclose(np.abs(x[i]), np.abs(alone[0][0, 0]), atol=1e-5)
-
-
-def test_each_keeps_the_order_runs_side_by_side_and_passes_errors_on(monkeypatch):
-    monkeypatch.setattr(parallel, "processors", lambda: 2)
-    both = threading.Barrier(2, timeout=30)  # breaks unless two pieces are at work at once
-
-    def work(x):
-        both.wait()
-        return -x
-
-    assert parallel.each(work, [3, 1, 2, 4]) == [-3, -1, -2, -4]
-    with pytest.raises(ZeroDivisionError):
-        parallel.each(lambda x: 1 / x, [1, 0])
-
-
-def blas_threads():
-    return {found["num_threads"] for found in threadpoolctl.threadpool_info() if found["user_api"] == "blas"}
-
-
-def test_blas_has_one_thread_beside_others_and_gets_its_own_back(monkeypatch):
-    monkeypatch.setattr(parallel, "processors", lambda: 2)
-    parallel._controller.cache_clear()  # of another test's, before a library was loaded that has a BLAS of its own
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        assert parallel.each(lambda _: blas_threads(), [0, 1]) == [{1}, {1}]
-        assert blas_threads() == {2}
-        with pytest.raises(ZeroDivisionError):
-            parallel.each(lambda x: 1 / x, [0, 0])
-        assert blas_threads() == {2}
-
-
-def test_pieces_may_have_pieces_and_callers_come_at_once(monkeypatch):
-    monkeypatch.setattr(parallel, "processors", lambda: 2)
-
-    def whole(n):
-        return sum(parallel.each(lambda x: sum(parallel.each(lambda y: x * y, range(3))), range(n)))
-
-    found = []
-    callers = [threading.Thread(target=lambda: found.append(whole(20)), daemon=True) for _ in range(3)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join(timeout=30)
-    assert found == [3 * sum(range(20))] * 3
+def test_a_small_stack_of_float64_stays_in_it():
+    basis, values = small_spectrum(graded(3, 60, 40, 1e-12))
+    np.testing.assert_allclose(values, np.geomspace(1, 1e-12, 40), rtol=1e-3)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(40), atol=1e-13)
 
 
 @pytest.mark.parametrize("count", [3, 50, 200])  # dense, by the range finder, and by Gram matrices

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from share_jax.core.products import down_product, fold_pays, folded, unfolded, up_product
+from share_jax.core.products import UNROLLED, down_product, fold_pays, folded, outer_sum, unfolded, up_product
 
 # float32 products of a few terms of size one: 1e-6 is several ulp.
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -53,6 +53,22 @@ def test_gradients_equal_the_plain_product(product):
     want = jax.grad(lambda x, m: ((x @ m) * weight).sum(), argnums=(0, 1))(x, matrix)
     for mine, plain in zip(got, want, strict=True):
         np.testing.assert_allclose(mine, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 8, UNROLLED, UNROLLED + 1])
+def test_a_sum_of_outer_products_is_the_product(columns):
+    """To float32's rounding of so many terms of size one, also with the kernel that it is added to in one program."""
+    a, b, kernel = arrays((48, columns), (columns, 64), (48, 64))
+    exact = np.matmul(a, b, dtype=np.float64)
+    np.testing.assert_allclose(outer_sum(a, b), exact, rtol=1e-6, atol=1e-6 * columns**0.5)
+    got = jax.jit(lambda a, b, kernel: outer_sum(a, b) + kernel)(a, b, kernel)
+    np.testing.assert_allclose(got, exact + np.asarray(kernel), rtol=1e-6, atol=1e-6 * columns**0.5)
+
+
+def test_many_columns_are_left_to_the_product():
+    few, many = ((jnp.zeros((4, n)), jnp.zeros((n, 4))) for n in (UNROLLED, UNROLLED + 1))
+    assert "dot_general" not in jax.jit(outer_sum).lower(*few).as_text()
+    assert "dot_general" in jax.jit(outer_sum).lower(*many).as_text()
 
 
 def layer(params, leaves, x):

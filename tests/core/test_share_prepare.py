@@ -5,9 +5,12 @@ import pytest
 
 from share_jax.core import initialize as module
 from share_jax.core.choice import Choice
+from share_jax.core.columns import Columns
 from share_jax.core.fold import Adapter, Factors
 from share_jax.core.initialize import chunks, initialize_stream
 from share_jax.core.prepare import Held, prepared
+from share_jax.core.project import project_columns
+from share_jax.core.sketch import sketch_of
 
 
 def adapters(count: int = 7) -> list[tuple[str, Adapter]]:
@@ -69,3 +72,25 @@ def test_blocks_are_of_so_many_adapters_or_of_more_that_are_small(
     assert [len(names) for names, _ in blocks] == sizes
     assert [name for names, _ in blocks for name in names] == [name for name, _ in adapters()]
     assert all(len(names) == len(some) for names, some in blocks)
+
+
+def test_what_balancing_found_out_stands_for_what_projecting_would_compute_anew() -> None:
+    ((names, some),) = chunks(adapters(), 7)
+    state = initialize_stream(lambda: zip(names, some, strict=True), Choice(k=3))
+    packed, columns = prepared(some, ["q"], 1)
+    assert columns.known is not None
+    layer = state.layers["q"]
+    (short,), (whole,) = (project_columns([layer], packed, x) for x in (columns, Columns(columns.a, columns.b)))
+    for field in ("coeff_a", "coeff_b", "ranks", "norm", "change", "bound"):
+        np.testing.assert_array_equal(getattr(short, field), getattr(whole, field), err_msg=field)
+    for field in ("energy_a", "energy_b"):
+        np.testing.assert_allclose(getattr(short, field), getattr(whole, field), rtol=2e-7, err_msg=field)
+
+
+def test_a_sketch_knows_the_energy_of_the_columns_that_it_keeps() -> None:
+    ((_, some),) = chunks(adapters(), 7)
+    sketch = sketch_of([some[:3], some[3:]])
+    for side in sketch.sides.values():
+        assert side.gram is None or not side.columns or side.energy < np.trace(side.finished().gram)
+        kept = sum(float(np.sum(x.astype(np.float64) ** 2)) for x in side.columns)
+        np.testing.assert_allclose(side.energy, kept, rtol=2e-7)
