@@ -58,7 +58,7 @@ def joint_spectra(
         for i, (name, layer) in enumerate(zip(names, group, strict=True)):
             own = type(packed)(*(x[i : i + 1] for x in packed))
             spectra = [Spectra(*(x[i : i + 1] for x in side)) for side in sides]
-            out[name] = Joint(layer, own, Columns(*(x[i : i + 1] for x in columns[:2])), *spectra)
+            out[name] = Joint(layer, own, Columns(columns.a[i : i + 1], columns.b[i : i + 1]), *spectra)
     return out
 
 
@@ -102,8 +102,8 @@ def apply(joint: Mapping[str, Joint], ks: Mapping[str, tuple[int, int]]) -> dict
             for i, x in enumerate(group)
         ]
         packed = type(group[0].packed)(*(np.concatenate(f) for f in zip(*(x.packed for x in group), strict=True)))
-        columns = Columns(*(np.concatenate(f) for f in zip(*(x.columns[:2] for x in group), strict=True)))
-        new = project_columns(bare, packed, columns)
+        a, b = (np.concatenate(f) for f in zip(*(x.columns[:2] for x in group), strict=True))
+        new = project_columns(bare, packed, Columns(a, b))
         for i, name in enumerate(names):
             old = group[i].old
             slots = moved(old, bases[0][i], bases[1][i], rotated[0][i], rotated[1][i])
