@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 OVERSAMPLE = 16
 POWER_ITERATIONS = 4
@@ -14,9 +14,11 @@ SHIFT = 1e-13
 """Added to a Gram matrix's diagonal, relative to its trace: its root is where float32's rounding is."""
 LEAST = 0.01
 """Squared length, after the shift, below which a column of a basis is rounding."""
-STEADY, FORESEEN, RESOLVED = 1e-4, 1e-6, 1e-6
+STEADY, FORESEEN = 1e-4, 1e-6
 """Iterations end when one takes less than the first share off the energy that k columns miss, or the next is to take
-less than the second; float32 tells it from rounding where it is more than the third share of all."""
+less than the second."""
+RESOLVED = {np.float32: 1e-6, np.float64: 1e-13}
+"""Share of all energy above which what is missed can be told from rounding."""
 
 Stack = Float[np.ndarray, "d n"]
 Thin = Float[np.ndarray, "rows w"]
@@ -89,11 +91,16 @@ def energy_of(stack: Stack) -> float:
 
 def leading_eigenvectors(gram: Float[np.ndarray, "d d"], *, k: int, seed: int = 0) -> Pair:
     """The same of a stack X from its X @ X.T in float64: eigenvectors, and eigenvalues, which are squares."""
-    y = gram @ _test(gram, k, seed, np.float64)
-    for _ in range(POWER_ITERATIONS):
-        y = gram @ _qr(y)
-    q = _qr(y)
-    values, turn = np.linalg.eigh(q.T @ (gram @ q))
+    y, energy, held = gram @ _test(gram, k, seed, np.float64), np.trace(gram), np.zeros(())
+    for left in reversed(range(POWER_ITERATIONS + 1)):
+        q = _qr(y)
+        y = gram @ q
+        core = q.T @ y
+        squares = np.linalg.eigvalsh(core)[::-1]
+        before, held = held, squares[:k].sum()
+        if not left or not _goes_on(before, held, energy, squares, k, RESOLVED[np.float64]):
+            break
+    values, turn = np.linalg.eigh(core)
     return q @ turn[:, ::-1], np.maximum(values[::-1], 0)
 
 
@@ -144,9 +151,7 @@ def _in_float32(
         gram[active] = _gram(z[active])
         squares = np.linalg.eigvalsh(gram[active])[:, ::-1]
         before, held[active] = held[active], squares[:, :k].sum(axis=1)
-        gain, missed = held[active] - before, energy[active] - held[active]
-        foreseen = (before > 0) & (gain * _shrinking(squares, k) <= FORESEEN * missed)
-        active = active[(missed <= RESOLVED * energy[active]) | ((gain > STEADY * missed) & ~foreseen)]
+        active = active[_goes_on(before, held[active], energy[active], squares, k, RESOLVED[np.float32])]
         if not left or not active.size:
             break
         for i, thin in zip(active.tolist(), _spread(z[active], gram[active]), strict=True):
@@ -159,16 +164,30 @@ def _in_float32(
     return (q.astype(np.float64) @ (turn @ vectors[:, :, ::-1])).astype(np.float32), values.astype(np.float32)
 
 
-def _shrinking(squares: Float[np.ndarray, "L w"], k: int) -> Float[np.ndarray, " L"]:
+def _goes_on(
+    before: Float[np.ndarray, "*L"],
+    held: Float[np.ndarray, "*L"],
+    energy: Float[np.ndarray, "*L"],
+    squares: Float[np.ndarray, "*L w"],
+    k: int,
+    resolved: float,
+) -> Bool[np.ndarray, "*L"]:
+    """Whether another iteration is worth it, from what k columns held before the last one and hold after it."""
+    gain, missed = held - before, energy - held
+    foreseen = (before > 0) & (gain * _shrinking(squares, k) <= FORESEEN * missed)
+    return (missed <= resolved * energy) | ((gain > STEADY * missed) & ~foreseen)
+
+
+def _shrinking(squares: Float[np.ndarray, "*L w"], k: int) -> Float[np.ndarray, "*L"]:
     """At most so much of what an iteration gained is left to the next; 1 where the spectrum has no gap behind k.
 
     Column k + 1 stands for those beyond the basis, which are no longer than it. It is known from below alone, so it is
     taken for twice as long in squares.
     """
-    if k >= squares.shape[1]:
-        return np.ones(len(squares))
-    last = np.maximum(squares[:, k - 1], 0)
-    return np.minimum(1.0, 2 * np.maximum(squares[:, k], 0) / np.where(last > 0, last, 1) + (last <= 0)) ** 2
+    if k >= squares.shape[-1]:
+        return np.ones(squares.shape[:-1])
+    last = np.maximum(squares[..., k - 1], 0)
+    return np.minimum(1.0, 2 * np.maximum(squares[..., k], 0) / np.where(last > 0, last, 1) + (last <= 0)) ** 2
 
 
 def _gram(y: Thins) -> Float[np.ndarray, "L w w"]:

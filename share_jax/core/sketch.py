@@ -159,9 +159,9 @@ def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key,
             if kept:
                 found = spectra_of_stacks(_stack(some, count, width), k=k, seed=seed)
             else:
-                grams = [gram for side in some if (gram := side.finished().gram) is not None]
-                stack = np.stack(grams) if few(k, rows) else pad(np.stack(grams), 0, count)  # compiled for one count
-                found = spectra_of_grams(stack, k=k, seed=seed)
+                grams = [side.gram for side in each(lambda side: side.finished(), some) if side.gram is not None]
+                whole = grams if few(k, rows) else pad(np.stack(grams), 0, count)  # compiled for one count
+                found = spectra_of_grams(whole, k=k, seed=seed)
             for i, key in enumerate(block):
                 out[key] = Spectra(*(x[i : i + 1] for x in found))
     return out

@@ -85,10 +85,12 @@ def _leading(block: Sequence[tuple[Sequence[np.ndarray], float | None]], k: int,
     ]
 
 
-def spectra_of_grams(grams: Float[np.ndarray, "L d d"], *, k: int | None = None, seed: int = 0) -> Spectra:
+def spectra_of_grams(
+    grams: Float[np.ndarray, "L d d"] | Sequence[Float[np.ndarray, "d d"]], *, k: int | None = None, seed: int = 0
+) -> Spectra:
     """The same from the (d, d) Gram matrices X @ X.T of stacks too wide to keep, in float64 throughout."""
-    d = grams.shape[-1]
-    energy = np.trace(grams, axis1=1, axis2=2)
+    d = grams[0].shape[-1]
+    energy = np.array([np.trace(x) for x in grams])
     if few(k, d):
         found = each(lambda x: leading_eigenvectors(x, k=k, seed=seed), list(grams))
         basis, squares = (np.stack(x) for x in zip(*found, strict=True))
@@ -99,7 +101,7 @@ def spectra_of_grams(grams: Float[np.ndarray, "L d d"], *, k: int | None = None,
         from share_jax.linalg import symmetric_basis
 
         with jax.enable_x64(True):
-            basis, values = (np.asarray(x) for x in symmetric_basis(grams))
+            basis, values = (np.asarray(x) for x in symmetric_basis(np.asarray(grams)))
     return _ranked(basis.astype(np.float32), values.astype(np.float32), energy, d)
 
 
