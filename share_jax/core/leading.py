@@ -1,4 +1,4 @@
-"""The leading directions of a large stack, and all of a small one, on the host: nothing is compiled."""
+"""The leading directions of a large stack, on the host: nothing is compiled."""
 
 import functools
 from collections.abc import Sequence
@@ -62,26 +62,6 @@ def leading_bases(
     basis, values = _in_float32(narrow, _test(narrow[0], k, seed, np.float32), k, energy)
     scaled = [v if fit else (v * size).astype(np.float32) for v, size, fit in zip(values, sizes, fits, strict=True)]
     return list(zip(basis, scaled, strict=True))
-
-
-def small_spectrum(stack: Stack) -> Pair:
-    """All left singular vectors and singular values of a stack, for few columns or rows, largest first.
-
-    float32 goes through the smaller Gram matrix in float64, which resolves the squares of what float32 holds, in half
-    the time of the SVD; vectors that come from it as combinations of columns are brought back to orthonormal by one
-    step of Newton and Schulz. Those of singular values that are rounding are zero then. float64 takes the SVD.
-    """
-    if stack.dtype == np.float64:
-        return np.linalg.svd(stack, full_matrices=False)[:2]
-    wide = stack.astype(np.float64)
-    d, n = wide.shape
-    squares, vectors = (x[..., ::-1] for x in np.linalg.eigh(wide @ wide.T if d <= n else wide.T @ wide))
-    values = np.sqrt(np.maximum(squares, 0))
-    if d > n:
-        kept = values > values[:1] * (d * np.finfo(np.float32).eps / 2)
-        vectors = wide @ (vectors * np.where(kept, 1 / np.where(kept, values, 1), 0))
-        vectors = vectors @ (1.5 * np.eye(n) - 0.5 * (vectors.T @ vectors))
-    return vectors.astype(np.float32), values.astype(np.float32)
 
 
 def energy_of(stack: Stack) -> float:

@@ -6,19 +6,12 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 from jaxtyping import Float, Int
 
-from share_jax.core.leading import (
-    OVERSAMPLE,
-    TOGETHER,
-    energy_of,
-    leading_bases,
-    leading_eigenvectors,
-    small_spectrum,
-)
+from share_jax.core.leading import OVERSAMPLE, TOGETHER, energy_of, leading_bases, leading_eigenvectors
 from share_jax.core.pack import bucket, pad
 from share_jax.core.parallel import each
 
 DENSE_UP_TO = 128
-"""Up to this many columns or rows the whole spectrum costs no more than its leading part."""
+"""Up to this many columns or rows one SVD costs no more than its detours."""
 
 
 class Spectra(NamedTuple):
@@ -33,7 +26,7 @@ class Spectra(NamedTuple):
 def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None, seed: int = 0) -> Spectra:
     """Spectra of stacks of columns: all of it, or the leading part if only `k` columns will be kept.
 
-    Small stacks go through `small_spectrum`, a few columns of a large one through the randomised path, the whole of a
+    Small stacks go through the dense SVD, a few columns of a large one through the randomised path, the whole of a
     large one through its Gram matrix. Zero columns are padding and count for nothing.
     """
     _, d, n = stack.shape
@@ -43,7 +36,7 @@ def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None
         return Spectra(*(np.concatenate(x) for x in zip(*parts, strict=True)))
     energy = np.einsum("ldn,ldn->l", stack, stack, dtype=np.float64, optimize=False)
     if smaller <= DENSE_UP_TO:
-        found = each(small_spectrum, list(stack))
+        found = each(lambda x: np.linalg.svd(x, full_matrices=False)[:2], list(stack))
         return _ranked(np.stack([u for u, _ in found]), np.stack([s for _, s in found]), energy, smaller)
     from share_jax.linalg import gram_basis
 

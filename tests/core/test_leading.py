@@ -1,4 +1,4 @@
-"""The range finder and small spectra on the host, against NumPy's float64 SVD; projectors are compared."""
+"""The range finder on the host, against NumPy's float64 SVD; projectors are compared."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from share_jax.core import leading, parallel
-from share_jax.core.leading import OVERSAMPLE, leading_bases, leading_basis, small_spectrum
+from share_jax.core.leading import OVERSAMPLE, leading_bases, leading_basis
 from share_jax.core.spectra import leading_spectra, spectra_of_stacks
 
 QUICK = settings(deadline=None, max_examples=15, derandomize=True)
@@ -139,48 +139,6 @@ def test_a_stack_in_parts_is_that_stack():
     np.testing.assert_allclose(projector(whole.basis[0]), projector(parts.basis[0]), atol=1e-3)
     np.testing.assert_allclose(whole.singular_values, parts.singular_values, rtol=1e-5)
     np.testing.assert_allclose(whole.energy, parts.energy, rtol=1e-12)
-
-
-@pytest.mark.parametrize(("d", "n"), [(300, 70), (64, 500), (129, 128), (40, 40), (1, 7), (7, 1)])
-def test_the_whole_spectrum_of_a_small_stack_is_the_svds(d, n):
-    x = graded(d + n, d, n, 1e-3).astype(np.float32)
-    u, s, _ = np.linalg.svd(x.astype(np.float64), full_matrices=False)
-    basis, values = small_spectrum(x)
-    assert basis.dtype == values.dtype == np.float32
-    np.testing.assert_allclose(values, s, atol=1e-7)
-    np.testing.assert_allclose(basis.T @ basis, np.eye(min(d, n)), atol=1e-6)
-    for k in (min(d, n) // 2, min(d, n)):
-        np.testing.assert_allclose(projector(basis[:, :k]), projector(u[:, :k]), atol=2e-6)
-
-
-@pytest.mark.parametrize(("d", "n"), [(300, 70), (64, 500)])
-@pytest.mark.parametrize("size", [1e-20, 1.0, 1e18])
-def test_a_small_stack_resolves_all_that_counts_as_rank_and_nothing_of_what_does_not(d, n, size):
-    """Down to the tolerance of the rank orthonormal to float32, whatever the size; zero or orthonormal below it."""
-    x = (graded(7, d, n, 1e-9) * size).astype(np.float32)
-    spectra = spectra_of_stacks(x[None])
-    rank, values = int(spectra.rank[0]), spectra.singular_values[0].astype(np.float64)
-    exact = np.linalg.svd(x.astype(np.float64), compute_uv=False)
-    assert abs(rank - int(np.sum(exact > exact[0] * d * np.finfo(np.float32).eps))) <= 1
-    np.testing.assert_allclose(values[:rank], exact[:rank], rtol=1e-4)
-    basis = spectra.basis[0][:, :rank].astype(np.float64)
-    np.testing.assert_allclose(basis.T @ basis, np.eye(rank), atol=1e-6)
-
-
-def test_a_small_stack_of_zeros_and_of_repeated_columns_is_no_trouble():
-    nothing = spectra_of_stacks(np.zeros((1, 200, 50), np.float32))
-    assert int(nothing.rank[0]) == 0
-    assert np.isfinite(nothing.basis).all()
-    column = np.random.default_rng(0).standard_normal((200, 1)).astype(np.float32)
-    twice = spectra_of_stacks(np.repeat(column, 50, axis=1)[None])
-    assert int(twice.rank[0]) == 1
-    np.testing.assert_allclose(projector(twice.basis[0][:, :1]), projector(column / np.linalg.norm(column)), atol=1e-6)
-
-
-def test_a_small_stack_of_float64_stays_in_it():
-    basis, values = small_spectrum(graded(3, 60, 40, 1e-12))
-    np.testing.assert_allclose(values, np.geomspace(1, 1e-12, 40), rtol=1e-3)
-    np.testing.assert_allclose(basis.T @ basis, np.eye(40), atol=1e-13)
 
 
 @pytest.mark.parametrize("count", [3, 50, 200])  # dense, by the range finder, and by Gram matrices
