@@ -1,5 +1,7 @@
 """Whether numbers are finite, quickly."""
 
+import math
+
 import numpy as np
 
 
@@ -9,8 +11,7 @@ def all_finite(values: np.ndarray) -> bool:
     >>> all_finite(np.ones(3)), all_finite(np.array([1.0, np.inf]))
     (True, False)
     """
-    wide = values if values.dtype in (np.float32, np.float64) else np.asarray(values, np.float32)
+    wide = values if values.dtype.char in "fd" else np.asarray(values, np.float32)
     flat = wide.ravel(order="K")  # a view, however the axes lie
-    total = np.vdot(flat, flat)
     # a sum of squares is finite unless a value is not, or unless it overflows: then look closer
-    return bool(np.isfinite(total) or np.isfinite(flat).all())
+    return math.isfinite(np.vdot(flat, flat)) or bool(np.isfinite(flat).all())

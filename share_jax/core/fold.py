@@ -35,9 +35,9 @@ class Factors:
                 "pass lora_a (d_in, r) and lora_b (r, d_out); PEFT stores both transposed",
             )
             raise InputError(line("factors", got=got, expected="factors that multiply", mend=mend))
-        finite = all_finite(np.asarray(self.lora_a)), all_finite(np.asarray(self.lora_b)), math.isfinite(self.scale)
-        for name, good in zip(("lora_a", "lora_b", "scale"), finite, strict=True):
-            if not good:
+        for name in ("lora_a", "lora_b", "scale"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) if name == "scale" else all_finite(np.asarray(value))):
                 mend = "train that adapter again or leave it out"
                 raise InputError(line(name, got="a NaN or an infinity", expected="finite numbers", mend=mend))
 

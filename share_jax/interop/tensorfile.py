@@ -73,6 +73,7 @@ Header = tuple[Mapping[str, str], Mapping[str, TensorInfo]]
 """The metadata, and where every tensor lies."""
 
 
+@functools.cache
 def numpy_dtype(name: str) -> np.dtype:
     """The numpy dtype of a safetensors dtype name."""
     if name == "BF16":
