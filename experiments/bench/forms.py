@@ -4,6 +4,7 @@ Parts, by the names that `--only` takes:
 
 * `mixed batch`: one layer's update for a batch of different tasks: slots gathered, as the library does it, against a
   one-hot product over the stack and against `jax.lax.ragged_dot` on examples sorted by task;
+* `folded update`: A B as a sum of outer products, as the library folds it into a kernel, against a product;
 * `share core`: the coefficients of `share` as one (k, k) core, as the library has them, against two products;
 * `query, key, value`: three adapters of one input by three products x @ A_i, against one with the A's side by side;
 * `scanned layers`: the vision transformer's layers unrolled against `nn.scan`: compile time, and the step's;
@@ -16,6 +17,7 @@ against the whole forward pass or step that the layer is part of, by the number 
 the layer it saves of that at most. There are no bars: a ratio above 1 says why the library has the form it has.
 """
 
+from experiments.bench.forms_fold import fold_part
 from experiments.bench.forms_models import bucket_part, cache_part, core_part, donation_part, scan_part
 from experiments.bench.forms_products import mixed_part, projections_part
 from experiments.bench.peer import Peer
@@ -23,6 +25,7 @@ from experiments.bench.suite import Found, Options, merged_found
 
 PARTS = {
     "mixed batch": mixed_part,
+    "folded update": fold_part,
     "share core": core_part,
     "query, key, value": projections_part,
     "scanned layers": scan_part,

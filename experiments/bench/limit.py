@@ -3,9 +3,11 @@
 The floor is the frozen forward pass plus the backward pass to the activations (`experiments.bench.floor`). The
 machine's rates are measured in the same rounds: a float32 matrix product, and a pass over an array far beyond the
 caches. The floor's operations, as XLA counts them, over the product's rate is the time that nothing here could beat.
+With peers, the models' own products are timed on both sides (`experiments.bench.limit_products`).
 """
 
 from experiments.bench.floor import floor_case, rate_cases
+from experiments.bench.limit_products import products_part
 from experiments.bench.peer import Peer
 from experiments.bench.steps import OURS, adapted_of, forms, forward_case, step_case
 from experiments.bench.subjects import EVERY, QUERY_VALUE, minilm, vit
@@ -14,7 +16,7 @@ from experiments.bench.timing import ratio
 
 
 def run(options: Options, peer: Peer | None) -> Found:
-    """The suite; it needs no peer."""
+    """The suite; a peer is needed for nothing but torch's side of the products."""
     subjects = [minilm(8, tiny=True)] if options.tiny else [vit(), minilm(32)]
     parts = []
     for subject in subjects:
@@ -40,6 +42,8 @@ def run(options: Options, peer: Peer | None) -> Found:
             product = times["matrix product", OURS]
             found[f"{prefix}floor / its operations at the product's rate"] = ratio(floor, product) / share
         parts.append(Found(_named(rows, subject.name), found, _rates(rows)))
+    if options.takes("products"):
+        parts.append(products_part(options, peer))
     return merged_found(parts)
 
 

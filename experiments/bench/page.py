@@ -1,6 +1,7 @@
 """`experiments/BENCH.md`, written from the JSON documents of all suites."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.bench.plot import groups_of
@@ -63,11 +64,26 @@ def open_lines(documents: Sequence[dict[str, Any]]) -> list[str]:
             text += f" The frozen model's forward pass and the backward pass to its activations alone take {least:.2f}."
             if (above := ratios.get(f"{start}: floor / its operations at the product's rate")) is not None:
                 text += f" Their matrix products, at the machine's rate, take {least / above:.2f} of PEFT's whole step."
+            text += _beside_torch(start, ratios)
         mixed = ratios.get(bar["name"].replace("ours / PEFT", "frozen forward / PEFT"))
         if mixed is not None and what.endswith("ours / PEFT"):
             text += f" The frozen model's forward pass alone takes {mixed:.2f}."
         lines.append(text)
     return lines
+
+
+def _beside_torch(start: str, ratios: Mapping[str, float]) -> str:
+    """What a model's products take of torch's time for the same ones, where that was measured."""
+    own = [(match, value) for name, value in ratios.items() if (match := _PRODUCT.fullmatch(name))]
+    own = [(match, value) for match, value in own if start.startswith(f"{match['model']}, ")]
+    large, many = ([value for match, value in own if bool(match["many"]) is several] for several in (False, True))
+    if not large or not many:
+        return ""
+    ends = f"{min(many):.2f}" if len(many) == 1 else f"{min(many):.2f} and {max(many):.2f}"
+    return f" Of torch's time, XLA takes {max(large):.2f} for the largest product and {ends} for attention's."
+
+
+_PRODUCT = re.compile(r"products, (?P<model>.+): (?P<many>\d+ of )?[\dx ]+, ours / torch")
 
 
 def results_table(group: Sequence[dict[str, Any]]) -> list[str]:

@@ -74,11 +74,13 @@ def outer_sum(a: Float[Array, "d_in q"], b: Float[Array, "q d_out"]) -> Float[Ar
     Returns:
       (d_in, d_out)
     """
-    columns = a.shape[-1]
-    if not 0 < columns <= UNROLLED:
-        return a @ b
+    return outer_products(a, b) if 0 < a.shape[-1] <= UNROLLED else a @ b
+
+
+def outer_products(a: Float[Array, "d_in q"], b: Float[Array, "q d_out"]) -> Float[Array, "d_in d_out"]:
+    """`outer_sum` in that form whatever the columns, at least one."""
     total = a[:, :1] * b[:1]
-    for column in range(1, columns):
+    for column in range(1, a.shape[-1]):
         total = a[:, column : column + 1] * b[column : column + 1] + total
     return total
 

@@ -44,13 +44,23 @@ def test_the_page_says_what_is_left_to_gain_where_a_bar_is_not_met():
             "minilm, float32: shared_a later task / PEFT LoRA": 0.9,
         }
     )
-    limit = made("limit", {"vit, all kernels, float32: floor / its operations at the product's rate": 1.25})
+    limit = made(
+        "limit",
+        {
+            "vit, all kernels, float32: floor / its operations at the product's rate": 1.25,
+            "products, vit: 8 x 4 x 4, ours / torch": 1.1,
+            "products, vit: 3 of 8 x 4 x 4, ours / torch": 2.5,
+            "products, vit: 3 of 8 x 8 x 4, ours / torch": 2.25,
+            "products, vitamin: 8 x 8 x 4, ours / torch": 7.0,
+        },
+    )
     serve = made("serve", {"vit: 16 tasks mixed, ours / PEFT": 0.4, "vit: 16 tasks mixed, frozen forward / PEFT": 0.36})
     lines = [line for line in page([train, limit, serve]).splitlines() if line.startswith("- ")]
     assert len(lines) == 3
     assert "0.780, limit 0.7." in lines[0]
     assert "alone take 0.75" in lines[0]
     assert "take 0.60 of PEFT's whole step" in lines[0]  # 0.75 / 1.25
+    assert lines[0].endswith("takes 1.10 for the largest product and 2.25 and 2.50 for attention's.")
     assert lines[1].endswith("0.900, limit 0.7.")
     assert lines[2].endswith("alone takes 0.36.")
 

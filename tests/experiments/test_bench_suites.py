@@ -14,9 +14,9 @@ from experiments.bench.steps import adapted_of, forms
 from experiments.bench.subjects import minilm, vit
 
 EXPECTED = {
-    "train": ({"frozen forward", "full fine-tune", "floor", "shared_a later task", "step with"}, "/ floor"),
+    "train": ({"frozen forward", "full fine-tune", "floor", "shared_a later task", "steps with"}, "/ floor"),
     "limit": (
-        {"floor", "pass over memory", *(form.name for form in forms())},
+        {"floor", "pass over memory", "3 of 4 x 2 x 4", *(form.name for form in forms())},
         "/ its operations at the product's rate",
     ),
     "serve": ({"shared_a, one task", "shared_a, 4 tasks", "share, 4 tasks", "merged kernels, switch"}, "merged"),
@@ -26,6 +26,7 @@ EXPECTED = {
         {
             "4 tasks, one-hot",
             "4 tasks, sorted groups",
+            "rank 8, outer products",
             "step, two products",
             "gradients, one task, one product",
             "tracing and compiling, scanned",

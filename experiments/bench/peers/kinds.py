@@ -5,10 +5,18 @@ import torch
 
 from experiments.bench.peers.compressors import Lorashare, Vlora
 from experiments.bench.peers.server import Kinds
+from experiments.bench.peers.torch_products import Product
 from experiments.bench.peers.torch_serving import Serving
 from experiments.bench.peers.torch_steps import Forward, Step
 
-KINDS: Kinds = {"forward": Forward, "step": Step, "serving": Serving, "lorashare": Lorashare, "vlora": Vlora}
+KINDS: Kinds = {
+    "forward": Forward,
+    "step": Step,
+    "serving": Serving,
+    "product": Product,
+    "lorashare": Lorashare,
+    "vlora": Vlora,
+}
 
 
 def use_threads(count: int) -> None:
