@@ -5,13 +5,14 @@ once per example, before training; without it in every step and evaluation. A ta
 450 to be tested on, as in `clinc150`, evaluated once, and so many passes over the first: 2.1 are the default preset's
 100 steps of 32, 6.4 the full preset's 300; 20 are nearer to what LoRA is trained for on sets of this size (Hu et al.
 2021, table 9: 25 to 80 on the small GLUE tasks). Steps, evaluation steps and the filling of the cache are timed apart,
-eight batches in a row as they follow each other in a task, and put together round by round.
+eight batches in a row as they follow each other in a task, gathered on the host, and put together round by round.
 
 Two sets of kernels: all of the third, with the cut before its first layer; and its FFN-down kernels, as the text
 presets adapt them, with the cut behind that layer's attention. And once more those, with the two products of the first
 FFN-down kernel kept in place of its input (`share_jax.nn.projected`), as a frozen A allows: every task but the first.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -40,10 +41,22 @@ def _name(targets: str, what: str) -> str:
     return f"prefix cache, {targets}: {what}"
 
 
-def _evaluation(subject: Subject, adapted: Adapted) -> Callable[[], Any]:
+def _evaluation(subject: Subject, adapted: Adapted, inputs: Callable[[], dict[str, Any]]) -> Callable[[], Any]:
     variables = {**subject.base, **adapted.init(jax.random.key(3), subject.params, 1)}
     run = jax.jit(lambda variables, inputs: adapted.apply(variables, **inputs, task_id=0))
-    return lambda: run(variables, subject.inputs)
+    return lambda: run(variables, inputs())
+
+
+def _gathered(kept: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """The inputs of one batch after another, examples in drawn order, gathered on the host as a task's batches are."""
+    order = np.random.default_rng(0).permutation(len(kept["attention_mask"]))
+    batches = itertools.cycle(np.split(order, BATCHES))
+
+    def following() -> dict[str, Any]:
+        rows = next(batches)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], kept)
+
+    return following
 
 
 def _cut(whole: Subject, adapted: Adapted, shared: Any, first: int, targets: str) -> tuple[Subject, PrefixCache]:
@@ -70,8 +83,8 @@ def prefix_cases(tiny: bool) -> list[Case]:
     whole = minilm(8 if tiny else TOKENS, tiny=tiny, layers=layers)
     many = {name: np.tile(np.asarray(array), (BATCHES, 1)) for name, array in whole.inputs.items()}
     cases: list[Case] = []
-    for targets, below in _TARGETS.items():
-        pattern = rf"encoder/layer_({'|'.join(str(n) for n in range(first, layers))})/{below}"
+    for targets, kernels in _TARGETS.items():
+        pattern = rf"encoder/layer_({'|'.join(str(n) for n in range(first, layers))})/{kernels}"
         method = forms()[2].method
         plain = adapted_of(whole, pattern, method)
         shared = plain.init(jax.random.key(3), whole.params, 1)["shared"]
@@ -80,12 +93,17 @@ def prefix_cases(tiny: bool) -> list[Case]:
             cut, inputs={"hidden": cache.of(dict(whole.inputs)), "attention_mask": whole.inputs["attention_mask"]}
         )
         cases.append(Case(_name(targets, "filling it"), OURS, timed(lambda c=cache, m=many: c.compute(m))))
-        for name, subject, adapted in (("without", whole, plain), ("with", inside, replace(plain, model=cut.model))):
-            call, memory = stepper(subject, adapted)
+        below = {"hidden": cache.of(many), "attention_mask": many["attention_mask"]}
+        for name, subject, adapted, kept in (
+            ("without", whole, plain, many),
+            ("with", inside, replace(plain, model=cut.model), below),
+        ):
+            inputs = _gathered(kept)
+            call, memory = stepper(subject, adapted, inputs=inputs)
             jax.block_until_ready(call())
             facts = {"temporary_bytes": int(memory.temp_size_in_bytes)}
             cases.append(Case(_name(targets, f"steps {name}"), OURS, timed(_in_a_row(call)), facts))
-            evaluation = timed(_in_a_row(_evaluation(subject, adapted)))
+            evaluation = timed(_in_a_row(_evaluation(subject, adapted, inputs)))
             cases.append(Case(_name(targets, f"evaluations {name}"), OURS, evaluation))
     return cases
 

@@ -96,9 +96,22 @@ def full_case(subject: Subject, prefix: str) -> Case:
 
 
 def stepper(
-    subject: Subject, adapted: Adapted, *, first: bool = False, slots: int = 1
+    subject: Subject,
+    adapted: Adapted,
+    *,
+    first: bool = False,
+    slots: int = 1,
+    inputs: Callable[[], dict[str, Any]] | None = None,
 ) -> tuple[Callable[[], Any], Any]:
-    """A function that does one train step of a task, and the compiled step's account of its memory."""
+    """A function that does one train step of a task, and the compiled step's account of its memory.
+
+    Args:
+        subject: whose batch is learnt from.
+        adapted: the subject's.
+        first: whether what is shared trains.
+        slots: of the stack that the task's slot is lifted from.
+        inputs: gives each step's inputs, of the subject's shapes; the subject's own when None.
+    """
     optimizer = task_optimizer(optax.adamw(1e-3), adapted.heads, train_shared=first)
     step = make_train_step(forward_of(adapted), classification, optimizer, train_shared=first)
     fresh = adapted.init(jax.random.key(3), subject.params, slots)
@@ -106,7 +119,8 @@ def stepper(
     compiled = step.lower(held[0], subject.base, subject.batch).compile()
 
     def call() -> Any:
-        held[0], metrics = step(held[0], subject.base, subject.batch)
+        batch = subject.batch if inputs is None else {**subject.batch, "inputs": inputs()}
+        held[0], metrics = step(held[0], subject.base, batch)
         return held[0], metrics
 
     return call, compiled.memory_analysis()

@@ -122,7 +122,7 @@ def _balanced(
     rows = [x.mT.astype(np.float64) for x in pair]  # a column lies in one piece
     roots, sizes = [], []
     for x, wide, gram in zip(pair, rows, grams, strict=True):
-        with np.errstate(over="ignore"):  # float64 has no wider type for its squares
+        with np.errstate(over="ignore", invalid="ignore"):  # float64 has no wider type for its squares
             np.matmul(wide, wide.mT, out=gram)
         root = np.asarray(np.linalg.qr(x, mode="r")) if x.dtype == np.float64 else _root(gram)
         size = np.max(np.abs(root), axis=(-2, -1), keepdims=True)

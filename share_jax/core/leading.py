@@ -71,17 +71,16 @@ def energy_of(stack: Stack) -> float:
 
 def leading_eigenvectors(gram: Float[np.ndarray, "d d"], *, k: int, seed: int = 0) -> Pair:
     """The same of a stack X from its X @ X.T in float64: eigenvectors, and eigenvalues, which are squares."""
-    y, energy, held = gram @ _test(gram, k, seed, np.float64), np.trace(gram), np.zeros(())
-    for left in reversed(range(POWER_ITERATIONS + 1)):
+    y, energy, held = gram @ _test(gram, k, seed, np.float64), np.trace(gram)[None], np.zeros(1)
+    left = POWER_ITERATIONS
+    while True:
         q = _qr(y)
         y = gram @ q
-        core = q.T @ y
-        squares = np.linalg.eigvalsh(core)[::-1]
-        before, held = held, squares[:k].sum()
-        if not left or not _goes_on(before, held, energy, squares, k, RESOLVED[np.float64]):
-            break
-    values, turn = np.linalg.eigh(core)
-    return q @ turn[:, ::-1], np.maximum(values[::-1], 0)
+        values, turn = (x[..., ::-1] for x in np.linalg.eigh(q.T @ y))
+        before, held = held, values[None, :k].sum(axis=1)
+        if not left or not _goes_on(before, held, energy, values[None], k, RESOLVED[np.float64]).any():
+            return q @ turn, np.maximum(values, 0)
+        left -= 1
 
 
 def _test(x: np.ndarray, k: int, seed: int, dtype: type[np.floating]) -> Thin:
@@ -145,29 +144,32 @@ def _in_float32(
 
 
 def _goes_on(
-    before: Float[np.ndarray, "*L"],
-    held: Float[np.ndarray, "*L"],
-    energy: Float[np.ndarray, "*L"],
-    squares: Float[np.ndarray, "*L w"],
+    before: Float[np.ndarray, " L"],
+    held: Float[np.ndarray, " L"],
+    energy: Float[np.ndarray, " L"],
+    squares: Float[np.ndarray, "L w"],
     k: int,
     resolved: float,
-) -> Bool[np.ndarray, "*L"]:
-    """Whether another iteration is worth it, from what k columns held before the last one and hold after it."""
+) -> Bool[np.ndarray, " L"]:
+    """Whether another iteration is worth it, from what k columns held before the last one and hold after it.
+
+    After the first one, before which they held nothing, it is.
+    """
     gain, missed = held - before, energy - held
-    foreseen = (before > 0) & (gain * _shrinking(squares, k) <= FORESEEN * missed)
-    return (missed <= resolved * energy) | ((gain > STEADY * missed) & ~foreseen)
+    foreseen = gain * _shrinking(squares, k) <= FORESEEN * missed
+    return (before <= 0) | (missed <= resolved * energy) | ((gain > STEADY * missed) & ~foreseen)
 
 
-def _shrinking(squares: Float[np.ndarray, "*L w"], k: int) -> Float[np.ndarray, "*L"]:
+def _shrinking(squares: Float[np.ndarray, "L w"], k: int) -> Float[np.ndarray, " L"]:
     """At most so much of what an iteration gained is left to the next; 1 where the spectrum has no gap behind k.
 
     Column k + 1 stands for those beyond the basis, which are no longer than it. It is known from below alone, so it is
     taken for twice as long in squares.
     """
-    if k >= squares.shape[-1]:
-        return np.ones(squares.shape[:-1])
-    last = np.maximum(squares[..., k - 1], 0)
-    return np.minimum(1.0, 2 * np.maximum(squares[..., k], 0) / np.where(last > 0, last, 1) + (last <= 0)) ** 2
+    if k >= squares.shape[1]:
+        return np.ones(len(squares))
+    last = np.maximum(squares[:, k - 1], 0)
+    return np.minimum(1.0, 2 * np.maximum(squares[:, k], 0) / np.where(last > 0, last, 1) + (last <= 0)) ** 2
 
 
 def _gram(y: Thins) -> Float[np.ndarray, "L w w"]:

@@ -7,7 +7,8 @@ from share_jax.core.fold import Adapter, nbytes
 from share_jax.core.pack import Packed, pack
 
 HELD_BYTES = 2**27
-"""Factors that are held between two passes: at most so many bytes; packed and as columns they take that twice more."""
+"""Factors that are held between two passes: at most so many bytes; packed and as columns they take that twice more, and
+their Gram matrices a few percent of it, more where ranks are high."""
 
 Block = tuple[list[str], list[Adapter]]
 """Names and adapters that go through a pass together."""

@@ -13,6 +13,7 @@ There are two ways to an adapted layer's output, and `fold_pays` says which one 
   beside the layer five products stand.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -77,6 +78,7 @@ def outer_sum(a: Float[Array, "d_in q"], b: Float[Array, "q d_out"]) -> Float[Ar
     return outer_products(a, b) if 0 < a.shape[-1] <= UNROLLED else a @ b
 
 
+@functools.partial(jax.jit, inline=True)
 def outer_products(a: Float[Array, "d_in q"], b: Float[Array, "q d_out"]) -> Float[Array, "d_in d_out"]:
     """`outer_sum` in that form whatever the columns, at least one."""
     total = a[:, :1] * b[:1]

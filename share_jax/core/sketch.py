@@ -117,12 +117,12 @@ def _absorb(
 
 
 def _energies(columns: Columns) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, " layers"]]:
-    """Squared norms of each side's columns, all tasks together."""
-    if columns.known is not None:
-        energy = columns.known.energy.sum(axis=1)
-        return energy, energy
-    a, b = (np.sum(np.square(x, dtype=np.float64), axis=(1, 2, 3)) for x in columns[:2])
-    return a, b
+    """Squared norms of each side's columns, all tasks together: known of balanced ones, of which both have the same."""
+    if columns.known is None:
+        a, b = (np.sum(np.square(x, dtype=np.float64), axis=(1, 2, 3)) for x in columns[:2])
+        return a, b
+    energy = columns.known.energy.sum(axis=1)
+    return energy, energy
 
 
 def _with_columns(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from share_jax.core.products import fold_pays, folded, outer_sum
 from share_jax.core.protocol import Parameterization
-from share_jax.nn.deltas import PlainConv, layer_delta
+from share_jax.nn.deltas import PlainConv, cast, layer_delta
 from share_jax.nn.kernels import input_axes, matrix_shape
 from share_jax.typing import Array, Leaves
 
@@ -62,15 +62,15 @@ def adapted_output(
         y = plain()
         return y + layer_delta(module, method_name, method, shared, slot, x, y.dtype)
     same = {f.name: getattr(module, f.name) for f in fields(kind) if f.name not in ("parent", "name")}
-    layer = _FOLDED[kind](**same, parent=None)
+    layer, dtype = _FOLDED[kind](**same, parent=None), dtype_of(module, x)
 
     def run(params: dict[str, Array], leaves: tuple[Leaves, Leaves], x: Array) -> Any:
-        a, b = method.factors(*leaves)
+        a, b = method.factors(*(cast(own, dtype) for own in leaves))
         kernel = outer_sum(a, b).reshape(params["kernel"].shape) + params["kernel"]
         return layer.apply({"params": {**params, "kernel": kernel}}, x)
 
     def delta(leaves: tuple[Leaves, Leaves], x: Array) -> Array:
-        return layer_delta(module, method_name, method, *leaves, x, dtype_of(module, x))
+        return layer_delta(module, method_name, method, *leaves, x, dtype)
 
     return folded(run, delta)(dict(module.variables["params"]), (shared, slot), x)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from share_jax.core import leading, parallel
-from share_jax.core.leading import OVERSAMPLE, leading_bases, leading_basis
+from share_jax.core.leading import OVERSAMPLE, leading_bases, leading_basis, leading_eigenvectors
 from share_jax.core.spectra import leading_spectra, spectra_of_stacks
 
 QUICK = settings(deadline=None, max_examples=15, derandomize=True)
@@ -164,3 +164,32 @@ print("jax" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "False"
+
+
+def test_a_flat_spectrum_is_no_reason_to_stop_at_once(monkeypatch):
+    """One of very many directions, hardly longer than the others: the first product holds next to nothing of it.
+
+    That is a share of energy below `STEADY` from ten thousand rows on, or from some hundred where it is larger.
+    """
+    d = 600
+    direction = np.random.default_rng(0).standard_normal(d)
+    direction /= np.linalg.norm(direction)
+    gram = np.eye(d) + np.outer(direction, direction)  # eigenvalue 2 among ones
+    monkeypatch.setattr(leading, "STEADY", 0.01)
+    basis, values = leading_eigenvectors(gram, k=1)
+    monkeypatch.setattr(leading, "POWER_ITERATIONS", 0)
+    first = leading_eigenvectors(gram, k=1)[1][0]
+    assert values[0] > first + 0.05
+    assert float(basis[:, 0] @ gram @ basis[:, 0]) == pytest.approx(values[0], rel=1e-12)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(1 + OVERSAMPLE), atol=1e-12)
+
+
+def test_eigenvectors_of_a_gram_matrix_are_those_of_its_svd():
+    x = graded(4, 200, 900, 1e-3)
+    x[:, :20] *= 30  # a gap
+    basis, values = leading_eigenvectors(x @ x.T, k=20)
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    np.testing.assert_allclose(values[:20], s[:20] ** 2, rtol=1e-6)
+    assert np.linalg.norm(projector(u[:, :20]) - projector(basis[:, :20]), 2) < 1e-2
+    nothing = leading_eigenvectors(np.zeros((200, 200)), k=20)
+    assert not nothing[1].any()
