@@ -3,9 +3,10 @@
     python -m experiments.bench train --peers .venv-peers/bin/python --json runs/bench/train.json
     python -m experiments.bench page runs/bench/*.json
 
-Suites: train, serve, adapters, tasks, limit, forms. Each is raced in rounds: every case once per round, ours and the
-peers' in turn, on the same threads; a plot is drawn beside the JSON. `page` writes experiments/BENCH.md from the JSON
-of all suites. `input`, `scaling` and `memory` are further measurements with options of their own: see their --help.
+Suites: train, prefix, serve, adapters, tasks, limit, forms. Each is raced in rounds: every case once per round, ours
+and the peers' in turn, on the same threads; a plot is drawn beside the JSON. `page` writes experiments/BENCH.md from the
+JSON of all suites. `input`, `scaling` and `memory` are further measurements with options of their own: see their
+--help.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from experiments.bench.machine import Watch, machine, use_threads
 from share_jax.errors import ShareError, line
 from share_jax.memory import keep_freed
 
-SUITES = ("train", "serve", "adapters", "tasks", "limit", "forms")
+SUITES = ("train", "prefix", "serve", "adapters", "tasks", "limit", "forms")
 OTHERS = ("input", "scaling", "memory")
 PAGE = Path("experiments/BENCH.md")
 

@@ -9,6 +9,7 @@ from experiments.bench.record import BARS, SUITES
 
 TITLES = {
     "train": "`train`: one train step",
+    "prefix": "`prefix`: a whole task with the frozen prefix kept",
     "serve": "`serve`: a batch of different tasks",
     "adapters": "`adapters`: a folder of LoRAs into one set, and back",
     "tasks": "`tasks`: what T tasks cost",

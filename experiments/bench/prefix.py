@@ -1,4 +1,4 @@
-"""What caching the frozen prefix saves over the whole of a task, when the last third of the layers is adapted.
+"""Suite `prefix`: what caching the frozen prefix saves over a whole task, when the last third of the layers is adapted.
 
 What lies below the first adapted kernel gives the same for an example every time it is seen. With the cache it runs
 once per example, before training; without it in every step and evaluation. A task is 1,500 examples to learn from and
@@ -20,8 +20,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.bench.peer import Peer
 from experiments.bench.steps import OURS, adapted_of, forms, stepper
 from experiments.bench.subjects import EVERY, FFN_DOWN, KERNELS, Subject, minilm
+from experiments.bench.suite import Found, Options, raced
 from experiments.bench.timing import Case, Key, ratio, timed, total
 from experiments.models.inside import BertInside
 from share_jax.nn.adapt import Adapted
@@ -132,3 +134,9 @@ def prefix_ratios(times: dict[Key, dict[int, float]]) -> dict[str, float]:
             without = total((steps, pairs[2]), (tests, pairs[3]))
             found[_name(f"{targets}, {passes} passes", "with / without, whole task")] = ratio(with_it, without)
     return found
+
+
+def run(options: Options, peer: Peer | None) -> Found:
+    """The suite; it needs no peer."""
+    times, rows = raced(prefix_cases(options.tiny), options.rounds, options)
+    return Found(rows, prefix_ratios(times))

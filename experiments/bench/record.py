@@ -9,7 +9,7 @@ from typing import Any
 
 from share_jax.errors import FormatError, line
 
-SUITES = ("train", "serve", "adapters", "tasks", "limit", "forms")
+SUITES = ("train", "prefix", "serve", "adapters", "tasks", "limit", "forms")
 
 _SHAPE: dict[str, type | tuple[type, ...]] = {
     "suite": str, "results": list, "ratios": dict, "bars": list, "versions": dict,
@@ -43,8 +43,8 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar(_PREFIX + r"(shared_a later task|separate LoRA) / PEFT LoRA", 0.70, needs_peers=True),
         Bar(_PREFIX + r"shared_a later task / separate LoRA", 0.95),
         Bar(_PREFIX + r"shared_a later task / floor", 1.35),
-        Bar(r"prefix cache, FFN-down(, products kept)?, (6.4|20) passes: with / without, whole task", 0.50),
     ),
+    "prefix": (Bar(r"prefix cache, FFN-down(, products kept)?, (6.4|20) passes: with / without, whole task", 0.50),),
     "limit": (Bar(r".*: shared_a later task / floor", 1.35),),
     "serve": (
         Bar(r".*: one task / frozen forward", 1.10),

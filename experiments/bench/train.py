@@ -1,4 +1,4 @@
-"""Suite `train`: one train step in every form of ours, beside PEFT's LoRA on torch; and what a prefix cache saves.
+"""Suite `train`: one train step in every form of ours, beside PEFT's LoRA on torch.
 
 The same models with the same weights and inputs, rank, targets, optimizer (AdamW) and threads. Bars are read from
 float32; bfloat16 (parameters float32, in torch by automatic mixed precision) has a quarter of the rounds.
@@ -9,7 +9,6 @@ from typing import Any
 
 from experiments.bench.floor import floor_case
 from experiments.bench.peer import Peer
-from experiments.bench.prefix import prefix_cases, prefix_ratios
 from experiments.bench.steps import OURS, RARELY, adapted_of, forms, forward_case, full_case, step_case
 from experiments.bench.subjects import ALPHA, EVERY, QUERY_VALUE, RANK, Subject, minilm, vit
 from experiments.bench.suite import Found, Options, merged_found, raced
@@ -90,7 +89,4 @@ def run(options: Options, peer: Peer | None) -> Found:
             parts.append(Found(rows, found))
             if peer:
                 peer.drop([f"{case} {system}" for case, system in times])
-    if options.takes("prefix cache"):
-        times, rows = raced(prefix_cases(options.tiny), options.rounds, options)
-        parts.append(Found(rows, prefix_ratios(times)))
     return merged_found(parts)

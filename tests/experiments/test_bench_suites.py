@@ -14,7 +14,8 @@ from experiments.bench.steps import adapted_of, forms
 from experiments.bench.subjects import minilm, vit
 
 EXPECTED = {
-    "train": ({"frozen forward", "full fine-tune", "floor", "shared_a later task", "steps with"}, "/ floor"),
+    "train": ({"frozen forward", "full fine-tune", "floor", "shared_a later task"}, "/ floor"),
+    "prefix": ({"filling it", "steps with", "evaluations without"}, "whole task"),
     "limit": (
         {"floor", "pass over memory", "3 of 4 x 2 x 4", *(form.name for form in forms())},
         "/ its operations at the product's rate",
