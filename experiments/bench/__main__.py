@@ -4,8 +4,8 @@
     python -m experiments.bench page runs/bench/*.json
 
 Suites: train, prefix, serve, adapters, tasks, limit, forms. Each is raced in rounds: every case once per round, ours
-and the peers' in turn, on the same threads; a plot is drawn beside the JSON. `page` writes experiments/BENCH.md from the
-JSON of all suites. `input`, `scaling` and `memory` are further measurements with options of their own: see their
+and the peers' in turn, on the same threads; a plot is drawn beside the JSON. `page` writes experiments/BENCH.md from
+the JSON of all suites. `input`, `scaling` and `memory` are further measurements with options of their own: see their
 --help.
 """
 
