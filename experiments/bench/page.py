@@ -58,7 +58,7 @@ def open_lines(documents: Sequence[dict[str, Any]]) -> list[str]:
     """For every bar that is not met: what is left to gain at most, as far as a ratio of the same rounds tells it."""
     ratios = {name: value for found in documents for name, value in found["ratios"].items()}
     lines = []
-    for bar in (bar for found in documents for bar in found["bars"] if not bar["met"]):
+    for suite, bar in ((each, bar) for each in documents for bar in each["bars"] if not bar["met"]):
         start, _, what = bar["name"].rpartition(": ")
         text = f"- {bar['name']}: {bar['value']:.3f}, limit {bar['limit']:.3g}."
         if (least := ratios.get(f"{start}: floor / PEFT LoRA")) is not None and what.endswith("/ PEFT LoRA"):
@@ -66,11 +66,20 @@ def open_lines(documents: Sequence[dict[str, Any]]) -> list[str]:
             if (above := ratios.get(f"{start}: floor / its operations at the product's rate")) is not None:
                 text += f" Their matrix products, at the machine's rate, take {least / above:.2f} of PEFT's whole step."
             text += _beside_torch(start, ratios)
+        own = suite["ratios"].get(f"{start}: shared_a later task / floor")
+        if own is not None and what.endswith("/ separate LoRA"):
+            text += _beside_floor(bar["value"], bar["value"] / own)
         mixed = ratios.get(bar["name"].replace("ours / PEFT", "frozen forward / PEFT"))
         if mixed is not None and what.endswith("ours / PEFT"):
             text += f" The frozen model's forward pass alone takes {mixed:.2f}."
         lines.append(text)
     return lines
+
+
+def _beside_floor(later: float, floor: float) -> str:
+    """What a separate LoRA's step is made of, from what a later task's and the floor take of it."""
+    parts = f"the floor takes {floor:.2f}, what both methods add to it {later - floor:.2f}"
+    return f" Of a separate LoRA's step {parts}, the gradient of A, which a later task does without, {1 - later:.2f}."
 
 
 def _beside_torch(start: str, ratios: Mapping[str, float]) -> str:

@@ -42,6 +42,8 @@ def test_the_page_says_what_is_left_to_gain_where_a_bar_is_not_met():
             "vit, all kernels, float32: shared_a later task / PEFT LoRA": 0.78,
             "vit, all kernels, float32: floor / PEFT LoRA": 0.75,
             "minilm, float32: shared_a later task / PEFT LoRA": 0.9,
+            "minilm, float32: shared_a later task / separate LoRA": 0.96,
+            "minilm, float32: shared_a later task / floor": 1.2,
         }
     )
     limit = made(
@@ -56,13 +58,15 @@ def test_the_page_says_what_is_left_to_gain_where_a_bar_is_not_met():
     )
     serve = made("serve", {"vit: 16 tasks mixed, ours / PEFT": 0.4, "vit: 16 tasks mixed, frozen forward / PEFT": 0.36})
     lines = [line for line in page([train, limit, serve]).splitlines() if line.startswith("- ")]
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert "0.780, limit 0.7." in lines[0]
     assert "alone take 0.75" in lines[0]
     assert "take 0.60 of PEFT's whole step" in lines[0]  # 0.75 / 1.25
     assert lines[0].endswith("takes 1.10 for the largest product and 2.25 and 2.50 for attention's.")
     assert lines[1].endswith("0.900, limit 0.7.")
-    assert lines[2].endswith("alone takes 0.36.")
+    assert "the floor takes 0.80, what both methods add to it 0.16, the gradient of A" in lines[2]
+    assert lines[2].endswith("does without, 0.04.")
+    assert lines[3].endswith("alone takes 0.36.")
 
 
 def test_every_suite_has_bars():
