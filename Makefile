@@ -4,7 +4,7 @@
 # make lint   ruff and pyright      make setup       the environment alone
 # make test-peft PEFT_PYTHON=...   PEFT's own logits, by a Python that has torch, transformers and peft
 # make peers  .venv-peers with what the bench races against: torch, transformers, peft, lorashare, vlora (2 GB or more)
-# make bench  all suites against them, about 45 minutes on two free cores, into experiments/BENCH.md;
+# make bench  all suites against them, about an hour on two free cores, into experiments/BENCH.md;
 #             SUITES=serve measures one anew, and the page keeps the others
 # make lock   resolve requirements.lock anew from pyproject.toml
 

@@ -46,6 +46,15 @@ def plot(found: dict[str, Any], path: Path) -> None:
         figure.savefig(path, dpi=110)
 
 
+def _three(value: float) -> str:
+    """Three digits, or all before the point.
+
+    >>> _three(1204.4), _three(12.345), _three(0.5)
+    ('1,204', '12.3', '0.5')
+    """
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def _panel(axes: Any, name: str, group: list[dict[str, Any]]) -> None:
     largest = max(row["median_s"] for row in group)
     unit, factor = ("s", 1.0) if largest >= 2 else ("ms", 1e3)
@@ -56,7 +65,9 @@ def _panel(axes: Any, name: str, group: list[dict[str, Any]]) -> None:
         axes.barh(place, middle, height=0.72, color=colour)
         spread = factor * row["iqr_s"] / 2
         axes.plot([middle - spread, middle + spread], [place, place], color=INK, lw=1)
-        axes.text(middle + spread + factor * largest * 0.012, place, f"{middle:.3g} {unit}", va="center", fontsize=7.5)
+        axes.text(
+            middle + spread + factor * largest * 0.012, place, f"{_three(middle)} {unit}", va="center", fontsize=7.5
+        )
     labels = [f"{row['case'].rpartition(': ')[2]}  ({row['system']})" for row in group]
     axes.set_yticks(range(len(group)), labels, fontsize=7.5)
     axes.set_ylim(len(group) - 0.4, -0.6)
