@@ -48,13 +48,14 @@ class Case:
         return self.case, self.system
 
 
-def timed(call: Callable[[], Any]) -> Callable[[], float]:
-    """The call as a case's `run`: its wall time, with all arrays that it returns awaited."""
+def timed(call: Callable[[], Any], times: int = 1) -> Callable[[], float]:
+    """The call, or so many in a row, as a case's `run`: the wall time, with all arrays that each returns awaited."""
     import jax
 
     def run() -> float:
         began = time.perf_counter()
-        jax.block_until_ready(call())
+        for _ in range(times):
+            jax.block_until_ready(call())
         return time.perf_counter() - began
 
     return run

@@ -5,17 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from share_jax.core.fold import balanced
+from share_jax.core.fold import Known, balanced
 from share_jax.core.pack import Packed
 from share_jax.core.subspace import Geometry
-
-
-class Known(NamedTuple):
-    """What balancing found out about factors, in float64: see `Balanced`."""
-
-    gram_a: Float[np.ndarray, "layers tasks p p"]
-    gram_b: Float[np.ndarray, "layers tasks p p"]
-    energy: Float[np.ndarray, "layers tasks"]
 
 
 class Columns(NamedTuple):
@@ -25,6 +17,16 @@ class Columns(NamedTuple):
     b: Float[np.ndarray, "layers tasks rows_b q"]
     known: Known | None = None
 
+    def layer(self, i: int) -> "Columns":
+        """One layer's, without the axis of layers."""
+        return Columns(self.a[i], self.b[i], None if self.known is None else Known(*(x[i] for x in self.known)))
+
+    def energies(self) -> tuple[Float[np.ndarray, "*layers tasks"], Float[np.ndarray, "*layers tasks"]]:
+        """Squared norms of each side's columns, in float64; those of balanced columns are known, and alike."""
+        if self.known is not None:
+            return self.known.energy, self.known.energy
+        return _squared(self.a), _squared(self.b)
+
 
 def columns_of(packed: Packed, geometry: Geometry) -> Columns:
     """Balanced columns (q = p), or each raw factor as one vector (q = 1), its columns one after another.
@@ -33,9 +35,13 @@ def columns_of(packed: Packed, geometry: Geometry) -> Columns:
     takes the factors as they were trained, with the scale folded in half on either side.
     """
     if geometry == "columns":
-        a, b, *known = balanced(packed.a, packed.b)
-        return Columns(a, b, Known(*known))
+        return Columns(*balanced(packed.a, packed.b))
     return Columns(flatten(packed.a), flatten(packed.b))
+
+
+def _squared(columns: Float[np.ndarray, "*batch rows q"]) -> Float[np.ndarray, "*batch"]:
+    flat = np.swapaxes(columns, -1, -2).reshape(*columns.shape[:-2], -1).astype(np.float64)
+    return np.vecdot(flat, flat)
 
 
 def flatten(x: Float[np.ndarray, "*batch d p"]) -> Float[np.ndarray, "*batch rows 1"]:

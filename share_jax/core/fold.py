@@ -75,14 +75,20 @@ def lora_scale(alpha: float | int, rank: int, *, use_rslora: bool = False) -> fl
     return alpha / (rank**0.5 if use_rslora else rank)
 
 
-class Balanced(NamedTuple):
-    """Balanced factors, and what balancing found out about those that came in, in float64."""
+class Known(NamedTuple):
+    """What balancing found out about factors, in float64."""
 
-    a: Float[np.ndarray, "layers tasks d_in m"]
-    b: Float[np.ndarray, "layers tasks d_out m"]
     gram_a: Float[np.ndarray, "layers tasks r r"]  # a.T a of what came in
     gram_b: Float[np.ndarray, "layers tasks r r"]
     energy: Float[np.ndarray, "layers tasks"]  # squared norm of either balanced factor: the sum of singular values
+
+
+class Balanced(NamedTuple):
+    """Balanced factors, and what was found out about those that came in."""
+
+    a: Float[np.ndarray, "layers tasks d_in m"]
+    b: Float[np.ndarray, "layers tasks d_out m"]
+    known: Known
 
 
 def balanced(a: Float[np.ndarray, "layers tasks d_in r"], b: Float[np.ndarray, "layers tasks d_out r"]) -> Balanced:
@@ -105,7 +111,7 @@ def balanced(a: Float[np.ndarray, "layers tasks d_in r"], b: Float[np.ndarray, "
         energy[i] = _balanced((a[i], b[i]), (out_a[i], out_b[i]), (gram_a[i], gram_b[i]))
 
     each(one, range(len(a)))
-    return Balanced(out_a, out_b, gram_a, gram_b, energy)
+    return Balanced(out_a, out_b, Known(gram_a, gram_b, energy))
 
 
 LEAST = 1e-13

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from share_jax.core import bounds
-from share_jax.core.columns import Columns, Known, columns_of, unflatten
+from share_jax.core.columns import Columns, columns_of, unflatten
 from share_jax.core.fold import Adapter
 from share_jax.core.pack import Packed, bucket, groups, pack, pad, shapes_of
 from share_jax.core.parallel import each
@@ -77,23 +77,18 @@ def project_columns(layers: Sequence[Subspace], packed: Packed, columns: Columns
     """Slots of new tasks on each layer's bases, all of one shape and geometry. Errors are against the raw factors."""
     if not packed.a.shape[1]:
         return [empty_slots(layer, 0) for layer in layers]
-
-    def one(i: int) -> Slots:
-        known = None if columns.known is None else Known(*(x[i] for x in columns.known))
-        own = Columns(columns.a[i], columns.b[i], known)
-        return _project(layers[i], packed.a[i], packed.b[i], packed.ranks[i], own)
-
-    return each(one, range(len(layers)))
+    return each(
+        lambda i: _project(layers[i], packed.a[i], packed.b[i], packed.ranks[i], columns.layer(i)), range(len(layers))
+    )
 
 
 def _project(layer: Subspace, a: np.ndarray, b: np.ndarray, ranks: np.ndarray, columns: Columns) -> Slots:
     """One layer's part of `project_columns`, of arrays without the axis of layers."""
     coeff_a, coeff_b = _coefficients(layer.basis_a, columns.a), _coefficients(layer.basis_b, columns.b)
-    known = columns.known
-    energy_a, energy_b = (_energies(columns.a), _energies(columns.b)) if known is None else (known.energy, known.energy)
+    energy_a, energy_b = columns.energies()
     if layer.geometry == "columns":
         kept = np.minimum(ranks, min(layer.shape))
-        gram_a, gram_b = (None, None) if known is None else (known.gram_a, known.gram_b)
+        gram_a, gram_b = (None, None) if columns.known is None else columns.known[:2]
         grams = _grams(layer.basis_a, a, coeff_a, gram_a), _grams(layer.basis_b, b, coeff_b, gram_b)
         size, squared, margin = bounds.distance_from_grams(*grams)
     else:
@@ -105,11 +100,6 @@ def _project(layer: Subspace, a: np.ndarray, b: np.ndarray, ranks: np.ndarray, c
     error = np.sqrt(squared)
     bound = np.where(ranks > 0, error + margin, 0)
     return Slots(coeff_a, coeff_b, kept, np.sqrt(size), energy_a, energy_b, error, bound)
-
-
-def _energies(columns: Float[np.ndarray, "T rows q"]) -> Float[np.ndarray, " T"]:
-    flat = np.swapaxes(columns, 1, 2).reshape(len(columns), -1).astype(np.float64)
-    return np.vecdot(flat, flat)
 
 
 def _coefficients(

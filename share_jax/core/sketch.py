@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float
 
-from share_jax.core.columns import Columns
 from share_jax.core.fold import Adapter
 from share_jax.core.pack import groups, pad, shapes_of
 from share_jax.core.parallel import each
@@ -107,22 +106,13 @@ def _absorb(
         widest = max(widest, both.a.shape[-1])
         used = np.arange(both.a.shape[-1]) < packed.ranks[:, :, None]
         jobs = [
-            (name, side, x[i], used[i], float(energy[i]))
-            for side, x, energy in zip("ab", both[:2], _energies(both), strict=True)
+            (name, side, x[i], used[i], float(energy[i].sum()))
+            for side, x, energy in zip("ab", both[:2], both.energies(), strict=True)
             for i, name in enumerate(names)
         ]
         found = each(lambda job: _with_columns(sides.get(job[:2]), *job[2:]), jobs)
         sides.update(zip((job[:2] for job in jobs), found, strict=True))
     return Sketch(shapes, sides, widest)
-
-
-def _energies(columns: Columns) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, " layers"]]:
-    """Squared norms of each side's columns, all tasks together: known of balanced ones, of which both have the same."""
-    if columns.known is None:
-        a, b = (np.sum(np.square(x, dtype=np.float64), axis=(1, 2, 3)) for x in columns[:2])
-        return a, b
-    energy = columns.known.energy.sum(axis=1)
-    return energy, energy
 
 
 def _with_columns(

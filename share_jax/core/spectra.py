@@ -61,15 +61,16 @@ def leading_spectra(
         seed: of the range finder.
         energies: the stacks' squared norms, where they are known.
     """
-    known = [None] * len(stacks) if energies is None else energies
-    pairs = list(zip(stacks, known, strict=True))
-    blocks = [pairs[start : start + TOGETHER] for start in range(0, len(pairs), TOGETHER)]
-    return [found for block in each(lambda block: _leading(block, k, seed), blocks) for found in block]
+    blocks = [slice(start, start + TOGETHER) for start in range(0, len(stacks), TOGETHER)]
+    some = each(lambda of: _leading(stacks[of], None if energies is None else energies[of], k, seed), blocks)
+    return [found for block in some for found in block]
 
 
-def _leading(block: Sequence[tuple[Sequence[np.ndarray], float | None]], k: int, seed: int) -> list[Spectra]:
-    whole = [parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) for parts, _ in block]
-    energies = [energy_of(x) if own is None else own for x, (_, own) in zip(whole, block, strict=True)]
+def _leading(
+    block: Sequence[Sequence[np.ndarray]], energies: Sequence[float] | None, k: int, seed: int
+) -> list[Spectra]:
+    whole = [parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) for parts in block]
+    energies = [energy_of(x) for x in whole] if energies is None else energies
     found = leading_bases(whole, k=k, seed=seed, energies=energies)
     smaller = min(whole[0].shape)
     return [

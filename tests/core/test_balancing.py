@@ -151,11 +151,11 @@ def test_balancing_tells_the_gram_matrices_and_the_energies_of_what_it_saw():
     a, b = (rng.standard_normal((2, 3, d, 5)).astype(np.float32) for d in (40, 30))
     a[1, 2], b[1, 0, :, 4] = 0, b[1, 0, :, 3]  # a task without a factor, and one with a column twice
     found = balanced(a, b)
-    for x, gram, side in ((a, found.gram_a, found.a), (b, found.gram_b, found.b)):
+    for x, gram, side in ((a, found.known.gram_a, found.a), (b, found.known.gram_b, found.b)):
         wide = x.astype(np.float64)
         np.testing.assert_allclose(gram, wide.mT @ wide, rtol=1e-14, atol=1e-12)
-        np.testing.assert_allclose(found.energy, np.sum(side.astype(np.float64) ** 2, (-2, -1)), rtol=2e-7)
-    assert found.energy[1, 2] == 0
+        np.testing.assert_allclose(found.known.energy, np.sum(side.astype(np.float64) ** 2, (-2, -1)), rtol=2e-7)
+    assert found.known.energy[1, 2] == 0
 
 
 def test_energies_of_float64_and_of_cut_columns_are_of_what_is_kept():
@@ -163,5 +163,5 @@ def test_energies_of_float64_and_of_cut_columns_are_of_what_is_kept():
     a, b = rng.standard_normal((1, 1, 3, 6)), rng.standard_normal((1, 1, 50, 6))
     found = balanced(a, b)
     assert found.a.shape == (1, 1, 3, 3)
-    np.testing.assert_allclose(found.energy, np.linalg.norm(a[0, 0] @ b[0, 0].T, "nuc"), rtol=1e-12)
-    np.testing.assert_allclose(found.energy[0, 0], np.sum(found.a**2), rtol=1e-12)
+    np.testing.assert_allclose(found.known.energy, np.linalg.norm(a[0, 0] @ b[0, 0].T, "nuc"), rtol=1e-12)
+    np.testing.assert_allclose(found.known.energy[0, 0], np.sum(found.a**2), rtol=1e-12)
