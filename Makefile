@@ -32,7 +32,7 @@ test-faults: setup
 	$(BIN)/python -m pytest -m faults $(ARGS)
 
 test-peft: setup
-	SHARE_JAX_PEFT_PYTHON=$(PEFT_PYTHON) $(BIN)/python -m pytest tests/interop/test_peft_equality.py $(ARGS)
+	SHARE_JAX_PEFT_PYTHON=$(PEFT_PYTHON) $(BIN)/python -m pytest tests/formats/test_peft_equality.py $(ARGS)
 
 peers: $(PEERS)/.ready
 

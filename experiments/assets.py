@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from experiments.report.tell import to_stderr
-from share_jax.cache import cache_root
-from share_jax.disk import sha256_of
+from experiments.report.notify import to_stderr
 from share_jax.errors import FormatError, InputError, line
+from share_jax.storage.atomic_write import sha256_of
+from share_jax.storage.cache_dir import cache_root
 
 Notify = Callable[[str], None]
 """Takes one line that tells a waiting user what happens."""

@@ -7,10 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from experiments.assets import minilm_folder
-from experiments.config import Config
-from experiments.large import large_backbone, large_stream
-from experiments.large_presets import LARGE
-from experiments.models.backbone import (
+from experiments.backbones.backbone import (
     MNIST_VIT,
     Backbone,
     cached_inputs,
@@ -20,8 +17,9 @@ from experiments.models.backbone import (
     minilm,
     prefix_cache,
 )
-from experiments.models.cut import START, Cut
-from experiments.models.tokenizer import load_tokenizer
+from experiments.config.large import large_backbone, large_stream
+from experiments.config.large_presets import LARGE
+from experiments.config.run_config import Config
 from experiments.streams.base import Stream, TextTask, tokenize
 from experiments.streams.clinc150 import clinc150
 from experiments.streams.digits import digits5
@@ -31,6 +29,8 @@ from experiments.streams.mnist import mnist_split, rotated_mnist10, split_mnist5
 from experiments.streams.newsgroups import newsgroups10
 from experiments.streams.protocols import TASK, under
 from experiments.streams.three_corpora import three_corpora
+from share_jax.models.split_point import START, Cut
+from share_jax.models.tokenizer import load_tokenizer
 
 PRETRAINING_STEPS = 600
 """Of the vision transformer for MNIST and Fashion-MNIST; fewer in the quick preset."""

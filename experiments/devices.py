@@ -12,17 +12,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.config import Config
-from experiments.input.shapes import Shapes, shapes
-from experiments.report.tell import to_nobody, to_stderr
-from share_jax.train.layout import Layout, layout_of
-from share_jax.train.memory import Memory, memory_of
-from share_jax.train.mesh import make_mesh
-from share_jax.train.mesh_shape import parse_mesh
-from share_jax.train.parts import batch_size
-from share_jax.train.place import feed, put, put_base, put_batch, put_state
-from share_jax.train.processes import to_host
-from share_jax.train.remat import Remat
+from experiments.config.run_config import Config
+from experiments.data.shapes import Shapes, shapes
+from experiments.report.notify import to_nobody, to_stderr
+from share_jax.linen.remat import Remat
+from share_jax.runtime.processes import to_host
+from share_jax.sharding.compiled_memory import Memory, memory_of
+from share_jax.sharding.layout import Layout, layout_of
+from share_jax.sharding.mesh import make_mesh
+from share_jax.sharding.mesh_shape import parse_mesh
+from share_jax.sharding.microbatches import batch_size
+from share_jax.sharding.placement import feed, put, put_base, put_batch, put_state
 from share_jax.train.step import Forward, Loss, StepState, forward_of, make_predict, make_train_step
 from share_jax.typing import Tree
 

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.config import Config, command_line, parse
+from experiments.config.run_config import Config, command_line, parse
 from share_jax.errors import ShareError, line
-from share_jax.memory import keep_freed
-from share_jax.train.preemption import Preempted, Preemption
+from share_jax.runtime.malloc import keep_freed
+from share_jax.runtime.preemption import Preempted, Preemption
 
 RESULTS = "results.json"
 
@@ -31,7 +31,7 @@ def run(config: Config, preemption: Preemption | None = None) -> Path:
         Preempted: if it was told to stop.
     """
     from experiments import workdir
-    from share_jax.train import processes
+    from share_jax.runtime import processes
 
     _keep_compiled(config.compile_cache)
     with ExitStack() as stack:
@@ -41,18 +41,18 @@ def run(config: Config, preemption: Preemption | None = None) -> Path:
 
 def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     from experiments import workdir
+    from experiments.algorithms.job import Job, Outcome
+    from experiments.algorithms.registry import run_method
+    from experiments.backbones.backbone import PooledFeatures
     from experiments.build import build
     from experiments.devices import open_devices
-    from experiments.methods.job import Job, Outcome
-    from experiments.methods.registry import run_method
-    from experiments.models.backbone import PooledFeatures
     from experiments.report.markdown import write_report
+    from experiments.report.notify import to_nobody, to_stderr
     from experiments.report.progress import open_progress
     from experiments.report.results import MethodResult, Results, Run, write_results
     from experiments.report.scalars import logged
     from experiments.report.table import print_table
-    from experiments.report.tell import to_nobody, to_stderr
-    from share_jax.train import processes
+    from share_jax.runtime import processes
 
     if config.distributed:
         config = replace(config, quiet=config.quiet or not processes.primary())
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         config = parse(sys.argv[1:] if argv is None else argv)
         if config.distributed:
-            from share_jax.train.processes import initialize
+            from share_jax.runtime.processes import initialize
 
             initialize()
         with Preemption(_terminated) as preemption:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.config import Config, command_line
-from share_jax import lock
-from share_jax.disk import is_partial, replace_text
+from experiments.config.run_config import Config, command_line
 from share_jax.errors import InputError, line
+from share_jax.storage import lock
+from share_jax.storage.atomic_write import is_partial, replace_text
 
 FILE = "run.json"
 CHECKPOINTS = "checkpoints"

@@ -1,71 +1,71 @@
 """Continual learning of many tasks in one shared low-rank subspace of a frozen JAX/Flax model.
 
 Names are loaded when they are first used, so that `import share_jax` costs nothing. So are modules:
-`share_jax.lock.hold` needs no import of its own.
+`share_jax.storage.lock.hold` needs no import of its own.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from share_jax.lazy import submodules
+from share_jax.runtime.lazy_import import submodules
 
 if TYPE_CHECKING:
-    from share_jax.core.router import Router as Router
-    from share_jax.core.router import add_task as add_task
-    from share_jax.core.router import empty_router as empty_router
-    from share_jax.core.router import remove_task as remove_task
-    from share_jax.core.router import route as route
-    from share_jax.core.router import routing_rule as routing_rule
-    from share_jax.core.router import task_scores as task_scores
-    from share_jax.core.separate import SeparateLoRA as SeparateLoRA
-    from share_jax.core.share import Share as Share
-    from share_jax.core.shared_a import SharedA as SharedA
-    from share_jax.nn.adapt import Adapted as Adapted
-    from share_jax.nn.adapt import adapt as adapt
-    from share_jax.nn.head import TaskHead as TaskHead
-    from share_jax.nn.modules import SharedLoRAConv as SharedLoRAConv
-    from share_jax.nn.modules import SharedLoRADense as SharedLoRADense
-    from share_jax.nn.modules import SharedLoRADenseGeneral as SharedLoRADenseGeneral
-    from share_jax.nn.modules import SharedLoRAEmbed as SharedLoRAEmbed
-    from share_jax.nn.share_modules import ShareConv as ShareConv
-    from share_jax.nn.share_modules import ShareDense as ShareDense
-    from share_jax.nn.share_modules import ShareDenseGeneral as ShareDenseGeneral
-    from share_jax.nn.share_modules import ShareEmbed as ShareEmbed
-    from share_jax.train.bank_io import load_bank as load_bank
-    from share_jax.train.bank_io import save_bank as save_bank
+    from share_jax.bank.router import Router as Router
+    from share_jax.bank.router import add_task as add_task
+    from share_jax.bank.router import empty_router as empty_router
+    from share_jax.bank.router import remove_task as remove_task
+    from share_jax.bank.router import route as route
+    from share_jax.bank.router import routing_rule as routing_rule
+    from share_jax.bank.router import task_scores as task_scores
+    from share_jax.checkpoint.save_bank import load_bank as load_bank
+    from share_jax.checkpoint.save_bank import save_bank as save_bank
+    from share_jax.linen.adapt import Adapted as Adapted
+    from share_jax.linen.adapt import adapt as adapt
+    from share_jax.linen.head import TaskHead as TaskHead
+    from share_jax.linen.modules import SharedLoRAConv as SharedLoRAConv
+    from share_jax.linen.modules import SharedLoRADense as SharedLoRADense
+    from share_jax.linen.modules import SharedLoRADenseGeneral as SharedLoRADenseGeneral
+    from share_jax.linen.modules import SharedLoRAEmbed as SharedLoRAEmbed
+    from share_jax.linen.share_modules import ShareConv as ShareConv
+    from share_jax.linen.share_modules import ShareDense as ShareDense
+    from share_jax.linen.share_modules import ShareDenseGeneral as ShareDenseGeneral
+    from share_jax.linen.share_modules import ShareEmbed as ShareEmbed
+    from share_jax.parameterizations.separate import SeparateLoRA as SeparateLoRA
+    from share_jax.parameterizations.share import Share as Share
+    from share_jax.parameterizations.shared_a import SharedA as SharedA
     from share_jax.train.learner import Learner as Learner
     from share_jax.train.losses import LossSums as LossSums
-    from share_jax.train.prefix import PrefixCache as PrefixCache
+    from share_jax.train.prefix_cache import PrefixCache as PrefixCache
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "SharedA": "share_jax.core.shared_a",
-    "SeparateLoRA": "share_jax.core.separate",
-    "Share": "share_jax.core.share",
-    "Adapted": "share_jax.nn.adapt",
-    "adapt": "share_jax.nn.adapt",
-    "TaskHead": "share_jax.nn.head",
-    "SharedLoRADense": "share_jax.nn.modules",
-    "SharedLoRADenseGeneral": "share_jax.nn.modules",
-    "SharedLoRAConv": "share_jax.nn.modules",
-    "SharedLoRAEmbed": "share_jax.nn.modules",
-    "ShareDense": "share_jax.nn.share_modules",
-    "ShareDenseGeneral": "share_jax.nn.share_modules",
-    "ShareConv": "share_jax.nn.share_modules",
-    "ShareEmbed": "share_jax.nn.share_modules",
+    "SharedA": "share_jax.parameterizations.shared_a",
+    "SeparateLoRA": "share_jax.parameterizations.separate",
+    "Share": "share_jax.parameterizations.share",
+    "Adapted": "share_jax.linen.adapt",
+    "adapt": "share_jax.linen.adapt",
+    "TaskHead": "share_jax.linen.head",
+    "SharedLoRADense": "share_jax.linen.modules",
+    "SharedLoRADenseGeneral": "share_jax.linen.modules",
+    "SharedLoRAConv": "share_jax.linen.modules",
+    "SharedLoRAEmbed": "share_jax.linen.modules",
+    "ShareDense": "share_jax.linen.share_modules",
+    "ShareDenseGeneral": "share_jax.linen.share_modules",
+    "ShareConv": "share_jax.linen.share_modules",
+    "ShareEmbed": "share_jax.linen.share_modules",
     "Learner": "share_jax.train.learner",
     "LossSums": "share_jax.train.losses",
-    "save_bank": "share_jax.train.bank_io",
-    "load_bank": "share_jax.train.bank_io",
-    "Router": "share_jax.core.router",
-    "empty_router": "share_jax.core.router",
-    "add_task": "share_jax.core.router",
-    "remove_task": "share_jax.core.router",
-    "routing_rule": "share_jax.core.router",
-    "task_scores": "share_jax.core.router",
-    "route": "share_jax.core.router",
-    "PrefixCache": "share_jax.train.prefix",
+    "save_bank": "share_jax.checkpoint.save_bank",
+    "load_bank": "share_jax.checkpoint.save_bank",
+    "Router": "share_jax.bank.router",
+    "empty_router": "share_jax.bank.router",
+    "add_task": "share_jax.bank.router",
+    "remove_task": "share_jax.bank.router",
+    "routing_rule": "share_jax.bank.router",
+    "task_scores": "share_jax.bank.router",
+    "route": "share_jax.bank.router",
+    "PrefixCache": "share_jax.train.prefix_cache",
 }
 
 __all__ = [  # noqa: RUF022  (in the order of use)

@@ -22,12 +22,12 @@ def run(code: str) -> str:
 @pytest.mark.parametrize("first", ["", "share_jax.Learner", "share_jax.SharedA()"])
 def test_modules_need_no_import_of_their_own_whatever_was_used_before(first: str) -> None:
     names = (
-        "memory.keep_freed",
-        "lock.hold",
-        "core.columns",
-        "core.bank.TaskBank",
-        "nn.adapt.Adapted",
-        "interop.peft",
+        "runtime.malloc.keep_freed",
+        "storage.lock.hold",
+        "subspace.factor_columns",
+        "bank.bank.TaskBank",
+        "linen.adapt.Adapted",
+        "formats.peft",
         "linalg.angles",
         "metrics",
         "errors.line",
@@ -37,7 +37,9 @@ def test_modules_need_no_import_of_their_own_whatever_was_used_before(first: str
 
 
 def test_what_is_not_asked_for_is_not_loaded() -> None:
-    code = "import share_jax, sys; share_jax.memory; print('jax' in sys.modules, 'share_jax.train' in sys.modules)"
+    code = (
+        "import share_jax, sys; share_jax.runtime.malloc; print('jax' in sys.modules, 'share_jax.train' in sys.modules)"
+    )
     assert run(code).startswith("False ")
     assert run("import share_jax, sys; share_jax.train; print('optax' in sys.modules)") == "False\n"
 

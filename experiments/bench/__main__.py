@@ -20,11 +20,22 @@ from typing import Any
 
 from experiments.bench.machine import Watch, machine, use_threads
 from share_jax.errors import ShareError, line
-from share_jax.memory import keep_freed
+from share_jax.runtime.malloc import keep_freed
 
 SUITES = ("train", "prefix", "serve", "adapters", "tasks", "limit", "forms")
+MODULES = {
+    "limit": "experiments.bench.roofline",
+    "forms": "experiments.studies.alternatives.race",
+    "scaling": "experiments.studies.scaling.run",
+}
+"""The modules that are not called as their suite or measurement."""
 OTHERS = ("input", "scaling", "memory")
 PAGE = Path("experiments/BENCH.md")
+
+
+def module_of(name: str) -> str:
+    """The module of a suite or a further measurement."""
+    return MODULES.get(name, f"experiments.bench.{name}")
 
 
 def measure(suite: str, args: argparse.Namespace, memory_kept: bool) -> dict[str, Any]:
@@ -39,7 +50,7 @@ def measure(suite: str, args: argparse.Namespace, memory_kept: bool) -> dict[str
     options = Options(args.rounds, folder, tiny=args.tiny, quiet=args.quiet, only=args.only)
     peer = Peer(args.peers, threads) if args.peers else None
     try:
-        found = import_module(f"experiments.bench.{suite}").run(options, peer)
+        found = import_module(module_of(suite)).run(options, peer)
         if not found.results:
             mend = "python -m experiments.bench SUITE without --only names every part"
             raise ShareError(line("--only", got=repr(args.only), expected="a part of the suite", mend=mend))
@@ -105,7 +116,7 @@ def main(argv: Sequence[str] | None = None, *, memory_kept: bool = False) -> int
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in OTHERS:
         sys.argv = [f"python -m experiments.bench.{words[0]}", *words[1:]]
-        runpy.run_module(f"experiments.bench.{words[0]}", run_name="__main__")
+        runpy.run_module(module_of(words[0]), run_name="__main__")
         return 0
     args = parser().parse_args(words)
     try:

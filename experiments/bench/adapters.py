@@ -25,7 +25,7 @@ from experiments.bench.peer import ROOT, Peer
 from experiments.bench.steps import OURS
 from experiments.bench.suite import Found, Options, merged_found, raced
 from experiments.bench.timing import Case, Key, Rounds, fastest, ratio
-from share_jax.cli import main as share_jax_command
+from share_jax.cli.main import main as share_jax_command
 from share_jax.errors import ShareError, line
 
 COUNTS = (10, 50, 200, 1000)

@@ -21,16 +21,16 @@ from typing import Any, get_args
 import jax
 import numpy as np
 
+from experiments.algorithms import loop
+from experiments.algorithms.batches import task_pipeline_of
+from experiments.algorithms.job import Job
 from experiments.build import build, raw_stream
-from experiments.config import Config, Experiment, preset
-from experiments.input.order import Order, bucketed, token_counts
-from experiments.input.pipeline import Batch, Pipeline
-from experiments.methods import sequence
-from experiments.methods.feed import task_pipeline_of
-from experiments.methods.job import Job
+from experiments.config.run_config import Config, Experiment, preset
+from experiments.data.batch_order import Order, bucketed, token_counts
+from experiments.data.pipeline import Batch, Pipeline
 from experiments.report.progress import NullProgress
 from experiments.streams.base import Task
-from share_jax.core.shared_a import SharedA
+from share_jax.parameterizations.shared_a import SharedA
 
 EPOCHS = 3
 WAYS = ("prefetched", "when asked for", "at hand")
@@ -55,7 +55,7 @@ def waiting(config: Config, rounds: int) -> list[dict[str, Any]]:
     stream, backbone = build(config, print, tasks=1)
     with tempfile.TemporaryDirectory() as folder:
         job = Job("shared_a", config, stream, backbone, 0, Path(folder), NullProgress())
-        learner = sequence.Sequence(job, sequence.Plan(SharedA(config.rank, config.alpha)))
+        learner = loop.Sequence(job, loop.Plan(SharedA(config.rank, config.alpha)))
     pipeline = task_pipeline_of(job, 0)
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     for number in range(rounds + 1):

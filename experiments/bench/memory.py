@@ -1,4 +1,5 @@
-"""What `share_jax.memory.keep_freed` saves: one train step with it and without, in turn, each in a process of its own.
+"""What `share_jax.runtime.malloc.keep_freed` saves: one train step with it and without, in turn, each in a process of
+its own.
 
     python -m experiments.bench memory --rounds 20
 
@@ -27,7 +28,7 @@ SUBJECTS = ("vit", "minilm")
 def child(way: str, name: str) -> None:
     """Runs a step for each line of the input; answers with seconds, pages mapped, and the largest size in MB."""
     if way == "kept":
-        from share_jax.memory import keep_freed
+        from share_jax.runtime.malloc import keep_freed
 
         keep_freed()
     from experiments.bench.steps import forms, step_case

@@ -9,7 +9,8 @@ eight batches in a row as they follow each other in a task, gathered on the host
 
 Two sets of kernels: all of the third, with the cut before its first layer; and its FFN-down kernels, as the text
 presets adapt them, with the cut behind that layer's attention. And once more those, with the two products of the first
-FFN-down kernel kept in place of its input (`share_jax.nn.projected`), as a frozen A allows: every task but the first.
+FFN-down kernel kept in place of its input (`share_jax.layers.projected`), as a frozen A allows: every task but the
+first.
 """
 
 import itertools
@@ -20,14 +21,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.backbones.bert_below_ffn_down import BertInside
 from experiments.bench.peer import Peer
 from experiments.bench.steps import OURS, adapted_of, forms, stepper
 from experiments.bench.subjects import EVERY, FFN_DOWN, KERNELS, Subject, minilm
 from experiments.bench.suite import Found, Options, raced
 from experiments.bench.timing import Case, Key, ratio, timed, total
-from experiments.models.inside import BertInside
-from share_jax.nn.adapt import Adapted
-from share_jax.train.prefix import PrefixCache, linen_prefix
+from share_jax.linen.adapt import Adapted
+from share_jax.train.prefix_cache import PrefixCache, linen_prefix
 
 TRAIN, TEST, BATCH = 1500, 450, 32
 PASSES = (2.1, 6.4, 20)

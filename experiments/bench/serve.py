@@ -14,19 +14,19 @@ import jax.numpy as jnp
 import optax
 
 from experiments.bench.compiles import compilations
+from experiments.bench.model_twins import agreed_twin
 from experiments.bench.peer import Peer
 from experiments.bench.steps import OURS, adapted_of, forms, forward_case
 from experiments.bench.subjects import ALPHA, EVERY, QUERY_VALUE, RANK, Subject, minilm
 from experiments.bench.suite import Found, Options, merged_found, raced
 from experiments.bench.timing import Case, Key, ratio, timed
-from experiments.bench.twins import agreed_twin
-from share_jax.core.accounting import nbytes
-from share_jax.core.bank import TaskBank
-from share_jax.core.protocol import Parameterization
-from share_jax.core.slots import lift
-from share_jax.nn.adapt import Adapted
-from share_jax.nn.trees import flat, nested
+from share_jax.bank.accounting import nbytes
+from share_jax.bank.bank import TaskBank
+from share_jax.bank.slots import lift
+from share_jax.linen.adapt import Adapted
+from share_jax.parameterizations.base import Parameterization
 from share_jax.train.learner import Learner
+from share_jax.trees import flat, nested
 
 PEFT = "PEFT"
 MIXES = (1, 4, 16, 32)

@@ -11,12 +11,12 @@ import optax
 
 from experiments.bench.subjects import ALPHA, HEADS, RANK, TARGETS, Subject
 from experiments.bench.timing import Case, timed
-from share_jax.core.protocol import Parameterization
-from share_jax.core.separate import SeparateLoRA
-from share_jax.core.share import Share, ShareAdapt
-from share_jax.core.shared_a import SharedA
-from share_jax.core.slots import lift
-from share_jax.nn.adapt import Adapted, adapt
+from share_jax.bank.slots import lift
+from share_jax.linen.adapt import Adapted, adapt
+from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.separate import SeparateLoRA
+from share_jax.parameterizations.share import Share, ShareAdapt
+from share_jax.parameterizations.shared_a import SharedA
 from share_jax.train.losses import classification
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.step import begin, forward_of, make_train_step

@@ -1,6 +1,6 @@
 """The models that are measured, in Flax with drawn weights, and what their twins in torch are made of.
 
-The vision transformer is that of `experiments.models.vit` with a class token: hidden 192, 12 layers, 3 heads, 65
+The vision transformer is that of `share_jax.models.vit` with a class token: hidden 192, 12 layers, 3 heads, 65
 tokens. The text encoder has the sizes of all-MiniLM-L6-v2. Weights are drawn, since only their shapes matter for
 speed; the same weights and inputs go to the torch twins, and a suite compares the logits of both before it measures
 anything.
@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from experiments.models.bert import BertClassifier, BertConfig
-from experiments.models.vit import VitClassifier, VitConfig
+from share_jax.models.bert import BertClassifier, BertConfig
+from share_jax.models.vit import VitClassifier, VitConfig
 
 CLASSES, BATCH, RANK, ALPHA = 15, 32, 8, 16.0
 HEADS = (r"head/kernel", r"head/bias")
@@ -124,7 +124,7 @@ def _subject(name: str, model: nn.Module, inputs: dict[str, Any], twin: dict[str
 
 def torch_weights(params: dict[str, Any], twin: dict[str, Any]) -> dict[str, np.ndarray]:
     """The parameters under the names and in the layout of the torch twin: kernels (out, in)."""
-    from share_jax.nn.trees import flat
+    from share_jax.trees import flat
 
     out: dict[str, np.ndarray] = {}
     for path, leaf in flat(params).items():

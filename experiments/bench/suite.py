@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.timing import Case, Key, race, summary
-from experiments.report.tell import to_stderr
+from experiments.report.notify import to_stderr
 
 
 @dataclass(frozen=True)

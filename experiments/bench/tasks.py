@@ -23,14 +23,14 @@ from experiments.bench.steps import OURS, adapted_of, forms, step_case, stepper
 from experiments.bench.subjects import FFN_DOWN, Subject, minilm
 from experiments.bench.suite import Found, Options, raced
 from experiments.bench.timing import Case, Key, ratio, timed
-from share_jax.core.accounting import bytes_on_disk, nbytes
-from share_jax.core.bank import TaskBank, learnt, next_slot
-from share_jax.core.slots import lift
-from share_jax.nn.adapt import Adapted
-from share_jax.train import checkpoint as ckpt
-from share_jax.train.checkpoint import Checkpoint
+from share_jax.bank.accounting import bytes_on_disk, nbytes
+from share_jax.bank.bank import TaskBank, learnt, next_slot
+from share_jax.bank.slots import lift
+from share_jax.checkpoint import checkpoint as ckpt
+from share_jax.checkpoint.checkpoint import Checkpoint
+from share_jax.checkpoint.manifest import identity_of
+from share_jax.linen.adapt import Adapted
 from share_jax.train.learner import Learner
-from share_jax.train.manifest import identity_of
 
 COUNTS = (1, 10, 100, 1000)
 SLOW_EVERY = 4

@@ -7,13 +7,13 @@ float32; bfloat16 (parameters float32, in torch by automatic mixed precision) ha
 from pathlib import Path
 from typing import Any
 
-from experiments.bench.floor import floor_case
+from experiments.bench.lower_bound import floor_case
+from experiments.bench.model_twins import agreed_twin, twin_files
 from experiments.bench.peer import Peer
 from experiments.bench.steps import OURS, RARELY, adapted_of, forms, forward_case, full_case, step_case
 from experiments.bench.subjects import ALPHA, EVERY, QUERY_VALUE, RANK, Subject, minilm, vit
 from experiments.bench.suite import Found, Options, merged_found, raced
 from experiments.bench.timing import Case, Key, Rounds, ratio
-from experiments.bench.twins import agreed_twin, twin_files
 
 PEFT, TORCH = "PEFT", "torch"
 

@@ -16,8 +16,8 @@ from experiments.report.results import matrix_of, run_seconds, task_key, task_na
 from experiments.report.routing import FINDINGS
 from experiments.report.sections import settings
 from experiments.report.svg import STYLE, THEME, Figure
-from share_jax.disk import replace_text
 from share_jax.metrics import NAMES as MEASURES
+from share_jax.storage.atomic_write import replace_text
 
 HTML, MARKDOWN, CSV, JSON, FIGURES = "report.html", "report.md", "report.csv", "report.json", "figures"
 TITLE = "Results"

@@ -37,8 +37,8 @@ from experiments.metrics import CORRELATIONS
 from experiments.report.schema import PARAMS, PROTOCOLS, SCHEMA, validate
 from experiments.report.versions import versions as installed_versions
 from share_jax import metrics
-from share_jax.disk import replace_text
 from share_jax.errors import FormatError, InputError, line
+from share_jax.storage.atomic_write import replace_text
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from experiments.config import Config
+from experiments.config.run_config import Config
 from experiments.report.progress import Loss, Progress
 from experiments.streams.base import Stream
 from share_jax.errors import InputError, line
-from share_jax.train import processes
+from share_jax.runtime import processes
 
 if TYPE_CHECKING:
     from experiments.report.event_file import EventFile, Scalar

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.input.sources import Encode
 from experiments.streams.checks import as_labels, check_kind, check_labels, repeated
 from share_jax.errors import InputError, line
+from share_jax.models.tokenizer import Encode
 
 Texts = tuple[str, ...] | tuple[tuple[str, str], ...]
 """Texts, or pairs of texts."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from experiments.input.tfds_sets import records, tfds_builder
+from experiments.data.tfds_sets import records, tfds_builder
 from experiments.streams.base import TextTask
 from experiments.streams.sample import sample
 from share_jax.errors import FormatError, InputError, line

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from experiments.assets import Member, is_whole, make_folder
-from experiments.input.tfds_sets import prepared_set, records
-from experiments.report.tell import to_stderr
+from experiments.data.tfds_sets import prepared_set, records
+from experiments.report.notify import to_stderr
 from experiments.streams.base import Split, Stream
 from experiments.streams.mnist import pairs
-from share_jax.cache import cache_root
 from share_jax.errors import FormatError, InputError, line
+from share_jax.storage.cache_dir import cache_root
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PACKAGE = "dataset-fashion-mnist"
@@ -58,7 +58,7 @@ def split_fashion5(
 
     Args:
         folder: with the four files; by default Debian's, fetched if need be (see `fashion_split`).
-        cache_dir: see `share_jax.cache.cache_root`.
+        cache_dir: see `share_jax.storage.cache_dir.cache_root`.
         seed: of the order of the tasks, and of the images.
         train_per_task: most training images of a task, shared equally among its kinds; None is all 12,000.
         test_per_task: the same for the test; None is all 2,000.

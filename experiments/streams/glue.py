@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.input.tfds_sets import prepared_set, records
+from experiments.data.tfds_sets import prepared_set, records
 from experiments.streams.base import Texts, TextTask
 from experiments.streams.images import balanced
 from share_jax.errors import FormatError, line

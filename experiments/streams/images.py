@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.input.images import image_reader
-from experiments.input.lazy import LazyRows, lazy_rows
-from experiments.input.tfds_sets import prepared_set, records
+from experiments.data.images import image_reader
+from experiments.data.lazy import LazyRows, lazy_rows
+from experiments.data.tfds_sets import prepared_set, records
 from experiments.streams.base import Split, Stream, Task
 from share_jax.errors import InputError, line
 

@@ -90,7 +90,7 @@ def rotated_mnist10(
     learnt from in any domain.
 
     Args:
-        cache_dir: see `share_jax.cache.cache_root`.
+        cache_dir: see `share_jax.storage.cache_dir.cache_root`.
         seed: of the order of the angles, and of the images.
         train_per_task: most training images of a domain, shared equally among the digits; None is all 4,000.
         test_per_task: the same for the test; None is all 1,000.
@@ -120,7 +120,7 @@ def split_mnist5(
     """Five tasks of two digits each, 0 and 1, 2 and 3, ..., in an order drawn from `seed`; task-incremental.
 
     Args:
-        cache_dir: see `share_jax.cache.cache_root`.
+        cache_dir: see `share_jax.storage.cache_dir.cache_root`.
         seed: of the order of the tasks, and of the images.
         train_per_task: most training images of a task, shared equally among its digits; None is all 800.
         test_per_task: the same for the test; None is all 200.

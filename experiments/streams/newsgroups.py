@@ -32,7 +32,7 @@ def newsgroups10(
     group with fewer texts gives all it has.
 
     Args:
-        cache_dir: see `share_jax.cache.cache_root`.
+        cache_dir: see `share_jax.storage.cache_dir.cache_root`.
         seed: of the order of groups and texts.
         tasks: 1 to 10.
         train_per_task: most training texts of a task; None is all.

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Sequence
 
-from experiments.input.sources import Convert, Records, RecordSource, in_memory
-from experiments.input.tfds_sets import records, tfds_builder
+from experiments.data.sources import Convert, Records, RecordSource, in_memory
+from experiments.data.tfds_sets import records, tfds_builder
 from experiments.streams.base import Stream, stream_from_arrays
 from share_jax.errors import InputError, line
 

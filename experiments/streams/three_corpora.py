@@ -71,7 +71,7 @@ def three_corpora(
     """The corpora in an order drawn from `seed`, task-incremental; the first `tasks` of them.
 
     Args:
-        cache_dir: see `share_jax.cache.cache_root`.
+        cache_dir: see `share_jax.storage.cache_dir.cache_root`.
         seed: of the order of corpora and texts.
         tasks: 1 to 3.
         train_per_task: most training texts of a corpus, shared equally among its classes; a class with fewer gives all

@@ -19,13 +19,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.config import Config, ConfigError, Numbers, Preset
+from experiments.config.run_config import Config, ConfigError, Numbers, Preset
 from experiments.tables.command import AGAIN, run_command
 from experiments.tables.entries import TABLES, Entry, config_of, selected
 from experiments.tables.jobs import cores, run_apart
 from share_jax.errors import line
-from share_jax.memory import keep_freed
-from share_jax.train.preemption import Preemption
+from share_jax.runtime.malloc import keep_freed
+from share_jax.runtime.preemption import Preemption
 
 COMPILED = "compiled"
 """Folder of the workdir for compiled programs, by entry: every seed of a method but the first finds its own there."""

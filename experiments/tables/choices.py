@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.baselines import Baselines, flag
-from experiments.config import Config, Numbers
+from experiments.config.baselines import Baselines, flag
+from experiments.config.run_config import Config, Numbers
 from experiments.tables.command import AGAIN, run_command
 from experiments.tables.entries import CLASSES, SMALL, Entry, config_of, selected
 from experiments.tables.jobs import cores, run_apart
-from share_jax.disk import replace_text
+from share_jax.storage.atomic_write import replace_text
 
 GRID: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "full_finetune": ("full_learning_rate", (3e-6, 1e-5, 3e-5, 1e-4, 3e-4)),

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import tyro
 
-from experiments.report.tell import to_stderr
+from experiments.report.notify import to_stderr
 
 Options = TypeVar("Options")
 

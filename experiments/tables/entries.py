@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from experiments.config import (
+from experiments.config.run_config import (
     ID_ALONE,
     MAIN,
     PUBLISHED,

@@ -9,7 +9,7 @@ from experiments.report.blocks import spread, table
 from experiments.report.cells import exact, percent, ratio
 from experiments.tables.entries import EVERY
 from experiments.tables.markers import marked, replaced
-from share_jax.disk import replace_text
+from share_jax.storage.atomic_write import replace_text
 
 SHOWN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {

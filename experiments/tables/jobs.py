@@ -15,10 +15,10 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from experiments.config import Config
+from experiments.config.run_config import Config
 from share_jax.errors import InputError, line
-from share_jax.memory import keep_freed
-from share_jax.train.preemption import Preempted, Preemption
+from share_jax.runtime.malloc import keep_freed
+from share_jax.runtime.preemption import Preempted, Preemption
 
 STOPPED = 3
 """Exit status of a process whose run was told to stop."""

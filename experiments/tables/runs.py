@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from experiments import run as runner
-from experiments.config import Config
+from experiments.config.run_config import Config
 from experiments.report.results import load_results
 from experiments.tables.entries import same_run
 from experiments.workdir import FILE
-from share_jax.train.preemption import Preemption
+from share_jax.runtime.preemption import Preemption
 
 
 def finished(config: Config) -> dict[str, Any] | None:

@@ -6,8 +6,8 @@ from experiments.report.explain import HOW_TO_READ
 from experiments.tables.entries import TABLES
 from experiments.tables.markers import between, replaced
 from experiments.tables.page import TITLES, Section, render
-from share_jax.disk import replace_text
 from share_jax.errors import InputError, line
+from share_jax.storage.atomic_write import replace_text
 
 INTRODUCTION = (
     "# Results\n\nWritten by `python -m experiments.tables`: each table's section is made from the `results.json` of "

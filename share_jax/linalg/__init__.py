@@ -1,36 +1,27 @@
-"""Floor 0: arrays in, arrays out. Bases of stacks of columns, their ranks, updates and angles; batched."""
+"""Arrays in, arrays out: bases of stacks of columns, their ranks, updates and angles; batched."""
 
-from share_jax.linalg.angles import principal_angles, principal_cosines
-from share_jax.linalg.basis import (
-    Spectrum,
-    dense_basis,
-    numerical_rank,
-    orthonormal,
-    rank_tolerance,
-)
-from share_jax.linalg.choice import k_by_explained_variance, k_by_relative_error, tail_energies
-from share_jax.linalg.gram import gram_basis, symmetric_basis
-from share_jax.linalg.incremental import coefficient_root, compressed_stack, incremental_basis, rotate
-from share_jax.linalg.products import product, transpose, working
+from share_jax.runtime.lazy_import import submodules
 
-__all__ = [
-    "Spectrum",
-    "coefficient_root",
-    "compressed_stack",
-    "dense_basis",
-    "gram_basis",
-    "incremental_basis",
-    "k_by_explained_variance",
-    "k_by_relative_error",
-    "numerical_rank",
-    "orthonormal",
-    "principal_angles",
-    "principal_cosines",
-    "product",
-    "rank_tolerance",
-    "rotate",
-    "symmetric_basis",
-    "tail_energies",
-    "transpose",
-    "working",
-]
+_HOME = {
+    "principal_angles": "angles",
+    "principal_cosines": "angles",
+    "Spectrum": "basis",
+    "dense_basis": "basis",
+    "numerical_rank": "basis",
+    "orthonormal": "basis",
+    "rank_tolerance": "basis",
+    "k_by_explained_variance": "rank_selection",
+    "k_by_relative_error": "rank_selection",
+    "tail_energies": "rank_selection",
+    "gram_basis": "gram",
+    "symmetric_basis": "gram",
+    "coefficient_root": "incremental",
+    "compressed_stack": "incremental",
+    "incremental_basis": "incremental",
+    "rotate": "incremental",
+    "product": "products",
+    "transpose": "products",
+    "working": "products",
+}
+
+__getattr__ = submodules(__name__, _HOME)

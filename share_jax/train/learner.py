@@ -10,16 +10,16 @@ import numpy as np
 import optax
 from flax.core import unfreeze
 
-from share_jax.core.bank import TaskBank, check_new_name, learnt, next_slot, with_room
-from share_jax.core.slots import lift
+from share_jax.bank.bank import TaskBank, check_new_name, learnt, next_slot, with_room
+from share_jax.bank.slots import lift
 from share_jax.errors import DivergedError, InputError, entries, line
-from share_jax.nn.adapt import Adapted, check_variables
-from share_jax.nn.variables import SHARED, TASKS
-from share_jax.train import door
+from share_jax.linen.adapt import Adapted, check_variables
+from share_jax.linen.variables import SHARED, TASKS
+from share_jax.train import batch_checks
+from share_jax.train.divergence import Found, LossWatch, not_finite
 from share_jax.train.losses import classification, per_task, regression
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.step import Loss, StepState, begin, forward_of, make_train_step
-from share_jax.train.watch import Found, LossWatch, not_finite
 from share_jax.typing import PRNGKey, Tree
 
 _WEIGHTED = (classification, regression, per_task)
@@ -117,17 +117,17 @@ class Learner:
         check_new_name(bank, name)
         bank = self.with_room(bank, len(bank.names) + 1)
         state = self.begin(bank, jax.random.fold_in(jax.random.key(seed), len(bank.names)))
-        watch, examples, step, widths, kinds = LossWatch(), door.ExampleCount(self.loss in _WEIGHTED), 0, {}, []
+        watch, examples, step, widths, kinds = LossWatch(), batch_checks.ExampleCount(self.loss in _WEIGHTED), 0, {}, []
         for batch in batches:
             step += 1
             what = f"batch {step} of task {name!r}"
-            found = door.signature(batch, what)
+            found = batch_checks.signature(batch, what)
             if found not in widths:  # the first batch, or another length
-                door.check_same(found, next(iter(widths), found), what)
+                batch_checks.check_same(found, next(iter(widths), found), what)
                 widths[found] = self._width(state, batch, found, what)
                 kinds.append(batch)
             width = widths[found]
-            door.check_labels(batch, width, what)
+            batch_checks.check_labels(batch, width, what)
             examples.add(batch, what)
             answers = {part: batch[part] for part in ("labels", "weights", "classes") if part in batch}
             state, metrics = self.step(bank, state, batch)
@@ -171,8 +171,8 @@ class Learner:
                 expected = f"{size}, one per example"
                 raise InputError(line("tasks", got=len(ids), expected=expected, mend="name each example's task"))
             return self._parts["mixed"](self.base, bank.shared, bank.tasks, ids, inputs)
-        except door.NOT_TAKEN as error:
-            door.refuse(error, "inputs")
+        except batch_checks.NOT_TAKEN as error:
+            batch_checks.refuse(error, "inputs")
 
     def with_room(self, bank: TaskBank, needed: int) -> TaskBank:
         """The bank with a stack of at least `needed` slots; learnt slots keep their bits.
@@ -195,26 +195,26 @@ class Learner:
         for batch in batches:
             step(begin(bank.shared, lift(bank.tasks, 0), optimizer, jax.random.key(0)), self.base, batch)
 
-    def _width(self, state: StepState, batch: Any, found: door.Signature, what: str) -> int | None:
+    def _width(self, state: StepState, batch: Any, found: batch_checks.Signature, what: str) -> int | None:
         """How many classes the model answers with; None if the loss is not one of classes.
 
         Raises:
           InputError: if the model, or then the loss, does not take the batch.
         """
         parts = (self.base, state.shared, state.slot, batch["inputs"], state.key)
-        out = door.output_of(lambda: self._parts["forward"](*parts), what)
+        out = batch_checks.output_of(lambda: self._parts["forward"](*parts), what)
         classes = self.loss is classification
         if classes:
-            door.check_answers(found, what)
-        door.check_loss(self.loss, out, batch, what)
+            batch_checks.check_answers(found, what)
+        batch_checks.check_loss(self.loss, out, batch, what)
         return out.shape[-1] if classes else None
 
     def _refuse(
-        self, found: Found | None, state: StepState, name: str, width: int | None, examples: door.ExampleCount
+        self, found: Found | None, state: StepState, name: str, width: int | None, examples: batch_checks.ExampleCount
     ) -> None:
         if found is not None:
             examples.total()  # a weight that is none comes before what it led to
-            door.check_labels(found.note, width, f"batch {found.step} of task {name!r}", fetch=True)
+            batch_checks.check_labels(found.note, width, f"batch {found.step} of task {name!r}", fetch=True)
             raise _diverged(f"loss of task {name!r}, step {found.step}", str(found.loss), state)
 
     def _first(self, bank: TaskBank) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import optax
 
-from share_jax.core.share import FIXED
+from share_jax.parameterizations.share import FIXED
 from share_jax.typing import Tree
 
 FROZEN = "frozen"

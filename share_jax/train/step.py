@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from share_jax.core.slots import as_stack
-from share_jax.nn.adapt import Adapted
-from share_jax.nn.variables import SHARED, TASKS
-from share_jax.train.gather import gathering
-from share_jax.train.layout import Layout
+from share_jax.bank.slots import as_stack
+from share_jax.linen.adapt import Adapted
+from share_jax.linen.gathered_weights import gathering
+from share_jax.linen.remat import Remat, rematerialised
+from share_jax.linen.variables import SHARED, TASKS
+from share_jax.sharding.layout import Layout
 from share_jax.train.losses import report
-from share_jax.train.remat import Remat, rematerialised
 from share_jax.train.update import Forward, Loss, StepState, checked, make_update
 from share_jax.typing import Array, PRNGKey, Tree
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from share_jax.errors import InputError, line
+from share_jax.sharding.microbatches import sum_over_parts
 from share_jax.train.losses import LossSums, inverse, report
 from share_jax.train.optimizer import apply_updates
-from share_jax.train.parts import sum_over_parts
 from share_jax.typing import Array, PRNGKey, Tree
 
 Forward = Callable[[Tree, Tree, Tree, Any, PRNGKey | None], Any]

@@ -5,7 +5,7 @@ import json
 import pytest
 from adapter_makers import write_adapters
 
-from share_jax.cli import main
+from share_jax.cli.main import main
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from adapter_makers import MODULES, factors, write_adapters, write_peft
 from safetensors.numpy import load_file, save_file
 
-from share_jax.cli import main
+from share_jax.cli.main import main
 
 
 def digests(folder):
@@ -259,7 +259,7 @@ def test_a_damaged_set(made, tmp_path, capsys, case):
 
 def _resign(folder, change_tensors=None, change_manifest=None):
     """Rewrites a set with right checksums but other contents, as a wrong writer would."""
-    from share_jax.interop.manifest import _checksum
+    from share_jax.adapter_set.manifest import _checksum
 
     path = folder / "manifest.json"
     body = json.loads(path.read_text())
@@ -316,17 +316,17 @@ def test_a_stray_tensor_file_fails_validation(made, capsys):
 
 
 def test_a_full_disk_leaves_the_set_whole(made, tmp_path, capsys, monkeypatch):
-    from share_jax.interop import adapter_set
+    from share_jax.adapter_set import store
 
     write_peft(tmp_path / "new", factors(7))
     before = digests(made)
-    monkeypatch.setattr(adapter_set, "replace_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(store, "replace_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert "No space left" in fails(capsys, "add", made, tmp_path / "new")
     assert digests(made) == before
 
 
 def test_two_writers_do_not_meet(made, tmp_path, capsys):
-    from share_jax.lock import hold_itself
+    from share_jax.storage.lock import hold_itself
 
     write_peft(tmp_path / "new", factors(7))
     with hold_itself(made):

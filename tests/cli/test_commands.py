@@ -19,8 +19,8 @@ from adapter_makers import (
 )
 from safetensors.numpy import load_file
 
-from share_jax.commands.bench import spread
-from share_jax.commands.report import size_change
+from share_jax.cli.bench import spread
+from share_jax.cli.report import size_change
 
 EXACT = 2e-6
 """Relative distance that float32 bases and coefficients of full rank may cost."""
@@ -273,7 +273,7 @@ def test_similarity_of_a_set_and_of_folders_agree_with_dense_updates(run, made, 
     assert svg.read_text().startswith("<svg")
     code, whole, _ = run("similarity", *adapters)
     np.testing.assert_allclose(whole["matrix"], expected, atol=1e-4)
-    from share_jax.commands import similarity
+    from share_jax.cli.main import similarity
 
     monkeypatch.setattr(similarity, "_BLOCK_BYTES", 1)
     code, blocks, _ = run("similarity", *adapters)

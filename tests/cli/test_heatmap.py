@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from share_jax.commands.heatmap import colours, heatmap, png
+from share_jax.cli.heatmap import colours, heatmap, png
 
 XML = "{http://www.w3.org/2000/svg}"
 

@@ -7,7 +7,7 @@ import pytest
 from adapter_makers import distance, factors, updates, write_peft
 from safetensors.numpy import load_file
 
-from share_jax.interop.export import merged_config
+from share_jax.formats.export import merged_config
 
 
 def test_linear_merge_is_the_weighted_sum(run, made, adapters, tmp_path):

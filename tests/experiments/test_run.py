@@ -8,16 +8,15 @@ import chex
 import numpy as np
 import pytest
 from processes import without_times
+from small_run import SMALL, matrices
 from tiny_run import CONFIG, tiny_vit
 
 from experiments import run as run_module
-from experiments.config import MAIN, command_line, parse, preset
-from experiments.methods import objective, sequence, training
+from experiments.algorithms import loop, objective, training
+from experiments.config.run_config import MAIN, command_line, parse, preset
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
-from share_jax.train import checkpoint as ckpt
-
-SMALL = ["--experiment", "digits5", "--preset", "quick", "--steps", "8", "--quiet", "--eval-batch-size", "64"]
+from share_jax.checkpoint import checkpoint as ckpt
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,11 +32,6 @@ def tiny() -> Iterator[None]:
 
 def go(folder: Path, *more: str) -> int:
     return run_module.main([*SMALL, "--workdir", str(folder), *more])
-
-
-def matrices(folder: Path) -> dict[str, list]:
-    content = load_results(folder / "results.json")
-    return {name: [run["accuracy_matrix"] for run in method["runs"]] for name, method in content["methods"].items()}
 
 
 def test_every_method_runs_and_leaves_results_report_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -202,14 +196,14 @@ def test_each_step_is_traced_once_and_nothing_compiles_after_the_first_task(
     traced = chex.assert_max_traces(n=2)(objective.classification)
     monkeypatch.setattr(objective, "classification", traced)
     counts: list[int] = []
-    learn_next = sequence.Sequence.learn_next
+    learn_next = loop.Sequence.learn_next
 
-    def counted(self: sequence.Sequence, course: sequence.Course) -> sequence.Course:
+    def counted(self: loop.Sequence, course: loop.Course) -> loop.Course:
         after = learn_next(self, course)
         counts.append(len(compiled))
         return after
 
-    monkeypatch.setattr(sequence.Sequence, "learn_next", counted)
+    monkeypatch.setattr(loop.Sequence, "learn_next", counted)
     assert go(tmp_path / "run", "--methods", "shared_a") == 0
     assert len(counts) == 5
     assert counts[0] > 0

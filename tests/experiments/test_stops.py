@@ -17,11 +17,11 @@ from tiny_run import tiny_vit
 
 from experiments import build, devices, workdir
 from experiments import run as run_module
-from experiments.methods import sequence
+from experiments.algorithms import loop
 from experiments.report.progress import NullProgress
-from share_jax import lock
-from share_jax.train import checkpoint as ckpt
-from share_jax.train.preemption import Preemption
+from share_jax.checkpoint import checkpoint as ckpt
+from share_jax.runtime.preemption import Preemption
+from share_jax.storage import lock
 
 FLAGS = ["--experiment", "digits5", "--preset", "quick", "--quiet", "--eval-batch-size", "64", "--methods", "shared_a"]
 FLAGS += ["--steps", "4", "--save-every", "2"]
@@ -88,7 +88,7 @@ def test_sigterm_in_a_compilation_a_step_a_save_and_an_evaluation_loses_no_step(
         (devices, "make_train_step", lambda *args, **kwargs: True, "nothing was in flight"),
         (NullProgress, "update", after(6), "shared_a saved at step 3 of task "),
         (ckpt, "save_inflight", after(10), "shared_a saved at step 2 of task "),
-        (sequence, "predictions", after(16), "shared_a saved at step 4 of task "),
+        (loop, "predictions", after(16), "shared_a saved at step 4 of task "),
         (ckpt, "save_task", after(16), "nothing was in flight"),
     ]
     folder = tmp_path / "run"
@@ -117,7 +117,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_state_before(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture, step: int, kept: int
 ) -> None:
     """In the second task, also between two saves; what was saved is good, and without the fault it ends as ever."""
-    folder, pipeline_of = tmp_path / "run", sequence.task_pipeline_of
+    folder, pipeline_of = tmp_path / "run", loop.task_pipeline_of
 
     def poisoned(job: Any, index: int) -> Any:
         def change(number: int, batch: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_state_before(
         return replace(pipeline, dataset=pipeline.dataset.map_with_index(change))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sequence, "task_pipeline_of", poisoned)
+        patch.setattr(loop, "task_pipeline_of", poisoned)
         assert go(folder) == 2
     name = ckpt.open_checkpoint(whole / STORE).names[1]
     error = one_error(capsys)

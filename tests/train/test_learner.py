@@ -12,7 +12,7 @@ from jax import monitoring
 
 import share_jax
 from share_jax.errors import InputError, TaskError
-from share_jax.nn.variables import TaskId
+from share_jax.linen.variables import TaskId
 
 X = jax.random.normal(jax.random.key(1), (24, 6))
 
@@ -34,13 +34,13 @@ class Own(nn.Module):
         return share_jax.TaskHead(2, num_tasks=3)(x, task_id)
 
 
-def own_learner() -> tuple[share_jax.Learner, share_jax.core.bank.TaskBank]:
+def own_learner() -> tuple[share_jax.Learner, share_jax.bank.bank.TaskBank]:
     variables = Own().init(jax.random.key(0), X, task_id=0)
     learner = share_jax.Learner(Own(), {"params": variables["params"]}, optax.adamw(1e-2))
     return learner, learner.start(variables)
 
 
-def adapted_learner(slots: int) -> tuple[share_jax.Learner, share_jax.core.bank.TaskBank]:
+def adapted_learner(slots: int) -> tuple[share_jax.Learner, share_jax.bank.bank.TaskBank]:
     model = nn.Sequential([nn.Dense(16), nn.gelu, nn.Dense(2)])
     params = model.init(jax.random.key(0), X)["params"]
     adapted = share_jax.adapt(model, {"params": params}, X, targets="layers_0/kernel", heads="layers_2/.*")

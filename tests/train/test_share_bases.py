@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 import share_jax
-from share_jax.nn.trees import flat
+from share_jax.trees import flat
 
 
 class OwnModule(nn.Module):

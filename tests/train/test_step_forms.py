@@ -9,7 +9,7 @@ import pytest
 from step_job import CLASSES, TASKS, WIDTH, Job, bits, loss, moved, random_batch, random_tree
 
 from share_jax import SharedLoRADense, TaskHead, adapt
-from share_jax.core.slots import lift
+from share_jax.bank.slots import lift
 from share_jax.train.step import forward_of, make_eval_step, make_train_step
 
 

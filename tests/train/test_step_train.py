@@ -22,8 +22,8 @@ from step_job import (
 )
 
 from share_jax import SeparateLoRA, SharedA, adapt
-from share_jax.core.bank import TaskBank, learnt, next_slot
-from share_jax.core.slots import lift
+from share_jax.bank.bank import TaskBank, learnt, next_slot
+from share_jax.bank.slots import lift
 from share_jax.train import step as steps
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.step import forward_of, make_train_step

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, TextIO
 
-from share_jax.memory import keep_freed
+from share_jax.runtime.malloc import keep_freed
 
 PACKAGES = ("torch", "transformers", "peft", "lorashare", "vlora-dev", "safetensors", "numpy")
 

@@ -1,0 +1,101 @@
+"""What a method is given, and what it gives back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+
+from experiments.backbones.backbone import Backbone, PooledFeatures
+from experiments.config.baselines import RATES
+from experiments.config.run_config import Config
+from experiments.devices import Devices
+from experiments.report.progress import Progress
+from experiments.streams.base import Stream
+from share_jax.runtime.preemption import Preemption
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method with one seed on one stream.
+
+    Attributes:
+        name: the method's name.
+        config: the run's configuration; every method gets the same budget from it.
+        stream: the tasks, their inputs ready for the backbone.
+        backbone: the frozen model.
+        seed: seeds initialisation and data order.
+        folder: where this job keeps its checkpoint.
+        progress: what it tells how far it is.
+        preemption: what tells it to stop, and is told what there is to save.
+        devices: what its steps run on.
+        features: the frozen model's pooled vectors, which jobs on one stream and backbone share.
+    """
+
+    name: str
+    config: Config
+    stream: Stream
+    backbone: Backbone
+    seed: int
+    folder: Path
+    progress: Progress
+    preemption: Preemption = field(default_factory=Preemption)
+    devices: Devices = field(default_factory=Devices)
+    features: PooledFeatures = field(default_factory=PooledFeatures)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one job found.
+
+    Attributes:
+        accuracy: (T, T) fractions, row i after task i, nan where not evaluated.
+        untrained: (T,) fractions of the untrained model, nan where not evaluated.
+        seconds: wall time by phase.
+        params: parameter counts by name.
+        bytes: sizes by name, of files and of arrays.
+        extra: further findings, JSON.
+    """
+
+    accuracy: np.ndarray
+    untrained: np.ndarray
+    seconds: Mapping[str, float]
+    params: Mapping[str, int | float | None]
+    bytes: Mapping[str, int]
+    extra: Mapping[str, Any]
+
+
+def peak_rate(job: Job) -> float:
+    """The highest rate of everything but the heads: the method's own where it has one, else the run's."""
+    own = RATES.get(job.name)
+    return job.config.learning_rate if own is None else getattr(job.config.baselines, own)
+
+
+def schedule(config: Config, peak: float, steps: int, *, wait: float = 0.0) -> optax.Schedule:
+    """The learning rate by the number of updates done: 10 % linear warm-up and cosine decay to zero within `steps`.
+
+    Args:
+        config: the run's configuration.
+        peak: the highest rate.
+        steps: updates in the task.
+        wait: share of the updates in which the rate is zero, before the warm-up.
+    """
+    idle = int(wait * steps)
+    warmup = max(1, (steps - idle) // 10)
+    rate = optax.warmup_cosine_decay_schedule(0.1 * peak, peak, warmup, max(steps - idle, warmup + 1))
+    return optax.join_schedules([optax.constant_schedule(0.0), rate], [idle]) if idle else rate
+
+
+def transform(config: Config, peak: float, steps: int, *, wait: float = 0.0) -> optax.GradientTransformation:
+    """AdamW with clipping, at the rate of `schedule`.
+
+    Args:
+        config: for the norm at which gradients are clipped and the weight decay.
+        peak: the highest rate.
+        steps: updates in the task.
+        wait: share of the updates in which the rate is zero, before the warm-up.
+    """
+    rate = schedule(config, peak, steps, wait=wait)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adamw(rate, weight_decay=config.weight_decay))

@@ -1,0 +1,144 @@
+"""One LoRA trained on all tasks at once, with a head per task: what a model without the stream's order can reach.
+
+No method of continual learning but a reference point, the usual upper bound; Li and Hoiem 2016 (arXiv 1606.09282), the
+source of `lwf_lora`, compare with it too. Without a task id, one head for the outputs of all tasks takes the place of
+theirs. It needs the data of every task at the same time, which a continual learner does not have. Its budget is that of
+the whole stream: as many updates as all tasks together, each batch drawn from all of them.
+"""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.algorithms.batches import pipeline_of
+from experiments.algorithms.evaluation import OneHead, with_one_head
+from experiments.algorithms.job import Job, Outcome
+from experiments.algorithms.loop import Course, adapted_model, optimizer_of, stored_bytes
+from experiments.algorithms.objective import loss_of
+from experiments.algorithms.scoring import predictions, score
+from experiments.algorithms.store import open_store
+from experiments.algorithms.training import run_steps
+from experiments.data.lazy import joined
+from experiments.data.pipeline import Pipeline
+from experiments.data.shapes import samples_of
+from experiments.streams.protocols import CLASS, TASK
+from share_jax.bank.bank import TaskBank
+from share_jax.bank.slots import gather, lift
+from share_jax.checkpoint import checkpoint as ckpt
+from share_jax.linen.adapt import Adapted
+from share_jax.parameterizations.separate import SeparateLoRA
+from share_jax.train.step import Forward, begin
+from share_jax.trees import flat, merged, nested
+from share_jax.typing import PRNGKey, Tree
+
+ALL = "all tasks"
+
+
+def _with_heads(adapted: Adapted, slot: Tree, task: jax.Array) -> dict[str, Any]:
+    """The one adapter with the head of a task, or of each example's task: heads are stacked, the adapter is not."""
+    leaves = flat(slot)
+    heads = {path: leaves[path] for path in adapted.heads}
+    return merged(slot, nested(gather(heads, task)))
+
+
+def _forward(job: Job, adapted: Adapted) -> Forward:
+    inner = job.devices.forward(adapted, job.backbone.blocks)
+
+    def forward(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
+        own = {name: array for name, array in inputs.items() if name != "task"}
+        return inner(base, shared, _with_heads(adapted, slot, inputs["task"]), own, key)
+
+    return forward
+
+
+def _pooled(job: Job, one_head: bool) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Inputs with the head of each example, labels, and the number of outputs of each head."""
+    tasks = job.stream.tasks
+    names = tasks[0].train.inputs
+    inputs = {name: joined([task.train.inputs[name] for task in tasks]) for name in names}
+    sizes = [len(task.train) for task in tasks]
+    inputs["task"] = np.repeat(np.arange(len(tasks), dtype=np.int32) * (not one_head), sizes)
+    labels = np.concatenate([task.train.labels for task in tasks])
+    counts = [len(task.classes) for task in tasks]
+    return inputs, labels, np.array([max(counts)] if one_head else counts, np.int32)
+
+
+def _pipeline(job: Job, one_head: bool) -> Pipeline:
+    inputs, labels, classes = _pooled(job, one_head)
+    steps = job.config.steps * len(job.stream.tasks)
+    made = pipeline_of(job, inputs, labels, classes=0, task=0, steps=steps)
+    return made.map(lambda batch: {**batch, "classes": classes[batch["inputs"]["task"]]})
+
+
+def run(job: Job) -> Outcome:
+    """Trains one LoRA and all heads on the union of the tasks; only the last row of the matrix exists."""
+    began = time.perf_counter()
+    one_head, grows = job.stream.protocol != TASK, job.stream.protocol == CLASS
+    job = with_one_head(job) if one_head else job
+    tasks, config = job.stream.tasks, job.config
+    heads = 1 if one_head else len(tasks)
+    adapted = adapted_model(job, SeparateLoRA(config.rank, config.alpha))
+    params = job.backbone.params
+    base = job.devices.base({"params": params}, adapted)
+    key_init, key_train = jax.random.split(jax.random.key(job.seed))
+    fresh = adapted.init(key_init, job.backbone.params, heads)
+    slot = lift(fresh["tasks"], 0)
+    stacked = flat(fresh["tasks"])
+    slot = merged(slot, nested({path: stacked[path] for path in adapted.heads}))
+
+    steps = config.steps * len(tasks)
+    optimizer = optimizer_of(job, adapted, steps, train_shared=False)
+    state = begin({}, slot, optimizer, key_train)
+    parts = _forward(job, adapted), loss_of(job.stream), optimizer, adapted, params
+    pipeline = _pipeline(job, one_head)
+    train_step = job.devices.train_step(*parts, train_shared=False, label=job.name)
+    step = train_step.compile(state, base, samples_of([pipeline]))
+    predictor = job.devices.predictor(job.devices.forward(adapted, job.backbone.blocks), adapted, params)
+
+    def accuracies(slot: Tree) -> list[float]:
+        size, point = config.eval_batch_size, job.preemption.point
+        own = [_with_heads(adapted, slot, jnp.int32(t)) for t in range(heads)]
+        found = []
+        for number, task in enumerate(tasks):
+            values = predictions(predictor, base, {}, own[number % heads], task.test.inputs, size, point)
+            found.append(score(values[:, : None if one_head else task.outputs], task.test.labels, task.metric).accuracy)
+        return found
+
+    store = open_store(job, adapted)
+    job.progress.begin(method=job.name, task_index=0, task_count=1, task_name=ALL)
+    prepared = time.perf_counter()
+    if ALL in store.names:
+        job.progress.skip(steps)
+        slot, info = ckpt.load_task(store, ALL, slot), store.info(ALL)
+    else:
+        untrained = accuracies(slot)
+        store, state = run_steps(job, store, step, state, base, pipeline, steps, ALL)
+        slot = jax.block_until_ready(state.slot)
+        trained = time.perf_counter()
+        last = accuracies(slot)
+        job.progress.scored(last)
+        seconds = {
+            "prepare": prepared - began,
+            "train": trained - prepared,
+            "evaluate": time.perf_counter() - trained,
+        }
+        info = {"row": last, "untrained": untrained, "seconds": seconds}
+        store = ckpt.save_task(store, ALL, slot, info)
+        job.preemption.released()
+    matrix = np.full((len(tasks), len(tasks)), np.nan)
+    matrix[-1] = info["row"]
+    counts = adapted.counts(job.backbone.params, fresh, len(tasks), separate_rank=config.rank).held_once()
+    if one_head:
+        counts = replace(counts, **OneHead(job, grows).one_head_counts(counts.heads_per_task))
+    return Outcome(
+        accuracy=matrix,
+        untrained=np.array(info["untrained"]),
+        seconds=info["seconds"],
+        params=counts.as_dict(),
+        bytes=stored_bytes(Course(store, TaskBank({}, fresh["tasks"])), adapted.heads, once=True),
+        extra={},
+    )

@@ -1,0 +1,1 @@
+"""Measurements that explain a choice; nothing of the product depends on them."""

@@ -1,0 +1,40 @@
+"""Suite `forms`: other forms of what the library computes, each against the form that it has.
+
+Parts, by the names that `--only` takes:
+
+* `mixed batch`: one layer's update for a batch of different tasks: slots gathered, as the library does it, against a
+  one-hot product over the stack and against `jax.lax.ragged_dot` on examples sorted by task;
+* `folded update`: A B as a sum of outer products, as the library folds it into a kernel, against a product;
+* `share core`: the coefficients of `share` as one (k, k) core, as the library has them, against two products;
+* `query, key, value`: three adapters of one input by three products x @ A_i, against one with the A's side by side;
+* `scanned layers`: the vision transformer's layers unrolled against `nn.scan`: compile time, and the step's;
+* `donated buffers`: the state of a step donated, as the library does it, against kept;
+* `compilation cache`: a step compiled without JAX's persistent cache, into an empty one, and out of a filled one;
+* `length buckets`: steps on batches cut to 8, 12, 16 and 24 tokens, in CLINC150's shares of them, against 24 for all.
+
+Alternatives are held to the library's own numbers before they are timed. What is compared on one layer is also put
+against the whole forward pass or step that the layer is part of, by the number of such layers: what a form saves of
+the layer it saves of that at most. There are no bars: a ratio above 1 says why the library has the form it has.
+"""
+
+from experiments.bench.peer import Peer
+from experiments.bench.suite import Found, Options, merged_found
+from experiments.studies.alternatives.merged_updates import fold_part
+from experiments.studies.alternatives.models import bucket_part, cache_part, core_part, donation_part, scan_part
+from experiments.studies.alternatives.products import mixed_part, projections_part
+
+PARTS = {
+    "mixed batch": mixed_part,
+    "folded update": fold_part,
+    "share core": core_part,
+    "query, key, value": projections_part,
+    "scanned layers": scan_part,
+    "donated buffers": donation_part,
+    "compilation cache": cache_part,
+    "length buckets": bucket_part,
+}
+
+
+def run(options: Options, peer: Peer | None) -> Found:
+    """The suite; it needs no peer."""
+    return merged_found([part(options) for name, part in PARTS.items() if options.takes(name)])

@@ -1,0 +1,1 @@
+"""How many tasks fit into one subspace."""

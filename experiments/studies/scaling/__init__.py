@@ -1,0 +1,1 @@
+"""What a step sends and holds on many devices, on paper."""

@@ -1,0 +1,182 @@
+"""The manifest of a compressed set: `manifest.json`, schema 1, checked before anything else is read.
+
+It names the files with their sizes and sha256, the base model, each layer's shape and number of basis columns,
+and each task's configuration. It holds no path.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from share_jax.errors import FormatError, ShareError, line
+from share_jax.formats.peft_config import parse_config
+from share_jax.storage.untrusted import check_task_name, exists_inside, read_json, shown
+
+NAME = "manifest.json"
+FORMAT = "share_jax adapter set"
+SCHEMA = 1
+FILE_NAME = re.compile(r"(basis|coefficients|extra)-[0-9a-f]{16}\.safetensors")
+STORAGES = ("f32", "bf16", "int8")
+GEOMETRIES = ("columns", "flat")
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """One layer's sizes."""
+
+    d_in: int
+    d_out: int
+    geometry: Any  # "columns" or "flat"
+    num_basis: tuple[int, int]  # columns of basis_a and of basis_b
+    pseudo_rank: int  # the widest task's; in "flat" the columns folded into the rows
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """What is known of one task beside its coefficients."""
+
+    config: str  # id within `configs`
+    metadata: Mapping[str, str]  # of its safetensors file
+    dtype: str  # of its factors at export: f32, bf16 or f16
+    extra: str | None  # file of the tensors that were not compressed
+    bytes_in: int  # of the files that held it
+    lora_bytes: int  # of its factors in them
+    cut: float  # what the pseudo rank took away, relative to the original's norm
+    relative_error: float  # of the whole update against the original
+    measured: bool  # false once a merge has moved the task: the error is then an estimate below the bound
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of `manifest.json`."""
+
+    base_model: str | None
+    storage: str
+    geometry: str
+    choice: Mapping[str, Any]  # how k is chosen when tasks are added
+    limit: float | None  # no task's error bound may pass it
+    pseudo_rank: int | None  # adapters are cut to it before they are compressed
+    layers: Mapping[str, LayerEntry]
+    tasks: Mapping[str, TaskEntry]
+    configs: Mapping[str, Mapping[str, Any]]
+    basis: str
+    coefficients: str
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> {"bytes", "sha256"}
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as `manifest.json` holds it, with a checksum of itself."""
+    body: dict[str, Any] = {"format": FORMAT, "schema": SCHEMA, **asdict(manifest)}
+    body["checksum"] = _checksum(body)
+    return (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def is_set(folder: str | os.PathLike) -> bool:
+    """Whether the folder looks like a set's, be it damaged."""
+    return exists_inside(folder, NAME) and any(FILE_NAME.fullmatch(name) for name in os.listdir(folder))
+
+
+def read_manifest(folder: Any) -> Manifest:
+    """Reads and checks the manifest of a set.
+
+    Raises:
+      FormatError: it is missing, damaged, of a newer schema, or of something else.
+    """
+    if not exists_inside(folder, NAME):
+        raise FormatError(
+            line(
+                f"set {shown(folder)}",
+                got=f"no {NAME}",
+                expected="a compressed set",
+                mend="make one: share-jax compress",
+            )
+        )
+    body = read_json(folder, NAME)
+    if body.get("format") != FORMAT:
+        raise _bad("format", shown(repr(body.get("format")), 60), repr(FORMAT))
+    schema = body.pop("schema", None)
+    if type(schema) is not int or schema < 1:
+        raise _bad("schema", shown(repr(schema), 60), "a whole number of at least 1")
+    if schema > SCHEMA:
+        raise FormatError(line(f"{NAME} schema", got=schema, expected=f"at most {SCHEMA}", mend="update share_jax"))
+    checksum = body.pop("checksum", None)
+    if checksum != _checksum({**body, "schema": schema}):
+        raise _bad("checksum", "another checksum (damaged or edited)", "that of its contents")
+    body.pop("format")
+    try:
+        return _decode(body)
+    except ShareError:
+        raise
+    except (TypeError, KeyError, ValueError, AttributeError) as e:
+        raise _bad("contents", shown(f"{type(e).__name__} {e}", 80), "those of schema 1") from None
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _decode(body: dict[str, Any]) -> Manifest:
+    layers = {}
+    for name, entry in body.pop("layers").items():
+        k_a, k_b = entry.pop("num_basis")
+        layer = layers[name] = LayerEntry(**entry, num_basis=(k_a, k_b))
+        sizes = (layer.d_in, layer.d_out, layer.pseudo_rank, k_a, k_b)
+        _check(name.isprintable() and all(_count(n) for n in sizes), f"layer {name}", sizes)
+        _check(layer.geometry in GEOMETRIES and min(layer.d_in, layer.d_out) > 0, f"layer {name}", layer.geometry)
+    tasks = {check_task_name(name): TaskEntry(**entry) for name, entry in body.pop("tasks").items()}
+    manifest = Manifest(**body, layers=layers, tasks=tasks)
+    _check(isinstance(manifest.configs, dict), "configs", manifest.configs)
+    for name, task in tasks.items():
+        _check_task(name, task, manifest.configs)
+    used = {manifest.basis, manifest.coefficients, *(t.extra for t in tasks.values() if t.extra is not None)}
+    _check(used == set(manifest.files) and all(FILE_NAME.fullmatch(name) for name in used), "files", sorted(used))
+    for name, entry in manifest.files.items():
+        _check(set(entry) == {"bytes", "sha256"} and _count(entry["bytes"]) and _text(entry["sha256"]), name, entry)
+    _check(manifest.storage in STORAGES, "storage", manifest.storage)
+    _check(manifest.geometry in (*GEOMETRIES, "auto"), "geometry", manifest.geometry)
+    _check(manifest.base_model is None or _text(manifest.base_model), "base_model", manifest.base_model)
+    _check(manifest.limit is None or _number(manifest.limit), "limit", manifest.limit)
+    rank, choice = manifest.pseudo_rank, manifest.choice
+    _check(rank is None or (_count(rank) and rank > 0), "pseudo_rank", rank)
+    known = {"k", "explained_variance", "max_error"}
+    _check(set(choice) <= known and len(choice) <= 1 and all(_number(x) for x in choice.values()), "choice", choice)
+    return manifest
+
+
+def _check_task(name: str, task: TaskEntry, configs: Mapping[str, Any]) -> None:
+    where = f"task {name}"
+    _check(_text(task.config) and isinstance(configs.get(task.config), dict), f"{where} config", task.config)
+    parse_config(configs[task.config], f"{NAME} {shown(where)} config:")
+    pairs = task.metadata.items()
+    _check(all(_text(v) for _, v in pairs) and "__metadata__" not in task.metadata, f"{where} metadata", task.metadata)
+    _check(task.dtype in ("f32", "bf16", "f16"), f"{where} dtype", task.dtype)
+    _check(task.extra is None or _text(task.extra), f"{where} extra", task.extra)
+    _check(_count(task.bytes_in) and _count(task.lora_bytes), f"{where} bytes", (task.bytes_in, task.lora_bytes))
+    _check(_number(task.cut) and _number(task.relative_error), f"{where} errors", (task.cut, task.relative_error))
+    _check(isinstance(task.measured, bool), f"{where} measured", task.measured)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**48
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e30
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _check(good: bool, what: str, got: object) -> None:
+    if not good:
+        raise _bad(shown(what), shown(repr(got), 80), "what schema 1 says")
+
+
+def _bad(what: str, got: str, expected: str) -> FormatError:
+    return FormatError(line(f"{NAME} {what}", got=got, expected=expected, mend="restore the set or compress again"))

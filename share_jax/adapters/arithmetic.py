@@ -1,0 +1,133 @@
+"""New adapters out of learnt ones: weighted sums, TIES and DARE.
+
+A weighted sum is exact in factors. TIES and DARE work element by element, which on factors would depend on their
+gauge: they are applied to the reconstructed update, one target at a time, and the result is cut to a rank by SVD.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from share_jax.adapters.factors import Adapter, Factors, balance
+from share_jax.errors import InputError, line
+from share_jax.typing import PRNGKey
+
+
+def weighted_sum(
+    adapters: Sequence[Adapter], weights: Sequence[float], *, rank: int | None = None
+) -> dict[str, Factors]:
+    """`sum_i w_i dW_i`, by factors side by side; of rank `sum r_i`, or its best approximation of rank `rank`.
+
+    A task without a target contributes zero there.
+
+    Raises:
+        InputError: no adapter, weights that do not match, or shapes that disagree.
+    """
+    _check(adapters, weights)
+    out = {}
+    for name in _targets(adapters):
+        parts = [(w, x[name]) for w, x in zip(weights, adapters, strict=True) if name in x]
+        a = [np.asarray(f.lora_a, np.float32) * np.float32(w * f.scale) for w, f in parts]
+        b = [np.asarray(f.lora_b, np.float32) for _, f in parts]
+        out[name] = Factors(np.concatenate(a, axis=1), np.concatenate(b, axis=0))
+    return balance(out, rank=rank)
+
+
+def ties(
+    adapters: Sequence[Adapter], weights: Sequence[float], *, density: float, rank: int | None = None
+) -> dict[str, Factors]:
+    """TIES merging (Yadav et al. 2023, algorithm 1) of the updates, cut to `rank` (default: `sum r_i`).
+
+    Trim: of each weighted update keep the share `density` of largest magnitude. Elect: per element the sign of the sum.
+    Disjoint mean: the mean over those that have the elected sign, `sum_i [sgn = s] x_i / #[sgn = s]`.
+
+    Raises:
+        InputError: no adapter, weights that do not match, or a density outside (0, 1].
+    """
+    _check(adapters, weights)
+    if not 0 < density <= 1:
+        raise InputError(line("density", got=density, expected="above 0 and at most 1", mend="pass 0.2"))
+
+    def combine(updates: Float[np.ndarray, "m d_in d_out"], _: int) -> Float[np.ndarray, "d_in d_out"]:
+        kept = np.stack([_trimmed(x, density) for x in updates])
+        sign = np.sign(kept.sum(axis=0))
+        agree = (np.sign(kept) == sign) & (kept != 0)
+        return np.where(agree, kept, 0).sum(axis=0) / np.maximum(agree.sum(axis=0), 1)
+
+    return _elementwise(adapters, weights, combine, rank)
+
+
+def dare(
+    adapters: Sequence[Adapter],
+    weights: Sequence[float],
+    *,
+    drop_rate: float,
+    key: PRNGKey,
+    rank: int | None = None,
+) -> dict[str, Factors]:
+    """DARE (Yu et al. 2024, equation 3): drop elements of each update with probability q, scale the rest up, add.
+
+    `sum_i w_i m_i * dW_i / (1 - q)`, m_i ~ Bernoulli(1 - q): its expectation is the weighted sum. Cut to `rank`
+    (default: `sum r_i`).
+
+    Raises:
+        InputError: no adapter, weights that do not match, or a drop rate outside [0, 1).
+    """
+    _check(adapters, weights)
+    if not 0 <= drop_rate < 1:
+        raise InputError(line("drop_rate", got=drop_rate, expected="at least 0 and below 1", mend="pass 0.5"))
+
+    def combine(updates: Float[np.ndarray, "m d_in d_out"], index: int) -> Float[np.ndarray, "d_in d_out"]:
+        keep = jax.random.bernoulli(jax.random.fold_in(key, index), 1 - drop_rate, updates.shape)
+        return np.where(np.asarray(keep), updates / (1 - drop_rate), 0).sum(axis=0)
+
+    return _elementwise(adapters, weights, combine, rank)
+
+
+def _elementwise(
+    adapters: Sequence[Adapter],
+    weights: Sequence[float],
+    combine: Callable[[np.ndarray, int], np.ndarray],
+    rank: int | None,
+) -> dict[str, Factors]:
+    """`combine` on the weighted updates of one target at a time, cut to a rank by SVD."""
+    if rank is not None and rank < 1:
+        raise InputError(line("rank", got=rank, expected="at least 1, or None for sum r_i", mend="pass rank=8"))
+    out = {}
+    for index, name in enumerate(_targets(adapters)):
+        parts = [(w, x[name]) for w, x in zip(weights, adapters, strict=True) if name in x]
+        updates = [
+            w * f.scale * (np.asarray(f.lora_a, np.float32) @ np.asarray(f.lora_b, np.float32)) for w, f in parts
+        ]
+        u, s, vt = np.linalg.svd(combine(np.stack(updates).astype(np.float32), index), full_matrices=False)
+        keep = min(len(s), rank or sum(f.rank for _, f in parts))
+        root = np.sqrt(s[:keep])
+        out[name] = Factors((u[:, :keep] * root).astype(np.float32), (root[:, None] * vt[:keep]).astype(np.float32))
+    return out
+
+
+def _trimmed(x: Float[np.ndarray, "d_in d_out"], density: float) -> Float[np.ndarray, "d_in d_out"]:
+    count = max(1, round(density * x.size))
+    if count >= x.size:
+        return x
+    threshold = np.partition(np.abs(x), x.size - count, axis=None)[x.size - count]
+    return np.where(np.abs(x) >= threshold, x, 0)
+
+
+def _targets(adapters: Sequence[Adapter]) -> list[str]:
+    return list(dict.fromkeys(name for adapter in adapters for name in adapter))
+
+
+def _check(adapters: Sequence[Adapter], weights: Sequence[float]) -> None:
+    if not adapters or len(adapters) != len(weights):
+        got = f"{len(adapters)} adapters and {len(weights)} weights"
+        raise InputError(
+            line("task arithmetic", got=got, expected="one weight per adapter", mend="pass as many of both")
+        )
+    for name in _targets(adapters):
+        shapes = {x[name].shape for x in adapters if name in x}
+        if len(shapes) > 1:
+            mend = "combine adapters of one base model"
+            raise InputError(line(f"target {name}", got=sorted(shapes), expected="one shape", mend=mend))

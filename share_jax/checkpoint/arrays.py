@@ -1,0 +1,159 @@
+"""One tree of arrays on disk: an Orbax checkpoint, with our own checksums of every file and every leaf.
+
+Orbax loads a flipped byte in a data file without a word, and raises unrelated types for a missing or truncated file.
+So a record of what was written is kept beside it and verified before Orbax reads anything.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from share_jax.errors import FormatError, line
+from share_jax.runtime.processes import to_host, wait
+from share_jax.storage.atomic_write import flush_tree, sha256_of
+from share_jax.trees import flat, nested
+
+Record = dict[str, Any]
+"""{"path": folder below the root, "leaves": {path: {"shape", "dtype", "sha256"}}, "files": {name: sha256}}"""
+
+MEND = "restore the folder from a copy, or learn this task again"
+
+
+def digest(array: Any) -> str:
+    """sha256 of an array's bytes in C order."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax from logging the traces of errors that it also raises."""
+    log = logging.getLogger("absl")
+
+    def passes(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR
+
+    log.addFilter(passes)
+    try:
+        yield
+    finally:
+        log.removeFilter(passes)
+
+
+def write(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
+    """Writes a nested dict of arrays as a new Orbax checkpoint and returns its record.
+
+    On several processes all have to call it, with one file system under the root; Orbax writes each process's shards.
+
+    Args:
+      root: the checkpoint's root.
+      folder: where to write below the root; must not exist.
+      tree: nested dict of arrays; it must have a leaf.
+
+    Raises:
+      FormatError: if the folder exists.
+    """
+    target = root / folder
+    if target.exists():
+        raise FormatError(
+            line(f"checkpoint folder {folder}", got="a folder that exists", expected="a new one", mend="resume the run")
+        )
+    host = to_host(dict(tree))
+    with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(target.absolute(), host if jax.process_count() == 1 else dict(tree))
+        checkpointer.wait_until_finished()
+    flush_tree(target)
+    wait(f"written {folder}")
+    leaves = {
+        path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": digest(leaf)}
+        for path, leaf in flat(host).items()
+    }
+    files = {str(f.relative_to(target)): sha256_of(f) for f in sorted(target.rglob("*")) if f.is_file()}
+    return {"path": folder, "leaves": leaves, "files": files}
+
+
+def like_of(record: Record) -> dict[str, Any]:
+    """Empty arrays of the record's own shapes and dtypes, to read back what no model fixes the shape of."""
+    return nested({path: np.empty(leaf["shape"], leaf["dtype"]) for path, leaf in record["leaves"].items()})
+
+
+def check_like(record: Record, like: Mapping[str, Any], what: str) -> None:
+    """Holds a record's leaves against the tree that is wanted.
+
+    Args:
+      record: from `write`.
+      like: nested dict of arrays or `jax.ShapeDtypeStruct`.
+      what: whose leaves these are, for the message.
+
+    Raises:
+      FormatError: naming the first leaf that is missing, unexpected, or of another shape or dtype.
+    """
+    want = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in flat(like).items()}
+    have = {path: (leaf["shape"], leaf["dtype"]) for path, leaf in record["leaves"].items()}
+    mend = "use the model, targets and rank that the checkpoint was made with"
+    for path in sorted(want.keys() | have.keys()):
+        if path not in have:
+            raise FormatError(line(f"leaf {path} of {what}", got="nothing on disk", expected=want[path], mend=mend))
+        if path not in want:
+            raise FormatError(line(f"leaf {path} of {what}", got=have[path], expected="no such leaf", mend=mend))
+        if want[path] != have[path]:
+            raise FormatError(line(f"leaf {path} of {what}", got=have[path], expected=want[path], mend=mend))
+
+
+def damaged_file(root: Path, record: Record) -> tuple[str, str, str] | None:
+    """The first file that is missing, unexpected or changed, with what it is and should be; None if all are whole."""
+    folder = root / record["path"]
+    on_disk = {str(f.relative_to(folder)): f for f in folder.rglob("*") if f.is_file()}
+    for name in sorted(on_disk.keys() | record["files"].keys()):
+        shown = f"file {record['path']}/{name}"
+        if name not in on_disk:
+            return shown, "no file", "the file that was saved"
+        if name not in record["files"]:
+            return shown, "a file", "no such file"
+        if sha256_of(on_disk[name]) != record["files"][name]:
+            return shown, "other bytes", "the bytes that were saved"
+    return None
+
+
+def check_files(root: Path, record: Record, what: str) -> None:
+    """Holds the files against the checksums of the record.
+
+    Raises:
+      FormatError: naming the first file that is missing, unexpected or changed.
+    """
+    found = damaged_file(root, record)
+    if found is not None:
+        shown, got, expected = found
+        raise FormatError(line(f"{shown} of {what}", got=got, expected=expected, mend=MEND))
+
+
+def read(root: Path, record: Record, like: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Reads a tree back, after holding it against what is wanted and against every checksum.
+
+    Args:
+      root: the checkpoint's root.
+      record: from `write`.
+      like: nested dict of arrays or `jax.ShapeDtypeStruct`; a leaf's sharding, if it has one, is where it goes.
+      what: what is read, for messages.
+
+    Raises:
+      FormatError: if a leaf does not fit, or anything on disk is damaged; names the leaf or file.
+    """
+    check_like(record, like, what)
+    check_files(root, record, what)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.restore((root / record["path"]).absolute(), dict(like))
+    except Exception as error:  # Orbax raises plain Exception among others
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FormatError(line(what, got=reason, expected="an Orbax checkpoint", mend=MEND)) from error
+    for path, leaf in flat(to_host(tree)).items():
+        if digest(leaf) != record["leaves"][path]["sha256"]:
+            raise FormatError(line(f"leaf {path} of {what}", got="other values", expected="those saved", mend=MEND))
+    return tree

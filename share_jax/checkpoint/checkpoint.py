@@ -1,0 +1,330 @@
+"""Checkpoints of a stream of tasks: what is shared once per version, one per task, one for the training in flight.
+
+    ROOT/manifest.json       what is there, for which model, with checksums; manifest.copy.json beside it
+    ROOT/shared/VERSION/     Orbax
+    ROOT/tasks/SLOT.VERSION/ Orbax: adapter slot and head of one task
+    ROOT/inflight/NUMBER/    Orbax: optimizer, key, step and trained leaves
+    ROOT/router/VERSION/     Orbax: the task router's statistics (see `train.routers`), where one is kept
+
+Every save writes a new folder first and then replaces the manifest, which is what makes it count. A kill at any moment
+leaves the last committed state; folders that no manifest names are removed when the checkpoint is opened. The last two
+states of the training in flight are kept. One run at a time may save: hold the folder with `lock.hold`.
+
+On several processes all call the same functions with the same arguments: Orbax writes what each of them holds, the
+first process alone writes manifests and removes folders. The root must be one file system to all of them.
+"""
+
+import os
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from share_jax.bank.router import Router
+from share_jax.checkpoint import arrays, manifest, validate
+from share_jax.checkpoint import router as router_files
+from share_jax.checkpoint.manifest import Identity, Manifest
+from share_jax.errors import FormatError, SaveError, ShareError, TaskError, line
+from share_jax.runtime.processes import on_primary, primary
+from share_jax.storage import lock
+from share_jax.storage.atomic_write import reason
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An open checkpoint folder. Saving returns a new record; the old one must not be used after it.
+
+    Attributes:
+      root: the folder.
+      manifest: what it holds.
+    """
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The saved tasks, in the order of learning."""
+        return tuple(self.manifest.tasks)
+
+    def info(self, name: str) -> dict[str, Any]:
+        """What was noted beside a task.
+
+        Raises:
+          TaskError: if the task is not saved.
+        """
+        return self.record(name)["info"]
+
+    def record(self, name: str) -> arrays.Record:
+        """What the manifest says of a task.
+
+        Raises:
+          TaskError: if the task is not saved.
+        """
+        if name not in self.manifest.tasks:
+            raise TaskError(line("task", got=repr(name), expected=f"one of {self.names}", mend="check the name"))
+        return self.manifest.tasks[name]
+
+
+def create(root: str | os.PathLike[str], identity: Identity) -> Checkpoint:
+    """A new, empty checkpoint.
+
+    Raises:
+      FormatError: if the folder holds anything; a lock that is held, or was, does not count.
+      SaveError: if it cannot be written.
+    """
+    root = Path(root)
+    made = Checkpoint(root, Manifest(identity))
+
+    def write() -> None:
+        check_free(root)
+        root.mkdir(parents=True, exist_ok=True)
+        manifest.commit(root, made.manifest)
+
+    with _saving(made, "the checkpoint"):
+        on_primary(f"checkpoint folder {root}", write)
+    return made
+
+
+def check_free(root: Path) -> None:
+    """Refuses a place for a new checkpoint where something is; a lock, and what a kill left of one, do not count.
+
+    Raises:
+      FormatError: if it holds anything.
+    """
+    expected, mend = "an empty folder, or none", "open it if it is a checkpoint, or take another folder"
+    got = "a file" if root.exists() and not root.is_dir() else ""
+    if root.is_dir() and {path.name for path in root.iterdir()} - manifest.leftovers(root) - {lock.FILE}:
+        got = "a folder with content"
+    if got:
+        raise FormatError(line(f"checkpoint folder {root}", got=got, expected=expected, mend=mend))
+
+
+def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = None) -> Checkpoint:
+    """Opens a checkpoint. With an identity, as for going on with it, also removes what an interrupted save left behind
+    and takes a manifest of an older schema to this one; the arrays of older checkpoints are read as they are.
+
+    Damage of arrays is found when they are loaded, or all at once by `damage.find`.
+
+    Args:
+      root: the folder.
+      identity: what it must be for; not checked when None, as for a look at its content, and then nothing is written.
+
+    Raises:
+      FormatError: if it is not a checkpoint, its manifest is damaged or newer, or it is for another model.
+      SaveError: if it cannot be written.
+    """
+    root = Path(root)
+    opened = Checkpoint(root, manifest.read(root))
+    if identity is not None:
+        manifest.check_identity(opened.manifest.identity, identity)
+
+        def settle() -> None:
+            manifest.settle(root, opened.manifest)
+            _sweep(opened)
+
+        with _saving(opened, "the manifest"):
+            on_primary(f"checkpoint folder {root}", settle)
+    return opened
+
+
+def _sweep(checkpoint: Checkpoint) -> None:
+    for name in manifest.leftovers(checkpoint.root):
+        (checkpoint.root / name).unlink(missing_ok=True)
+    named = {record["path"] for record in checkpoint.manifest.records().values()}
+    for kind in ("shared", "tasks", "inflight", "router"):
+        folder = checkpoint.root / kind
+        for entry in folder.iterdir() if folder.exists() else ():
+            if f"{kind}/{entry.name}" not in named:
+                shutil.rmtree(entry)
+
+
+@contextmanager
+def _saving(checkpoint: Checkpoint, what: str) -> Iterator[None]:
+    """All of a save or nothing of it: when it fails, what it wrote is removed, and the error is one line."""
+    try:
+        yield
+    except Exception as error:  # Orbax and TensorStore raise many types
+        if primary():
+            with suppress(OSError):
+                _sweep(checkpoint)
+        if isinstance(error, ShareError):
+            raise
+        kept = f"go on from the last saved state, which is kept in {checkpoint.root}"
+        if _of_the_disk(error):
+            got, expected, mend = reason(error), "room and the right to write", f"free or add space, then {kept}"
+        else:
+            got, expected = f"{type(error).__name__}: {reason(error)}", "nested dicts of arrays, and JSON"
+            mend = f"mend what is saved, then {kept}"
+        raise SaveError(line(f"saving {what}", got=got, expected=expected, mend=mend)) from error
+
+
+def _of_the_disk(error: Exception) -> bool:
+    """Whether the system, or Orbax on the way to it, could not write; not whether it was given something else."""
+    if isinstance(error, OSError) or "os_error_code" in str(error):
+        return True
+    if isinstance(error, TypeError | KeyError | AttributeError):
+        return False
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.partition(".")[0] in ("orbax", "tensorstore") for name in frames)
+
+
+def committed(checkpoint: Checkpoint, new: Manifest) -> Checkpoint:
+    """The checkpoint with another manifest; folders that only the old one names are removed after the commit."""
+    before = checkpoint.manifest.records().values()
+    after = {record["path"] for record in new.records().values()}
+
+    def commit() -> None:
+        manifest.commit(checkpoint.root, new)
+        for record in before:
+            if record["path"] not in after:
+                shutil.rmtree(checkpoint.root / record["path"], ignore_errors=True)  # swept at the next opening
+
+    on_primary("manifest", commit)
+    return replace(checkpoint, manifest=new)
+
+
+def save_inflight(checkpoint: Checkpoint, state: Mapping[str, Any], info: Json) -> Checkpoint:
+    """Saves the training in flight; the state saved before it is kept beside it, older ones are removed.
+
+    Args:
+      checkpoint: the open checkpoint.
+      state: nested dict of arrays.
+      info: JSON beside it, such as the task's index and step.
+
+    Raises:
+      InputError: if the info is no JSON.
+      SaveError: if it cannot be written; the last state stays.
+    """
+    own = validate.as_json(info, "the training in flight")
+    old = checkpoint.manifest.inflight
+    number = int(old["path"].split("/")[1]) + 1 if old else 0
+    with _saving(checkpoint, "the training in flight"):
+        record = {**arrays.write(checkpoint.root, f"inflight/{number}", state), "info": own}
+        return committed(checkpoint, replace(checkpoint.manifest, inflight=record, earlier=old))
+
+
+def save_task(
+    checkpoint: Checkpoint,
+    name: str,
+    slot: Mapping[str, Any],
+    info: Json,
+    *,
+    shared: Mapping[str, Any] | None = None,
+    changed: Mapping[str, Mapping[str, Any]] | None = None,
+    router: Router | None = None,
+) -> Checkpoint:
+    """Saves a finished task, with a new version of what is shared if it changed, and ends the training in flight.
+
+    Args:
+      checkpoint: the open checkpoint.
+      name: the task's name.
+      slot: its leaves, without task axis.
+      info: JSON beside it, such as its metrics.
+      shared: the shared tree when this task changed it; None otherwise, or when it has no leaves.
+      changed: slots of earlier tasks that a merge rewrote, by task name.
+      router: the router that knows this task too; the saved one, if any, is kept when None.
+
+    Raises:
+      TaskError: if the task is already saved, its name is empty or no text, or a changed one or one of the router's is
+        not saved.
+      InputError: if a slot is not like those of the saved tasks, as a stack of slots is not, or the info is no JSON.
+      SaveError: if it cannot be written; the last state stays.
+    """
+    before = checkpoint.manifest
+    validate.check_name(name)
+    if name in before.tasks:
+        raise TaskError(line("task to save", got=repr(name), expected="a new name", mend="tasks are never overwritten"))
+    own = validate.as_json(info, f"task {name!r}")
+    validate.check_slots(before, name, slot, shared, changed or {})
+    version = before.version + 1
+    new = replace(before, inflight=None, earlier=None, version=version)
+    with _saving(checkpoint, f"task {name!r}"):
+        if shared:
+            new = replace(new, shared=arrays.write(checkpoint.root, f"shared/{version}", shared))
+        tasks = dict(before.tasks)
+        for other, leaves in (changed or {}).items():
+            info_of_other = checkpoint.info(other)
+            folder = f"tasks/{checkpoint.names.index(other):04d}.{version}"
+            tasks[other] = {**arrays.write(checkpoint.root, folder, leaves), "info": info_of_other}
+        record = arrays.write(checkpoint.root, f"tasks/{len(tasks):04d}.{version}", slot)
+        new = replace(new, tasks={**tasks, name: {**record, "info": own}})
+        if router is not None:
+            new = replace(new, router=router_files.write(checkpoint.root, new, router))
+        return committed(checkpoint, new)
+
+
+def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:
+    """Replaces what is noted beside a saved task; its arrays are not touched.
+
+    Raises:
+      TaskError: if the task is not saved.
+      InputError: if the info is no JSON.
+      SaveError: if it cannot be written.
+    """
+    record = {**checkpoint.record(name), "info": validate.as_json(info, f"task {name!r}")}
+    with _saving(checkpoint, f"a note on task {name!r}"):
+        return committed(checkpoint, replace(checkpoint.manifest, tasks={**checkpoint.manifest.tasks, name: record}))
+
+
+def load_shared(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, Any]:
+    """The shared tree; an empty one if `like` is empty.
+
+    Raises:
+      FormatError: if it is missing, damaged, or does not fit `like`.
+    """
+    if not like:
+        return {}
+    if checkpoint.manifest.shared is None:
+        raise FormatError(
+            line("shared tree", got="nothing saved", expected="a saved version", mend="learn a task first")
+        )
+    return arrays.read(checkpoint.root, checkpoint.manifest.shared, like, "the shared tree")
+
+
+def load_task(checkpoint: Checkpoint, name: str, like: Mapping[str, Any]) -> dict[str, Any]:
+    """One task's slot.
+
+    Raises:
+      TaskError: if the task is not saved.
+      FormatError: if it is damaged or does not fit `like`.
+    """
+    return arrays.read(checkpoint.root, checkpoint.record(name), like, f"task {name!r}")
+
+
+def load_inflight(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, Any]:
+    """The training in flight; its "info" is in the manifest.
+
+    Raises:
+      FormatError: if there is none, or it is damaged or does not fit `like`.
+    """
+    record = checkpoint.manifest.inflight
+    if record is None:
+        raise FormatError(line("training in flight", got="none", expected="a saved one", mend="start the task anew"))
+    return arrays.read(checkpoint.root, record, like, "the training in flight")
+
+
+def save_router(checkpoint: Checkpoint, router: Router) -> Checkpoint:
+    """Saves a router by itself, as after a task was taken out of it; with a new task, `save_task` does.
+
+    Raises:
+      TaskError: if it knows a task that is not saved.
+      SaveError: if it cannot be written; the last one stays.
+    """
+    with _saving(checkpoint, "the router"):
+        record = router_files.write(checkpoint.root, checkpoint.manifest, router)
+        return committed(checkpoint, replace(checkpoint.manifest, router=record))
+
+
+def load_router(checkpoint: Checkpoint) -> Router:
+    """The saved router, to the bit.
+
+    Raises:
+      FormatError: if there is none, or it is damaged.
+    """
+    return router_files.read(checkpoint.root, checkpoint.manifest)

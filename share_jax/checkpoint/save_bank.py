@@ -1,0 +1,208 @@
+"""A `Learner`'s bank on disk: each task saved once, when it is new, and all of them back in one call.
+
+The folder is a checkpoint (see `train.checkpoint`), so it may also be opened, noted in and repaired as one.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from share_jax.bank.bank import TaskBank
+from share_jax.bank.router import Router
+from share_jax.bank.slots import lift
+from share_jax.checkpoint import arrays, checkpoint, manifest, validate
+from share_jax.checkpoint import router as router_files
+from share_jax.checkpoint.checkpoint import Checkpoint, Json
+from share_jax.checkpoint.manifest import Identity
+from share_jax.errors import InputError, TaskError, line
+from share_jax.linen.adapt import Adapted
+from share_jax.runtime.processes import agreed, on_primary, to_host
+from share_jax.storage.lock import hold
+from share_jax.train.learner import Learner
+from share_jax.trees import flat
+from share_jax.typing import Tree
+
+
+def save_bank(
+    folder: str | os.PathLike[str],
+    learner: Learner,
+    bank: TaskBank,
+    *,
+    infos: Mapping[str, Json] | None = None,
+    router: Router | None = None,
+) -> Checkpoint:
+    """Saves the tasks of a bank that the folder does not have yet; those that it has are never written again.
+
+    Call it after every task, or once for all. A kill at any moment leaves whole tasks. The folder is held while it is
+    written, as by `lock.hold`. On several processes all call it with arrays of all of them, and one file system under
+    the folder.
+
+    The folder is one base model's, known by its variables, and one method's. Of a module of one's own there are its
+    class, its layers and their shapes to tell it by: another alpha, which leaves no trace in them, is not noticed.
+
+    Args:
+      folder: new, empty, or saved to before.
+      learner: what learnt the bank.
+      bank: the tasks.
+      infos: JSON beside new tasks by name, such as {"first": {"accuracy": 0.5}}; read back by `Checkpoint.info`. Those
+        of saved tasks may be given again as they are.
+      router: a router that knows some of the bank's tasks; the saved one, if any, is kept when None.
+
+    Returns:
+      The checkpoint that the folder now is.
+
+    Raises:
+      BusyError: if another process saves into it.
+      FormatError: if the folder holds something else, or is another model's.
+      TaskError: if it holds other tasks than the bank begins with, or one of `infos` or the router's is none of the
+        bank's, or a saved task's and changed.
+      InputError: if a saved task, or what all share, is not what was saved, or an info is no JSON.
+      SaveError: if it cannot be written; what was saved stays.
+    """
+    folder, infos = Path(folder), dict(infos or {})
+    _check_global(bank)
+    with ExitStack() as held:
+        on_primary(f"folder {folder}", lambda: _enter(held, folder))
+        store = _opened(folder, learner, bank)
+        new = _new_names(store, bank)
+        _check_infos(store, infos, new)
+        router_files.check_known(router, bank.names)
+        _check_unchanged(store, bank)
+        for name in new:
+            slot = lift(bank.tasks, bank.index(name))
+            shared = bank.shared if store.manifest.shared is None else None
+            last = router if name == new[-1] else None
+            store = checkpoint.save_task(store, name, slot, infos.get(name, {}), shared=shared, router=last)
+        if router is not None and not new:
+            store = checkpoint.save_router(store, router)
+    return store
+
+
+def load_bank(folder: str | os.PathLike[str], learner: Learner, fresh: TaskBank) -> TaskBank:
+    """The tasks that `save_bank` saved, to the bit; learning goes on from it as it would have from the bank itself.
+
+    Args:
+      folder: where they were saved.
+      learner: one with the same model and base.
+      fresh: its empty bank, from `Learner.start`, whose stack grows if there are more tasks than slots.
+
+    Raises:
+      FormatError: if the folder is no checkpoint, is another model's, or is damaged.
+      InputError: if `fresh` has learnt tasks, or a module of one's own has fewer slots than there are tasks.
+    """
+    if fresh.names:
+        got, mend = f"{len(fresh.names)} learnt tasks", "pass Learner.start(...)"
+        raise InputError(line("fresh bank", got=got, expected="none", mend=mend))
+    store = checkpoint.open_checkpoint(folder)
+    manifest.check_identity(store.manifest.identity, _identity(learner, fresh, store))
+    if not store.names:
+        return fresh
+    bank = learner.with_room(fresh, len(store.names))
+    like = lift(bank.tasks, 0)
+    slots = [checkpoint.load_task(store, name, like) for name in store.names]
+    return TaskBank(checkpoint.load_shared(store, bank.shared), _begun(bank.tasks, slots), store.names)
+
+
+def _opened(folder: Path, learner: Learner, bank: TaskBank) -> Checkpoint:
+    """The folder's checkpoint, new if there is none."""
+    if not agreed(manifest.exists(folder)):
+        return checkpoint.create(folder, _identity(learner, bank))
+    found = checkpoint.open_checkpoint(folder)
+    return checkpoint.open_checkpoint(folder, _identity(learner, bank, found))
+
+
+def _identity(learner: Learner, bank: TaskBank, store: Checkpoint | None = None) -> Identity:
+    """What the folder is for. Under which name is up to who made it: the fingerprint tells the model."""
+    model, base = learner.model, dict(learner.base)
+    params = base.pop("params", {})
+    name = type(model.model if isinstance(model, Adapted) else model).__name__
+    name = store.manifest.identity.model if store else name
+    if isinstance(model, Adapted):
+        identity = manifest.identity_of(name, params, model)
+    else:
+        layers = sorted({path.rpartition("/")[0] for path in flat(bank.tasks)})
+        method = {"name": "module", "module": type(model).__name__}
+        identity = Identity(name, manifest.fingerprint(params), method, tuple(layers), ())
+    if not jax.tree.leaves(base):
+        return identity
+    return replace(identity, fingerprint=f"{identity.fingerprint} {manifest.fingerprint(base)}")
+
+
+def _enter(held: ExitStack, folder: Path) -> None:
+    """Looks at the folder before anything is written, and holds it."""
+    if not manifest.exists(folder):
+        checkpoint.check_free(folder)
+    held.enter_context(hold(folder))
+
+
+def _check_global(bank: TaskBank) -> None:
+    """Refuses arrays of one process alone, of which Orbax knows not which process has the right ones.
+
+    Raises:
+      InputError: naming one.
+    """
+    if jax.process_count() == 1:
+        return
+    for path, leaf in flat({"shared": bank.shared, "tasks": bank.tasks}).items():
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            expected, mend = "an array of all processes", "place the bank on a mesh of all devices (train.place)"
+            raise InputError(line(f"{path} of the bank", got="one of a process alone", expected=expected, mend=mend))
+
+
+def _new_names(store: Checkpoint, bank: TaskBank) -> tuple[str, ...]:
+    """The tasks that are not saved yet.
+
+    Raises:
+      TaskError: if the saved ones are not those that the bank begins with.
+    """
+    count = len(store.names)
+    if store.names != bank.names[:count]:
+        got, mend = f"tasks {list(store.names)}", "save this bank into another folder"
+        where = f"checkpoint folder {store.root}"
+        raise TaskError(line(where, got=got, expected=f"the first of {list(bank.names)}", mend=mend))
+    return bank.names[count:]
+
+
+def _check_infos(store: Checkpoint, infos: Mapping[str, Json], new: Sequence[str]) -> None:
+    """Refuses an info of no task, and one that a saved task has otherwise.
+
+    Raises:
+      TaskError: naming the task.
+      InputError: if an info is no JSON.
+    """
+    for name, info in infos.items():
+        own = validate.as_json(info, f"task {name!r}")
+        if name in new or (name in store.names and json.loads(json.dumps(own)) == store.info(name)):
+            continue
+        got = f"another than is saved for {name!r}" if name in store.names else f"one of {name!r}"
+        mend = "share_jax.checkpoint.checkpoint.note replaces what is noted beside a saved task"
+        raise TaskError(line("info of a task", got=got, expected=f"one of the new {list(new)}", mend=mend))
+
+
+def _check_unchanged(store: Checkpoint, bank: TaskBank) -> None:
+    """Refuses a bank in which a saved task, or what all share, has other values.
+
+    Raises:
+      InputError: naming the first leaf that is not as it was saved.
+    """
+    parts = {f"task {name!r}": (store.record(name), lift(bank.tasks, i)) for i, name in enumerate(store.names)}
+    if store.manifest.shared is not None:
+        parts["the shared tree"] = (store.manifest.shared, bank.shared)
+    for what, (record, tree) in parts.items():
+        for path, leaf in flat(to_host(tree)).items():
+            if record["leaves"].get(path, {}).get("sha256") != arrays.digest(leaf):
+                got, mend = "other values than were saved", "save this bank into another folder"
+                expected = "those saved: a learnt task does not change"
+                raise InputError(line(f"leaf {path} of {what}", got=got, expected=expected, mend=mend))
+
+
+def _begun(tasks: Tree, slots: Sequence[Tree]) -> Tree:
+    """The stack with its first slots replaced."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *slots)
+    return jax.tree.map(lambda own, stack: jnp.concatenate([own, stack[len(slots) :]]), stacked, tasks)

@@ -1,0 +1,8 @@
+"""`python -m share_jax.cli`: the command `share-jax`."""
+
+import sys
+
+from share_jax.cli.main import command
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,57 @@
+"""`share-jax add OUT DIR...`: more adapters into a set, all in one merge."""
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+from share_jax.cli.options import Progress, command, emit, error_limit
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = command(
+        subparsers, "add", run, "Add LoRA adapters to a set; the old ones are not needed.",
+        "share-jax add shared adapters/new --max-error 0.05",
+    )  # fmt: skip
+    parser.add_argument("set", metavar="OUT", help="the set")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="PEFT adapters, or folders of lorashare or vlora")
+    parser.add_argument(
+        "--max-error",
+        type=error_limit,
+        metavar="E",
+        help="grow k so that no task's error bound passes E (kept in the set)",
+    )
+    parser.add_argument("--base-model", metavar="NAME", help="base model of folders, or of a set, that name none")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from share_jax.adapter_set.build import adapters_of, ready_to_merge, task_entries
+    from share_jax.adapter_set.store import changed_set
+    from share_jax.cli.report import summary, text
+    from share_jax.formats.open import check_common_shapes, common_base, open_sources
+
+    begin = time.perf_counter()
+    progress = Progress(args)
+    with changed_set(args.set) as (old, writer):
+        manifest = old.manifest
+        sources = open_sources(args.folders, manifest.tasks)
+        base = common_base(sources, args.base_model, [manifest.base_model] if manifest.tasks else [])
+        check_common_shapes(sources, {name: (e.d_in, e.d_out) for name, e in manifest.layers.items()})
+        limit = manifest.limit if args.max_error is None else args.max_error
+        adapters = {}
+        for name, adapter in adapters_of(sources, manifest.pseudo_rank):
+            adapters[name] = adapter
+            progress("read", len(adapters), len(sources))
+
+        from share_jax.subspace.merge import merge
+        from share_jax.subspace.rank_choice import Choice
+
+        state = merge(ready_to_merge(old.state, manifest.storage), adapters, Choice(**manifest.choice), limit=limit)
+        manifest = task_entries(replace(manifest, base_model=base, limit=limit), sources, writer)
+        done = writer.commit(manifest, state, sources, old.manifest.tasks)
+    progress.close()
+    data = {"added": [source.name for source in sources], **summary(done.folder, done, time.perf_counter() - begin)}
+    emit(args, data, lambda: text(args.set, data))
+    return 0

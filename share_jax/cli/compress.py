@@ -1,0 +1,48 @@
+"""`share-jax compress DIR... -o OUT`: many adapters into one set."""
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+from share_jax.cli.options import Progress, add_output, add_size, choice_of, command, emit, whole
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = command(
+        subparsers, "compress", run, "Compress LoRA adapters into one shared set.",
+        "share-jax compress adapters/* -o shared --k 32",
+    )  # fmt: skip
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="PEFT adapters, or folders of lorashare or vlora")
+    add_output(parser, "the set")
+    add_size(parser, "smallest k with every task's relative error <= E")
+    parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns")
+    parser.add_argument("--storage", choices=("f32", "bf16", "int8"), default="f32")
+    parser.add_argument("--pseudo-rank", type=whole, metavar="P", help="cut every adapter to this rank first")
+    parser.add_argument("--base-model", metavar="NAME", help="base model of folders that name none (vlora's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from share_jax.adapter_set.build import build_state, empty_manifest, task_entries
+    from share_jax.adapter_set.store import new_set
+    from share_jax.cli.output_folder import check_output
+    from share_jax.cli.report import summary, text
+    from share_jax.formats.open import check_common_shapes, common_base, open_sources
+
+    begin = time.perf_counter()
+    out = check_output(args.output, args.overwrite, args.folders)
+    sources = open_sources(args.folders)
+    base = common_base(sources, given=args.base_model)
+    check_common_shapes(sources, {})
+    progress = Progress(args)
+    manifest = empty_manifest(base, args.storage, args.geometry, choice_of(args), args.max_error, args.pseudo_rank)
+    state = build_state(sources, manifest, progress)
+    with new_set(out) as writer:
+        manifest = task_entries(manifest, sources, writer)
+        done = writer.commit(manifest, state, sources)
+    progress.close()
+    data = summary(out, replace(done, folder=out), time.perf_counter() - begin)
+    emit(args, data, lambda: text(args.output, data))
+    return 0

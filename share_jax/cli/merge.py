@@ -1,0 +1,142 @@
+"""`share-jax merge OUT TASK... -o DIR`: several tasks as one adapter."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from share_jax.cli.options import add_output, below_one, command, emit, fraction, number, whole
+
+if TYPE_CHECKING:
+    from share_jax.adapter_set.store import AdapterSet
+
+_OPTIONS: dict[str, dict[str, Any]] = {"linear": {}, "ties": {"density": 0.2}, "dare": {"drop_rate": 0.5, "seed": 0}}
+"""The flags that one method alone takes, with their defaults."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = command(
+        subparsers, "merge", run, "Write the merge of several tasks as a PEFT folder.",
+        "share-jax merge shared cola mrpc --method ties -o both",
+    )  # fmt: skip
+    parser.add_argument("set", metavar="OUT", help="the set")
+    parser.add_argument("tasks", nargs="+", metavar="TASK", help="two tasks or more")
+    add_output(parser, "the adapter")
+    parser.add_argument("--method", choices=tuple(_OPTIONS), default="linear")
+    parser.add_argument("--weights", type=number, nargs="+", metavar="W",
+                        help="one per task (default: 1/n each; TIES, which takes a mean itself: 1 each)")  # fmt: skip
+    parser.add_argument("--density", type=fraction, metavar="D", help="TIES: share of entries kept (0.2)")
+    parser.add_argument("--drop-rate", type=below_one, metavar="P", help="DARE: share dropped (0.5)")
+    parser.add_argument("--seed", type=int, help="DARE: seed of the drops (0)")
+    parser.add_argument("--rank", type=whole, metavar="R", help="rank of the result (default: as the method gives)")
+    parser.add_argument("--heads-from", metavar="TASK", help="whose heads and biases to write; they are not merged")
+    parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), default="f32")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from share_jax.adapter_set.store import read_set
+    from share_jax.cli.output_folder import check_output
+    from share_jax.cli.report import megabytes
+    from share_jax.errors import InputError, TaskError, line
+    from share_jax.formats.export import export_adapter, merged_config
+    from share_jax.storage.untrusted import publish
+
+    begin = time.perf_counter()
+    out = check_output(args.output, args.overwrite, [args.set])
+    options = method_options(args)
+    if len(args.tasks) < 2 or len(set(args.tasks)) != len(args.tasks):
+        raise TaskError(line("tasks", got=" ".join(args.tasks), expected="two or more, each once", mend="name others"))
+    weights = args.weights or [1.0 if args.method == "ties" else 1 / len(args.tasks)] * len(args.tasks)
+    if len(weights) != len(args.tasks):
+        raise InputError(line("--weights", got=len(weights), expected=len(args.tasks), mend="give one per task"))
+    done = read_set(args.set)
+    entries = {task: done.task(task) for task in args.tasks}
+    heads = heads_task(done, args.tasks, args.heads_from)
+
+    from share_jax.subspace.state import factors_of
+
+    adapter = merge_adapters(args, [factors_of(done.state, task) for task in args.tasks], weights, options)
+    configs = done.manifest.configs
+    config = merged_config(
+        [configs[entry.config] for entry in entries.values()],
+        adapter,
+        None if heads is None else configs[done.task(heads).config],
+    )
+    extras = {} if heads is None else done.extras(heads)
+    with publish(out) as temp:
+        config = export_adapter(temp, adapter, config, extras, done.task(heads or args.tasks[0]).metadata, args.dtype)
+        size = sum(path.stat().st_size for path in temp.iterdir())
+    data = {
+        "tasks": args.tasks,
+        "method": args.method,
+        "weights": weights,
+        "rank": config["r"],
+        "modules": len(adapter),
+        "bytes": size,
+        "seconds": time.perf_counter() - begin,
+    }
+    emit(
+        args, data, lambda: f"{args.output}: {args.method} of {len(args.tasks)}, rank {config['r']}, {megabytes(size)}"
+    )
+    return 0
+
+
+def method_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of the flags that the method alone takes.
+
+    Raises:
+      InputError: a flag was given that the method does not use.
+    """
+    from share_jax.errors import InputError, line
+
+    own = _OPTIONS[args.method]
+    for method, flags in _OPTIONS.items():
+        for flag in flags:
+            if flag not in own and getattr(args, flag) is not None:
+                raise InputError(
+                    line(f"--{flag.replace('_', '-')}", got=f"--method {args.method}, which does not use it",
+                         expected=f"--method {method}", mend="leave the flag out or change the method")
+                )  # fmt: skip
+    return {flag: value if getattr(args, flag) is None else getattr(args, flag) for flag, value in own.items()}
+
+
+def heads_task(done: "AdapterSet", tasks: Sequence[str], named: str | None) -> str | None:
+    """The task whose uncompressed tensors are written: the one that was named; None where none was and none has any.
+
+    Raises:
+      InputError: the named task has no such tensors, or none was named and one of the tasks has some.
+      TaskError: the set has no task of that name.
+    """
+    from share_jax.errors import InputError, line
+    from share_jax.storage.untrusted import shown
+
+    if named is not None and done.task(named).extra:
+        return named
+    first = next((task for task in tasks if done.task(task).extra), None)
+    if named is not None:
+        raise InputError(
+            line(f"--heads-from {shown(named)}", got="a task without heads or biases", expected="one that has some",
+                 mend="leave the flag out" if first is None else f"name another, for example {shown(first)}")
+        )  # fmt: skip
+    if first is not None:
+        raise InputError(
+            line("merge", got="tasks with tensors that cannot be merged (heads, biases)", expected="none",
+                 mend=f"pass --heads-from TASK, for example {shown(first)}")
+        )  # fmt: skip
+    return None
+
+
+def merge_adapters(args: argparse.Namespace, adapters: list, weights: list[float], options: dict[str, Any]) -> Any:
+    """The merged adapter by the method that was asked for."""
+    from share_jax.adapters.arithmetic import dare, ties, weighted_sum
+
+    if args.method == "linear":
+        return weighted_sum(adapters, weights, rank=args.rank)
+    if args.method == "ties":
+        return ties(adapters, weights, density=options["density"], rank=args.rank)
+    import jax
+
+    key = jax.random.key(options["seed"])
+    return dare(adapters, weights, drop_rate=options["drop_rate"], key=key, rank=args.rank)

@@ -1,0 +1,86 @@
+"""Where a command may write: apart from what it reads, and never over what is neither a set nor an adapter."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from share_jax.adapter_set.manifest import is_set
+from share_jax.errors import InputError, line
+from share_jax.formats.lorashare import is_lorashare
+from share_jax.formats.peft import is_adapter
+from share_jax.formats.vlora import is_vlora
+from share_jax.storage.untrusted import shown
+
+_KINDS = (is_set, is_adapter, is_lorashare, is_vlora)
+
+
+def check_output(out: str | os.PathLike, overwrite: bool, inputs: Iterable[str | os.PathLike] = ()) -> Path:
+    """Returns where a new folder may be written.
+
+    Args:
+      out: where it shall be.
+      overwrite: whether a set or an adapter that is there may be replaced.
+      inputs: the folders that are read.
+
+    Raises:
+      InputError: it is, holds or lies within an input; the parent is missing; something is there already and
+        `overwrite` is false, or what is there is neither a set nor an adapter.
+    """
+    path = Path(os.path.abspath(out))
+    what = f"output {shown(out)}"
+    for folder in inputs:
+        if _overlap(path, folder):
+            raise InputError(
+                line(what, got=f"a place that is, holds or lies within {shown(folder)}, which is read",
+                     expected="a folder apart from it", mend="name another")
+            )  # fmt: skip
+    _check_parent(path, what)
+    if os.path.lexists(path):
+        if path.is_symlink() or not path.is_dir():
+            raise InputError(line(what, got="a file or a link", expected="a new folder", mend="name another"))
+        _check_content(path, what, overwrite)
+    return path
+
+
+def check_file_output(out: str | os.PathLike) -> Path:
+    """Returns where a file may be written, or replaced.
+
+    Raises:
+      InputError: the parent is missing or not to be written to, or something is there that is no file.
+    """
+    path = Path(os.path.abspath(out))
+    what = f"output {shown(out)}"
+    _check_parent(path, what)
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(
+            line(what, got="a parent folder without the right to write", expected="that right", mend="name another")
+        )
+    if os.path.lexists(path) and not path.is_file():
+        got = "a folder" if path.is_dir() else "something that is no file"
+        raise InputError(line(what, got=got, expected="a file's name", mend="name a file"))
+    return path
+
+
+def _overlap(out: Path, folder: str | os.PathLike) -> bool:
+    first, second = Path(os.path.realpath(out)), Path(os.path.realpath(folder))
+    return first.is_relative_to(second) or second.is_relative_to(first)
+
+
+def _check_parent(path: Path, what: str) -> None:
+    if not path.parent.is_dir():
+        raise InputError(line(what, got="no parent folder", expected="one", mend="make it (mkdir -p)"))
+
+
+def _check_content(path: Path, what: str, overwrite: bool) -> None:
+    if not any(path.iterdir()):
+        return
+    if not any(is_kind(path) for is_kind in _KINDS):
+        raise InputError(
+            line(what, got="a folder with content that is neither a set nor an adapter",
+                 expected="a new or empty folder", mend="name another")
+        )  # fmt: skip
+    if not overwrite:
+        raise InputError(
+            line(what, got="a folder that is not empty", expected="a new or empty folder",
+                 mend="name another or pass --overwrite")
+        )  # fmt: skip

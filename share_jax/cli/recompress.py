@@ -1,0 +1,46 @@
+"""`share-jax recompress OUT`: the bases of a set chosen anew for the tasks that are in it."""
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+from share_jax.cli.options import add_size, choice_of, command, emit
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = command(
+        subparsers,
+        "recompress",
+        run,
+        "Choose the bases of a set anew: after tasks were removed, or to make it smaller.",
+        "share-jax recompress shared --k 16",
+    )
+    parser.add_argument("set", metavar="OUT", help="the set; its old version is replaced")
+    add_size(parser, "smallest k with every task's error bound <= E (kept in the set; else the set's own E is held)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from share_jax.adapter_set.build import ready_to_merge
+    from share_jax.adapter_set.store import changed_set, stored_bytes
+    from share_jax.cli.report import megabytes, summary, text
+
+    begin, given = time.perf_counter(), choice_of(args)
+    with changed_set(args.set) as (old, writer):
+        from share_jax.subspace.rank_choice import Choice
+        from share_jax.subspace.remove import recompress
+
+        chosen = given or dict(old.manifest.choice)
+        limit = old.manifest.limit if args.max_error is None else args.max_error
+        manifest = replace(old.manifest, choice=chosen, limit=limit)
+        state = recompress(ready_to_merge(old.state, manifest.storage), Choice(**chosen), limit=limit)
+        bytes_before = sum(stored_bytes(old.folder, old.manifest).values())
+        done = writer.commit(manifest, state, before=old.manifest.tasks)
+    data = {"bytes_before": bytes_before, "limit": limit, **summary(done.folder, done, time.perf_counter() - begin)}
+    change = f"{megabytes(bytes_before)} before, {megabytes(data['bytes_out'])} now"
+    if given and args.max_error is None and limit is not None:
+        change += f"\nthe set's limit of {limit:g} is held, by more columns where it takes them; --max-error changes it"
+    emit(args, data, lambda: f"{text(args.set, data)}\n\n{change}")
+    return 0

@@ -1,1 +1,0 @@
-"""The commands of `share-jax`, one file each."""

@@ -1,0 +1,111 @@
+"""One task as any reader hands it over: factors on demand, and what is kept beside them uncompressed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from share_jax.errors import FormatError, InputError, line
+from share_jax.linalg.finite import all_finite
+from share_jax.storage.safetensors_file import RawTensor
+from share_jax.storage.untrusted import shown
+
+if TYPE_CHECKING:
+    from share_jax.adapters.factors import Factors
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One adapted module, as its file and configuration describe it."""
+
+    d_in: int
+    d_out: int
+    rank: int
+    scale: float  # the update is scale * lora_a @ lora_b
+    dtype: str  # of the stored factors, as BF16
+
+
+@dataclass(frozen=True)
+class Source:
+    """A task that can be compressed. Nothing is held in memory: each call reads the files again."""
+
+    name: str
+    label: str  # for messages
+    base_model: str | None
+    config: Mapping[str, Any]  # adapter_config.json, whole
+    layers: Mapping[str, Layer]  # by module name
+    metadata: Mapping[str, str]  # of the safetensors file
+    extra_names: tuple[str, ...]  # tensors that stay as they are: heads, biases
+    bytes_in: int  # of the files that hold the adapter
+    read_factors: Callable[[tuple[str, ...] | None], dict[str, tuple[np.ndarray, np.ndarray]]]
+    # module -> ((d_in, r), (r, d_out)), of all modules or of some
+    read_extras: Callable[[], dict[str, RawTensor]]
+
+    def adapter(self, modules: tuple[str, ...] | None = None) -> "dict[str, Factors]":
+        """The factors of the given modules, or of all, with their scales.
+
+        Raises:
+          FormatError: a value is NaN or infinite, or the file is damaged.
+        """
+        from share_jax.adapters.factors import Factors
+
+        out = {}
+        for module, (lora_a, lora_b) in self.read_factors(modules).items():
+            try:
+                out[module] = Factors(lora_a, lora_b, self.layers[module].scale)
+            except InputError:  # which knows nothing of the file
+                for side, values in (("lora_A", lora_a), ("lora_B", lora_b)):
+                    check_finite(values, f"{self.label} {shown(module)}.{side}")
+                raise
+        return out
+
+    def extras(self) -> dict[str, RawTensor]:
+        """The tensors that stay as they are.
+
+        Raises:
+          FormatError: a value is NaN or infinite, or the file is damaged.
+        """
+        extras = self.read_extras()
+        for name, raw in extras.items():
+            if raw.dtype in ("F64", "F32", "F16", "BF16"):
+                check_finite(raw.array(), f"{self.label} tensor {shown(name)}")
+        return extras
+
+
+def check_finite(values: np.ndarray, label: str) -> None:
+    """Refuses NaN and infinities.
+
+    Raises:
+      FormatError: there is one.
+    """
+    if not all_finite(values):
+        raise FormatError(
+            line(label, got="NaN or infinity", expected="finite values", mend="train or save the adapter again")
+        )
+
+
+def check_shapes(
+    label: str, shape_a: tuple[int, ...], shape_b: tuple[int, ...], rank: int | None
+) -> tuple[int, int, int]:
+    """(d_in, d_out, r) of a pair stored as A (r, in) and B (out, r).
+
+    Raises:
+      FormatError: the two contradict each other, or the rank that the configuration gives.
+    """
+    if len(shape_a) != 2 or len(shape_b) != 2:
+        raise FormatError(
+            line(f"{label} lora_A, lora_B", got=f"{shape_a}, {shape_b}", expected="two axes each",
+                 mend="only linear layers are supported")
+        )  # fmt: skip
+    if shape_a[0] != shape_b[1] or 0 in shape_a + shape_b:
+        raise FormatError(
+            line(f"{label} lora_A, lora_B", got=f"{shape_a}, {shape_b}", expected="(r, in), (out, r)",
+                 mend="save the adapter again")
+        )  # fmt: skip
+    if rank is not None and shape_a[0] != rank:
+        raise FormatError(
+            line(f"{label} rank", got=f"{shape_a[0]} in the file", expected=f"{rank} as the config says",
+                 mend="correct r or rank_pattern")
+        )  # fmt: skip
+    return shape_a[1], shape_b[0], rank or shape_a[0]

@@ -1,0 +1,82 @@
+"""Writing a task, or a merge of tasks, as a PEFT folder that PEFT and vLLM load."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from share_jax.formats.peft import write_adapter
+from share_jax.formats.peft_config import LoraSettings, parse_config
+from share_jax.storage.safetensors_file import RawTensor
+
+if TYPE_CHECKING:
+    from share_jax.adapters.factors import Adapter
+
+_KEYS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
+_HEAD_KEYS = ("modules_to_save", "bias", "task_type", "trainable_token_indices")
+
+
+SCALES = 2.0**16
+"""A scale above it, or below its inverse, is not divided out of factors: half precision would not hold them."""
+
+
+def export_adapter(
+    folder: Path,
+    adapter: "Adapter",
+    config: Mapping[str, Any],
+    extras: Mapping[str, RawTensor],
+    metadata: Mapping[str, str],
+    dtype: str,
+) -> dict[str, Any]:
+    """Writes the adapter into an existing folder and returns the configuration that was written.
+
+    When every rank is the one that the configuration gives, the configuration is written as it is and its scale is
+    divided out of the factors, if it is neither 0 nor extreme (`SCALES`). Otherwise rank and alpha are rewritten so
+    that the scale is 1 for every module: vLLM, which knows no patterns, then scales rightly too.
+    """
+    config = dict(config)
+    settings = parse_config(config, "adapter")
+    ranks = {module: factors.rank for module, factors in adapter.items()}
+    if not _fits(settings, ranks):
+        config.update(_plain(ranks))
+        settings = parse_config(config, "adapter")
+    pairs = {}
+    for module, factors in adapter.items():
+        ratio = float(factors.scale) / settings.scale_of(module)
+        half = np.float32(abs(ratio) ** 0.5)
+        lora_a, lora_b = np.asarray(factors.lora_a, np.float32), np.asarray(factors.lora_b, np.float32)
+        pairs[module] = (lora_a * half, lora_b * np.copysign(half, np.float32(ratio)))
+    write_adapter(folder, config, pairs, extras, metadata, dtype)
+    return config
+
+
+def _fits(settings: LoraSettings, ranks: Mapping[str, int]) -> bool:
+    plain = not settings.rank_rules and not settings.alpha_rules
+    divides = all(1 / SCALES <= abs(settings.scale_of(module)) <= SCALES for module in ranks)
+    return plain and divides and all(rank == settings.rank for rank in ranks.values())
+
+
+def _plain(ranks: Mapping[str, int]) -> dict[str, Any]:
+    common = Counter(ranks.values()).most_common(1)[0][0]
+    other = {f"^{re.escape(module)}": rank for module, rank in ranks.items() if rank != common}
+    return dict(zip(_KEYS, (common, common, False, other, other), strict=True))
+
+
+def merged_config(
+    configs: Sequence[Mapping[str, Any]], adapter: "Adapter", heads: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The first configuration, with the targets of the merged adapter: the common ones, else the modules' own names.
+
+    What says which tensors lie beside the factors comes from `heads`, the configuration of the task that they are of.
+    """
+    config = dict(configs[0])
+    if heads is not None:
+        config = {key: value for key, value in config.items() if key not in _HEAD_KEYS or key in heads}
+        config.update({key: heads[key] for key in _HEAD_KEYS if key in heads})
+    targets = [c.get("target_modules") for c in configs]
+    if any(t != targets[0] for t in targets):
+        config["target_modules"] = sorted(adapter)
+    return config

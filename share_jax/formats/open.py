@@ -1,0 +1,95 @@
+"""From folders on the command line to tasks: PEFT adapters, and the folders of lorashare and vlora."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+from share_jax.adapter_set import manifest
+from share_jax.errors import FormatError, InputError, TaskError, line
+from share_jax.formats.adapter_file import Source
+from share_jax.formats.lorashare import is_lorashare, open_lorashare
+from share_jax.formats.peft import CONFIG, is_adapter, open_adapter
+from share_jax.formats.vlora import is_vlora, open_vlora
+from share_jax.storage.untrusted import check_folder, exists_inside, shown
+
+
+def open_sources(folders: Sequence[str | os.PathLike], taken: Iterable[str] = ()) -> list[Source]:
+    """Every task of the folders, in order. Only headers and configurations are read.
+
+    Args:
+      folders: adapters' folders, or compressed folders of lorashare or vlora, each of which holds many tasks.
+      taken: names that are not free.
+
+    Raises:
+      InputError: a folder is not there, or two sources do not belong to one base model.
+      FormatError: a folder is empty, damaged or not supported.
+      TaskError: a name is not safe, is there twice, or is taken.
+    """
+    sources = [source for folder in folders for source in _open(folder)]
+    seen = set(taken)
+    for source in sources:
+        if source.name in seen:
+            raise TaskError(
+                line(f"task {shown(source.name)}", got="a name that exists", expected="a new name",
+                     mend="rename the folder")
+            )  # fmt: skip
+        seen.add(source.name)
+    return sources
+
+
+def common_base(sources: Sequence[Source], given: str | None = None, known: Sequence[str | None] = ()) -> str | None:
+    """The base model that all sources name, or None where none of them names one.
+
+    Args:
+      sources: at least one.
+      given: speaks for those, and for a set, that name none.
+      known: what the set names, None if it has tasks and names none; empty where there is no set yet.
+
+    Raises:
+      InputError: two of them differ, or one names a base model and another none.
+    """
+    named = [("the set", name or given) for name in known]
+    named += [(source.label, source.base_model or given) for source in sources]
+    by, base = named[0]
+    for label, own in named[1:]:
+        if own != base:
+            raise InputError(
+                line(f"{label} base model", got=shown(own or "no name"),
+                     expected=f"{shown(base or 'no name')} as {shown(by)}",
+                     mend="compress adapters of one base model (--base-model names it where nothing else does)")
+            )  # fmt: skip
+    return base
+
+
+def check_common_shapes(sources: Sequence[Source], known: dict[str, tuple[int, int]]) -> None:
+    """Checks that a module has one shape in all sources.
+
+    Raises:
+      InputError: it does not; the adapters are of different base models.
+    """
+    shapes = dict(known)
+    for source in sources:
+        for module, layer in source.layers.items():
+            expected = shapes.setdefault(module, (layer.d_in, layer.d_out))
+            if expected != (layer.d_in, layer.d_out):
+                raise InputError(
+                    line(f"{source.label} {shown(module)}", got=f"in, out = {layer.d_in}, {layer.d_out}",
+                         expected=f"{expected[0]}, {expected[1]} as in the others",
+                         mend="compress adapters of one base model")
+                )  # fmt: skip
+
+
+def _open(folder: str | os.PathLike) -> list[Source]:
+    path = check_folder(folder, "adapter")
+    if is_adapter(path):
+        return [open_adapter(path)]
+    if is_lorashare(path):
+        return open_lorashare(path)
+    if is_vlora(path):
+        return open_vlora(path)
+    if exists_inside(path, manifest.NAME):
+        raise InputError(
+            line(f"adapter {shown(folder)}", got="a compressed set", expected="an adapter's folder",
+                 mend="export its tasks first")
+        )  # fmt: skip
+    got = "an empty folder" if not any(path.iterdir()) else f"a folder without {CONFIG}"
+    raise FormatError(line(f"adapter {shown(folder)}", got=got, expected="a PEFT adapter", mend="check the path"))

@@ -1,0 +1,193 @@
+"""What a PEFT `adapter_config.json` says of a LoRA adapter, and what of it is not supported."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from share_jax.errors import FormatError, line
+from share_jax.storage.untrusted import shown
+
+_REFUSED = {
+    "use_dora": "DoRA (its magnitude vectors)",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "block-diagonal LoRA",
+    "lora_bias": "lora_bias (a bias on lora_B)",
+    "layer_replication": "layer_replication",
+    "target_parameters": "target_parameters",
+    "alora_invocation_tokens": "activated LoRA",
+    "arrow_config": "Arrow routing",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+}
+_BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_HARMLESS_CONFIGS = ("eva_config", "corda_config", "lora_ga_config", "loftq_config", "runtime_config",
+                     "velora_config", "megatron_config")  # fmt: skip
+"""Sub-configurations of training or of an initialisation that `init_lora_weights` decides on."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The part of the configuration that gives each module its rank and scale."""
+
+    rank: int
+    alpha: float
+    use_rslora: bool
+    rank_rules: Mapping[str, int]  # regular expression over module names -> rank
+    alpha_rules: Mapping[str, float]
+    targets: str | tuple[str, ...] | None  # a regular expression, or names and name endings
+
+    def rank_of(self, module: str) -> int:
+        """The rank of a module, `rank_pattern` first."""
+        return self.rank_rules.get(_rule_for(tuple(self.rank_rules), module), self.rank)
+
+    def alpha_of(self, module: str) -> float:
+        """The alpha of a module, `alpha_pattern` first."""
+        return self.alpha_rules.get(_rule_for(tuple(self.alpha_rules), module), self.alpha)
+
+    def scale_of(self, module: str) -> float:
+        """alpha/r, or alpha/sqrt(r) with rsLoRA: the update is `scale * lora_a @ lora_b`."""
+        rank = self.rank_of(module)
+        return self.alpha_of(module) / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def targets_module(self, module: str) -> bool:
+        """Whether `target_modules` names the module."""
+        if self.targets is None or self.targets == "all-linear":
+            return True
+        if isinstance(self.targets, str):
+            return re.fullmatch(self.targets, module) is not None
+        return any(module == t or module.endswith(f".{t}") for t in self.targets)
+
+
+def _rule_for(rules: tuple[str, ...], module: str) -> str:
+    """The first rule whose expression matches the end of the name, from a dot or the beginning; else the name."""
+    return next((rule for rule in rules if re.match(rf"(.*\.)?({rule})$", module)), module)
+
+
+def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
+    """Reads a configuration.
+
+    Raises:
+      FormatError: a value is of the wrong kind, or something is asked for that is not supported; it is named.
+    """
+    _refuse_unsupported(config, label)
+    rank = config.get("r")
+    if type(rank) is not int or not 1 <= rank <= 2**20:
+        raise _bad(label, "r", rank, "a whole number of at least 1")
+    alpha = config.get("lora_alpha")
+    if not _finite(alpha):
+        raise _bad(label, "lora_alpha", alpha, "a number")
+    use_rslora = config.get("use_rslora") or False
+    if not isinstance(use_rslora, bool):
+        raise _bad(label, "use_rslora", use_rslora, "true or false")
+    rank_rules = _rules(config, "rank_pattern", label)
+    for rule, value in rank_rules.items():
+        if type(value) is not int or not 1 <= value <= 2**20:
+            raise _bad(label, f"rank_pattern {shown(rule)}", value, "a whole number of at least 1")
+    targets = _targets(config, label)
+    alpha_rules = {rule: float(value) for rule, value in _rules(config, "alpha_pattern", label).items()}
+    return LoraSettings(rank, float(alpha), use_rslora, rank_rules, alpha_rules, targets)
+
+
+def base_model(config: Mapping[str, Any], label: str) -> str | None:
+    """The base model's name; of a path on some machine only the last component.
+
+    Raises:
+      FormatError: it is there and no text.
+    """
+    name = config.get("base_model_name_or_path")
+    if name is None or name == "":
+        return None
+    if not isinstance(name, str):
+        raise _bad(label, "base_model_name_or_path", name, "text")
+    return portable_name(name)
+
+
+def portable_name(name: str) -> str:
+    """A model's name without the machine: the last component of an absolute or home path, else the name."""
+    local = name.startswith(("/", "~", "\\", ".")) or re.match(r"[A-Za-z]:[\\/]", name) or name.count("/") > 1
+    return re.split(r"[\\/]+", name.rstrip("\\/"))[-1] if local else name
+
+
+def portable_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as it is stored: every key as it was, but no path of this machine."""
+    out = dict(config)
+    name = out.get("base_model_name_or_path")
+    if isinstance(name, str) and name:
+        out["base_model_name_or_path"] = portable_name(name)
+    return out
+
+
+def _refuse_unsupported(config: Mapping[str, Any], label: str) -> None:
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise FormatError(
+            line(f"{label} peft_type", got=shown(repr(kind), 60), expected="'LORA'", mend="give a LoRA adapter")
+        )
+    for key, value in config.items():
+        if not value:
+            continue
+        unknown = key.startswith("use_") and value is True and key != "use_rslora"
+        unknown |= key.endswith("_config") and key not in _HARMLESS_CONFIGS
+        if key in _REFUSED or unknown:
+            raise FormatError(
+                line(
+                    f"{label} {shown(key)}",
+                    got=shown(value, 60),
+                    expected=f"no {_REFUSED.get(key, 'unknown feature')}: it is not supported",
+                    mend="merge it into a plain LoRA first",
+                )
+            )
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and init.startswith(_BASE_CHANGING):
+        raise FormatError(
+            line(
+                f"{label} init_lora_weights",
+                got=shown(repr(init), 60),
+                expected="an initialisation that leaves the base model as it is",
+                mend="convert the adapter to plain LoRA first (PEFT: path_initial_model_for_weight_conversion)",
+            )
+        )
+
+
+def _rules(config: Mapping[str, Any], key: str, label: str) -> dict[str, Any]:
+    rules = config.get(key) or {}
+    if not isinstance(rules, dict):
+        raise _bad(label, key, rules, "a map")
+    for rule, value in rules.items():
+        if not _finite(value):
+            raise _bad(label, f"{key} {shown(rule)}", value, "a number")
+        _check_expression(rule, f"{label} {key}")
+    return dict(rules)
+
+
+def _targets(config: Mapping[str, Any], label: str) -> str | tuple[str, ...] | None:
+    value = config.get("target_modules")
+    if value is None:
+        return None
+    if isinstance(value, str):
+        _check_expression(value, f"{label} target_modules")
+        return value
+    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    raise _bad(label, "target_modules", value, "text or a list of texts")
+
+
+def _check_expression(rule: str, label: str) -> None:
+    try:
+        if len(rule) > 4096:
+            raise re.error(f"{len(rule)} characters")
+        re.compile(rf"(.*\.)?({rule})$")
+    except (re.error, RecursionError, OverflowError) as e:
+        raise FormatError(
+            line(f"{label} {shown(rule)}", got=shown(e), expected="a regular expression", mend="correct the file")
+        ) from None
+
+
+def _finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def _bad(label: str, key: str, got: Any, expected: str) -> FormatError:
+    return FormatError(line(f"{label} {key}", got=shown(repr(got), 60), expected=expected, mend="correct the file"))

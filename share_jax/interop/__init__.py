@@ -1,3 +1,0 @@
-from share_jax.lazy import submodules
-
-__getattr__ = submodules(__name__)

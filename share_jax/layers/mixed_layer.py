@@ -1,0 +1,65 @@
+"""An adapted layer's answer to a batch of different tasks through the Pallas kernel, where that is asked for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from share_jax.layers.adapted_layer import dtype_of
+from share_jax.layers.kernel_matrix import input_axes, matrix_shape
+from share_jax.ops.mixed_batch import kernel_taken
+from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.separate import SeparateLoRA
+from share_jax.parameterizations.shared_a import SharedA
+from share_jax.typing import Array, Leaves
+
+
+def mixed_output(
+    module: Any,
+    method: Parameterization,
+    shared: Leaves,
+    stack: Leaves,
+    ids: Array,
+    x: Array,
+    plain: Callable[[], Array],
+) -> Array | None:
+    """The layer's output and each example's own update, in one pass over both; None where the kernel is not taken.
+
+    It is taken by a Dense, and a DenseGeneral that contracts the last axes of its input, with `SharedA` or
+    `SeparateLoRA`, inside `share_jax.ops.mixed_batch.mixed_kernel`.
+
+    Args:
+      module: the layer.
+      method: the parameterisation.
+      shared: the target's shared leaves.
+      stack: its task leaves (T, ...).
+      ids: int32 (batch,): which of them each example takes.
+      x: the layer's input, batch first.
+      plain: runs the layer as it is.
+    """
+    if not isinstance(module, nn.Dense | nn.DenseGeneral) or not isinstance(method, SharedA | SeparateLoRA):
+        return None
+    kernel = module.variables["params"]["kernel"]
+    axes = input_axes(module, kernel.ndim)
+    if x.ndim <= axes or x.shape[0] != ids.shape[0] or not _last(module, x.ndim, axes):
+        return None
+    d_in, d_out = matrix_shape(kernel.shape, axes)
+    dtype = dtype_of(module, x)
+    taken = kernel_taken(method.rank, d_in, d_out, dtype)
+    if taken is None:
+        return None
+    from share_jax.ops.mixed_batch_pallas import mixed_update
+
+    y, batch = plain(), x.shape[0]
+    rows = x.astype(dtype).reshape(batch, -1, d_in)
+    down = shared["lora_a"] if "lora_a" in shared else stack["lora_a"]
+    out: Any = mixed_update(y.reshape(batch, -1, d_out), rows, down, stack["lora_b"], ids, method.scale, taken)
+    return out.reshape(y.shape)
+
+
+def _last(module: Any, ndim: int, axes: int) -> bool:
+    """Whether the layer contracts the last axes of its input."""
+    if isinstance(module, nn.Dense):
+        return True
+    given = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
+    return sorted(axis % ndim for axis in given) == list(range(ndim - axes, ndim))

@@ -1,0 +1,103 @@
+"""The first adapted layer of a model, its two products taken ahead of training.
+
+Where A is frozen, x @ W and x @ A of the first adapted layer are as constant over a task as x is: what lies below it is
+frozen too. Both can be computed once per example and kept (`train.prefix.PrefixCache`) in place of x. A step then takes
+neither product, forward or backward, and what is kept is d_out + q wide instead of d_in. This is what sharing A allows:
+x @ A of a LoRA whose A is the task's own changes with every step.
+
+    def prefix(variables, inputs):  # of a model that can be cut before the layer
+        x, rest = model.apply({"params": variables["params"]}, **inputs, method="below")
+        return {"x": adapted.project("block_4/down/kernel", variables, x), "rest": rest}
+
+    cache = PrefixCache(prefix, {"params": params, "shared": bank.shared})
+
+The model hands what was kept to the layer in place of x. It is a tree: a batch of it is
+`jax.tree.map(lambda leaf: leaf[chosen], kept)`.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from share_jax.errors import InputError, TargetError, line
+from share_jax.layers.deltas import as_rows, cast, check_batch
+from share_jax.layers.targets import Target
+from share_jax.ops.products import down_product
+from share_jax.parameterizations.base import Parameterization
+from share_jax.typing import Leaves, Tree
+
+
+class Projected(NamedTuple):
+    """What an adapted Dense layer needs of its input.
+
+    Attributes:
+      plain: the layer's output without an update, (..., d_out).
+      down: the input's few columns, (..., q).
+    """
+
+    plain: Float[Array, "... d_out"]
+    down: Float[Array, "... q"]
+
+
+def project(
+    method: Parameterization, target: Target, params: Tree, shared: Leaves, x: Float[Array, "... d_in"]
+) -> Projected:
+    """Both products of an adapted layer; in float32 where its kernel is, whatever it computes in.
+
+    Args:
+      method: the parameterisation.
+      target: the layer's kernel, of a plain Dense.
+      params: the layer's own parameters.
+      shared: the target's shared leaves.
+      x: the layer's input, batch first.
+
+    Raises:
+      TargetError: if the layer is no Dense, or is stacked; or the first product takes leaves of the task.
+      InputError: if there are no shared leaves, or the input is not of the layer's width.
+    """
+    if target.layer != "Dense" or target.stacked is not None:
+        got, mend = f"{'a stacked ' if target.stacked else ''}{target.layer}", "keep the layer's input itself"
+        raise TargetError(line(f"layer of {target.path}", got=got, expected="a Dense", mend=mend))
+    wanted = set(method.init_shared(jax.random.key(0), 1, 1))
+    if wanted - set(shared):
+        got, mend = f"a shared tree with {sorted(shared)} there", "pass the bank's shared tree, or that of Adapted.init"
+        raise InputError(line(f"shared leaves of {target.path}", got=got, expected=sorted(wanted), mend=mend))
+    if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim < 2 or x.shape[-1] != target.d_in:
+        expected, mend = f"floats of shape (batch, ..., {target.d_in})", "pass the layer's input"
+        raise InputError(line("x to project", got=f"{x.dtype} {x.shape}", expected=expected, mend=mend))
+    dtype = jnp.result_type(x, *params.values())
+    try:
+        matrix = method.down(cast(shared, dtype), {})
+    except KeyError as error:
+        got, expected = f"{method!r}, whose {error} is the task's own", "a first product of shared leaves alone"
+        raise TargetError(line("method", got=got, expected=expected, mend="keep the layer's input itself")) from None
+    layer = nn.Dense(target.d_out, use_bias="bias" in params)
+    plain = layer.apply({"params": params}, x)
+    down = down_product(as_rows(x.astype(dtype), target.d_in), matrix)
+    return Projected(plain, down.reshape(*x.shape[:-1], matrix.shape[-1]))  # pyright: ignore[reportArgumentType]
+
+
+def projected_output(
+    method: Parameterization, shared: Leaves, slot: Leaves, x: Projected, dtype: DTypeLike | None
+) -> Float[Array, "... d_out"]:
+    """The layer's output with the update of a task, or of each example's own.
+
+    Args:
+      method: the parameterisation.
+      shared: the target's shared leaves.
+      slot: the target's task leaves, matrices or one matrix per example.
+      x: from `project`.
+      dtype: the layer's compute dtype; that of `x` if None.
+
+    Raises:
+      InputError: if the ids of a mixed batch do not fit the layer's input.
+    """
+    x = Projected(*(part.astype(dtype or part.dtype) for part in x))
+    shared, slot = cast(shared, x.plain.dtype), cast(slot, x.plain.dtype)
+    rows = as_rows(x.down, x.down.shape[-1])
+    check_batch(slot, rows.shape[0])
+    return x.plain + method.up(shared, slot, rows).reshape(x.plain.shape)

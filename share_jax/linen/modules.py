@@ -1,0 +1,165 @@
+"""Flax's linear layers with a shared low-rank adapter: the same `params`, and a required `task_id`.
+
+Each module is the Flax layer of the same name plus two fields, so a pretrained `params` tree loads as it is. The
+collection `shared` holds what all tasks share, the collection `tasks` what each task owns, stacked (T, ...).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+
+from share_jax.layers.kernel_matrix import refuse_obstacle
+from share_jax.linen.variables import TaskId, adapted, declare
+from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.shared_a import SharedA
+from share_jax.typing import Array
+
+
+def _linear(module: Any, layer: Callable[[Array], Array], inputs: Array, task_id: TaskId) -> Array:
+    """The output of a layer that owns a kernel; the layer itself creates the kernel, then the adapter its variables."""
+    plain = partial(layer, inputs)
+    if module.is_initializing():
+        y = plain()
+        declare(module, module.method, module.variables["params"]["kernel"], module.num_tasks)
+        plain = lambda: y  # noqa: E731
+    return adapted(module, module.method, "__call__", inputs, task_id, plain)
+
+
+class SharedLoRADense(nn.Dense):
+    """`nn.Dense` plus scale * x @ A @ B[task_id].
+
+    Attributes:
+      num_tasks: slots in the task stack, T.
+      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    """
+
+    num_tasks: int = 1
+    method: Parameterization = SharedA()
+    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
+
+    @nn.compact
+    def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Applies the layer and the task's update.
+
+        Args:
+          inputs: (..., d_in), batch first.
+          task_id: an integer scalar, or one id per example (batch,).
+
+        Returns:
+          (..., features)
+
+        Raises:
+          TaskError: if a concrete id is not a slot.
+        """
+        return _linear(self, super().__call__, inputs, task_id)
+
+
+class SharedLoRADenseGeneral(nn.DenseGeneral):
+    """`nn.DenseGeneral`, as in attention's 3-axis kernels, plus a low-rank update of its flattened kernel.
+
+    Attributes:
+      num_tasks: slots in the task stack, T.
+      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    """
+
+    num_tasks: int = 1
+    method: Parameterization = SharedA()
+    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
+
+    @nn.compact
+    def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Applies the layer and the task's update.
+
+        Args:
+          inputs: batch first; the axes named by `axis` are contracted.
+          task_id: an integer scalar, or one id per example (batch,).
+
+        Returns:
+          The axes that are left, then `features`.
+
+        Raises:
+          TargetError: if the layer has `batch_dims`.
+          TaskError: if a concrete id is not a slot.
+        """
+        refuse_obstacle(self)
+        return _linear(self, super().__call__, inputs, task_id)
+
+
+class SharedLoRAConv(nn.Conv):
+    """`nn.Conv`, groups included, plus a convolution to r channels followed by a product to the features.
+
+    Attributes:
+      num_tasks: slots in the task stack, T.
+      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    """
+
+    num_tasks: int = 1
+    method: Parameterization = SharedA()
+    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
+
+    @nn.compact
+    def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Applies the layer and the task's update.
+
+        Args:
+          inputs: (batch, *spatial, channels).
+          task_id: an integer scalar, or one id per example (batch,).
+
+        Returns:
+          (batch, *spatial, features)
+
+        Raises:
+          TargetError: if the layer has a mask.
+          TaskError: if a concrete id is not a slot.
+        """
+        refuse_obstacle(self)
+        return _linear(self, super().__call__, inputs, task_id)
+
+
+class SharedLoRAEmbed(nn.Embed):
+    """`nn.Embed` plus A[ids] @ B[task_id]; the tied output layer `attend` takes the transposed pair.
+
+    Attributes:
+      num_tasks: slots in the task stack, T.
+      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    """
+
+    num_tasks: int = 1
+    method: Parameterization = SharedA()
+    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
+
+    def setup(self) -> None:
+        super().setup()
+        declare(self, self.method, self.embedding, self.num_tasks)
+
+    def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Looks the tokens up, with the task's update.
+
+        Args:
+          inputs: integer ids (...), batch first.
+          task_id: an integer scalar, or one id per example (batch,).
+
+        Returns:
+          (..., features)
+
+        Raises:
+          TaskError: if a concrete id is not a slot.
+        """
+        return adapted(self, self.method, "__call__", inputs, task_id, partial(super().__call__, inputs))
+
+    def attend(self, query: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """query @ embedding.T with the task's update.
+
+        Args:
+          query: (..., features), batch first.
+          task_id: an integer scalar, or one id per example (batch,).
+
+        Returns:
+          (..., num_embeddings)
+
+        Raises:
+          TaskError: if a concrete id is not a slot.
+        """
+        return adapted(self, self.method, "attend", query, task_id, partial(super().attend, query))

@@ -1,0 +1,79 @@
+"""Whether a batch of different tasks goes through the Pallas kernel of `share_jax.ops.mixed_batch_pallas`.
+
+Pallas is imported when a kernel runs, not before.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from share_jax.errors import InputError, line
+
+PLATFORMS = ("tpu", "gpu")
+
+WIDEST = 8192
+"""Largest d_in: A's block is whole, and takes 128 columns of a TPU core's fast memory, twice: 8 MiB of 16."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Which body runs, and whether Pallas interprets it on whatever device there is.
+
+    Attributes:
+      platform: "tpu" or "gpu".
+      interpret: True for a test on a CPU, where it is slow.
+
+    Raises:
+      InputError: if the platform is another.
+    """
+
+    platform: str
+    interpret: bool = False
+
+    def __post_init__(self) -> None:
+        if self.platform not in PLATFORMS:
+            expected = " or ".join(PLATFORMS)
+            raise InputError(line("kernel platform", got=repr(self.platform), expected=expected, mend="pass one"))
+
+
+_ASKED: ContextVar[Kernel | None] = ContextVar("asked", default=None)
+
+
+@contextmanager
+def mixed_kernel(kernel: Kernel | None = None) -> Iterator[None]:
+    """Layers that are traced within it answer batches of different tasks through the kernel, where it can be taken.
+
+    It is for one device: XLA cannot divide a kernel over a mesh.
+
+    Args:
+      kernel: the body of the present default backend when None; on a CPU there is none, and nothing changes.
+    """
+    backend = {"cuda": "gpu"}.get(jax.default_backend(), jax.default_backend())
+    present = Kernel(backend) if backend in PLATFORMS else None
+    token = _ASKED.set(kernel or present)
+    try:
+        yield
+    finally:
+        _ASKED.reset(token)
+
+
+def kernel_taken(rank: int, d_in: int, d_out: int, dtype: DTypeLike) -> Kernel | None:
+    """The kernel that a batch of different tasks takes at these sizes, or None for the plain path.
+
+    None outside `mixed_kernel`: which is faster has not been measured on an accelerator. None for what the bodies are
+    not written for: types other than float32 and bfloat16, ranks above the 128 columns of a matrix unit, and inputs so
+    wide that A fills a TPU's fast memory.
+
+    Args:
+      rank: r.
+      d_in: of the kernel.
+      d_out: of the kernel.
+      dtype: the layer computes in.
+    """
+    fits = 0 < rank <= 128 and 0 < d_in <= WIDEST and d_out > 0
+    return _ASKED.get() if fits and dtype in (jnp.float32, jnp.bfloat16) else None

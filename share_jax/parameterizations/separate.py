@@ -1,0 +1,62 @@
+"""Plain LoRA, one pair per task and nothing shared: delta_t = (alpha / r) A[t] @ B[t] (Hu et al. 2021, eq. 3)."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from share_jax.ops.products import up_product
+from share_jax.parameterizations.ranks import check_columns, check_positive
+from share_jax.typing import Leaves, PRNGKey
+
+
+@dataclass(frozen=True)
+class SeparateLoRA:
+    """One ordinary LoRA pair per task: the upper bound that sharing is compared with.
+
+    `lora_a` (d_in, r) ~ N(0, init_std^2) and `lora_b` (r, d_out) = 0 are both the task's slot; `shared` is empty.
+
+    Attributes:
+      rank: r, the rank of each task's update.
+      alpha: numerator of the update's scale alpha / r.
+      init_std: standard deviation of A's entries.
+
+    Raises:
+      InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
+    """
+
+    rank: int = 4
+    alpha: float = 8.0
+    init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        check_columns("rank", self.rank)
+        check_positive("alpha", self.alpha)
+        check_positive("init_std", self.init_std)
+
+    @property
+    def name(self) -> str:
+        return "separate"
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    def init_shared(self, key: PRNGKey, d_in: int, d_out: int) -> Leaves:
+        return {}
+
+    def init_task(self, key: PRNGKey, d_in: int, d_out: int) -> Leaves:
+        return {
+            "lora_a": self.init_std * jax.random.normal(key, (d_in, self.rank), jnp.float32),
+            "lora_b": jnp.zeros((self.rank, d_out), jnp.float32),
+        }
+
+    def down(self, shared: Leaves, slot: Leaves) -> Float[Array, "*batch d_in r"]:
+        return slot["lora_a"]
+
+    def up(self, shared: Leaves, slot: Leaves, h: Float[Array, "batch n r"]) -> Float[Array, "batch n d_out"]:
+        return up_product(h, self.scale * slot["lora_b"])
+
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
+        return slot["lora_a"], self.scale * slot["lora_b"]

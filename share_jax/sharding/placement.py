@@ -1,0 +1,99 @@
+"""Arrays onto a mesh, on one process or many: who reads which examples, and who puts what where."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from share_jax.errors import InputError, line
+from share_jax.sharding.layout import Layout
+from share_jax.sharding.microbatches import batch_size, check_divides
+from share_jax.typing import Array
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """Arrays that every process has whole, where `shardings` say; no process sends anything.
+
+    Args:
+      tree: numpy or jax arrays, equal on every process, or already on a mesh of all processes.
+      shardings: a tree of `NamedSharding` of the same structure, as a `Layout` makes it.
+    """
+    return jax.tree.map(_put, tree, shardings)
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> Array:
+    on_mesh = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    if jax.process_count() == 1 or on_mesh:
+        return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _put(np.asarray(jax.random.key_data(leaf)), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def local_rows(layout: Layout, size: int) -> np.ndarray:
+    """Which examples of a global batch this process has to feed, in order: int64 (rows,).
+
+    With weights split over processes (`tensor`) several processes feed the same ones.
+
+    Args:
+      layout: the mesh and rules.
+      size: examples in the global batch.
+
+    Raises:
+      InputError: if the batch does not divide.
+    """
+    check_divides("examples in a batch", size, layout.batch_parts, "change the batch size or the mesh")
+    where = layout.named(layout.rules["batch"]).addressable_devices_indices_map((size,))
+    rows = [np.arange(size)[index] for index in where.values() if index is not None]
+    return np.unique(np.concatenate(rows))
+
+
+def local_part(layout: Layout, batch: Any) -> Any:
+    """The examples that this process feeds, of a batch that it has whole; scalars as they are."""
+    rows = local_rows(layout, batch_size(batch))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows] if leaf.ndim else leaf, batch)
+
+
+def feed(layout: Layout, local: Any, size: int) -> Any:
+    """A global batch out of the examples that each process has read.
+
+    Args:
+      layout: the mesh and rules.
+      local: this process's examples, those of `local_rows`; scalars are equal on every process.
+      size: examples in the global batch.
+
+    Raises:
+      InputError: if these are not as many examples as this process has to feed.
+    """
+    rows = len(local_rows(layout, size))
+    if (got := batch_size(local)) != rows:
+        mend = "read the rows that place.local_rows names"
+        raise InputError(line("examples of this process", got=got, expected=f"{rows} of {size}", mend=mend))
+    split, whole = layout.named(layout.rules["batch"]), layout.named()
+
+    def leaf(array: Any) -> Array:
+        array = np.asarray(array)
+        if not array.ndim:
+            return _put(array, whole)
+        return jax.make_array_from_process_local_data(split, array, (size, *array.shape[1:]))
+
+    return jax.tree.map(leaf, local)
+
+
+def put_batch(layout: Layout, batch: Any) -> Any:
+    """A batch that every process has whole, each feeding its own examples of it."""
+    return feed(layout, local_part(layout, batch), batch_size(batch))
+
+
+def put_base(layout: Layout, variables: Any) -> Any:
+    """The base variables, sharded."""
+    return put(dict(variables), layout.base(variables))
+
+
+def put_state(layout: Layout, state: Any) -> Any:
+    """A `StepState`, sharded."""
+    return put(state, layout.state(state))

@@ -1,0 +1,188 @@
+"""Files of a folder that is not trusted: opened inside it only, checked, published atomically."""
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from share_jax.errors import FormatError, InputError, TaskError, line
+from share_jax.storage.atomic_write import flush
+from share_jax.storage.lock import hold_itself, take
+
+JSON_LIMIT = 256 * 2**20
+"""Bytes; a JSON file above this is refused before it is read."""
+
+TEMP_MARK = ".share-jax-tmp-"
+"""In the name of every temporary sibling; whatever carries it is a leftover of a killed command."""
+
+
+def shown(text: object, limit: int = 200) -> str:
+    """The text on one line, for a message: no control characters, cut after `limit`."""
+    plain = str(text)
+    if not plain.isprintable():
+        plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+    return plain if len(plain) <= limit else plain[: limit - 3] + "..."
+
+
+def check_task_name(name: str) -> str:
+    r"""Returns a name that is safe as a file name.
+
+    Raises:
+      TaskError: it is empty, too long, or holds `/`, `\`, `..` or a control character.
+    """
+    bad = not name or name == "." or ".." in name or "/" in name or "\\" in name or not name.isprintable()
+    if bad or len(name.encode()) > 150:
+        raise TaskError(
+            line(
+                "task name",
+                got=repr(shown(name)),
+                expected="1 to 150 bytes of printable text without '/', '\\' or '..'",
+                mend="rename the folder",
+            )
+        )
+    return name
+
+
+def task_name_of(folder: str | os.PathLike) -> str:
+    """The task name that a folder stands for: its own last component."""
+    return check_task_name(os.path.basename(os.path.abspath(os.fspath(folder))))
+
+
+def check_folder(folder: str | os.PathLike, what: str) -> Path:
+    """Returns the folder as a path.
+
+    Raises:
+      InputError: it does not exist or is no folder.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        got = "a file" if path.exists() else "nothing there"
+        raise InputError(line(f"{what} {shown(folder)}", got=got, expected="a folder", mend="check the path"))
+    return path
+
+
+def open_inside(folder: str | os.PathLike, name: str) -> int:
+    """Opens a regular file of the folder for reading and returns its descriptor.
+
+    Raises:
+      FormatError: the file is missing, is not a regular file, or lies outside the folder.
+    """
+    label = f"file {shown(Path(folder).name)}/{shown(name)}"
+    root = os.path.realpath(folder)
+    try:
+        real = os.path.realpath(os.path.join(root, name))
+        inside = os.path.commonpath([root, real]) == root and real != root
+    except ValueError as e:
+        raise FormatError(line(label, got=shown(e), expected="a file name", mend="rename it")) from None
+    if not inside:
+        raise FormatError(
+            line(label, got="a path that leaves the folder", expected="a file inside it", mend="copy it in (cp -rL)")
+        )
+    try:
+        fd = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        raise FormatError(
+            line(label, got="nothing there", expected="a file", mend="check that the folder is complete")
+        ) from None
+    except OSError as e:
+        raise FormatError(
+            line(label, got=e.strerror or "an error", expected="a readable file", mend="check its rights")
+        ) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FormatError(line(label, got="not a regular file", expected="a regular file", mend="check the folder"))
+    return fd
+
+
+def exists_inside(folder: str | os.PathLike, name: str) -> bool:
+    """Whether the folder has an entry of that name (which may still be refused when opened)."""
+    return os.path.lexists(os.path.join(folder, name))
+
+
+def read_json(folder: str | os.PathLike, name: str) -> dict[str, Any]:
+    """Reads a JSON object strictly: UTF-8, no NaN, no key twice.
+
+    Raises:
+      FormatError: anything else.
+    """
+    label = f"file {shown(Path(folder).name)}/{shown(name)}"
+    with os.fdopen(open_inside(folder, name), "rb") as f:
+        size = os.fstat(f.fileno()).st_size
+        if size > JSON_LIMIT:
+            raise FormatError(line(label, got=f"{size} bytes", expected=f"at most {JSON_LIMIT}", mend="check the file"))
+        data = f.read()
+    return parse_json(data, label)
+
+
+def parse_json(data: bytes, label: str) -> dict[str, Any]:
+    """The JSON object in `data`, strictly; see `read_json`."""
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_twice, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as e:
+        got = "nesting too deep" if isinstance(e, RecursionError) else shown(e)
+        raise FormatError(line(label, got=got, expected="JSON", mend="write the file again")) from None
+    if not isinstance(value, dict):
+        raise FormatError(line(label, got=type(value).__name__, expected="a JSON object", mend="write the file again"))
+    return value
+
+
+def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a key that is there twice")
+    return out
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"the number {name}")
+
+
+@contextlib.contextmanager
+def publish(out: Path) -> Iterator[Path]:
+    """Yields an empty temporary sibling; on success it becomes `out`, on any error it is removed.
+
+    What was at `out` (`output.check_output` allowed it) is moved aside first and removed last. The sibling is
+    locked while it is in use, so that the leftovers of killed commands can be told from it and are removed.
+    """
+    prefix = f".{out.name[:80]}{TEMP_MARK}"
+    clean_leftovers(out.parent, prefix)
+    temp = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
+    with hold_itself(temp):
+        try:
+            temp.chmod(0o777 & ~_umask())
+            yield temp
+            flush(temp)
+            aside = temp.with_name(temp.name + "-old")
+            if os.path.lexists(out):
+                os.rename(out, aside)
+            os.rename(temp, out)
+            flush(out.parent)
+            shutil.rmtree(aside, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(temp, ignore_errors=True)
+            raise
+
+
+def clean_leftovers(parent: Path, prefix: str) -> None:
+    """Removes the temporary folders in `parent` that no living command holds."""
+    with os.scandir(parent) as entries:
+        found = [e.path for e in entries if e.name.startswith(prefix) and e.is_dir(follow_symlinks=False)]
+    for path in found:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                if not take(descriptor):  # without locks nobody knows whose it is
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

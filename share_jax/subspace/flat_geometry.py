@@ -1,0 +1,135 @@
+"""The flat geometry, and the choice between the two by measured error per stored number.
+
+Columns share directions: a task costs p (k + k') numbers. Flat shares whole factors: a basis vector costs p times more,
+a task only k + k' numbers; it pays where adapters are combinations of few others, factor by factor.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from share_jax.adapters.factors import Adapter
+from share_jax.adapters.stacking import groups, pack, shapes_of
+from share_jax.errors import InputError, LimitError, line
+from share_jax.linalg.spectrum import Spectra, spectra_of_stacks
+from share_jax.subspace.error_curves import RESERVE, Ladder, flat_curve, rungs, steps
+from share_jax.subspace.factor_columns import columns_of, side_by_side
+from share_jax.subspace.initialize import initialize, without_tasks
+from share_jax.subspace.project import append, slots_on
+from share_jax.subspace.rank_choice import Choice, choose
+from share_jax.subspace.state import ShareState, Subspace, layer_size, relative
+
+Pair = tuple[Spectra, Spectra]
+
+
+def initialize_with(
+    adapters: Mapping[str, Adapter],
+    choice: Choice | None = None,
+    *,
+    geometry: str = "columns",
+    seed: int = 0,
+) -> ShareState:
+    """`initialize` in a geometry: "columns" (the method's), "flat", or "auto", the better one for each target.
+
+    "auto" compares at equal terms: with `max_error`, the geometry that stores less within it; otherwise, the one whose
+    error is lower in the numbers that the columns geometry takes for `choice`.
+
+    Raises:
+        InputError: there is no adapter, two disagree about a target's shape, or there is no such geometry.
+        LimitError: `max_error` is below what float32 can reach.
+    """
+    choice = choice or Choice()
+    if geometry not in ("columns", "flat", "auto"):
+        raise InputError(line("geometry", got=geometry, expected="columns, flat or auto", mend="pass columns"))
+    if geometry == "columns" or not adapters:
+        return initialize(adapters, choice, seed=seed)
+    found, p = _spectra(adapters, seed)
+    if geometry == "flat":
+        return _flat(adapters, choice, found, p)
+    columns = initialize(adapters, choice, seed=seed)
+    if choice.max_error is not None:
+        return _smaller(columns, _flat(adapters, choice, found, p), choice.max_error * (1 - RESERVE))
+    return _better(adapters, columns, found, p)
+
+
+def _spectra(adapters: Mapping[str, Adapter], seed: int) -> tuple[dict[str, Pair], dict[str, int]]:
+    """Spectra of the tasks' whole factors, per target, and the rank that they are laid out for."""
+    tasks = list(adapters.values())
+    found: dict[str, Pair] = {}
+    widths: dict[str, int] = {}
+    for names in groups(shapes_of(tasks, {})).values():
+        packed = pack(tasks, names)
+        sides = [spectra_of_stacks(side_by_side(x), seed=seed) for x in columns_of(packed, "flat")[:2]]
+        for i, name in enumerate(names):
+            a, b = (Spectra(*(x[i : i + 1] for x in side)) for side in sides)
+            found[name] = a, b
+            widths[name] = packed.a.shape[-1]
+    return found, widths
+
+
+def _with_tasks(
+    adapters: Mapping[str, Adapter], found: Mapping[str, Pair], ks: Mapping[str, tuple[int, int]]
+) -> ShareState:
+    tasks = list(adapters.values())
+    layers = {}
+    for name, shape in shapes_of(tasks, {}).items():
+        if name in ks:
+            bases = [np.ascontiguousarray(x.basis[0][:, :k]) for x, k in zip(found[name], ks[name], strict=True)]
+            layers[name] = without_tasks(shape, "flat", bases[0], bases[1], 1)
+    own = [{name: f for name, f in task.items() if name in layers} for task in tasks]
+    return ShareState(tuple(adapters), append(layers, {n: [s] for n, s in slots_on(layers, own).items()}))
+
+
+def _flat(
+    adapters: Mapping[str, Adapter], choice: Choice, found: Mapping[str, Pair], widths: Mapping[str, int]
+) -> ShareState:
+    if choice.max_error is None:
+        ks = {}
+        for name, pair in found.items():
+            a, b = (int(choose(choice, x.singular_values, x.energy, x.rank)[0]) for x in pair)
+            ks[name] = (a, b)
+        return _with_tasks(adapters, found, ks)
+    full = _with_tasks(adapters, found, {n: (int(a.rank[0]), int(b.rank[0])) for n, (a, b) in found.items()})
+    ladders = {n: Ladder(rungs(a), rungs(b)) for n, (a, b) in found.items()}
+    errors = np.sum([flat_curve(full.layers[n], ladders[n]) for n in found], axis=0)
+    norms = np.sqrt(np.sum([layer.norm**2 for layer in full.layers.values()], axis=0))
+    for step, most in steps(errors, norms, choice.max_error):
+        state = _with_tasks(adapters, found, {n: (int(x.a[step]), int(x.b[step])) for n, x in ladders.items()})
+        if np.all(relative(state, "bound") <= most):
+            return state
+    mend = "ask for 1e-5 or more"
+    raise LimitError(line("max_error", got=choice.max_error, expected="what float32 can reach", mend=mend))
+
+
+def _smaller(columns: ShareState, flat: ShareState, limit: float) -> ShareState:
+    """Per target the record that stores less, as long as every task stays within the limit."""
+    saving = {n: layer_size(x) - layer_size(flat.layers[n]) for n, x in columns.layers.items()}
+    taken = sorted((n for n, saved in saving.items() if saved > 0), key=lambda n: (-saving[n], n))
+    while True:
+        layers = {n: flat.layers[n] if n in taken else x for n, x in columns.layers.items()}
+        state = ShareState(columns.tasks, layers)
+        if not taken or np.all(relative(state, "bound") <= limit):
+            return state
+        taken.pop()
+
+
+def _better(
+    adapters: Mapping[str, Adapter], columns: ShareState, found: Mapping[str, Pair], widths: Mapping[str, int]
+) -> ShareState:
+    """Per target the record with the smaller error, flat being given as many numbers as columns took."""
+    ks = {}
+    for name, layer in columns.layers.items():
+        each = widths[name] * sum(layer.shape) + 2 * int(np.count_nonzero(layer.ranks))
+        k = layer_size(layer) // each
+        if k >= 1:
+            ks[name] = (min(k, int(found[name][0].rank[0])), min(k, int(found[name][1].rank[0])))
+    flat = _with_tasks(adapters, found, ks).layers
+    layers = dict(columns.layers)
+    for name, layer in flat.items():
+        if _error(layer) < _error(columns.layers[name]):
+            layers[name] = layer
+    return ShareState(columns.tasks, layers)
+
+
+def _error(layer: Subspace) -> float:
+    return float(np.sum(layer.bound**2))

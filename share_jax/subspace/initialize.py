@@ -1,0 +1,156 @@
+"""The first subspace, from one adapter or from a thousand: stack, SVD, keep the top k, project."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from share_jax.adapters.factors import Adapter, nbytes
+from share_jax.errors import InputError, LimitError, line
+from share_jax.linalg.spectrum import Spectra
+from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra
+from share_jax.subspace.error_curves import Ladder, rungs, squared_errors, steps
+from share_jax.subspace.prepared_batches import Block, Held, Prepare
+from share_jax.subspace.project import Slots, append, slots_on
+from share_jax.subspace.rank_choice import Choice, choose
+from share_jax.subspace.state import Geometry, ShareState, Subspace, relative
+
+BLOCK_BYTES = 2**26
+"""Factors of adapters that go through a pass together, where many of them are as small as that."""
+
+Read = Callable[[], Iterable[tuple[str, Adapter]]]
+"""Gives all (task, adapter) pairs, the same ones in the same order each time it is called."""
+
+Progress = Callable[[str, int], None]
+"""Called with the name of the pass and the number of adapters done in it."""
+
+
+def initialize(adapters: Mapping[str, Adapter], choice: Choice | None = None, *, seed: int = 0) -> ShareState:
+    """One subspace per target from t >= 1 adapters (method, phase 1), and every task's coefficients on it.
+
+    Factors are folded and balanced, stacked side by side, and each side keeps the top-k left singular vectors of its
+    stack; coefficients are projections. No centring. `geometry.initialize_with` has the flat geometry.
+
+    Raises:
+        InputError: there is no adapter, or two disagree about a target's shape.
+        LimitError: `max_error` is below what float32 can reach.
+    """
+    return initialize_stream(lambda: adapters.items(), choice or Choice(), chunk=64, seed=seed)
+
+
+def initialize_stream(
+    read: Read, choice: Choice, *, chunk: int = 16, progress: Progress | None = None, seed: int = 0
+) -> ShareState:
+    """As `initialize`, exactly, with few adapters in memory; columns geometry.
+
+    The first pass over `read()` sums up what the bases need (`Sketch`), the last one projects; `max_error` takes one
+    more between them. Adapters that are small together (`prepare.HELD_BYTES`) are held and read once. Of more, no more
+    than `chunk` are in memory at a time, or as many as take `BLOCK_BYTES` if they are more; what is held does not
+    depend on their number then, but for the coefficients.
+
+    Raises:
+        InputError: there is no adapter, two disagree about a target's shape, or a name occurs twice.
+        LimitError: `max_error` is below what float32 can reach.
+    """
+    tell = progress or (lambda stage, done: None)
+    names: list[str] = []
+    held = Held()
+
+    def blocks() -> Iterator[Block]:
+        return chunks(read(), chunk)
+
+    def batches() -> Iterator[list[Adapter]]:
+        for tasks, adapters in held.first(blocks()):
+            names.extend(tasks)
+            yield adapters
+            tell("basis", len(names))
+
+    sketch = sketch_of(batches(), held.prepare)
+    if not names:
+        raise InputError(line("adapters", got="none", expected="at least one", mend="pass one adapter or more"))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(line("task names", got=f"{twice!r} twice", expected="distinct names", mend="rename one"))
+    found = spectra(sketch, k=choice.k, seed=seed)
+    sketch = replace(sketch, sides={})  # the sums are no longer needed, and they are what is large
+    if choice.max_error is None:
+        return _project_all(bases_of(sketch, found, choice), held.again(blocks), held.prepare, tell)
+    full = _with_ks(sketch, found, {key: int(x.rank[0]) for key, x in found.items()})
+    ladders = {n: Ladder(rungs(found[n, "a"]), rungs(found[n, "b"])) for n in sketch.shapes}
+    errors, norms = _error_curves(full, ladders, held.again(blocks), held.prepare, tell)
+    for step, most in steps(errors, norms, choice.max_error):
+        sides = {(n, s): int(getattr(x, s)[step]) for n, x in ladders.items() for s in "ab"}
+        state = _project_all(_with_ks(sketch, found, sides), held.again(blocks), held.prepare, tell)
+        if np.all(relative(state, "bound") <= most):
+            return state
+    mend = "ask for 1e-5 or more"
+    raise LimitError(line("max_error", got=choice.max_error, expected="what float32 can reach", mend=mend))
+
+
+def bases_of(sketch: Sketch, found: Mapping[Key, Spectra], choice: Choice) -> ShareState:
+    """The state without tasks: every target's bases, k by `choice` (any but `max_error`)."""
+    ks = {key: int(choose(choice, x.singular_values, x.energy, x.rank)[0]) for key, x in found.items()}
+    return _with_ks(sketch, found, ks)
+
+
+def _with_ks(sketch: Sketch, found: Mapping[Key, Spectra], ks: Mapping[Key, int]) -> ShareState:
+    return ShareState((), {name: _layer(shape, sketch, found, ks, name) for name, shape in sketch.shapes.items()})
+
+
+def _layer(
+    shape: tuple[int, int], sketch: Sketch, found: Mapping[Key, Spectra], ks: Mapping[Key, int], name: str
+) -> Subspace:
+    bases = [np.ascontiguousarray(found[name, s].basis[0][:, : ks[name, s]]) for s in "ab"]
+    return without_tasks(shape, "columns", bases[0], bases[1], sketch.pseudo_rank)
+
+
+def without_tasks(
+    shape: tuple[int, int], geometry: Geometry, basis_a: np.ndarray, basis_b: np.ndarray, q: int
+) -> Subspace:
+    """A target's bases before any task is on them."""
+    none = np.zeros(0)
+    coeff_a, coeff_b = (np.zeros((0, x.shape[1], q), np.float32) for x in (basis_a, basis_b))
+    ranks = np.zeros(0, np.int32)
+    return Subspace(shape, geometry, basis_a, basis_b, coeff_a, coeff_b, ranks, none, none, none, none, none)
+
+
+def chunks(pairs: Iterable[tuple[str, Adapter]], size: int) -> Iterator[tuple[list[str], list[Adapter]]]:
+    """Names and adapters, `size` at a time, or as many as take `BLOCK_BYTES` if they are more."""
+    names: list[str] = []
+    adapters: list[Adapter] = []
+    held = 0
+    for name, adapter in pairs:
+        own = nbytes(adapter)
+        if len(names) >= size and held + own > BLOCK_BYTES:
+            yield names, adapters
+            names, adapters, held = [], [], 0
+        names.append(name)
+        adapters.append(adapter)
+        held += own
+    if names:
+        yield names, adapters
+
+
+def _project_all(bases: ShareState, blocks: Iterable[Block], prepare: Prepare, tell: Progress) -> ShareState:
+    names: list[str] = []
+    slots: dict[str, list[Slots]] = {name: [] for name in bases.layers}
+    for tasks, adapters in blocks:
+        for name, part in slots_on(bases.layers, adapters, prepare).items():
+            slots[name].append(part)
+        names += tasks
+        tell("coefficients", len(names))
+    return ShareState(tuple(names), append(bases.layers, slots))
+
+
+def _error_curves(
+    full: ShareState, ladders: Mapping[str, Ladder], blocks: Iterable[Block], prepare: Prepare, tell: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared error of every task's whole adapter at every rung, (T, G), and its norm, (T,)."""
+    errors, norms = [], []
+    for _, adapters in blocks:
+        slots = slots_on(full.layers, adapters, prepare)
+        curves = [squared_errors(x.coeff_a, x.coeff_b, ladders[name]) for name, x in slots.items()]
+        errors.append(np.sum(curves, axis=0))
+        norms.append(np.sqrt(sum(x.norm**2 for x in slots.values())))
+        tell("errors", sum(len(x) for x in errors))
+    return np.concatenate(errors), np.concatenate(norms)

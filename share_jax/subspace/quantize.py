@@ -1,0 +1,138 @@
+"""Bases and coefficients in fewer bytes, with the error that this adds measured and counted into every bound."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from share_jax.errors import InputError, line
+from share_jax.subspace import error_bounds
+from share_jax.subspace.project import reconstruct
+from share_jax.subspace.state import ShareState, Subspace
+
+Storage = Literal["f32", "bf16", "int8"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One array as it is stored; `scales` (one per column of the last axis) only for int8."""
+
+    values: Shaped[np.ndarray, "..."]
+    scales: Float[np.ndarray, " columns"] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values and scales."""
+        return self.values.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """The four arrays of one target as they are stored."""
+
+    basis_a: Stored
+    basis_b: Stored
+    coeff_a: Stored
+    coeff_b: Stored
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all four."""
+        return sum(x.nbytes for x in (self.basis_a, self.basis_b, self.coeff_a, self.coeff_b))
+
+
+def encode(x: Float[np.ndarray, "..."], storage: Storage | str, *, axis: int = 0) -> Stored:
+    """One array in `storage`. int8 rounds to `scale * -127..127` with `scale = max |x| / 127` per column.
+
+    A column is what runs along `axis`; every other axis has scales of its own, laid out flat.
+
+    Raises:
+        InputError: there is no such storage.
+    """
+    if storage == "f32":
+        return Stored(np.asarray(x, np.float32))
+    if storage == "bf16":
+        return Stored(np.asarray(x, np.float32).astype(ml_dtypes.bfloat16))
+    if storage != "int8":
+        raise InputError(line("storage", got=storage, expected="f32, bf16 or int8", mend="pass f32"))
+    scales = np.max(np.abs(x), axis=axis, keepdims=True, initial=0.0).astype(np.float32) / np.float32(127)
+    values = np.clip(np.rint(x / np.where(scales > 0, scales, 1)), -127, 127).astype(np.int8)
+    return Stored(values, scales.reshape(-1))
+
+
+def decode(stored: Stored, *, axis: int = 0) -> Float[np.ndarray, "..."]:
+    """The float32 array that `encode` stands for."""
+    x = np.asarray(stored.values, np.float32)
+    if stored.scales is None:
+        return x
+    shape = list(x.shape)
+    shape[axis] = 1
+    return x * np.asarray(stored.scales, np.float32).reshape(shape)
+
+
+def store(state: ShareState, storage: Storage | str) -> tuple[dict[str, StoredLayer], ShareState]:
+    """What to write, and the state that reading it gives back.
+
+    Bases are rounded first; coefficients are then the best ones for the rounded bases, and rounded in turn (int8: one
+    scale per task and column). The state's bases are orthonormal again, its updates are those of the stored arrays,
+    and what the rounding moved is in every task's `change` and `bound`.
+
+    Raises:
+        InputError: there is no such storage.
+    """
+    stored = {name: _store_layer(layer, storage) for name, layer in state.layers.items()}
+    if storage == "f32" and all(_single(layer) for layer in state.layers.values()):  # nothing has moved
+        still = {name: replace(x, change=np.zeros_like(x.change)) for name, x in state.layers.items()}
+        return stored, ShareState(state.tasks, still)
+    layers = {name: restore_layer(stored[name], layer) for name, layer in state.layers.items()}
+    return stored, ShareState(state.tasks, {n: _measured(state.layers[n], x) for n, x in layers.items()})
+
+
+def restore_layer(stored: StoredLayer, like: Subspace) -> Subspace:
+    """The record that stored arrays stand for; `like` gives everything but the four arrays.
+
+    A rounded basis Q is no longer orthonormal: with its QR decomposition, (Q, c) becomes (orthonormal, R c), the same
+    update. float32 comes back as it is.
+    """
+    fields = {}
+    for side in "ab":
+        basis, coeff = decode(getattr(stored, f"basis_{side}")), decode(getattr(stored, f"coeff_{side}"), axis=1)
+        if getattr(stored, f"basis_{side}").values.dtype != np.float32:
+            q, r = np.linalg.qr(basis.astype(np.float64))
+            basis, coeff = q.astype(np.float32), (r @ coeff.astype(np.float64)).astype(np.float32)
+        fields |= {f"basis_{side}": basis, f"coeff_{side}": coeff}
+    return replace(like, **fields)
+
+
+def nbytes(stored: Mapping[str, StoredLayer]) -> int:
+    """Bytes of all arrays of a set, without headers."""
+    return sum(layer.nbytes for layer in stored.values())
+
+
+def _store_layer(layer: Subspace, storage: Storage | str) -> StoredLayer:
+    fields = {}
+    for side in "ab":
+        basis, coeff = getattr(layer, f"basis_{side}"), getattr(layer, f"coeff_{side}")
+        rounded = encode(basis, storage)
+        if storage != "f32" and basis.shape[1]:
+            # least squares on the rounded basis; its columns are nearly orthonormal, so normal equations will do
+            q = decode(rounded).astype(np.float64)
+            coeff = (np.linalg.solve(q.T @ q, q.T @ basis.astype(np.float64)) @ coeff).astype(np.float32)
+        fields |= {f"basis_{side}": rounded, f"coeff_{side}": encode(coeff, storage, axis=1)}
+    return StoredLayer(**fields)
+
+
+def _single(layer: Subspace) -> bool:
+    return all(x.dtype == np.float32 for x in (layer.basis_a, layer.basis_b, layer.coeff_a, layer.coeff_b))
+
+
+def _measured(before: Subspace, after: Subspace) -> Subspace:
+    sides = []
+    for x in (before, after):
+        sides.append(reconstruct(x.basis_a, x.coeff_a, x, 0, x.ranks))
+        sides.append(reconstruct(x.basis_b, x.coeff_b, x, 1, x.ranks))
+    change = np.sqrt(error_bounds.squared_change(*sides))
+    return replace(after, change=change, bound=before.bound + change * (1 + 1e-9))

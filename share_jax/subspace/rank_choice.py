@@ -1,0 +1,67 @@
+"""How many basis columns to keep, as the user says it."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from share_jax.errors import InputError, line
+
+DEFAULT_EXPLAINED_VARIANCE = 0.999
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to choose k per layer and side; without any, an explained variance of 0.999.
+
+    Whatever is asked, k never exceeds the numerical rank.
+
+    Attributes:
+        k: columns per side.
+        explained_variance: smallest k with `sum_{j<=k} s_j^2 >= x * total`, in (0, 1]. What earlier merges have
+            discarded counts as lost, so repeated merges do not eat the subspace away.
+        relative_error: smallest k whose tail norm is at most this share of the stack's norm, in [0, 1).
+        max_error: every task's update, over its whole adapter, within this relative Frobenius error, in [0, 1).
+
+    Raises:
+        InputError: more than one is given, or one is out of its range.
+    """
+
+    k: int | None = None
+    explained_variance: float | int | None = None
+    relative_error: float | int | None = None
+    max_error: float | int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that one is given and in range; fills in the default."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        if not given:
+            object.__setattr__(self, "explained_variance", DEFAULT_EXPLAINED_VARIANCE)
+            return
+        if len(given) > 1:
+            raise InputError(line("choice of k", got=", ".join(given), expected="one of them", mend="drop the others"))
+        ((name, value),) = given.items()
+        valid = {"k": value >= 1, "explained_variance": 0 < value <= 1}.get(name, 0 <= value < 1)
+        if not valid:
+            ranges = {"k": "at least 1", "explained_variance": "above 0 and at most 1"}
+            expected = ranges.get(name, "at least 0 and below 1")
+            raise InputError(line(name, got=value, expected=expected, mend="change it"))
+
+
+def choose(
+    choice: Choice,
+    singular_values: Float[np.ndarray, "L m"],
+    total: Float[np.ndarray, " L"],
+    rank: Int[np.ndarray, " L"],
+) -> Int[np.ndarray, " L"]:
+    """k per layer by any choice but `max_error`, which needs the updates themselves."""
+    if choice.k is not None:
+        return np.minimum(rank, choice.k)
+    import jax.numpy as jnp
+
+    from share_jax.linalg.rank_selection import k_by_explained_variance, k_by_relative_error
+
+    s, totals, ranks = jnp.asarray(singular_values), jnp.asarray(total, singular_values.dtype), jnp.asarray(rank)
+    if choice.explained_variance is not None:
+        return np.asarray(k_by_explained_variance(s, totals, ranks, choice.explained_variance))
+    return np.asarray(k_by_relative_error(s, totals, ranks, choice.relative_error or 0.0))
