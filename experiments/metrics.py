@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """(predictions (N,), labels (N,)) -> a number where more is better, at most 1."""
@@ -86,7 +86,7 @@ def measure(metric: str, outputs: np.ndarray, labels: np.ndarray) -> float:
         return OF_CLASSES[metric](outputs.argmax(axis=-1), labels)
     if metric not in OF_NUMBERS:
         expected = ", ".join((*OF_CLASSES, *OF_NUMBERS))
-        raise InputError(line("metric", got=repr(metric), expected=f"one of {expected}", mend="check its name"))
+        raise InputError(message("metric", got=repr(metric), expected=f"one of {expected}", fix="check its name"))
     return OF_NUMBERS[metric](outputs[:, 0], labels)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.config.run_config import Config, command_line, parse
-from share_jax.errors import ShareError, line
+from share_jax.errors import ShareError, message
 from share_jax.runtime.malloc import keep_freed
 from share_jax.runtime.preemption import Preempted, Preemption
 
@@ -27,7 +27,7 @@ def run(config: Config, preemption: Preemption | None = None) -> Path:
         The path of `results.json`.
 
     Raises:
-        ShareError: for anything that the user can mend.
+        ShareError: for anything that the user can fix.
         Preempted: if it was told to stop.
     """
     from experiments import workdir
@@ -35,7 +35,7 @@ def run(config: Config, preemption: Preemption | None = None) -> Path:
 
     _keep_compiled(config.compile_cache)
     with ExitStack() as stack:
-        processes.on_primary("--workdir", lambda: stack.enter_context(workdir.held(config)))
+        processes.on_primary("--workdir", lambda: stack.enter_context(workdir.locked_workdir(config)))
         return _run(config, config.workdir, preemption or Preemption())
 
 
@@ -122,7 +122,7 @@ def guarded(work: Callable[[], object], again: str) -> int:
     """Does the work of a command line: 0 when it ran or was told to stop, 2 for bad input, 130 when interrupted.
 
     Args:
-        work: raises `ShareError` for anything that the user can mend, and `Preempted` if it was told to stop.
+        work: raises `ShareError` for anything that the user can fix, and `Preempted` if it was told to stop.
         again: how the user goes on with what was broken off.
     """
     try:
@@ -134,8 +134,8 @@ def guarded(work: Callable[[], object], again: str) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise
         what = error.filename or "a file of the run"
-        mend = f"free or add space, then {again} from the last checkpoint"
-        print(f"error: {line(what, got=error.strerror, expected='room to write', mend=mend)}", file=sys.stderr)
+        fix = f"free or add space, then {again} from the last checkpoint"
+        print(f"error: {message(what, got=error.strerror, expected='room to write', fix=fix)}", file=sys.stderr)
         return 2
     except Preempted:
         return 0

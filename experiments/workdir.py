@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.config.run_config import Config, command_line
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.storage import lock
 from share_jax.storage.atomic_write import is_partial, replace_text
 
@@ -17,7 +17,7 @@ CHECKPOINTS = "checkpoints"
 
 
 @contextmanager
-def held(config: Config) -> Iterator[Path]:
+def locked_workdir(config: Config) -> Iterator[Path]:
     """The workdir, ready, with a note of which run it is, and locked against a second run while the context lasts.
 
     Raises:
@@ -52,18 +52,18 @@ def _clear(folder: Path) -> None:
 def _check(config: Config) -> None:
     folder = config.workdir
     if folder.exists() and not folder.is_dir():
-        raise InputError(line(f"--workdir {folder}", got="a file", expected="a folder", mend="choose another name"))
+        raise InputError(message(f"--workdir {folder}", got="a file", expected="a folder", fix="choose another name"))
     noted, content = folder / FILE, _content(folder)
     if content and (content != {FILE} or config.resume):  # a note alone is of a run that ended before it had anything
         if not (config.resume or config.overwrite):
-            mend = "add --resume to go on with it, --overwrite to replace it, or choose another folder"
+            fix = "add --resume to go on with it, --overwrite to replace it, or choose another folder"
             raise InputError(
-                line(f"--workdir {folder}", got="a folder with content", expected="an empty one", mend=mend)
+                message(f"--workdir {folder}", got="a folder with content", expected="an empty one", fix=fix)
             )
         lost = not noted.exists()
         if lost and not (config.repair and (folder / CHECKPOINTS).exists()):
-            mend = "choose another folder, or restore the note from a copy"
-            raise InputError(line(f"--workdir {folder}", got=f"no {FILE} in it", expected="an earlier run", mend=mend))
+            fix = "choose another folder, or restore the note from a copy"
+            raise InputError(message(f"--workdir {folder}", got=f"no {FILE} in it", expected="an earlier run", fix=fix))
         if config.resume and not lost:
             _check_same(noted, config)
 
@@ -87,8 +87,8 @@ def _check_same(noted: Path, config: Config) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if config.repair:
             return
-        mend = "add --repair, with the flags of that run, to note them anew"
-        raise InputError(line(str(noted), got=error, expected="the note of a run", mend=mend)) from error
+        fix = "add --repair, with the flags of that run, to note them anew"
+        raise InputError(message(str(noted), got=error, expected="the note of a run", fix=fix)) from error
     if note["run"] != _work(config):
-        mend = "resume with the same flags, or choose another folder"
-        raise InputError(line("--resume", got=_work(config), expected=note["run"], mend=mend))
+        fix = "resume with the same flags, or choose another folder"
+        raise InputError(message("--resume", got=_work(config), expected=note["run"], fix=fix))

@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each message is one line: what, got, expected, how to mend."""
+"""The errors a user can meet. Each message is one line: what, got, expected, how to fix."""
 
 from collections.abc import Mapping
 
@@ -39,13 +39,13 @@ class BusyError(ShareError, RuntimeError):
     """Another process works in this folder."""
 
 
-def line(what: str, *, got: object, expected: object, mend: str) -> str:
+def message(what: str, *, got: object, expected: object, fix: str) -> str:
     """Formats the one line that every error carries.
 
-    >>> line("rank", got=0, expected="a whole number of at least 1", mend="pass rank=4")
+    >>> message("rank", got=0, expected="a whole number of at least 1", fix="pass rank=4")
     'rank: got 0, expected a whole number of at least 1; pass rank=4'
     """
-    return f"{what}: got {got}, expected {expected}; {mend}"
+    return f"{what}: got {got}, expected {expected}; {fix}"
 
 
 def entries(value: object, most: int | None = None) -> str:

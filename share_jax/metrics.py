@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 NAMES = (
     "acc",
@@ -230,11 +230,11 @@ def _square(matrix: ArrayLike) -> Float[np.ndarray, "T T"]:
     values = _floats("accuracy matrix", matrix)
     if values.ndim != 2 or values.shape[0] != values.shape[1] or values.shape[0] == 0:
         raise InputError(
-            line(
+            message(
                 "accuracy matrix",
                 got=f"shape {values.shape}",
                 expected="(T, T) with T at least 1",
-                mend="give one row per task learnt and one column per task, nan where not evaluated",
+                fix="give one row per task learnt and one column per task, nan where not evaluated",
             )
         )
     return values
@@ -246,25 +246,25 @@ def _vector(untrained: ArrayLike | None, tasks: int) -> Float[np.ndarray, " T"]:
     values = _floats("untrained accuracies", untrained)
     if values.shape != (tasks,):
         raise InputError(
-            line(
+            message(
                 "untrained accuracies",
                 got=f"shape {values.shape}",
                 expected=f"({tasks},)",
-                mend="give one value per task of the accuracy matrix, nan where not evaluated",
+                fix="give one value per task of the accuracy matrix, nan where not evaluated",
             )
         )
     return values
 
 
 def _floats(what: str, values: ArrayLike) -> Float[np.ndarray, "..."]:
-    mend = "give numbers, nan where not evaluated"
+    fix = "give numbers, nan where not evaluated"
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         got = f"a {type(values).__name__} that is no array of numbers"
-        raise InputError(line(what, got=got, expected="an array of numbers", mend=mend)) from None
+        raise InputError(message(what, got=got, expected="an array of numbers", fix=fix)) from None
     if np.any(np.isinf(array)):
-        raise InputError(line(what, got="an infinite value", expected="finite numbers or nan", mend=mend))
+        raise InputError(message(what, got="an infinite value", expected="finite numbers or nan", fix=fix))
     return array
 
 

@@ -37,7 +37,7 @@ HOUSE = (
 )
 """Every room of the library, from the roof down: a room imports from itself and from those below."""
 
-UNMENDED = {("formats", "adapter_set"), ("linalg", "adapters"), ("linen", "train"), ("sharding", "linen")}
+UPWARD = {("formats", "adapter_set"), ("linalg", "adapters"), ("linen", "train"), ("sharding", "linen")}
 """Imports that still run up."""
 
 NO_FLAX = (
@@ -112,7 +112,7 @@ def broken_rules(source, name):
     for other in sorted({part_of(module) for module in imported} - {None, part, "__version__"}):
         if other not in HOUSE:
             broken.append(f"imports {other} from the package itself, not from its own module")
-        elif HOUSE.index(other) < HOUSE.index(part) and (part, other) not in UNMENDED:
+        elif HOUSE.index(other) < HOUSE.index(part) and (part, other) not in UPWARD:
             broken.append(f"{part} imports {other}, which stands above it")
     return broken
 
@@ -197,7 +197,7 @@ def test_a_broken_import_rule_is_found(name, source):
     ("name", "source"),
     [
         ("share_jax/subspace/a.py", "from share_jax.linalg.basis import thin_svd\nfrom . import merge\nimport numpy"),
-        ("share_jax/linen/a.py", "import flax\nfrom share_jax import bank\nfrom share_jax.errors import line"),
+        ("share_jax/linen/a.py", "import flax\nfrom share_jax import bank\nfrom share_jax.errors import message"),
         ("share_jax/cli/main.py", "from share_jax import train, formats"),
         ("share_jax/formats/a.py", "import safetensors\nfrom .peft import read"),
     ],

@@ -30,7 +30,7 @@ def test_modules_need_no_import_of_their_own_whatever_was_used_before(first: str
         "formats.peft",
         "linalg.angles",
         "metrics",
-        "errors.line",
+        "errors.message",
     )
     lines = "\n".join(f"share_jax.{name}" for name in names)
     assert run(f"import share_jax\n{first}\n{lines}\nprint('all')") == "all\n"

@@ -24,9 +24,9 @@ import numpy as np
 from experiments.algorithms.batches import classes_of
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
-from experiments.algorithms.plan import MEMORY, Extension, Plan, Scene
+from experiments.algorithms.plan import MEMORY, Extension, MethodContext, Plan
 from share_jax.bank.bank import TaskBank
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.batches import pick
 from share_jax.train.losses import LossSums, mask_classes
@@ -97,16 +97,16 @@ class EWC(Extension):
     strength: float
     examples: int
 
-    def memory(self, scene: Scene, bank: TaskBank) -> dict[str, Any]:
+    def memory(self, scene: MethodContext, bank: TaskBank) -> dict[str, Any]:
         """Sums of F_i and of F_i theta_i, zero before the first task."""
-        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), scene.changing(lift(bank.tasks, 0)))
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), scene.changing(read_slot(bank.tasks, 0)))
         return {"fisher": zeros, "weighted": zeros}
 
-    def view(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+    def view(self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """The memory."""
         return dict(memory)
 
-    def forward(self, scene: Scene) -> Forward:
+    def forward(self, scene: MethodContext) -> Forward:
         """The logits and the penalty."""
 
         def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
@@ -125,18 +125,18 @@ class EWC(Extension):
 
         return penalised
 
-    def after(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+    def after(self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """Adds the task's F and F theta."""
-        slot, fisher = lift(bank.tasks, index), self._fisher(scene, bank, index)
+        slot, fisher = read_slot(bank.tasks, index), self._fisher(scene, bank, index)
         held = scene.changing(slot)
         return {
             "fisher": jax.tree.map(lambda old, f: np.asarray(old + f), memory["fisher"], fisher),
             "weighted": jax.tree.map(lambda old, f, x: np.asarray(old + f * x), memory["weighted"], fisher, held),
         }
 
-    def _fisher(self, scene: Scene, bank: TaskBank, index: int) -> Tree:
+    def _fisher(self, scene: MethodContext, bank: TaskBank, index: int) -> Tree:
         job, split = scene.job, scene.job.stream.tasks[index].train
-        slot = lift(bank.tasks, index)
+        slot = read_slot(bank.tasks, index)
         held = scene.changing(slot)
         chosen = scene.rng(index, 0, _EXAMPLES).permutation(len(split))[: self.examples]
         key = jax.random.key(int(scene.rng(index, 0, _LABELS).integers(2**31)))
@@ -150,7 +150,7 @@ class EWC(Extension):
             job.preemption.point()
         return jax.tree.map(lambda leaf: leaf / len(chosen), total)
 
-    def findings(self, scene: Scene, bank: TaskBank, memory: Tree) -> dict[str, Any]:
+    def findings(self, scene: MethodContext, bank: TaskBank, memory: Tree) -> dict[str, Any]:
         """How large the information is."""
         return {"fisher_trace": float(sum(np.sum(leaf) for leaf in flat(memory["fisher"]).values()))}
 

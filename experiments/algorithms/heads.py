@@ -9,23 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from experiments.algorithms.plan import Extension, Scene
+from experiments.algorithms.plan import Extension, MethodContext
 from experiments.data.pipeline import Batch, Pipeline
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss
 from share_jax.trees import at, flat, nested
 from share_jax.typing import PRNGKey, Tree
 
 
-def one_head(scene: Scene, slot: Tree, which: int) -> dict[str, Any]:
+def one_head(scene: MethodContext, slot: Tree, which: int) -> dict[str, Any]:
     """The slot with one of its heads."""
     leaves = flat(slot)
     own = {path: leaves[path][which] for path in scene.heads} if scene.plan.heads == "all" else {}
     return nested(leaves | own)
 
 
-def head_path(scene: Scene) -> tuple[str, ...]:
+def head_path(scene: MethodContext) -> tuple[str, ...]:
     """Path of the smallest module that has all of the head's leaves.
 
     Raises:
@@ -34,11 +34,11 @@ def head_path(scene: Scene) -> tuple[str, ...]:
     layers = sorted({path.rpartition("/")[0] for path in scene.heads})
     if path := commonpath(layers):
         return tuple(path.split("/"))
-    got, mend = ", ".join(layers), "give the model one module for its head"
-    raise InputError(line(f"modules of the head, for {scene.job.name}", got=got, expected="one", mend=mend))
+    got, fix = ", ".join(layers), "give the model one module for its head"
+    raise InputError(message(f"modules of the head, for {scene.job.name}", got=got, expected="one", fix=fix))
 
 
-def head_module(scene: Scene) -> nn.Module:
+def head_module(scene: MethodContext) -> nn.Module:
     """The model's head, to be applied to parameters of any task.
 
     Raises:
@@ -57,8 +57,8 @@ def head_module(scene: Scene) -> nn.Module:
         jax.eval_shape(lambda params: job.backbone.model.apply({"params": params}, **example), job.backbone.params)
     if found:
         return found[0]
-    got, mend = f"{'/'.join(path)}, which is not called", "give the model one module for its head"
-    raise InputError(line(f"head, for {job.name}", got=got, expected="a module that is", mend=mend))
+    got, fix = f"{'/'.join(path)}, which is not called", "give the model one module for its head"
+    raise InputError(message(f"head, for {job.name}", got=got, expected="a module that is", fix=fix))
 
 
 def _called(context: nn.module.InterceptorContext, path: tuple[str, ...]) -> bool:
@@ -66,7 +66,7 @@ def _called(context: nn.module.InterceptorContext, path: tuple[str, ...]) -> boo
     return module.scope is not None and module.path == path and context.method_name == "__call__"
 
 
-def features(scene: Scene) -> Forward:
+def features(scene: MethodContext) -> Forward:
     """A forward pass that ends where the head would begin: (batch, d), what the head's module is given."""
     path = head_path(scene)
 
@@ -80,7 +80,7 @@ def features(scene: Scene) -> Forward:
     return run
 
 
-def every_head(scene: Scene) -> Forward:
+def every_head(scene: MethodContext) -> Forward:
     """A forward pass to the logits of every head of the slot: (batch, heads, classes)."""
     inner, module, place = features(scene), head_module(scene), head_path(scene)
     names = {path: path.removeprefix("/".join(place) + "/") for path in scene.heads}
@@ -114,7 +114,7 @@ def of_head(logits: Float[Array, "batch h c"], head: Int[Array, "..."]) -> Float
 class ManyHeads(Extension):
     """Training in which one batch meets several heads; batches say in "head" whose labels they carry."""
 
-    def forward(self, scene: Scene) -> Forward:
+    def forward(self, scene: MethodContext) -> Forward:
         """The logits of every head."""
         return every_head(scene)
 
@@ -126,7 +126,7 @@ class ManyHeads(Extension):
 
         return own
 
-    def batches(self, scene: Scene, pipeline: Pipeline, memory: Tree, index: int) -> Pipeline:
+    def batches(self, scene: MethodContext, pipeline: Pipeline, memory: Tree, index: int) -> Pipeline:
         """The task's batches, which all carry labels of its own head."""
         head = np.int32(scene.head_of(index))
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
-from experiments.algorithms.plan import Carry, Extension, Plan, Scene
+from experiments.algorithms.plan import AdapterLifetime, Extension, MethodContext, Plan
 from experiments.algorithms.used_params import patterns, reached
 from share_jax.linen.variables import TASKS
 from share_jax.parameterizations.separate import SeparateLoRA
@@ -60,7 +60,7 @@ class Houlsby(Extension):
 
     size: int
 
-    def leaves(self, scene: Scene, key: PRNGKey) -> dict[str, Any]:
+    def leaves(self, scene: MethodContext, key: PRNGKey) -> dict[str, Any]:
         """Four leaves for each layer."""
         made = {}
         for number, (path, width) in enumerate(layers(scene.job).items()):
@@ -69,7 +69,7 @@ class Houlsby(Extension):
             made |= {f"{path}/{name}": leaf for name, leaf in zip(LEAVES, (down, *zeros), strict=True)}
         return made
 
-    def forward(self, scene: Scene) -> Forward:
+    def forward(self, scene: MethodContext) -> Forward:
         """The model with every such layer's output passed through its bottleneck."""
         places = {tuple(path.split("/")) for path in layers(scene.job)}
 
@@ -86,12 +86,12 @@ class Houlsby(Extension):
 
         return run
 
-    def answer(self, scene: Scene) -> Forward:
+    def answer(self, scene: MethodContext) -> Forward:
         """The same."""
         return self.forward(scene)
 
 
-def _run(job: Job, carry: Carry) -> Outcome:
+def _run(job: Job, carry: AdapterLifetime) -> Outcome:
     own = job.config.baselines
     norms = patterns(tuple(path for path in reached(job) if NORMS.fullmatch(path)))
     unused = SeparateLoRA(job.config.rank, job.config.alpha)

@@ -29,10 +29,10 @@ from jaxtyping import Float
 from experiments.algorithms.batches import classes_of
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
-from experiments.algorithms.plan import Extension, Plan, Scene
+from experiments.algorithms.plan import Extension, MethodContext, Plan
 from share_jax.bank.bank import TaskBank
-from share_jax.bank.slots import lift
-from share_jax.errors import TargetError, line
+from share_jax.bank.slots import read_slot
+from share_jax.errors import TargetError, message
 from share_jax.linen.adapt import Adapted
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.batches import eval_batches
@@ -112,27 +112,29 @@ class InfLoRA(Extension):
     rank: int
     energy: float
 
-    def memory(self, scene: Scene, bank: TaskBank) -> dict[str, Any]:
+    def memory(self, scene: MethodContext, bank: TaskBank) -> dict[str, Any]:
         """For each kernel an orthonormal basis (d_in, d_in), zeros after its first `columns` columns."""
         made = {}
         for target in scene.adapted.targets:
             if target.stacked is not None or target.layer not in ("Dense", "DenseGeneral"):
-                expected, mend = "a Dense layer that is not stacked", "narrow --targets"
-                raise TargetError(line(f"target {target.path}", got=target.layer, expected=expected, mend=mend))
+                expected, fix = "a Dense layer that is not stacked", "narrow --targets"
+                raise TargetError(message(f"target {target.path}", got=target.layer, expected=expected, fix=fix))
             path = "/".join(target.module_path)
             made[f"{path}/basis"] = np.zeros((target.d_in, target.d_in), np.float32)
             made[f"{path}/columns"] = np.int32(0)
         return nested(made)
 
-    def start(self, scene: Scene, bank: TaskBank, memory: Tree, index: int, slot: dict[str, Any]) -> dict[str, Any]:
+    def start(
+        self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int, slot: dict[str, Any]
+    ) -> dict[str, Any]:
         """The fresh slot with A designed from the task's inputs as the model sees them now."""
-        energy, leaves = self._energy(scene, bank, index, lift(bank.tasks, index)), flat(memory)
+        energy, leaves = self._energy(scene, bank, index, read_slot(bank.tasks, index)), flat(memory)
         new = {path: designed(e, _basis(leaves, path), self.rank).astype(np.float32) for path, e in energy.items()}
         return merged(slot, nested({f"{path}/lora_a": jnp.asarray(a) for path, a in new.items()}))
 
-    def after(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+    def after(self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """The spaces, grown by the task's inputs as the model sees them after it."""
-        energy, leaves = self._energy(scene, bank, index, lift(bank.tasks, index)), flat(memory)
+        energy, leaves = self._energy(scene, bank, index, read_slot(bank.tasks, index)), flat(memory)
         share = self.energy + (1 - self.energy) * index / scene.tasks
         for path, e in energy.items():
             basis = grown(e, _basis(leaves, path), share)
@@ -141,7 +143,7 @@ class InfLoRA(Extension):
             leaves |= {f"{path}/basis": whole, f"{path}/columns": np.int32(basis.shape[1])}
         return nested(leaves)
 
-    def _energy(self, scene: Scene, bank: TaskBank, index: int, slot: Tree) -> dict[str, np.ndarray]:
+    def _energy(self, scene: MethodContext, bank: TaskBank, index: int, slot: Tree) -> dict[str, np.ndarray]:
         """H H^T of every kernel over the task's training inputs, float64."""
         job, split = scene.job, scene.job.stream.tasks[index].train
         params, whole = scene.params(bank, index), {}
@@ -152,7 +154,7 @@ class InfLoRA(Extension):
             job.preemption.point()
         return whole
 
-    def findings(self, scene: Scene, bank: TaskBank, memory: Tree) -> dict[str, Any]:
+    def findings(self, scene: MethodContext, bank: TaskBank, memory: Tree) -> dict[str, Any]:
         """How many directions each kernel's space has come to, of how many."""
         leaves = flat(memory)
         paths = ["/".join(target.module_path) for target in scene.adapted.targets]

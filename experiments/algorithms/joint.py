@@ -17,7 +17,7 @@ import numpy as np
 from experiments.algorithms.batches import pipeline_of
 from experiments.algorithms.evaluation import OneHead, with_one_head
 from experiments.algorithms.job import Job, Outcome
-from experiments.algorithms.loop import Course, adapted_model, optimizer_of, stored_bytes
+from experiments.algorithms.loop import StreamState, adapted_model, optimizer_of, stored_bytes
 from experiments.algorithms.objective import loss_of
 from experiments.algorithms.scoring import predictions, score
 from experiments.algorithms.store import open_store
@@ -27,11 +27,11 @@ from experiments.data.pipeline import Pipeline
 from experiments.data.shapes import samples_of
 from experiments.streams.protocols import CLASS, TASK
 from share_jax.bank.bank import TaskBank
-from share_jax.bank.slots import gather, lift
+from share_jax.bank.slots import gather, read_slot
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.linen.adapt import Adapted
 from share_jax.parameterizations.separate import SeparateLoRA
-from share_jax.train.step import Forward, begin
+from share_jax.train.step import Forward, init_state
 from share_jax.trees import flat, merged, nested
 from share_jax.typing import PRNGKey, Tree
 
@@ -86,13 +86,13 @@ def run(job: Job) -> Outcome:
     base = job.devices.base({"params": params}, adapted)
     key_init, key_train = jax.random.split(jax.random.key(job.seed))
     fresh = adapted.init(key_init, job.backbone.params, heads)
-    slot = lift(fresh["tasks"], 0)
+    slot = read_slot(fresh["tasks"], 0)
     stacked = flat(fresh["tasks"])
     slot = merged(slot, nested({path: stacked[path] for path in adapted.heads}))
 
     steps = config.steps * len(tasks)
     optimizer = optimizer_of(job, adapted, steps, train_shared=False)
-    state = begin({}, slot, optimizer, key_train)
+    state = init_state({}, slot, optimizer, key_train)
     parts = _forward(job, adapted), loss_of(job.stream), optimizer, adapted, params
     pipeline = _pipeline(job, one_head)
     train_step = job.devices.train_step(*parts, train_shared=False, label=job.name)
@@ -139,6 +139,6 @@ def run(job: Job) -> Outcome:
         untrained=np.array(info["untrained"]),
         seconds=info["seconds"],
         params=counts.as_dict(),
-        bytes=stored_bytes(Course(store, TaskBank({}, fresh["tasks"])), adapted.heads, once=True),
+        bytes=stored_bytes(StreamState(store, TaskBank({}, fresh["tasks"])), adapted.heads, once=True),
         extra={},
     )

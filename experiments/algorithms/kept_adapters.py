@@ -16,7 +16,7 @@ from share_jax.runtime.processes import primary
 _SIDES = ("lora_a", "lora_b")
 
 
-def keep(folder: Path, index: int, adapter: Adapter) -> None:
+def write_adapter(folder: Path, index: int, adapter: Adapter) -> None:
     """Writes a task's update in one step; of several processes the first does."""
     if not primary():
         return
@@ -26,7 +26,7 @@ def keep(folder: Path, index: int, adapter: Adapter) -> None:
     os.replace(partial, _file(folder, index))
 
 
-def kept(folder: Path, index: int) -> Adapter | None:
+def read_adapter(folder: Path, index: int) -> Adapter | None:
     """A task's update as it was written; None where there is no such file, or it cannot be read."""
     try:
         arrays = load_file(_file(folder, index))

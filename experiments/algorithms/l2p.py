@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 from experiments.algorithms.heads import features
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
-from experiments.algorithms.plan import Extension, Plan, Scene
+from experiments.algorithms.plan import Extension, MethodContext, Plan
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss
@@ -94,7 +94,7 @@ class L2P(Extension):
     top: int
     pull: float
 
-    def leaves(self, scene: Scene, key: PRNGKey) -> dict[str, Any]:
+    def leaves(self, scene: MethodContext, key: PRNGKey) -> dict[str, Any]:
         """Prompts (M, length, d) and keys (M, d)."""
         split = scene.job.stream.tasks[0].train
         example = {name: array[:1] for name, array in split.inputs.items()}
@@ -106,14 +106,14 @@ class L2P(Extension):
         }
 
     @staticmethod
-    def _hidden(scene: Scene, params: Tree, inputs: Any) -> dict[str, Any]:
+    def _hidden(scene: MethodContext, params: Tree, inputs: Any) -> dict[str, Any]:
         """The inputs with `hidden`, where they are still images or token ids."""
         if "hidden" in inputs:
             return dict(inputs)
         hidden = scene.job.backbone.model.apply({"params": params}, **inputs, method="prefix")
         return {**{name: x for name, x in inputs.items() if name == "attention_mask"}, "hidden": hidden}
 
-    def forward(self, scene: Scene) -> Forward:
+    def forward(self, scene: MethodContext) -> Forward:
         """The logits behind the chosen prompts, and how far their keys are from the query."""
         plain, model = features(scene), scene.job.backbone.model
         alone = getattr(model, "sees_first", False)  # else a prompt would be in that token's place
@@ -134,7 +134,7 @@ class L2P(Extension):
 
         return run
 
-    def answer(self, scene: Scene) -> Forward:
+    def answer(self, scene: MethodContext) -> Forward:
         """The logits behind the chosen prompts."""
         inner = self.forward(scene)
 

@@ -17,7 +17,7 @@ def fingerprint(*trees: Tree) -> str:
     return manifest.fingerprint(dict(sorted(leaves, key=lambda item: item[0])))
 
 
-class Answered:
+class LogitsCache:
     """The last logits of each task's test examples, with what they were computed from.
 
     A compiled program gives the same bits for the same bits, so a task whose slot, shared leaves and base are what they

@@ -18,9 +18,9 @@ import optax
 from experiments.algorithms.batches import task_pipeline_of
 from experiments.algorithms.evaluation import Predict, arranged
 from experiments.algorithms.job import Job, Outcome, peak_rate, transform
-from experiments.algorithms.logits_cache import Answered
+from experiments.algorithms.logits_cache import LogitsCache
 from experiments.algorithms.objective import loss_of, of_own_outputs
-from experiments.algorithms.plan import MEMORY, Carry, Extension, Heads, Plan, Scene
+from experiments.algorithms.plan import MEMORY, Extension, Heads, MethodContext, Plan
 from experiments.algorithms.scoring import predictions
 from experiments.algorithms.store import bytes_of_files, open_store
 from experiments.algorithms.timing import with_tasks
@@ -28,9 +28,9 @@ from experiments.algorithms.training import run_steps
 from experiments.data.pipeline import Pipeline
 from experiments.data.shapes import samples_of
 from share_jax.bank.accounting import count, nbytes, separate_lora_count
-from share_jax.bank.bank import TaskBank, learnt
+from share_jax.bank.bank import TaskBank, with_task
 from share_jax.bank.router import Router
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint.checkpoint import Checkpoint
 from share_jax.layers.kernel_matrix import matrix_shape
@@ -38,15 +38,15 @@ from share_jax.layers.targets import match
 from share_jax.linen.adapt import Adapted, adapt
 from share_jax.parameterizations.base import Parameterization
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.step import StepState, begin
+from share_jax.train.step import StepState, init_state
 from share_jax.trees import flat, merged, nested
 from share_jax.typing import PRNGKey, Tree
 
-__all__ = ["Carry", "Course", "Extension", "Heads", "Plan", "Sequence", "learn"]
+__all__ = ["Extension", "Heads", "Plan", "Sequence", "StreamState", "learn"]
 
 
 @dataclass(frozen=True)
-class Course:
+class StreamState:
     """How far a stream has been learnt.
 
     Attributes:
@@ -125,7 +125,7 @@ def _on_host(memory: Tree) -> dict[str, Any]:
 
 
 class Sequence:
-    """One plan on one job: the compiled steps and the transitions of a `Course`."""
+    """One plan on one job: the compiled steps and the transitions of a `StreamState`."""
 
     def __init__(self, job: Job, plan: Plan) -> None:
         """Adapts the model and compiles both train steps: with the shared leaves in training, and frozen."""
@@ -133,10 +133,12 @@ class Sequence:
         self.adapted = adapted_model(job, plan.method, adapts=plan.adapts, owned=plan.owned)
         params = job.backbone.params
         heads = match(job.backbone.heads, flat(params), what="head")
-        self.scene = Scene(job, plan, self.adapted, heads, job.devices.forward(self.adapted, job.backbone.blocks))
+        self.scene = MethodContext(
+            job, plan, self.adapted, heads, job.devices.forward(self.adapted, job.backbone.blocks)
+        )
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
         self.fresh = self._fresh(key_init)
-        self.answered = Answered()
+        self.answered = LogitsCache()
         self.memory = _on_host(plan.extension.memory(self.scene, self.fresh))
         self.base = job.devices.base(self._variables(self.fresh, self.memory, 0), self.adapted)
         self.predictor = job.devices.predictor(plan.extension.answer(self.scene), self.adapted, params)
@@ -191,10 +193,10 @@ class Sequence:
 
     def _slot(self, bank: TaskBank, index: int, kept: Callable[[str], bool]) -> dict[str, Any]:
         """A task's own slot, but for the leaves that are kept of the last task."""
-        own = lift(bank.tasks, index)
+        own = read_slot(bank.tasks, index)
         if not bank.names:
             return own
-        last = flat(lift(bank.tasks, len(bank.names) - 1))
+        last = flat(read_slot(bank.tasks, len(bank.names) - 1))
         return merged(own, nested({path: leaf for path, leaf in last.items() if kept(path)}))
 
     def answering(self, bank: TaskBank, index: int) -> dict[str, Any]:
@@ -211,7 +213,7 @@ class Sequence:
         slot = self._slot(bank, index, lambda path: self.scene.changes(path) and (path in self.scene.heads or not adds))
         if memory is not None:
             slot = self.plan.extension.start(self.scene, bank, memory, index, slot)
-        return begin(bank.shared, slot, self.optimizers[first], jax.random.fold_in(self.key_train, index))
+        return init_state(bank.shared, slot, self.optimizers[first], jax.random.fold_in(self.key_train, index))
 
     def predict(self, base: Tree, bank: TaskBank) -> Predict:
         """How the slots of a bank answer now."""
@@ -228,21 +230,21 @@ class Sequence:
             else self.answered.unless_changed(logits, lambda index: (base, bank.shared, self.answering(bank, index)))
         )
 
-    def restored(self) -> Course:
+    def restored(self) -> StreamState:
         """The course as the job's checkpoint has it; the accuracies of the fresh model if it has none."""
         store = open_store(self.job, self.adapted)
         if not store.names:
             untrained = self.answers.untrained(self.predict(self.base, self.fresh))
-            return Course(store, self.fresh, self.memory, untrained)
+            return StreamState(store, self.fresh, self.memory, untrained)
         shared = ckpt.load_shared(store, self._to_save(self.fresh.shared, self.memory))
         memory = _on_host(shared.pop(MEMORY, {}))
         bank = replace(self.fresh, shared=shared)
-        like = lift(bank.tasks, 0)
+        like = read_slot(bank.tasks, 0)
         for name in store.names:
-            bank = learnt(bank, name, bank.shared, ckpt.load_task(store, name, like))
+            bank = with_task(bank, name, bank.shared, ckpt.load_task(store, name, like))
         infos = [store.info(name) for name in store.names]
         self.job.progress.skip(self.job.config.steps * len(infos))
-        return Course(
+        return StreamState(
             store,
             bank,
             memory,
@@ -258,7 +260,7 @@ class Sequence:
     def _to_save(shared: Tree, memory: dict[str, Any]) -> dict[str, Any]:
         return {**shared, **({MEMORY: memory} if memory else {})}
 
-    def learn_next(self, course: Course) -> Course:
+    def learn_next(self, course: StreamState) -> StreamState:
         """Learns one more task, evaluates it and those before it, and saves it."""
         index = len(course.bank.names)
         task, tasks = self.job.stream.tasks[index], self.job.stream.tasks
@@ -276,7 +278,7 @@ class Sequence:
             self.job.config.steps,
             task.name,
         )
-        bank = learnt(course.bank, task.name, state.shared, state.slot)
+        bank = with_task(course.bank, task.name, state.shared, state.slot)
         memory = _on_host(self.plan.extension.after(self.scene, bank, course.memory, index))
         jax.block_until_ready((bank.tasks, memory))
         trained = time.perf_counter()
@@ -294,9 +296,9 @@ class Sequence:
         self.job.preemption.released()
         rows, digests = (*course.rows, row.accuracies), (*course.digests, row.digests)
         found = (*course.found, row.found)
-        return Course(store, bank, memory, course.untrained, rows, digests, found, router, seconds)
+        return StreamState(store, bank, memory, course.untrained, rows, digests, found, router, seconds)
 
-    def outcome(self, course: Course) -> Outcome:
+    def outcome(self, course: StreamState) -> Outcome:
         """What was found, once every task is learnt."""
         changed = sum(then[j] != course.digests[-1][j] for j, then in enumerate(course.digests))
         found = self.plan.extension.findings(self.scene, course.bank, course.memory)
@@ -323,7 +325,7 @@ class Sequence:
         config, params, heads = self.job.config, self.job.backbone.params, self.scene.heads
         trees = {"shared": bank.shared, "tasks": bank.tasks}
         counts = self.adapted.counts(params, trees, self.scene.tasks, separate_rank=config.rank)
-        slot = flat(lift(bank.tasks, 0))
+        slot = flat(read_slot(bank.tasks, 0))
         classifier = count([slot[path] for path in heads])
         counts = replace(
             counts,
@@ -348,7 +350,7 @@ class Sequence:
         return separate_lora_count(shapes, self.job.config.rank)
 
 
-def stored_bytes(course: Course, heads: Collection[str], *, once: bool, head_sets: int = 1) -> dict[str, int]:
+def stored_bytes(course: StreamState, heads: Collection[str], *, once: bool, head_sets: int = 1) -> dict[str, int]:
     """Bytes of the checkpoint's files, and of the arrays in them.
 
     Args:
@@ -357,7 +359,7 @@ def stored_bytes(course: Course, heads: Collection[str], *, once: bool, head_set
         once: whether one adapter serves all tasks; the files then hold its state after each task, the arrays it once.
         head_sets: heads within a slot.
     """
-    slot = flat(lift(course.bank.tasks, 0))
+    slot = flat(read_slot(course.bank.tasks, 0))
     own_heads = nbytes([slot[path] for path in heads])
     adapter = nbytes(slot) - own_heads
     return {

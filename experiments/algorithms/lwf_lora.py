@@ -25,9 +25,9 @@ from experiments.algorithms.heads import ManyHeads, every_head, of_head
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
 from experiments.algorithms.objective import asks_for_numbers
-from experiments.algorithms.plan import MEMORY, Plan, Scene
+from experiments.algorithms.plan import MEMORY, MethodContext, Plan
 from share_jax.bank.bank import TaskBank
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss
@@ -83,16 +83,16 @@ class LwF(ManyHeads):
     strength: float
     temperature: float
 
-    def view(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+    def view(self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """The teacher, which is the last task's slot, and what each head has learnt: so many classes, or a number."""
         classes, numbers = np.zeros(scene.head_sets, np.int32), np.zeros(scene.head_sets, bool)
         for earlier in range(index):
             count, head = classes_of(scene.job, earlier), scene.head_of(earlier)
             classes[head], numbers[head] = count, count == 0
         learnt = {"classes": classes, **({"numbers": numbers} if asks_for_numbers(scene.job.stream) else {})}
-        return {"teacher": lift(bank.tasks, max(index - 1, 0)), **learnt}
+        return {"teacher": read_slot(bank.tasks, max(index - 1, 0)), **learnt}
 
-    def forward(self, scene: Scene) -> Forward:
+    def forward(self, scene: MethodContext) -> Forward:
         """The outputs of every head, now and before the task, and which of them are to be held."""
         inner = every_head(scene)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
-from experiments.algorithms.plan import MEMORY, Extension, Plan, Scene
+from experiments.algorithms.plan import MEMORY, Extension, MethodContext, Plan
 from share_jax.bank.bank import TaskBank
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.losses import LossSums
@@ -51,12 +51,12 @@ class OLoRA(Extension):
 
     strength: float
 
-    def view(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+    def view(self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """The A of every earlier task."""
         earlier = np.arange(scene.tasks)[:, None, None] < index
         return nested({path: jnp.where(earlier, a, 0) for path, a in down_matrices(bank.tasks).items()})
 
-    def forward(self, scene: Scene) -> Forward:
+    def forward(self, scene: MethodContext) -> Forward:
         """The logits and the penalty."""
 
         def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
@@ -75,7 +75,7 @@ class OLoRA(Extension):
 
         return penalised
 
-    def findings(self, scene: Scene, bank: TaskBank, memory: Tree) -> dict[str, Any]:
+    def findings(self, scene: MethodContext, bank: TaskBank, memory: Tree) -> dict[str, Any]:
         """The largest cosine between a column of one learnt task's A and one of another's."""
         worst = 0.0
         for a in down_matrices(bank.tasks).values():

@@ -14,7 +14,7 @@ import numpy as np
 from experiments.algorithms.job import Job
 from experiments.data.pipeline import Pipeline
 from share_jax.bank.bank import TaskBank
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.layers.effective_params import effective_params
 from share_jax.linen.adapt import Adapted
 from share_jax.parameterizations.base import Parameterization
@@ -22,7 +22,7 @@ from share_jax.train.step import Forward, Loss
 from share_jax.trees import flat, nested
 from share_jax.typing import PRNGKey, Tree
 
-Carry = Literal["nothing", "adapter", "sum"]
+AdapterLifetime = Literal["nothing", "adapter", "sum"]
 """What later tasks change of the adapter that answers for a task. "nothing": each task answers with its own. "adapter":
 one adapter goes on training, and answers as the last task left it. "sum": each task trains a fresh one on top of the
 frozen ones before it, and all of them together answer."""
@@ -38,7 +38,7 @@ checkpoints."""
 
 
 @dataclass(frozen=True)
-class Scene:
+class MethodContext:
     """What an extension may look at.
 
     Attributes:
@@ -81,7 +81,7 @@ class Scene:
         """The base model's parameters, with the updates of the tasks before one folded in where `carry` is "sum"."""
         params = self.job.backbone.params
         for earlier in range(index if self.plan.carry == "sum" else 0):
-            slot = lift(bank.tasks, earlier)
+            slot = read_slot(bank.tasks, earlier)
             params = effective_params(self.plan.method, self.adapted.targets, params, bank.shared, slot)
         return params
 
@@ -99,27 +99,29 @@ class Extension:
     keeps_every: bool = False
     """Whether the adapters of all tasks are needed to answer, though `carry` is "adapter"."""
 
-    def leaves(self, scene: Scene, key: PRNGKey) -> dict[str, Any]:
+    def leaves(self, scene: MethodContext, key: PRNGKey) -> dict[str, Any]:
         """Further leaves of a fresh slot by path, beside those of the parameterisation and the heads."""
         return {}
 
-    def memory(self, scene: Scene, bank: TaskBank) -> dict[str, Any]:
+    def memory(self, scene: MethodContext, bank: TaskBank) -> dict[str, Any]:
         """The memory before the first task, while all of the bank is fresh: a nested dict of arrays."""
         return {}
 
-    def start(self, scene: Scene, bank: TaskBank, memory: Tree, index: int, slot: dict[str, Any]) -> dict[str, Any]:
+    def start(
+        self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int, slot: dict[str, Any]
+    ) -> dict[str, Any]:
         """The slot in which a task's training begins; `slot` holds fresh leaves and those that go on training."""
         return slot
 
-    def view(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+    def view(self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """What forward passes read as `base[MEMORY]` while the task is learnt, and when it and earlier ones answer."""
         return {}
 
-    def forward(self, scene: Scene) -> Forward:
+    def forward(self, scene: MethodContext) -> Forward:
         """How the model answers in training; may return more than logits, for `loss`."""
         return scene.forward
 
-    def answer(self, scene: Scene) -> Forward:
+    def answer(self, scene: MethodContext) -> Forward:
         """How the model answers for a task's slot, with one head: logits (batch, classes)."""
         return scene.forward
 
@@ -127,15 +129,15 @@ class Extension:
         """The loss of what `forward` returns."""
         return inner
 
-    def batches(self, scene: Scene, pipeline: Pipeline, memory: Tree, index: int) -> Pipeline:
+    def batches(self, scene: MethodContext, pipeline: Pipeline, memory: Tree, index: int) -> Pipeline:
         """The task's batches."""
         return pipeline
 
-    def after(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+    def after(self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """The memory after the task; the bank now holds it."""
         return dict(memory)
 
-    def findings(self, scene: Scene, bank: TaskBank, memory: Tree) -> Mapping[str, Any]:
+    def findings(self, scene: MethodContext, bank: TaskBank, memory: Tree) -> Mapping[str, Any]:
         """What is worth telling of the end of the stream, JSON."""
         return {}
 
@@ -156,7 +158,7 @@ class Plan:
     """
 
     method: Parameterization
-    carry: Carry = "nothing"
+    carry: AdapterLifetime = "nothing"
     heads: Heads = "own"
     adapts: bool = True
     owned: tuple[str, ...] = ()

@@ -23,11 +23,11 @@ from jaxtyping import Array, Float
 from experiments.algorithms.batches import classes_of, labels_of
 from experiments.algorithms.heads import ManyHeads, of_head, one_head
 from experiments.algorithms.objective import one_type
-from experiments.algorithms.plan import Scene
+from experiments.algorithms.plan import MethodContext
 from experiments.algorithms.scoring import predictions
 from experiments.data.pipeline import Batch, Pipeline
 from share_jax.bank.bank import TaskBank
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss, make_predict
 from share_jax.typing import Tree
@@ -134,10 +134,10 @@ class Replay(ManyHeads):
     beta: float = 1.0
     alpha: float = 0.0
 
-    def memory(self, scene: Scene, bank: TaskBank) -> dict[str, Any]:
+    def memory(self, scene: MethodContext, bank: TaskBank) -> dict[str, Any]:
         """The empty buffer."""
         split, base = scene.job.stream.tasks[0].train, {"params": scene.job.backbone.params}
-        slot = one_head(scene, lift(bank.tasks, 0), 0)
+        slot = one_head(scene, read_slot(bank.tasks, 0), 0)
         example = {name: array[:1] for name, array in split.inputs.items()}
         width = jax.eval_shape(lambda: scene.forward(base, bank.shared, slot, example, None)).shape[-1]
         stored = {"logits": np.zeros((self.size, width), np.float32)} if self.alpha else {}
@@ -150,7 +150,7 @@ class Replay(ManyHeads):
             **stored,
         }
 
-    def batches(self, scene: Scene, pipeline: Pipeline, memory: Tree, index: int) -> Pipeline:
+    def batches(self, scene: MethodContext, pipeline: Pipeline, memory: Tree, index: int) -> Pipeline:
         """Batches with replayed examples behind the task's own."""
         filled = min(int(memory["seen"]), self.size)
         if scene.plan.heads == "one":  # earlier examples compete with the outputs that came after them
@@ -177,7 +177,7 @@ class Replay(ManyHeads):
 
         return replayed
 
-    def after(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+    def after(self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """Offers every example of the task to the buffer, with the logits of the model as the task leaves it."""
         job, split = scene.job, scene.job.stream.tasks[index].train
         seen = int(memory["seen"])
@@ -185,7 +185,7 @@ class Replay(ManyHeads):
         new: dict[str, Any] = {"labels": labels_of(job, index)[which]}
         new["classes"], new["head"] = classes_of(job, index), scene.head_of(index)
         if self.alpha:
-            slot = one_head(scene, lift(bank.tasks, index), scene.head_of(index))
+            slot = one_head(scene, read_slot(bank.tasks, index), scene.head_of(index))
             chosen = {name: array[which] for name, array in split.inputs.items()}
             predictor, base = _predictor(scene.forward), {"params": job.backbone.params}
             size, point = job.config.eval_batch_size, job.preemption.point
@@ -194,7 +194,7 @@ class Replay(ManyHeads):
         rest = {name: _put(memory[name], where, value) for name, value in new.items()}
         return {"inputs": inputs, "seen": np.int32(seen + len(split)), **rest}
 
-    def findings(self, scene: Scene, bank: TaskBank, memory: Tree) -> dict[str, Any]:
+    def findings(self, scene: MethodContext, bank: TaskBank, memory: Tree) -> dict[str, Any]:
         """What the buffer holds."""
         return {"buffer_size": self.size, "buffer_filled": min(int(memory["seen"]), self.size)}
 

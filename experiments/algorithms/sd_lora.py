@@ -22,9 +22,9 @@ from jaxtyping import Array, Float
 
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
-from experiments.algorithms.plan import MEMORY, Extension, Plan, Scene
+from experiments.algorithms.plan import MEMORY, Extension, MethodContext, Plan
 from share_jax.bank.bank import TaskBank
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.ops.products import up_product
 from share_jax.train.step import Forward
 from share_jax.trees import at, flat, merged, nested
@@ -93,7 +93,7 @@ class SDLoRA(Extension):
 
     keeps_every = True
 
-    def view(self, scene: Scene, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+    def view(self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
         """The directions of the tasks before, as the parameterisation's shared leaves."""
         made = {}
         for target in scene.adapted.targets:
@@ -109,9 +109,11 @@ class SDLoRA(Extension):
             made |= {f"{path}/earlier_a": jnp.concatenate(a, axis=1), f"{path}/earlier_b": jnp.concatenate(b)}
         return nested(made)
 
-    def start(self, scene: Scene, bank: TaskBank, memory: Tree, index: int, slot: dict[str, Any]) -> dict[str, Any]:
+    def start(
+        self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int, slot: dict[str, Any]
+    ) -> dict[str, Any]:
         """A fresh pair; the magnitudes go on, that of the last task being the length of its update."""
-        fresh, new = lift(bank.tasks, index), {}
+        fresh, new = read_slot(bank.tasks, index), {}
         method: Any = scene.plan.method
         for target in scene.adapted.targets:
             last, own, path = at(slot, target.module_path), at(fresh, target.module_path), "/".join(target.module_path)
@@ -121,7 +123,7 @@ class SDLoRA(Extension):
                 new[f"{path}/magnitudes"] = last["magnitudes"].at[index - 1].set(reached)
         return merged(slot, nested(new))
 
-    def forward(self, scene: Scene) -> Forward:
+    def forward(self, scene: MethodContext) -> Forward:
         """The model with the directions beside the task's own pair."""
 
         def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
@@ -129,13 +131,13 @@ class SDLoRA(Extension):
 
         return run
 
-    def answer(self, scene: Scene) -> Forward:
+    def answer(self, scene: MethodContext) -> Forward:
         """The same."""
         return self.forward(scene)
 
-    def findings(self, scene: Scene, bank: TaskBank, memory: Tree) -> dict[str, Any]:
+    def findings(self, scene: MethodContext, bank: TaskBank, memory: Tree) -> dict[str, Any]:
         """For each kernel, the magnitudes of the directions before the last task as that left them."""
-        leaves = flat(lift(bank.tasks, len(bank.names) - 1))
+        leaves = flat(read_slot(bank.tasks, len(bank.names) - 1))
         found = {path.rpartition("/")[0]: x for path, x in leaves.items() if path.endswith("/magnitudes")}
         return {"magnitudes": {path: [float(m) for m in x[: len(bank.names) - 1]] for path, x in found.items()}}
 

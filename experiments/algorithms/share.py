@@ -23,7 +23,7 @@ import numpy as np
 from experiments.algorithms.batches import task_pipeline_of, task_pipelines
 from experiments.algorithms.evaluation import Predict, by_slots
 from experiments.algorithms.job import Job, Outcome
-from experiments.algorithms.kept_adapters import keep, kept
+from experiments.algorithms.kept_adapters import read_adapter, write_adapter
 from experiments.algorithms.loop import adapted_model, optimizer_of
 from experiments.algorithms.objective import loss_of
 from experiments.algorithms.scoring import predictions
@@ -34,7 +34,7 @@ from experiments.data.shapes import samples_of
 from share_jax.adapters.factors import Adapter
 from share_jax.bank.accounting import ParameterCounts, count, separate_lora_count
 from share_jax.bank.router import Router
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.checkpoint import arrays
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint.checkpoint import Checkpoint
@@ -55,7 +55,7 @@ from share_jax.subspace.serving import (
 )
 from share_jax.subspace.state import ShareState, factors_of, report
 from share_jax.subspace.temporary_directions import temporary
-from share_jax.train.step import StepState, begin
+from share_jax.train.step import StepState, init_state
 from share_jax.trees import at, flat, merged, nested
 from share_jax.typing import Leaves, Tree
 
@@ -79,7 +79,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Course:
+class StreamState:
     """How far the stream has been learnt."""
 
     store: Checkpoint
@@ -134,12 +134,12 @@ class ShareSequence:
         key = jax.random.fold_in(self.key_train, index)
         key_init, key_steps = jax.random.split(key)
         fresh = adapted.init(key_init, self.job.backbone.params, 1)
-        slot, shared = lift(fresh["tasks"], 0), fresh["shared"]
+        slot, shared = read_slot(fresh["tasks"], 0), fresh["shared"]
         if adapted is self.serving and state.layers:
             shared = self.served(state)
         elif state.layers:
             slot = merged(slot, self._temporary(state))
-        return begin(shared, slot, optimizer, key_steps)
+        return init_state(shared, slot, optimizer, key_steps)
 
     def _temporary(self, state: ShareState) -> dict[str, Any]:
         """Copies of the top phi directions of each main basis; a basis with fewer leaves the fresh ones in place."""
@@ -160,7 +160,7 @@ class ShareSequence:
         """The slot that answers for a task: its coefficients and head, or fresh ones before it is learnt."""
         config = self.job.config
         if index >= len(state.tasks):
-            return lift(self.fresh["tasks"], 0)
+            return read_slot(self.fresh["tasks"], 0)
         own = {p: task_leaves(x, index, config.num_basis, config.rank) for p, x in state.layers.items()}
         return merged(self._tree(own), nested(heads[index]))
 
@@ -177,7 +177,7 @@ class ShareSequence:
 
         return logits
 
-    def learn_next(self, course: Course) -> Course:
+    def learn_next(self, course: StreamState) -> StreamState:
         """Learns one more task, merges it, evaluates it and those before it, and saves."""
         index, tasks = len(course.rows), self.job.stream.tasks
         task, phase = tasks[index], self.phase(index)
@@ -201,7 +201,7 @@ class ShareSequence:
             {path: at(end.slot, module) for path, module in self.keys.items()},
         )
         self.originals[task.name] = learnt
-        keep(self.kept_in, index, learnt)
+        write_adapter(self.kept_in, index, learnt)
         state = (
             merge(course.state, {task.name: learnt}, self.choice, limit=self.job.config.max_error)
             if index
@@ -229,7 +229,7 @@ class ShareSequence:
         self.job.preemption.released()
         rows, all_measured = (*course.rows, row.accuracies), (*course.measured, measured)
         found = (*course.found, row.found)
-        return Course(store, state, heads, course.untrained, rows, all_measured, found, router, seconds)
+        return StreamState(store, state, heads, course.untrained, rows, all_measured, found, router, seconds)
 
     def save(
         self,
@@ -249,21 +249,21 @@ class ShareSequence:
         shared = _as_tree(state_arrays(state))
         return ckpt.save_task(store, new, slots[new], info, shared=shared, changed=changed, router=router)
 
-    def restored(self) -> Course:
+    def restored(self) -> StreamState:
         """The course as the checkpoint has it."""
         store = open_store(self.job, self.serving)
         if not store.names:
             untrained = self.answers.untrained(self.predict(self.fresh["shared"], ShareState(), ()))
-            return Course(store, ShareState(), (), untrained)
+            return StreamState(store, ShareState(), (), untrained)
         shared = ckpt.load_shared(store, arrays.like_of(store.manifest.shared or {}))
         slots = [ckpt.load_task(store, n, arrays.like_of(store.record(n))) for n in store.names]
         state = state_of(store.names, _as_arrays(shared), [_as_arrays(slot["adapter"]) for slot in slots])
         for index, name in enumerate(store.names):
-            if (original := kept(self.kept_in, index)) is not None:
+            if (original := read_adapter(self.kept_in, index)) is not None:
                 self.originals[name] = original
         infos = [store.info(name) for name in store.names]
         self.job.progress.skip(self.job.config.steps * len(infos))
-        return Course(
+        return StreamState(
             store,
             state,
             tuple(flat(slot["head"]) for slot in slots),
@@ -275,7 +275,7 @@ class ShareSequence:
             dict(infos[-1]["seconds"]),
         )
 
-    def outcome(self, course: Course) -> Outcome:
+    def outcome(self, course: StreamState) -> Outcome:
         """What was found, with the error of every task's update measured and bounded."""
         config, state = self.job.config, course.state
         tasks = len(state.tasks)

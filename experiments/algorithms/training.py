@@ -11,8 +11,8 @@ from experiments.config.baselines import RATES, flag
 from experiments.data.pipeline import Pipeline
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint.checkpoint import Checkpoint
-from share_jax.errors import DivergedError, FormatError, line
-from share_jax.train.divergence import Found, LossWatch, not_finite
+from share_jax.errors import DivergedError, FormatError, message
+from share_jax.train.divergence import BadLoss, LossWatch, not_finite
 from share_jax.train.step import StepState
 
 
@@ -48,8 +48,8 @@ def resumed(store: Checkpoint, state: StepState, label: str) -> tuple[StepState,
     done = int(state.step)
     position = record["info"].get("input", done)  # checkpoints from before the input had a state: a batch per step
     if isinstance(position, Mapping) and position.get("next_index") != done:
-        got, mend = position.get("next_index"), "start the task anew"
-        raise FormatError(line(f"batches taken in task {label!r}", got=got, expected=f"{done}, its steps", mend=mend))
+        got, fix = position.get("next_index"), "start the task anew"
+        raise FormatError(message(f"batches taken in task {label!r}", got=got, expected=f"{done}, its steps", fix=fix))
     return state, position
 
 
@@ -115,7 +115,7 @@ def run_steps(
     return store, step.end(state)
 
 
-def _refuse(found: Found | None, job: Job, steps: int, label: str) -> None:
+def _refuse(found: BadLoss | None, job: Job, steps: int, label: str) -> None:
     if found is not None:
         what = f"loss of {job.name}, task {label!r}, step {found.step}"
         raise _diverged(what, str(found.loss), job, steps, found.step)
@@ -132,8 +132,8 @@ def _refuse_state(state: StepState, job: Job, steps: int, label: str, number: in
 def _diverged(what: str, got: str, job: Job, steps: int, number: int) -> DivergedError:
     config, peak = job.config, peak_rate(job)
     rate = np.asarray(schedule(config, peak, steps, wait=config.head_first)(number - 1))
-    mend = (
+    fix = (
         f"lower {flag(RATES.get(job.name, 'learning_rate'))}, now {peak} ({rate:.3g} in this step), and start anew; "
         "the last saved state is good"
     )
-    return DivergedError(line(what, got=got, expected="finite numbers", mend=mend))
+    return DivergedError(message(what, got=got, expected="finite numbers", fix=fix))

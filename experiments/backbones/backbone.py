@@ -15,7 +15,7 @@ from flax.typing import Dtype
 from experiments.assets import minilm_folder
 from experiments.streams.base import Split
 from experiments.streams.digits import digits_split
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.models.bert import BertClassifier, load_bert
 from share_jax.models.roberta import RobertaClassifier, fresh_head
 from share_jax.models.split_point import Cut, Sublayer, check_cut
@@ -201,7 +201,7 @@ def cached_inputs(cache: PrefixCache, split: Split) -> Split:
     """
     if not set(split.inputs) & set(_REPLACED):
         got, expected = sorted(split.inputs), " or ".join(_REPLACED)
-        raise InputError(line("inputs to cache", got=got, expected=expected, mend="pass an uncached split"))
+        raise InputError(message("inputs to cache", got=got, expected=expected, fix="pass an uncached split"))
     kept = {name: array for name, array in split.inputs.items() if name not in _REPLACED}
     return Split({**kept, "hidden": cache.of(dict(split.inputs))}, split.labels)
 

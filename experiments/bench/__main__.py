@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.machine import Watch, machine, use_threads
-from share_jax.errors import ShareError, line
+from share_jax.errors import ShareError, message
 from share_jax.runtime.malloc import keep_freed
 
 SUITES = ("train", "prefix", "serve", "adapters", "tasks", "limit", "forms")
@@ -52,8 +52,8 @@ def measure(suite: str, args: argparse.Namespace, memory_kept: bool) -> dict[str
     try:
         found = import_module(module_of(suite)).run(options, peer)
         if not found.results:
-            mend = "python -m experiments.bench SUITE without --only names every part"
-            raise ShareError(line("--only", got=repr(args.only), expected="a part of the suite", mend=mend))
+            fix = "python -m experiments.bench SUITE without --only names every part"
+            raise ShareError(message("--only", got=repr(args.only), expected="a part of the suite", fix=fix))
         children = [peer.process.pid] if peer else []
         return document(
             suite,
@@ -121,13 +121,13 @@ def main(argv: Sequence[str] | None = None, *, memory_kept: bool = False) -> int
     args = parser().parse_args(words)
     try:
         if args.rounds < 1:
-            raise ShareError(line("--rounds", got=args.rounds, expected="at least 1", mend="pass 20"))
+            raise ShareError(message("--rounds", got=args.rounds, expected="at least 1", fix="pass 20"))
         if args.name == "page":
             from experiments.bench.page import page
             from experiments.bench.record import read
 
             if not args.documents:
-                raise ShareError(line("documents", got="none", expected="JSON files", mend="page runs/bench/*.json"))
+                raise ShareError(message("documents", got="none", expected="JSON files", fix="page runs/bench/*.json"))
             text = page([read(path) for path in args.documents])
             args.out.write_text(text, encoding="utf-8")
             print(f"wrote {args.out}")

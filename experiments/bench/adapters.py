@@ -23,10 +23,10 @@ import numpy as np
 from experiments.bench.adapter_files import CONFIG, SHARED, best, error, make, pairs, weight
 from experiments.bench.peer import ROOT, Peer
 from experiments.bench.steps import OURS
-from experiments.bench.suite import Found, Options, merged_found, raced
+from experiments.bench.suite import Options, SuiteResult, merged_results, raced
 from experiments.bench.timing import Case, Key, Rounds, fastest, ratio
 from share_jax.cli.main import main as share_jax_command
-from share_jax.errors import ShareError, line
+from share_jax.errors import ShareError, message
 
 COUNTS = (10, 50, 200, 1000)
 BARRED, ONCE = 50, 1000
@@ -79,7 +79,7 @@ def ours() -> System:
 def failed(what: str, status: int, said: str) -> ShareError:
     """The error of a command that did not do its job, with the end of what it said."""
     end = " ".join(said.split())[-300:] or "without a word"
-    return ShareError(line(what, got=f"exit status {status} ({end})", expected="0", mend="run it by hand"))
+    return ShareError(message(what, got=f"exit status {status} ({end})", expected="0", fix="run it by hand"))
 
 
 def peers(peer: Peer) -> list[System]:
@@ -200,7 +200,7 @@ def cases_of(
     return cases
 
 
-def run(options: Options, peer: Peer | None) -> Found:
+def run(options: Options, peer: Peer | None) -> SuiteResult:
     """The suite, one number of adapters after the other; what no bar is read from is repeated less often."""
     systems = [ours(), *(peers(peer) if peer else [])]
     ours_environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -225,9 +225,9 @@ def run(options: Options, peer: Peer | None) -> Found:
             least = float(np.mean(best(folders, SHARED)))
             mean = next(row["error"] for row in rows if row["system"] == OURS)
             found[f"{count:,} adapters: error, ours / best possible"] = mean / least if least else 1.0
-        parts.append(Found(rows, found))
+        parts.append(SuiteResult(rows, found))
         shutil.rmtree(work)
-    return merged_found(parts)
+    return merged_results(parts)
 
 
 def ratios_of(times: dict[Key, dict[int, float]], rows: Sequence[dict[str, Any]], count: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from experiments.bench.peer import Peer, PeerError
 from experiments.bench.subjects import Subject, torch_weights
-from share_jax.errors import line
+from share_jax.errors import message
 
 AGREE = 1e-3
 """How far the logits of the two runtimes may be apart in float32."""
@@ -37,6 +37,6 @@ def agreed_twin(subject: Subject, peer: Peer, folder: Path) -> dict[str, Any]:
     ours = np.asarray(jax.jit(subject.model.apply)(subject.base, **subject.inputs))[: len(theirs)]
     apart = float(np.abs(ours - theirs).max())
     if not apart <= AGREE:
-        mend = "measure with the versions of experiments/bench/peers.txt"
-        raise PeerError(line(f"logits of {subject.name}", got=f"{apart:.2g} apart", expected=f"{AGREE}", mend=mend))
+        fix = "measure with the versions of experiments/bench/peers.txt"
+        raise PeerError(message(f"logits of {subject.name}", got=f"{apart:.2g} apart", expected=f"{AGREE}", fix=fix))
     return files

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.timing import Case
-from share_jax.errors import ShareError, line
+from share_jax.errors import ShareError, message
 
 ROOT = Path(__file__).parents[2]
 SERVER = ("-m", "experiments.bench.peers.server")
@@ -59,8 +59,8 @@ class Peer:
                 env=self.environment,
             )
         except OSError as error:
-            mend = "pass an interpreter that has experiments/bench/peers.txt installed, or run make peers"
-            raise PeerError(line("--peers", got=error, expected="a Python interpreter", mend=mend)) from error
+            fix = "pass an interpreter that has experiments/bench/peers.txt installed, or run make peers"
+            raise PeerError(message("--peers", got=error, expected="a Python interpreter", fix=fix)) from error
         self.versions: dict[str, Any] = self.ask("hello", threads=threads)["versions"]
 
     def __enter__(self) -> "Peer":
@@ -81,7 +81,7 @@ class Peer:
         if self.process.stdout:
             self.process.stdout.close()
 
-    def ask(self, do: str, **message: Any) -> dict[str, Any]:
+    def ask(self, do: str, **parts: Any) -> dict[str, Any]:
         """One message there, one answer back.
 
         Raises:
@@ -92,20 +92,20 @@ class Peer:
         assert stdout is not None, "it is a pipe"
         answer = ""
         try:
-            stdin.write(json.dumps({"do": do, **message}) + "\n")
+            stdin.write(json.dumps({"do": do, **parts}) + "\n")
             stdin.flush()
             answer = stdout.readline()
         except BrokenPipeError:
             pass
         if not answer:
             status = self.process.poll()
-            mend = "read what it printed above; make peers installs what it needs"
+            fix = "read what it printed above; make peers installs what it needs"
             got = f"an end with status {status}" if status is not None else "silence"
-            raise PeerError(line(f"peer, asked to {do}", got=got, expected="an answer", mend=mend))
+            raise PeerError(message(f"peer, asked to {do}", got=got, expected="an answer", fix=fix))
         found = json.loads(answer)
         if "error" in found:
-            mend = "see experiments/bench/peers.txt for the versions that this was written for"
-            raise PeerError(line(f"peer, asked to {do}", got=found["error"], expected="no error", mend=mend))
+            fix = "see experiments/bench/peers.txt for the versions that this was written for"
+            raise PeerError(message(f"peer, asked to {do}", got=found["error"], expected="no error", fix=fix))
         return found
 
     def make(self, key: str, kind: str, **spec: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from experiments.backbones.bert_below_ffn_down import BertInside
 from experiments.bench.peer import Peer
 from experiments.bench.steps import OURS, adapted_of, forms, stepper
 from experiments.bench.subjects import EVERY, FFN_DOWN, KERNELS, Subject, minilm
-from experiments.bench.suite import Found, Options, raced
+from experiments.bench.suite import Options, SuiteResult, raced
 from experiments.bench.timing import Case, Key, ratio, timed, total
 from share_jax.linen.adapt import Adapted
 from share_jax.train.prefix_cache import PrefixCache, linen_prefix
@@ -133,7 +133,7 @@ def prefix_ratios(times: dict[Key, dict[int, float]]) -> dict[str, float]:
     return found
 
 
-def run(options: Options, peer: Peer | None) -> Found:
+def run(options: Options, peer: Peer | None) -> SuiteResult:
     """The suite; it needs no peer."""
     times, rows = raced(prefix_cases(options.tiny), options.rounds, options)
-    return Found(rows, prefix_ratios(times))
+    return SuiteResult(rows, prefix_ratios(times))

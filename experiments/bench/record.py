@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 
 SUITES = ("train", "prefix", "serve", "adapters", "tasks", "limit", "forms")
 
@@ -113,8 +113,8 @@ def check(found: Any, source: str) -> dict[str, Any]:
     """
 
     def refuse(what: str, got: object, expected: str) -> FormatError:
-        mend = "write it anew with python -m experiments.bench"
-        return FormatError(line(f"{source}, {what}", got=got, expected=expected, mend=mend))
+        fix = "write it anew with python -m experiments.bench"
+        return FormatError(message(f"{source}, {what}", got=got, expected=expected, fix=fix))
 
     def typed(what: str, entry: Any, shape: Mapping[str, Any]) -> None:
         if not isinstance(entry, dict):
@@ -152,6 +152,6 @@ def read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        mend = "pass the JSON of a suite"
-        raise FormatError(line(str(path), got=error, expected="a JSON document", mend=mend)) from error
+        fix = "pass the JSON of a suite"
+        raise FormatError(message(str(path), got=error, expected="a JSON document", fix=fix)) from error
     return check(found, str(path))

@@ -11,11 +11,11 @@ from experiments.bench.peer import Peer
 from experiments.bench.roofline_products import products_part
 from experiments.bench.steps import OURS, adapted_of, forms, forward_case, step_case
 from experiments.bench.subjects import EVERY, QUERY_VALUE, minilm, vit
-from experiments.bench.suite import Found, Options, merged_found, raced
+from experiments.bench.suite import Options, SuiteResult, merged_results, raced
 from experiments.bench.timing import ratio
 
 
-def run(options: Options, peer: Peer | None) -> Found:
+def run(options: Options, peer: Peer | None) -> SuiteResult:
     """The suite; a peer is needed for nothing but torch's side of the products."""
     subjects = [minilm(8, tiny=True)] if options.tiny else [vit(), minilm(32)]
     parts = []
@@ -41,10 +41,10 @@ def run(options: Options, peer: Peer | None) -> Found:
             share = facts[f"{prefix}floor", OURS]["operations"] / facts["matrix product", OURS]["operations"]
             product = times["matrix product", OURS]
             found[f"{prefix}floor / its operations at the product's rate"] = ratio(floor, product) / share
-        parts.append(Found(_named(rows, subject.name), found, _rates(rows)))
+        parts.append(SuiteResult(_named(rows, subject.name), found, _rates(rows)))
     if options.takes("products"):
         parts.append(products_part(options, peer))
-    return merged_found(parts)
+    return merged_results(parts)
 
 
 def _rates(rows: list[dict]) -> dict[str, float]:

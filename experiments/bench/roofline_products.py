@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from experiments.bench.peer import Peer
 from experiments.bench.steps import OURS
-from experiments.bench.suite import Found, Options, raced
+from experiments.bench.suite import Options, SuiteResult, raced
 from experiments.bench.timing import Case, ratio, timed
 
 TORCH = "torch"
@@ -49,7 +49,7 @@ def operations(shape: Shape) -> int:
     return 2 * count * rows * inner * columns
 
 
-def products_part(options: Options, peer: Peer | None) -> Found:
+def products_part(options: Options, peer: Peer | None) -> SuiteResult:
     """Every product on both sides, ours alone without a peer."""
     run = jax.jit(jnp.matmul)
     cases = []
@@ -68,4 +68,4 @@ def products_part(options: Options, peer: Peer | None) -> Found:
     for name, system in times:
         if system == TORCH:
             found[f"{name}, ours / torch"] = ratio(times[name, OURS], times[name, TORCH])
-    return Found(rows_found, found)
+    return SuiteResult(rows_found, found)

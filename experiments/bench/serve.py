@@ -18,11 +18,11 @@ from experiments.bench.model_twins import agreed_twin
 from experiments.bench.peer import Peer
 from experiments.bench.steps import OURS, adapted_of, forms, forward_case
 from experiments.bench.subjects import ALPHA, EVERY, QUERY_VALUE, RANK, Subject, minilm
-from experiments.bench.suite import Found, Options, merged_found, raced
+from experiments.bench.suite import Options, SuiteResult, merged_results, raced
 from experiments.bench.timing import Case, Key, ratio, timed
 from share_jax.bank.accounting import nbytes
 from share_jax.bank.bank import TaskBank
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.linen.adapt import Adapted
 from share_jax.parameterizations.base import Parameterization
 from share_jax.train.learner import Learner
@@ -76,7 +76,7 @@ def our_cases(
     facts["compilations_of_other_mixes"] = compilations(
         lambda: (every_mix(), learner.predict(bank, other, subject.inputs) if mixed else None)
     )
-    cases.append(Case(prefix + "switch", OURS, timed(_alternating(lambda t: lift(bank.tasks, t))), facts))
+    cases.append(Case(prefix + "switch", OURS, timed(_alternating(lambda t: read_slot(bank.tasks, t))), facts))
     return cases
 
 
@@ -122,7 +122,7 @@ def peer_cases(subject: Subject, targets: str, peer: Peer, files: dict[str, Any]
     return cases
 
 
-def run(options: Options, peer: Peer | None) -> Found:
+def run(options: Options, peer: Peer | None) -> SuiteResult:
     """The suite, one set of targets after the other."""
     subject = minilm(8 if options.tiny else 32, tiny=options.tiny)
     files = agreed_twin(subject, peer, options.folder / "serve") if peer else {}
@@ -141,10 +141,10 @@ def run(options: Options, peer: Peer | None) -> Found:
             cases.append(peer.case(f"{subject.name}: frozen forward", "torch", "forward", files=files))
             cases += peer_cases(subject, targets, peer, files, options)
         times, rows = raced(cases, options.rounds, options)
-        parts.append(Found(rows, ratios_of(times, subject, targets)))
+        parts.append(SuiteResult(rows, ratios_of(times, subject, targets)))
         if peer:
             peer.drop([f"serving {targets}"])
-    return merged_found(parts)
+    return merged_results(parts)
 
 
 def ratios_of(times: dict[Key, dict[int, float]], subject: Subject, targets: str) -> dict[str, float]:

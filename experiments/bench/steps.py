@@ -11,7 +11,7 @@ import optax
 
 from experiments.bench.subjects import ALPHA, HEADS, RANK, TARGETS, Subject
 from experiments.bench.timing import Case, timed
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.linen.adapt import Adapted, adapt
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.separate import SeparateLoRA
@@ -19,7 +19,7 @@ from share_jax.parameterizations.share import Share, ShareAdapt
 from share_jax.parameterizations.shared_a import SharedA
 from share_jax.train.losses import classification
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.step import begin, forward_of, make_train_step
+from share_jax.train.step import forward_of, init_state, make_train_step
 
 OURS = "share_jax"
 
@@ -115,7 +115,7 @@ def stepper(
     optimizer = task_optimizer(optax.adamw(1e-3), adapted.heads, train_shared=first)
     step = make_train_step(forward_of(adapted), classification, optimizer, train_shared=first)
     fresh = adapted.init(jax.random.key(3), subject.params, slots)
-    held = [begin(fresh["shared"], lift(fresh["tasks"], slots - 1), optimizer, jax.random.key(4))]
+    held = [init_state(fresh["shared"], read_slot(fresh["tasks"], slots - 1), optimizer, jax.random.key(4))]
     compiled = step.lower(held[0], subject.base, subject.batch).compile()
 
     def call() -> Any:

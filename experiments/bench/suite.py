@@ -39,7 +39,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Found:
+class SuiteResult:
     """What a suite, or a part of it, found: rows of results, ratios by name, and what else is worth keeping."""
 
     results: list[dict[str, Any]]
@@ -56,10 +56,10 @@ def raced(
     return times, [summary(case, times[case.key]) for case in cases]
 
 
-def merged_found(parts: Sequence[Found]) -> Found:
+def merged_results(parts: Sequence[SuiteResult]) -> SuiteResult:
     """Parts of a suite as one."""
     rows = [row for part in parts for row in part.results]
-    return Found(
+    return SuiteResult(
         rows,
         {name: value for part in parts for name, value in part.ratios.items()},
         {name: value for part in parts for name, value in part.further.items()},

@@ -21,11 +21,11 @@ from experiments.bench.compiles import compilations
 from experiments.bench.peer import Peer
 from experiments.bench.steps import OURS, adapted_of, forms, step_case, stepper
 from experiments.bench.subjects import FFN_DOWN, Subject, minilm
-from experiments.bench.suite import Found, Options, raced
+from experiments.bench.suite import Options, SuiteResult, raced
 from experiments.bench.timing import Case, Key, ratio, timed
 from share_jax.bank.accounting import bytes_on_disk, nbytes
-from share_jax.bank.bank import TaskBank, learnt, next_slot
-from share_jax.bank.slots import lift
+from share_jax.bank.bank import TaskBank, next_slot, with_task
+from share_jax.bank.slots import read_slot
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint.checkpoint import Checkpoint
 from share_jax.checkpoint.manifest import identity_of
@@ -50,7 +50,7 @@ def store_of(root: Path, subject: Subject, adapted: Adapted, bank: TaskBank) -> 
     """A checkpoint that holds every task of the bank: the first is saved, the others are copies of its folder."""
     shutil.rmtree(root, ignore_errors=True)
     store = ckpt.create(root, identity_of(subject.name, subject.params, adapted))
-    store = ckpt.save_task(store, bank.names[0], lift(bank.tasks, 0), {}, shared=bank.shared)
+    store = ckpt.save_task(store, bank.names[0], read_slot(bank.tasks, 0), {}, shared=bank.shared)
     record = store.record(bank.names[0])
     tasks = dict(store.manifest.tasks)
     for number, name in enumerate(bank.names[1:], start=1):
@@ -64,7 +64,7 @@ def loaded(root: Path, like: TaskBank) -> TaskBank:
     """Opens a checkpoint and loads what is shared and every task."""
     store = ckpt.open_checkpoint(root)
     shared = ckpt.load_shared(store, like.shared)
-    slot = jax.tree.map(np.asarray, lift(like.tasks, 0))
+    slot = jax.tree.map(np.asarray, read_slot(like.tasks, 0))
     slots = [ckpt.load_task(store, name, slot) for name in store.names]
     return TaskBank(shared, jax.tree.map(lambda *leaves: np.stack(leaves), *slots), store.names)
 
@@ -103,8 +103,10 @@ def cases_of(subject: Subject, adapted: Adapted, count: int, root: Path) -> list
     slow = SLOW_EVERY if count > 100 else 1
     return [
         Case(f"{where}step", OURS, timed(call), step),
-        Case(f"{where}begin and end of a task", OURS, timed(lambda: learnt(bank, "new", bank.shared, next_slot(bank)))),
-        Case(f"{where}checkpoint, one more task", OURS, saving(store, lift(bank.tasks, count)), disk),
+        Case(
+            f"{where}begin and end of a task", OURS, timed(lambda: with_task(bank, "new", bank.shared, next_slot(bank)))
+        ),
+        Case(f"{where}checkpoint, one more task", OURS, saving(store, read_slot(bank.tasks, count)), disk),
         Case(f"{where}start-up, all tasks", OURS, timed(lambda: loaded(root, bank).tasks), disk, every=slow),
     ]
 
@@ -122,7 +124,7 @@ def compiled(subject: Subject, adapted: Adapted) -> dict[str, int]:
     return found
 
 
-def run(options: Options, peer: Peer | None) -> Found:
+def run(options: Options, peer: Peer | None) -> SuiteResult:
     """The suite; it needs no peer."""
     subject = minilm(8 if options.tiny else 32, tiny=options.tiny)
     by_name = {form.name: form for form in forms()}
@@ -139,7 +141,7 @@ def run(options: Options, peer: Peer | None) -> Found:
     times, rows = raced(cases, options.rounds, options)
     for count in counts:
         shutil.rmtree(options.folder / f"tasks-{count}")
-    return Found(rows, ratios_of(times, counts, programs), {"compilations": programs})
+    return SuiteResult(rows, ratios_of(times, counts, programs), {"compilations": programs})
 
 
 def ratios_of(

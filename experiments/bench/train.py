@@ -12,7 +12,7 @@ from experiments.bench.model_twins import agreed_twin, twin_files
 from experiments.bench.peer import Peer
 from experiments.bench.steps import OURS, RARELY, adapted_of, forms, forward_case, full_case, step_case
 from experiments.bench.subjects import ALPHA, EVERY, QUERY_VALUE, RANK, Subject, minilm, vit
-from experiments.bench.suite import Found, Options, merged_found, raced
+from experiments.bench.suite import Options, SuiteResult, merged_results, raced
 from experiments.bench.timing import Case, Key, Rounds, ratio
 
 PEFT, TORCH = "PEFT", "torch"
@@ -71,7 +71,7 @@ def ratios_of(times: dict[Key, dict[int, float]], prefix: str, whole: str) -> di
     return {prefix + name: value for name, value in found.items()}
 
 
-def run(options: Options, peer: Peer | None) -> Found:
+def run(options: Options, peer: Peer | None) -> SuiteResult:
     """The suite, one subject after another: what is raced together is in memory together."""
     parts = []
     for dtype in ("float32", "bfloat16"):
@@ -86,7 +86,7 @@ def run(options: Options, peer: Peer | None) -> Found:
             found: dict[str, float] = {}
             for prefix in prefixes:
                 found |= ratios_of(times, prefix, f"{subject.name}, {dtype}: ")
-            parts.append(Found(rows, found))
+            parts.append(SuiteResult(rows, found))
             if peer:
                 peer.drop([f"{case} {system}" for case, system in times])
-    return merged_found(parts)
+    return merged_results(parts)

@@ -12,7 +12,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from experiments.config import large_presets
 from experiments.config.baselines import CHOSEN, Baselines
-from share_jax.errors import InputError, ShareError, line
+from share_jax.errors import InputError, ShareError, message
 from share_jax.sharding.mesh_shape import parse_mesh
 
 Preset = Literal["quick", "default", "full"]
@@ -179,14 +179,14 @@ class Config:
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown or not self.methods:
             raise ConfigError(
-                line(
-                    "--methods", got=unknown or "none", expected=f"some of {', '.join(METHODS)}", mend="check the name"
+                message(
+                    "--methods", got=unknown or "none", expected=f"some of {', '.join(METHODS)}", fix="check the name"
                 )
             )
         if ID_ALONE in self.methods and protocol_of(self.experiment, self.protocol) != "task":
             got, expected = ID_ALONE, "methods that need no task id"
             raise ConfigError(
-                line("--methods", got=got, expected=expected, mend="leave it out, or add --protocol task")
+                message("--methods", got=got, expected=expected, fix="leave it out, or add --protocol task")
             )
         for name in (
             "steps",
@@ -202,41 +202,43 @@ class Config:
         ):
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
-                raise ConfigError(line(flag, got=getattr(self, name), expected="at least 1", mend="raise it"))
+                raise ConfigError(message(flag, got=getattr(self, name), expected="at least 1", fix="raise it"))
         if (found := self.baselines.problem()) is not None:
             name, got, expected = found
-            raise ConfigError(line(name, got=got, expected=expected, mend="change it"))
-        for name, mend in (("prefetch", "pass 0 or 2"), ("prefix_cache_bytes", "pass 0 to use files alone")):
+            raise ConfigError(message(name, got=got, expected=expected, fix="change it"))
+        for name, fix in (("prefetch", "pass 0 or 2"), ("prefix_cache_bytes", "pass 0 to use files alone")):
             if getattr(self, name) < 0:
                 flag = "--" + name.replace("_", "-")
-                raise ConfigError(line(flag, got=getattr(self, name), expected="at least 0", mend=mend))
+                raise ConfigError(message(flag, got=getattr(self, name), expected="at least 0", fix=fix))
         buckets = self.length_buckets
         if list(buckets) != sorted(set(buckets)) or any(length < 1 for length in buckets):
-            mend = "pass such as 8,12,16"
-            raise ConfigError(line("--length-buckets", got=buckets, expected="rising whole numbers", mend=mend))
+            fix = "pass such as 8,12,16"
+            raise ConfigError(message("--length-buckets", got=buckets, expected="rising whole numbers", fix=fix))
         try:
             parts = self.accumulate * (1 if self.mesh is None else parse_mesh(self.mesh).batch_parts)
         except InputError as error:
             raise ConfigError(f"--{error}") from error
         if self.batch_size % parts:
             expected = f"a multiple of {parts}, the parts of each batch"
-            mend = "change --batch-size, --mesh or --accumulate"
-            raise ConfigError(line("--batch-size", got=self.batch_size, expected=expected, mend=mend))
+            fix = "change --batch-size, --mesh or --accumulate"
+            raise ConfigError(message("--batch-size", got=self.batch_size, expected=expected, fix=fix))
         replayed = self.baselines.replay_batch
         if replayed is not None and replayed % parts:
             expected = f"a multiple of {parts}, the parts of each batch"
-            raise ConfigError(line("--replay-batch", got=replayed, expected=expected, mend="change it"))
+            raise ConfigError(message("--replay-batch", got=replayed, expected=expected, fix="change it"))
         if not 0 <= self.head_first < 1:
             raise ConfigError(
-                line("--head-first", got=self.head_first, expected="at least 0 and below 1", mend="pass 0.5 or less")
+                message("--head-first", got=self.head_first, expected="at least 0 and below 1", fix="pass 0.5 or less")
             )
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
-            raise ConfigError(line("--seeds", got=self.seeds, expected="different whole numbers", mend="--seeds 0,1,2"))
+            raise ConfigError(
+                message("--seeds", got=self.seeds, expected="different whole numbers", fix="--seeds 0,1,2")
+            )
         if self.repair and not self.resume:
-            raise ConfigError(line("--repair", got="no --resume", expected="both", mend="add --resume"))
+            raise ConfigError(message("--repair", got="no --resume", expected="both", fix="add --resume"))
         if self.resume and self.overwrite:
             raise ConfigError(
-                line("--resume and --overwrite", got="both", expected="at most one", mend="leave one of them out")
+                message("--resume and --overwrite", got="both", expected="at most one", fix="leave one of them out")
             )
 
 

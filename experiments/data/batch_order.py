@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.train.batches import order, steps_per_epoch
 
 _EPOCHS_KEPT = 2
@@ -37,8 +37,8 @@ class Shard:
     def __post_init__(self) -> None:
         """Checks the range."""
         if self.count < 1 or not 0 <= self.index < self.count:
-            got, mend = f"{self.index} of {self.count}", "pass jax.process_index() and jax.process_count()"
-            raise InputError(line("host", got=got, expected="0 up to the number of hosts", mend=mend))
+            got, fix = f"{self.index} of {self.count}", "pass jax.process_index() and jax.process_count()"
+            raise InputError(message("host", got=got, expected="0 up to the number of hosts", fix=fix))
 
     def rows(self, batch_size: int) -> slice:
         """The rows of a global batch that are this host's.
@@ -50,8 +50,8 @@ class Shard:
         slice(2, 4, None)
         """
         if batch_size % self.count:
-            expected, mend = f"a multiple of the {self.count} hosts", "change the global batch size"
-            raise InputError(line("batch size", got=batch_size, expected=expected, mend=mend))
+            expected, fix = f"a multiple of the {self.count} hosts", "change the global batch size"
+            raise InputError(message("batch size", got=batch_size, expected=expected, fix=fix))
         size = batch_size // self.count
         return slice(self.index * size, (self.index + 1) * size)
 
@@ -76,11 +76,11 @@ class Buckets:
     def __post_init__(self) -> None:
         """Checks the lengths."""
         if not self.lengths or self.lengths[0] < 1 or list(self.lengths) != sorted(set(self.lengths)):
-            mend = "pass such as (8, 16, 24)"
-            raise InputError(line("bucket lengths", got=self.lengths, expected="rising whole numbers", mend=mend))
+            fix = "pass such as (8, 16, 24)"
+            raise InputError(message("bucket lengths", got=self.lengths, expected="rising whole numbers", fix=fix))
         if len(self.tokens) and (longest := int(np.max(self.tokens))) > self.lengths[-1]:
-            expected, mend = f"at least {longest}, the longest text", "add a bucket or cut the texts"
-            raise InputError(line("last bucket length", got=self.lengths[-1], expected=expected, mend=mend))
+            expected, fix = f"at least {longest}, the longest text", "add a bucket or cut the texts"
+            raise InputError(message("last bucket length", got=self.lengths[-1], expected=expected, fix=fix))
 
     def of(self, index: np.ndarray) -> np.ndarray:
         """The place of each example's bucket in `lengths`."""
@@ -130,13 +130,13 @@ class Order:
             InputError: no examples, a batch size below 1, or buckets of another number of examples.
         """
         if examples < 1:
-            mend = "check the stream's split"
-            raise InputError(line("examples of the task", got=examples, expected="at least 1", mend=mend))
+            fix = "check the stream's split"
+            raise InputError(message("examples of the task", got=examples, expected="at least 1", fix=fix))
         if batch_size < 1:
-            raise InputError(line("batch size", got=batch_size, expected="at least 1", mend="pass 32"))
+            raise InputError(message("batch size", got=batch_size, expected="at least 1", fix="pass 32"))
         if buckets is not None and len(buckets.tokens) != examples:
             got, expected = len(buckets.tokens), f"{examples}, one for each example"
-            raise InputError(line("token counts", got=got, expected=expected, mend="count every text's tokens"))
+            raise InputError(message("token counts", got=got, expected=expected, fix="count every text's tokens"))
         self.examples, self.batch_size, self.seed, self.task, self.buckets = examples, batch_size, seed, task, buckets
         self.per_epoch = steps_per_epoch(examples, batch_size)
         self._epochs: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 
 MEAN, DEVIATION = 0.5, 0.5
 """Of every channel in [0, 1], as of Google's checkpoints: images are in [-1, 1]."""
@@ -28,7 +28,7 @@ def image_reader(size: int, feature: str = "image") -> Callable[[Any], np.ndarra
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
-        raise InputError(line("images", got=error, expected="Pillow", mend="pip install pillow")) from error
+        raise InputError(message("images", got=error, expected="Pillow", fix="pip install pillow")) from error
 
     def read(record: Any) -> np.ndarray:
         stored = record[feature]
@@ -40,8 +40,8 @@ def image_reader(size: int, feature: str = "image") -> Callable[[Any], np.ndarra
                 image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
             image = image.convert("RGB")
         except (UnidentifiedImageError, OSError, ValueError, TypeError, KeyError, IndexError) as error:
-            mend = "prepare the data set again"
-            raise FormatError(line(f"feature {feature!r}", got=error, expected="an image", mend=mend)) from error
+            fix = "prepare the data set again"
+            raise FormatError(message(f"feature {feature!r}", got=error, expected="an image", fix=fix)) from error
         scale = size / min(image.size)
         wide, high = (max(size, round(side * scale)) for side in image.size)
         left, top = (wide - size) // 2, (high - size) // 2

@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.data.batch_order import Buckets, Order, Shard
 from experiments.data.sources import Source
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 from share_jax.train.batches import as_labels, padded
 
 Batch = dict[str, Any]
@@ -50,7 +50,7 @@ class _Batches:
         inputs, labels = self._source.take(places[self._rows])
         if self._classes and not 0 <= labels.min() <= labels.max() < self._classes:
             got, expected = f"{labels.min()} to {labels.max()}", f"0 to {self._classes - 1}"
-            raise InputError(line("labels of a batch", got=got, expected=expected, mend="number the classes from 0"))
+            raise InputError(message("labels of a batch", got=got, expected=expected, fix="number the classes from 0"))
         if width is not None and self.order.buckets is not None:
             cut = {name: np.ascontiguousarray(inputs[name][:, :width]) for name in self.order.buckets.inputs}
             inputs = {**inputs, **cut}
@@ -119,8 +119,8 @@ class Stream(Iterator[Batch]):
         steps = len(pipeline.dataset)
         done = _position(state, self._identity)
         if not 0 <= done <= steps:
-            mend = "raise the number of steps, or start the task anew"
-            raise InputError(line("steps done in the input's state", got=done, expected=f"0 to {steps}", mend=mend))
+            fix = "raise the number of steps, or start the task anew"
+            raise InputError(message("steps done in the input's state", got=done, expected=f"0 to {steps}", fix=fix))
         options = grain.ReadOptions(num_threads=min(prefetch, THREADS), prefetch_buffer_size=prefetch)
         self._iterator = iter(pipeline.dataset.to_iter_dataset(options))
         self._iterator.set_state({"next_index": done})
@@ -150,13 +150,13 @@ def _position(state: Mapping[str, Any] | int, identity: Mapping[str, Any]) -> in
     if isinstance(state, int):
         return state
     if "next_index" not in state:
-        mend = "pass what Stream.state returned"
-        raise FormatError(line("input's state", got=sorted(state), expected="a next_index", mend=mend))
+        fix = "pass what Stream.state returned"
+        raise FormatError(message("input's state", got=sorted(state), expected="a next_index", fix=fix))
     for name in sorted({*identity, *state} - {"next_index"}):
         if state.get(name) != identity.get(name):
-            mend = "resume with the data and settings that it was saved with"
+            fix = "resume with the data and settings that it was saved with"
             got = state.get(name)
-            raise InputError(line(f"{name} in the input's state", got=got, expected=identity.get(name), mend=mend))
+            raise InputError(message(f"{name} in the input's state", got=got, expected=identity.get(name), fix=fix))
     return int(state["next_index"])
 
 
@@ -188,8 +188,8 @@ def task_pipeline(
     """
     order = Order(len(source), batch_size, seed, task, buckets)
     if shard.count > len(source):
-        expected, mend = f"at most {len(source)}, the examples of the task", "use fewer hosts or more examples"
-        raise InputError(line("hosts", got=shard.count, expected=expected, mend=mend))
+        expected, fix = f"at most {len(source)}, the examples of the task", "use fewer hosts or more examples"
+        raise InputError(message("hosts", got=shard.count, expected=expected, fix=fix))
     made = _Batches(source, order, classes, steps, shard.rows(batch_size))
     first = np.arange(min(batch_size, len(source)))
     return Pipeline(grain.MapDataset.source(made), order, lambda width: made.make(first, width))

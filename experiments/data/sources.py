@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.models.tokenizer import Encode
 
 Example = Mapping[str, Any]
@@ -107,8 +107,8 @@ class RecordSource:
         first = _kinds(rows[0][0])
         for place, (inputs, _) in zip(places, rows, strict=True):
             if (kinds := _kinds(inputs)) != first:
-                mend = "make convert return one shape and type"
-                raise InputError(line(f"inputs of example {place}", got=kinds, expected=first, mend=mend))
+                fix = "make convert return one shape and type"
+                raise InputError(message(f"inputs of example {place}", got=kinds, expected=first, fix=fix))
         inputs = {name: np.stack([row[name] for row, _ in rows]) for name in first}
         labels = np.array([label for _, label in rows])
         _check_arrays(inputs, labels, len(places))
@@ -117,19 +117,19 @@ class RecordSource:
     def _row(self, place: int, record: Any) -> tuple[dict[str, np.ndarray], Any]:
         what = f"example {place}"
         if not isinstance(record, Mapping):
-            got, mend = type(record).__name__, "wrap the source so that it gives dicts"
-            raise InputError(line(what, got=got, expected="a dict of features", mend=mend))
+            got, fix = type(record).__name__, "wrap the source so that it gives dicts"
+            raise InputError(message(what, got=got, expected="a dict of features", fix=fix))
         try:
             inputs, label = self.convert(record), record[self.label]
         except KeyError as error:
-            expected, mend = f"one of {sorted(record)}", "check the name"
-            raise InputError(line(f"feature of {what}", got=error, expected=expected, mend=mend)) from error
+            expected, fix = f"one of {sorted(record)}", "check the name"
+            raise InputError(message(f"feature of {what}", got=error, expected=expected, fix=fix)) from error
         if not isinstance(inputs, Mapping) or not inputs:
             got, expected = type(inputs).__name__, "a dict of the model's inputs"
-            raise InputError(line(f"converted {what}", got=got, expected=expected, mend='return {"images": array}'))
+            raise InputError(message(f"converted {what}", got=got, expected=expected, fix='return {"images": array}'))
         if np.ndim(label) or not _may_be_labels(np.asarray(label).dtype):
-            got, mend = f"{np.asarray(label).dtype} of shape {np.shape(label)}", "map the classes to 0, 1, 2, ..."
-            raise InputError(line(f"label of {what}", got=got, expected="a whole number", mend=mend))
+            got, fix = f"{np.asarray(label).dtype} of shape {np.shape(label)}", "map the classes to 0, 1, 2, ..."
+            raise InputError(message(f"label of {what}", got=got, expected="a whole number", fix=fix))
         return {name: np.asarray(array) for name, array in inputs.items()}, label
 
 
@@ -168,18 +168,18 @@ def _may_be_labels(dtype: np.dtype) -> bool:
 
 def _check_some(examples: int) -> None:
     if not examples:
-        mend = "check the split's name and the data folder"
-        raise InputError(line("examples of the source", got=0, expected="at least 1", mend=mend))
+        fix = "check the split's name and the data folder"
+        raise InputError(message("examples of the source", got=0, expected="at least 1", fix=fix))
 
 
 def _check_arrays(inputs: Mapping[str, np.ndarray], labels: np.ndarray, examples: int) -> None:
     for name, array in inputs.items():
         if len(array) != examples:
             expected = f"{examples}, as the labels"
-            raise InputError(line(f"input {name!r}", got=len(array), expected=expected, mend="give each one label"))
+            raise InputError(message(f"input {name!r}", got=len(array), expected=expected, fix="give each one label"))
         if array.dtype.kind not in "biufV":  # V: bfloat16 and its like
-            mend = "convert or encode it first"
-            raise InputError(line(f"input {name!r}", got=array.dtype, expected="an array of numbers", mend=mend))
+            fix = "convert or encode it first"
+            raise InputError(message(f"input {name!r}", got=array.dtype, expected="an array of numbers", fix=fix))
     if labels.ndim != 1 or not _may_be_labels(labels.dtype):
-        got, mend = f"{labels.dtype} of shape {labels.shape}", "map the classes to 0, 1, 2, ..."
-        raise InputError(line("labels", got=got, expected="one whole number for each example", mend=mend))
+        got, fix = f"{labels.dtype} of shape {labels.shape}", "map the classes to 0, 1, 2, ..."
+        raise InputError(message("labels", got=got, expected="one whole number for each example", fix=fix))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from share_jax.errors import FormatError, InputError, ShareError, line
+from share_jax.errors import FormatError, InputError, ShareError, message
 
 _MODULES = ("text", "image_classification", "image")
 """TFDS registers these data sets only once they are imported."""
@@ -33,8 +33,8 @@ def tfds_builder(dataset: str | os.PathLike[str], data_dir: str | os.PathLike[st
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        mend = "pip install tensorflow-datasets importlib_resources"
-        raise InputError(line(what, got=error, expected="tensorflow-datasets", mend=mend)) from error
+        fix = "pip install tensorflow-datasets importlib_resources"
+        raise InputError(message(what, got=error, expected="tensorflow-datasets", fix=fix)) from error
     if _is_folder(dataset):
         return _from_folder(tfds, os.fspath(dataset), what)
     for module in _MODULES:
@@ -43,22 +43,22 @@ def tfds_builder(dataset: str | os.PathLike[str], data_dir: str | os.PathLike[st
         builder = tfds.builder(os.fspath(dataset), data_dir=data_dir, file_format="array_record")
         builder.download_and_prepare(file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
-        mend = "check the name, or import the module that defines it"
-        raise InputError(line(what, got="no such data set", expected="a TFDS name", mend=mend)) from error
+        fix = "check the name, or import the module that defines it"
+        raise InputError(message(what, got="no such data set", expected="a TFDS name", fix=fix)) from error
     except ImportError as error:
         if "tensorflow" not in str(error):
             raise
         got = "one that TFDS cannot prepare without TensorFlow"
-        mend = 'pip install "share_jax[tensorflow]" to prepare it once, or pass a data_dir that holds it'
-        raise InputError(line(what, got=got, expected="TensorFlow or a prepared set", mend=mend)) from error
+        fix = 'pip install "share_jax[tensorflow]" to prepare it once, or pass a data_dir that holds it'
+        raise InputError(message(what, got=got, expected="TensorFlow or a prepared set", fix=fix)) from error
     except ValueError as error:
         if "File format is already set" not in str(error):
             raise
         builder = tfds.builder(os.fspath(dataset), data_dir=data_dir)
     except OSError as error:
         reason = " ".join(str(error).split())[:200]
-        mend = "check the network, or pass a data_dir that holds it as array_record"
-        raise InputError(line(what, got=reason, expected="a prepared data set", mend=mend)) from error
+        fix = "check the network, or pass a data_dir that holds it as array_record"
+        raise InputError(message(what, got=reason, expected="a prepared data set", fix=fix)) from error
     _check_format(builder, what)
     return builder
 
@@ -77,8 +77,8 @@ def prepared_set(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
         return tfds_builder(name)
     versions = [path.parent for path in Path(data_dir).expanduser().joinpath(name).glob("*/dataset_info.json")]
     if not versions:
-        mend = f"tfds build {name} --file_format=array_record --data_dir={data_dir}"
-        raise InputError(line(f"data folder {data_dir}", got=f"no {name}/VERSION in it", expected=name, mend=mend))
+        fix = f"tfds build {name} --file_format=array_record --data_dir={data_dir}"
+        raise InputError(message(f"data folder {data_dir}", got=f"no {name}/VERSION in it", expected=name, fix=fix))
     return tfds_builder(max(versions, key=_version))
 
 
@@ -107,8 +107,8 @@ def records(builder: Any, split: str, encoded: Sequence[str] = ()) -> Any:
 
         return builder.as_data_source(split=split, decoders={name: decode.SkipDecoding() for name in encoded})
     except (ValueError, KeyError) as error:
-        expected, mend = f"one of {sorted(builder.info.splits)}, or a part with examples", "check its name"
-        raise InputError(line(f"split of {what}", got=repr(split), expected=expected, mend=mend)) from error
+        expected, fix = f"one of {sorted(builder.info.splits)}, or a part with examples", "check its name"
+        raise InputError(message(f"split of {what}", got=repr(split), expected=expected, fix=fix)) from error
 
 
 def _is_folder(dataset: str | os.PathLike[str]) -> bool:
@@ -119,9 +119,9 @@ def _from_folder(tfds: Any, folder: str, what: str) -> Any:
     try:
         builder = tfds.builder_from_directory(folder)
     except (OSError, ValueError) as error:  # TFDS's own error is an OSError
-        mend = "pass the folder of one version, such as .../my_set/1.0.0"
+        fix = "pass the folder of one version, such as .../my_set/1.0.0"
         got = "no readable dataset_info.json and features.json"
-        raise FormatError(line(what, got=got, expected="a prepared data set", mend=mend)) from error
+        raise FormatError(message(what, got=got, expected="a prepared data set", fix=fix)) from error
     _check_format(builder, what)
     return builder
 
@@ -134,5 +134,5 @@ def _check_format(builder: Any, what: str) -> None:
 
 def _needs_tensorflow(what: str, got: str, folder: str) -> ShareError:
     convert = f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record"
-    mend = f'pip install "share_jax[tensorflow]" and run `{convert}`, or prepare it in another data_dir'
-    return FormatError(line(what, got=got, expected="array_record, which is read without TensorFlow", mend=mend))
+    fix = f'pip install "share_jax[tensorflow]" and run `{convert}`, or prepare it in another data_dir'
+    return FormatError(message(what, got=got, expected="array_record, which is read without TensorFlow", fix=fix))

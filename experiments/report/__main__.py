@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from share_jax.errors import InputError, ShareError, line
+from share_jax.errors import InputError, ShareError, message
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(output: Path, overwrite: bool) -> None:
     if output.exists() and not output.is_dir():
-        raise InputError(line(f"--output {output}", got="a file", expected="a folder", mend="choose another name"))
+        raise InputError(message(f"--output {output}", got="a file", expected="a folder", fix="choose another name"))
     taken = [name for name in ("report.html", "report.md") if (output / name).exists()]
     if taken and not overwrite:
-        mend = "add --overwrite to replace it, or choose another folder"
-        raise InputError(line(f"--output {output}", got=f"a folder with {taken[0]}", expected="no report", mend=mend))
+        fix = "add --overwrite to replace it, or choose another folder"
+        raise InputError(message(f"--output {output}", got=f"a folder with {taken[0]}", expected="no report", fix=fix))
 
 
 if __name__ == "__main__":

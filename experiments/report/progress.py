@@ -25,7 +25,7 @@ from rich.table import Column
 from rich.text import Text
 
 from experiments.report.cells import DASH, duration, shortened
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 REFRESHES_PER_SECOND = 3
 SECONDS_BETWEEN_LINES = 15.0
@@ -80,7 +80,9 @@ def open_progress(
     """
     if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 0:
         raise InputError(
-            line("total_steps", got=repr(total_steps), expected="a whole number of at least 0", mend="count all steps")
+            message(
+                "total_steps", got=repr(total_steps), expected="a whole number of at least 0", fix="count all steps"
+            )
         )
     if quiet:
         return NullProgress()

@@ -37,7 +37,7 @@ from experiments.metrics import CORRELATIONS
 from experiments.report.schema import PARAMS, PROTOCOLS, SCHEMA, validate
 from experiments.report.versions import versions as installed_versions
 from share_jax import metrics
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.atomic_write import replace_text
 
 
@@ -141,15 +141,15 @@ def load_results(path: str | os.PathLike[str]) -> dict[str, Any]:
         FormatError: the file cannot be read, is not strict JSON, or is not of this schema; names the place.
     """
     name = Path(path).name
-    mend = "give the results.json that a run wrote"
+    fix = "give the results.json that a run wrote"
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
     except OSError as error:
         got = error.strerror or type(error).__name__
-        raise FormatError(line(str(path), got=got, expected="a readable file", mend=mend)) from None
+        raise FormatError(message(str(path), got=got, expected="a readable file", fix=fix)) from None
     except (ValueError, RecursionError) as error:
         got = str(error).splitlines()[0]
-        raise FormatError(line(name, got=got, expected="strict JSON in UTF-8", mend=mend)) from None
+        raise FormatError(message(name, got=got, expected="strict JSON in UTF-8", fix=fix)) from None
     validate(content, name)
     return content
 
@@ -295,7 +295,7 @@ def _distinct(what: str, names: Sequence[Any]) -> None:
 
 
 def _refuse(what: str, got: str, expected: str) -> InputError:
-    return InputError(line(what, got=got, expected=expected, mend="mend what is handed to the report"))
+    return InputError(message(what, got=got, expected=expected, fix="fix what is handed to the report"))
 
 
 def _no_constant(name: str) -> float:

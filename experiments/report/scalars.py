@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from experiments.config.run_config import Config
 from experiments.report.progress import Loss, Progress
 from experiments.streams.base import Stream
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.runtime import processes
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def logged(config: Config, progress: Progress, stream: Stream, method: str, seed
     try:
         from experiments.report.event_file import EventFile
     except ImportError as error:
-        mend = "pip install tensorboardX, or leave the flag out"
-        raise InputError(line("--scalars", got=error, expected="tensorboardX installed", mend=mend)) from error
+        fix = "pip install tensorboardX, or leave the flag out"
+        raise InputError(message("--scalars", got=error, expected="tensorboardX installed", fix=fix)) from error
     folder = config.workdir / FOLDER / method / f"seed-{seed}"
     names = tuple(task.name for task in stream.tasks)
     log = ScalarLog(progress, folder, names, config.steps, EventFile)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.metrics import CORRELATIONS
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 from share_jax.metrics import NAMES as MEASURES
 
 SCHEMA = 1
@@ -174,7 +174,7 @@ def _refuse(place: str, value: Any, expected: str) -> FormatError:
 
 
 def _tell(place: str, got: str, expected: str) -> FormatError:
-    return FormatError(line(place, got=got, expected=expected, mend="give the results.json that a run wrote"))
+    return FormatError(message(place, got=got, expected=expected, fix="give the results.json that a run wrote"))
 
 
 def _short(value: Any, limit: int = 60) -> str:

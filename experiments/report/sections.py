@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.results import load_results, over_seeds, task_names
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 FILE = "results.json"
 FREE = ("methods ", "seeds ", "mesh ")
@@ -29,7 +29,9 @@ def load_sections(places: Sequence[str | os.PathLike[str]]) -> list[dict[str, An
         FormatError: a file cannot be read or is not of the schema.
     """
     if not places:
-        raise InputError(line("workdirs", got="none", expected="at least one", mend="pass a folder with results.json"))
+        raise InputError(
+            message("workdirs", got="none", expected="at least one", fix="pass a folder with results.json")
+        )
     groups: dict[Any, list[tuple[str, dict[str, Any]]]] = {}
     for place in places:
         path = Path(place) / FILE if Path(place).is_dir() else Path(place)
@@ -58,9 +60,9 @@ def _joined(group: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
             for run in method["runs"]:
                 key = name, run["seed"]
                 if key in came:
-                    what, mend = f"method {name}, seed {run['seed']}", "leave one of the two out"
+                    what, fix = f"method {name}, seed {run['seed']}", "leave one of the two out"
                     got = f"once in {came[key]} and once in {place}"
-                    raise InputError(line(what, got=got, expected="one run", mend=mend))
+                    raise InputError(message(what, got=got, expected="one run", fix=fix))
                 came[key] = place
             known = joined["methods"].get(name)
             joined["methods"][name] = method if known is None else _longer(name, known, method, place)
@@ -77,9 +79,9 @@ def _longer(name: str, known: Mapping[str, Any], more: Mapping[str, Any], place:
     """A method with the runs of both."""
     if known["params"] != more["params"]:
         differ = [key for key in known["params"] if known["params"][key] != more["params"].get(key)]
-        what, mend = f"method {name} in {place}, {', '.join(differ) or 'params'}", "report the two runs apart"
+        what, fix = f"method {name} in {place}, {', '.join(differ) or 'params'}", "report the two runs apart"
         got, expected = [more["params"].get(key) for key in differ], [known["params"][key] for key in differ]
-        raise InputError(line(what, got=got, expected=f"{expected}, as in the others", mend=mend))
+        raise InputError(message(what, got=got, expected=f"{expected}, as in the others", fix=fix))
     runs = [*known["runs"], *more["runs"]]
     mean, deviation = over_seeds(runs)
     return {**known, "runs": runs, "mean": mean, "std": deviation}

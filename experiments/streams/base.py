@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.streams.checks import as_labels, check_kind, check_labels, repeated
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.models.tokenizer import Encode
 
 Texts = tuple[str, ...] | tuple[tuple[str, str], ...]
@@ -50,16 +50,16 @@ class Split:
         """Checks lengths and types, and takes whole labels to int32."""
         object.__setattr__(self, "labels", as_labels(self.labels, "labels"))
         if not self.inputs:
-            mend = 'pass {"images": array} or the like'
-            raise InputError(line("inputs of a split", got="none", expected="at least one array", mend=mend))
+            fix = 'pass {"images": array} or the like'
+            raise InputError(message("inputs of a split", got="none", expected="at least one array", fix=fix))
         size = len(self.labels)
         for name, array in self.inputs.items():
             shape = getattr(array, "shape", None)
             if not shape or shape[0] != size:
-                mend = "give every example one label"
+                fix = "give every example one label"
                 got = f"shape {shape}" if shape is not None else type(array).__name__
                 expected = f"an array with leading axis {size}, as the labels"
-                raise InputError(line(f"input {name!r}", got=got, expected=expected, mend=mend))
+                raise InputError(message(f"input {name!r}", got=got, expected=expected, fix=fix))
         object.__setattr__(self, "inputs", dict(self.inputs))
 
     def __len__(self) -> int:
@@ -98,12 +98,12 @@ class Task:
         for part, split in (("train", self.train), ("test", self.test)):
             check_labels(f"{part} labels of task {self.name!r}", split.labels, len(self.classes), self.kind)
         if len(self.train) == 1:
-            what, mend = f"train examples of task {self.name!r}", "one example shows one class; give the task more"
-            raise InputError(line(what, got="one", expected="at least two", mend=mend))
+            what, fix = f"train examples of task {self.name!r}", "one example shows one class; give the task more"
+            raise InputError(message(what, got="one", expected="at least two", fix=fix))
         train, test = (_shapes(split) for split in (self.train, self.test))
         if train != test:
-            what, mend = f"test inputs of task {self.name!r}", "prepare both splits in one way"
-            raise InputError(line(what, got=test, expected=f"those of train, {train}", mend=mend))
+            what, fix = f"test inputs of task {self.name!r}", "prepare both splits in one way"
+            raise InputError(message(what, got=test, expected=f"those of train, {train}", fix=fix))
 
     @property
     def outputs(self) -> int:
@@ -138,33 +138,33 @@ class Stream:
         what = f"stream {self.name!r}"
         if self.protocol not in PROTOCOLS:
             expected = ", ".join(PROTOCOLS)
-            raise InputError(line(f"protocol of {what}", got=self.protocol, expected=expected, mend="choose one"))
+            raise InputError(message(f"protocol of {what}", got=self.protocol, expected=expected, fix="choose one"))
         if not self.tasks:
-            raise InputError(line(f"tasks of {what}", got="none", expected="at least one", mend="add a task"))
+            raise InputError(message(f"tasks of {what}", got="none", expected="at least one", fix="add a task"))
         if twice := repeated([task.name for task in self.tasks]):
             raise InputError(
-                line(f"task names of {what}", got=f"{twice!r} twice", expected="unique names", mend="rename one")
+                message(f"task names of {what}", got=f"{twice!r} twice", expected="unique names", fix="rename one")
             )
         first = _shapes(self.tasks[0].train)
         for task in self.tasks:
             if _shapes(task.train) != first:
-                got, mend = f"{_shapes(task.train)} in task {task.name!r}", "prepare all tasks in one way"
-                raise InputError(line(f"inputs of {what}", got=got, expected=first, mend=mend))
+                got, fix = f"{_shapes(task.train)} in task {task.name!r}", "prepare all tasks in one way"
+                raise InputError(message(f"inputs of {what}", got=got, expected=first, fix=fix))
         if self.protocol == "domain-incremental":
             for task in self.tasks:
                 if task.classes != (first := self.tasks[0].classes):
-                    mend = "use the task-incremental protocol"
+                    fix = "use the task-incremental protocol"
                     got = f"{task.classes} in task {task.name!r}"
-                    raise InputError(line(f"classes of {what}", got=got, expected=first, mend=mend))
+                    raise InputError(message(f"classes of {what}", got=got, expected=first, fix=fix))
         if self.protocol != "task-incremental" and any(task.kind != "classification" for task in self.tasks):
-            got, mend = f"a regression task under {self.protocol}", "use the task-incremental protocol"
-            raise InputError(line(f"tasks of {what}", got=got, expected="classes", mend=mend))
+            got, fix = f"a regression task under {self.protocol}", "use the task-incremental protocol"
+            raise InputError(message(f"tasks of {what}", got=got, expected="classes", fix=fix))
         if self.protocol == "class-incremental" and (
             twice := repeated([name for task in self.tasks for name in task.classes])
         ):
-            mend = "rename it or use the task-incremental protocol"
+            fix = "rename it or use the task-incremental protocol"
             got, expected = f"{twice!r} in two tasks", "each class in one task"
-            raise InputError(line(f"classes of {what}", got=got, expected=expected, mend=mend))
+            raise InputError(message(f"classes of {what}", got=got, expected=expected, fix=fix))
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +193,8 @@ class TextTask:
             what = f"{part} labels of task {self.name!r}"
             labels = as_labels(getattr(self, f"{part}_labels"), what)
             if len(labels) != len(texts):
-                mend = "give every text one label"
-                raise InputError(line(what, got=len(labels), expected=f"{len(texts)}, as the texts", mend=mend))
+                fix = "give every text one label"
+                raise InputError(message(what, got=len(labels), expected=f"{len(texts)}, as the texts", fix=fix))
             check_labels(what, labels, len(self.classes), self.kind)
             object.__setattr__(self, f"{part}_texts", texts)
             object.__setattr__(self, f"{part}_labels", labels)
@@ -217,8 +217,8 @@ def tokenize(text_tasks: Sequence[TextTask], encode: Encode, max_length: int) ->
         ids, mask = (np.asarray(array) for array in encode(texts))
         if ids.ndim != 2 or ids.shape != mask.shape or len(ids) != len(texts) or ids.shape[1] > max_length:
             got, expected = f"shapes {ids.shape} and {mask.shape}", f"twice ({len(texts)}, up to {max_length})"
-            mend = f"make the encoder with max_length={max_length}"
-            raise InputError(line("encoded texts", got=got, expected=expected, mend=mend))
+            fix = f"make the encoder with max_length={max_length}"
+            raise InputError(message("encoded texts", got=got, expected=expected, fix=fix))
         pad = ((0, 0), (0, max_length - ids.shape[1]))
         arrays = {"input_ids": np.pad(ids, pad), "attention_mask": np.pad(mask, pad)}
         return Split({name: array.astype(np.int32) for name, array in arrays.items()}, labels)
@@ -265,7 +265,7 @@ def stream_from_arrays(
             return str(label)
         if not 0 <= label < len(class_names):
             expected = f"0 to {len(class_names) - 1}"
-            raise InputError(line("label in a group", got=label, expected=expected, mend="name every label"))
+            raise InputError(message("label in a group", got=label, expected=expected, fix="name every label"))
         return class_names[label]
 
     def part(side: Split, group: Sequence[int]) -> Split:

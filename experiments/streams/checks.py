@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.metrics import OF_CLASSES, OF_NUMBERS
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 
 def as_labels(labels: Any, what: str) -> np.ndarray:
@@ -18,8 +18,8 @@ def as_labels(labels: Any, what: str) -> np.ndarray:
         array = array.astype(np.int32)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or (array.size and array.min() < 0):
         got = f"{array.dtype} of shape {array.shape}"
-        mend = "map the classes to 0, 1, 2, ..."
-        raise InputError(line(what, got=got, expected="a vector of whole numbers of at least 0", mend=mend))
+        fix = "map the classes to 0, 1, 2, ..."
+        raise InputError(message(what, got=got, expected="a vector of whole numbers of at least 0", fix=fix))
     return array.astype(np.int32)
 
 
@@ -27,11 +27,13 @@ def check_labels(what: str, labels: np.ndarray, classes: int, kind: str) -> None
     """Refuses no labels, labels of another kind of task, and those that no class has."""
     if (labels.dtype.kind == "f") != (kind == "regression") and len(labels):
         got, expected = labels.dtype, "float32" if kind == "regression" else "whole numbers"
-        raise InputError(line(what, got=got, expected=f"{expected} for {kind}", mend="convert them, or name the kind"))
+        raise InputError(
+            message(what, got=got, expected=f"{expected} for {kind}", fix="convert them, or name the kind")
+        )
     if not len(labels):
-        raise InputError(line(what, got="none", expected="at least one example", mend="give it examples"))
+        raise InputError(message(what, got="none", expected="at least one example", fix="give it examples"))
     if kind == "classification" and (top := int(labels.max())) >= classes:
-        raise InputError(line(what, got=top, expected=f"below {classes}, the classes", mend="number them from 0"))
+        raise InputError(message(what, got=top, expected=f"below {classes}, the classes", fix="number them from 0"))
 
 
 def check_kind(name: str, kind: str, classes: tuple[str, ...], metric: str) -> str:
@@ -40,24 +42,24 @@ def check_kind(name: str, kind: str, classes: tuple[str, ...], metric: str) -> s
         check_names(name, classes)
     elif classes or not name or kind != "regression":
         got, expected = f"{kind!r} with classes {classes}", "classification with classes, or regression with none"
-        raise InputError(line(f"kind of task {name!r}", got=got, expected=expected, mend="correct the task"))
+        raise InputError(message(f"kind of task {name!r}", got=got, expected=expected, fix="correct the task"))
     known = tuple(OF_CLASSES if kind == "classification" else OF_NUMBERS)
     if metric and metric not in known:
         what, expected = f"metric of task {name!r}", f"one of {', '.join(known)}"
-        raise InputError(line(what, got=repr(metric), expected=expected, mend="choose one"))
+        raise InputError(message(what, got=repr(metric), expected=expected, fix="choose one"))
     return metric or known[0]
 
 
 def check_names(name: str, classes: tuple[str, ...]) -> None:
     """Refuses a task without a name or classes, or with a class twice."""
     if not name:
-        raise InputError(line("task name", got=repr(name), expected="a name", mend="name the task"))
+        raise InputError(message("task name", got=repr(name), expected="a name", fix="name the task"))
     if not classes:
         what = f"classes of task {name!r}"
-        raise InputError(line(what, got="none", expected="at least one", mend="name its classes"))
+        raise InputError(message(what, got="none", expected="at least one", fix="name its classes"))
     if twice := repeated(classes):
         what = f"classes of task {name!r}"
-        raise InputError(line(what, got=f"{twice!r} twice", expected="unique names", mend="rename one"))
+        raise InputError(message(what, got=f"{twice!r} twice", expected="unique names", fix="rename one"))
 
 
 def repeated(names: Sequence[str]) -> str | None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from experiments.data.tfds_sets import records, tfds_builder
 from experiments.streams.base import TextTask
 from experiments.streams.sample import sample
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 
 DOMAINS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "banking": (
@@ -105,9 +105,9 @@ def clinc150(
         FormatError: the folder's file cannot be read, or an intent is unknown or missing.
     """
     if not 1 <= tasks <= len(DOMAINS):
-        raise InputError(line("tasks", got=tasks, expected=f"1 to {len(DOMAINS)}", mend="pass tasks=10"))
+        raise InputError(message("tasks", got=tasks, expected=f"1 to {len(DOMAINS)}", fix="pass tasks=10"))
     if test_split not in ("test", "val"):
-        raise InputError(line("test_split", got=repr(test_split), expected="test or val", mend="choose one"))
+        raise InputError(message("test_split", got=repr(test_split), expected="test or val", fix="choose one"))
     parts = ("train", test_split)
     rows = _from_tfds(data_dir, parts) if folder is None else _from_folder(Path(folder), parts)
     train, test = (_by_intent(rows[part], part) for part in parts)
@@ -132,8 +132,8 @@ def _from_folder(folder: Path, parts: Iterable[str]) -> dict[str, list[tuple[str
         return {part: [(str(text), str(intent)) for text, intent in data[part]] for part in parts}
     except (OSError, ValueError, TypeError, KeyError) as error:
         got = f"no {error} in it" if isinstance(error, KeyError) else error
-        mend = "pass the folder with data_full.json, or none to take TFDS"
-        raise FormatError(line(str(path), got=got, expected="CLINC150's full data", mend=mend)) from error
+        fix = "pass the folder with data_full.json, or none to take TFDS"
+        raise FormatError(message(str(path), got=got, expected="CLINC150's full data", fix=fix)) from error
 
 
 def _from_tfds(data_dir: str | None, parts: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
@@ -151,10 +151,10 @@ def _by_intent(rows: list[tuple[str, str]], part: str) -> Mapping[str, list[str]
     for text, intent in rows:
         name = re.sub(r"[^a-z0-9]+", "_", intent.lower()).strip("_")
         if name not in texts:
-            mend = "pass CLINC150's in-scope data"
-            raise FormatError(line(f"intent in {part}", got=repr(intent), expected="one of the 150", mend=mend))
+            fix = "pass CLINC150's in-scope data"
+            raise FormatError(message(f"intent in {part}", got=repr(intent), expected="one of the 150", fix=fix))
         texts[name].append(text)
     if empty := [intent for intent, found in texts.items() if not found]:
         what, got = f"intents of {part}", f"no text for {empty[0]!r}"
-        raise FormatError(line(what, got=got, expected="texts for all 150", mend="pass the full data"))
+        raise FormatError(message(what, got=got, expected="texts for all 150", fix="pass the full data"))
     return texts

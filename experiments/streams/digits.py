@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.streams.base import Split, Stream, stream_from_arrays
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 _TEST_SHARE = 0.3
 _SPLIT_SEED = 0
@@ -18,8 +18,8 @@ def digits_split() -> tuple[Split, Split]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        mend = "pip install scikit-learn"
-        raise InputError(line("digits", got=error, expected="scikit-learn", mend=mend)) from error
+        fix = "pip install scikit-learn"
+        raise InputError(message("digits", got=error, expected="scikit-learn", fix=fix)) from error
     images, labels = load_digits(return_X_y=True)
     images = (np.asarray(images, np.float32) / 16).reshape(-1, 8, 8, 1)
     labels = np.asarray(labels, np.int32)

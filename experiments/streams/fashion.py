@@ -19,7 +19,7 @@ from experiments.data.tfds_sets import prepared_set, records
 from experiments.report.notify import to_stderr
 from experiments.streams.base import Split, Stream
 from experiments.streams.mnist import pairs
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.cache_dir import cache_root
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -93,9 +93,9 @@ def fashion_split(
         return _from_tfds(root)
     for member in FILES.values():
         if not is_whole(root / member.name, member):
-            mend = f"pass a folder with the four files of Debian's {PACKAGE}, or TFDS's with {_TFDS} in it"
+            fix = f"pass a folder with the four files of Debian's {PACKAGE}, or TFDS's with {_TFDS} in it"
             got = "other bytes" if (root / member.name).exists() else "no file"
-            raise FormatError(line(str(root / member.name), got=got, expected="Fashion-MNIST", mend=mend))
+            raise FormatError(message(str(root / member.name), got=got, expected="Fashion-MNIST", fix=fix))
     arrays = {name: _idx(root / member.name) for name, member in FILES.items()}
     train, test = (_split(arrays[f"{part}-images"], arrays[f"{part}-labels"]) for part in ("train", "test"))
     return train, test
@@ -138,8 +138,8 @@ def _run(command: list[str], place: str) -> None:
 
 
 def _nowhere(got: str) -> InputError:
-    mend = f"apt install {PACKAGE}, or pass --data-folder with its four files"
-    return InputError(line(f"download of {PACKAGE}", got=got, expected="Fashion-MNIST", mend=mend))
+    fix = f"apt install {PACKAGE}, or pass --data-folder with its four files"
+    return InputError(message(f"download of {PACKAGE}", got=got, expected="Fashion-MNIST", fix=fix))
 
 
 def _from_tfds(folder: Path | None) -> tuple[Split, Split]:

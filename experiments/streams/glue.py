@@ -17,7 +17,7 @@ import numpy as np
 from experiments.data.tfds_sets import prepared_set, records
 from experiments.streams.base import Texts, TextTask
 from experiments.streams.images import balanced
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def _task(
     builder = prepared_set(f"glue/{task.config}", data_dir)
     what, features = f"features of TFDS glue/{task.config}", builder.info.features
     if missing := [name for name in (*task.texts, "label") if name not in features]:
-        mend = "take GLUE as TFDS prepares it"
-        raise FormatError(line(what, got=sorted(features), expected=f"also {', '.join(missing)}", mend=mend))
+        fix = "take GLUE as TFDS prepares it"
+        raise FormatError(message(what, got=sorted(features), expected=f"also {', '.join(missing)}", fix=fix))
     classes = () if task.kind == "regression" else tuple(features["label"].names)
     sides = [_side(records(builder, split), task, limit, [*key, len(split)]) for split, limit in limits]
     (train, train_labels), (test, test_labels) = sides

@@ -26,7 +26,7 @@ from experiments.data.images import image_reader
 from experiments.data.lazy import LazyRows, lazy_rows
 from experiments.data.tfds_sets import prepared_set, records
 from experiments.streams.base import Split, Stream, Task
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 0
@@ -86,7 +86,7 @@ def image_stream(
         present = np.unique(train[1])
         if len(present) < pieces:
             what, expected = f"classes of {key}", f"at least {pieces}, one for each task"
-            raise InputError(line(what, got=len(present), expected=expected, mend="prepare the whole data set"))
+            raise InputError(message(what, got=len(present), expected=expected, fix="prepare the whole data set"))
         order = np.random.default_rng([seed, place]).permutation(present)
         for group in np.array_split(order, pieces):
             title = key if pieces == 1 else f"{key} {len(tasks) + 1}"

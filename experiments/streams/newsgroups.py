@@ -12,7 +12,7 @@ import numpy as np
 from experiments.assets import newsgroups_folder
 from experiments.streams.base import TextTask
 from experiments.streams.sample import sample
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 
 _PER_TASK = 2
 
@@ -47,7 +47,7 @@ def newsgroups10(
     groups = sorted(train)
     most = len(groups) // _PER_TASK
     if not 1 <= tasks <= most:
-        raise InputError(line("tasks", got=tasks, expected=f"1 to {most}", mend=f"pass tasks={most}"))
+        raise InputError(message("tasks", got=tasks, expected=f"1 to {most}", fix=f"pass tasks={most}"))
     order = np.random.default_rng([seed, 0]).permutation(len(groups))
     number = {group: index for index, group in enumerate(groups)}
 
@@ -69,13 +69,13 @@ def read_tab(path: Path) -> dict[str, list[str]]:
     Raises:
         FormatError: the file cannot be read, has another header, or a row without exactly one tab.
     """
-    mend = "fetch the texts again"
+    fix = "fetch the texts again"
     try:
         rows = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(line(str(path), got=error, expected="UTF-8 text", mend=mend)) from error
+        raise FormatError(message(str(path), got=error, expected="UTF-8 text", fix=fix)) from error
     if rows[0].split("\t") != ["Category", "Text"]:
-        raise FormatError(line(str(path), got=repr(rows[0][:40]), expected="Category TAB Text", mend=mend))
+        raise FormatError(message(str(path), got=repr(rows[0][:40]), expected="Category TAB Text", fix=fix))
     texts: dict[str, list[str]] = {}
     for number, row in enumerate(rows[3:], start=4):
         if not row.strip():
@@ -83,6 +83,6 @@ def read_tab(path: Path) -> dict[str, list[str]]:
         fields = row.split("\t")
         if len(fields) != 2:
             what, got = f"{path} row {number}", f"{len(fields)} fields"
-            raise FormatError(line(what, got=got, expected="category TAB text", mend=mend))
+            raise FormatError(message(what, got=got, expected="category TAB text", fix=fix))
         texts.setdefault(fields[0], []).append(fields[1])
     return texts

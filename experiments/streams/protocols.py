@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from experiments.streams.base import Split, Stream, Task
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 Protocol = Literal["task", "domain", "class"]
 
@@ -37,14 +37,14 @@ def under(stream: Stream, protocol: Protocol | None) -> Stream:
         return stream
     name, tasks = NAMES[protocol], stream.tasks
     if numbers := [task.name for task in tasks if task.kind == "regression"]:
-        what, mend = f"protocol of {stream.name!r}", "choose --protocol task"
+        what, fix = f"protocol of {stream.name!r}", "choose --protocol task"
         expected = f"task-incremental, as task {numbers[0]!r} asks for a number"
-        raise InputError(line(what, got=name, expected=expected, mend=mend))
+        raise InputError(message(what, got=name, expected=expected, fix=fix))
     if name == DOMAIN and len({task.classes for task in tasks}) > 1:
         counts = sorted({len(task.classes) for task in tasks})
         if len(counts) > 1:
-            what, mend = f"classes of the tasks of {stream.name!r}", "choose --protocol task or class"
-            raise InputError(line(what, got=counts, expected="as many in every domain", mend=mend))
+            what, fix = f"classes of the tasks of {stream.name!r}", "choose --protocol task or class"
+            raise InputError(message(what, got=counts, expected="as many in every domain", fix=fix))
         outputs = tuple(f"output {number}" for number in range(counts[0]))
         tasks = tuple(replace(task, classes=outputs) for task in tasks)
     return Stream(stream.name, name, tasks)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from experiments.data.sources import Convert, Records, RecordSource, in_memory
 from experiments.data.tfds_sets import records, tfds_builder
 from experiments.streams.base import Stream, stream_from_arrays
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 
 def stream_from_records(
@@ -79,7 +79,7 @@ def stream_from_tfds(
     builder = tfds_builder(dataset, data_dir)
     if label not in builder.info.features:
         what, expected = f"label of TFDS data set {builder.info.name!r}", f"one of {sorted(builder.info.features)}"
-        raise InputError(line(what, got=repr(label), expected=expected, mend="pass label="))
+        raise InputError(message(what, got=repr(label), expected=expected, fix="pass label="))
     return stream_from_records(
         name,
         train=records(builder, train_split),

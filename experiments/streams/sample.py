@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.streams.base import Split
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 
 def sample(classes: list[list[str]], limit: int | None, keys: list[list[int]]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -19,7 +19,7 @@ def sample(classes: list[list[str]], limit: int | None, keys: list[list[int]]) -
     """
     if limit is not None and limit < len(classes):
         expected = f"at least {len(classes)}, one for each class"
-        raise InputError(line("texts of a task", got=limit, expected=expected, mend="raise the limit"))
+        raise InputError(message("texts of a task", got=limit, expected=expected, fix="raise the limit"))
     texts: list[str] = []
     labels: list[int] = []
     for label, (every, key) in enumerate(zip(classes, keys, strict=True)):
@@ -47,7 +47,7 @@ def subset(split: Split, limit: int | None, key: list[int]) -> Split:
     classes = np.unique(split.labels)
     if limit is not None and limit < len(classes):
         expected = f"at least {len(classes)}, one for each class"
-        raise InputError(line("examples of a task", got=limit, expected=expected, mend="raise the limit"))
+        raise InputError(message("examples of a task", got=limit, expected=expected, fix="raise the limit"))
     chosen = []
     for number, label in enumerate(classes):
         share = len(split) if limit is None else (limit + len(classes) - 1 - number) // len(classes)

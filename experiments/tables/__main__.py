@@ -23,7 +23,7 @@ from experiments.config.run_config import Config, ConfigError, Numbers, Preset
 from experiments.tables.command import AGAIN, run_command
 from experiments.tables.entries import TABLES, Entry, config_of, selected
 from experiments.tables.jobs import cores, run_apart
-from share_jax.errors import line
+from share_jax.errors import message
 from share_jax.runtime.malloc import keep_freed
 from share_jax.runtime.preemption import Preemption
 
@@ -66,7 +66,7 @@ class Options:
     def __post_init__(self) -> None:
         """Checks what the types cannot."""
         if self.jobs < 0:
-            raise ConfigError(line("--jobs", got=self.jobs, expected="at least 0", mend="pass 1 or 2"))
+            raise ConfigError(message("--jobs", got=self.jobs, expected="at least 0", fix="pass 1 or 2"))
 
 
 def configs_of(options: Options) -> list[Config]:
@@ -101,7 +101,7 @@ def make(options: Options, tell: Callable[[str], None]) -> None:
     """Runs what is asked for and writes the page, after every run and at the end.
 
     Raises:
-        ShareError: for anything that the user can mend.
+        ShareError: for anything that the user can fix.
         Preempted: if it was told to stop.
     """
     from experiments.tables.runs import run_all, unfinished

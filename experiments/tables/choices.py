@@ -118,7 +118,7 @@ def make(options: Options, tell: Callable[[str], None]) -> None:
     """Runs the trials and writes the page, after every run and at the end.
 
     Raises:
-        ShareError: for anything that the user can mend.
+        ShareError: for anything that the user can fix.
         Preempted: if it was told to stop.
     """
     from experiments.tables.runs import unfinished

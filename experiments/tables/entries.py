@@ -20,7 +20,7 @@ from experiments.config.run_config import (
     preset,
     protocol_of,
 )
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 SHARED = ("shared_a", "share", "share_coefficients")
 HEADLINE = (*SHARED, *(name for name in MAIN if name not in SHARED))
@@ -154,9 +154,9 @@ def selected(entries: tuple[Entry, ...], pattern: str | None) -> tuple[Entry, ..
         found = tuple(entry for entry in entries if re.search(pattern, entry.name))
     except re.error as error:
         got, expected = f"{pattern!r} ({error})", "a regular expression"
-        raise InputError(line("--only", got=got, expected=expected, mend=f"such as one of {names}")) from None
+        raise InputError(message("--only", got=got, expected=expected, fix=f"such as one of {names}")) from None
     if not found:
-        raise InputError(line("--only", got=repr(pattern), expected=f"a match in {names}", mend="check the name"))
+        raise InputError(message("--only", got=repr(pattern), expected=f"a match in {names}", fix="check the name"))
     return found
 
 

@@ -16,7 +16,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from experiments.config.run_config import Config
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.runtime.malloc import keep_freed
 from share_jax.runtime.preemption import Preempted, Preemption
 
@@ -76,8 +76,8 @@ def run_apart(
                     failed.append(name)
                 _terminate(running)
     if failed:
-        got, mend = "an error, told above", f"mend it, and {again}"
-        raise InputError(line(f"run {failed[0]}", got=got, expected="results", mend=mend))
+        got, fix = "an error, told above", f"fix it, and {again}"
+        raise InputError(message(f"run {failed[0]}", got=got, expected="results", fix=fix))
     if asked:
         raise Preempted
 

@@ -1,6 +1,6 @@
 """Text between two markers of a page, which a script replaces; everything around it stays."""
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 
 
 def between(name: str, body: str) -> str:
@@ -34,8 +34,8 @@ def replaced(page: str, name: str, body: str, where: str) -> str:
     counts = page.count(start), page.count(end)
     if counts != (1, 1) or page.index(start) > page.index(end):
         got = f"{counts[0]} of the first and {counts[1]} of the second" if counts != (1, 1) else "the second first"
-        mend = "put the two lines back"
-        raise FormatError(line(where, got=got, expected=f"{start} and then {end}, once each", mend=mend))
+        fix = "put the two lines back"
+        raise FormatError(message(where, got=got, expected=f"{start} and then {end}, once each", fix=fix))
     return page[: page.index(start)] + between(name, body) + page[page.index(end) + len(end) :]
 
 

@@ -52,7 +52,7 @@ def run_all(
         after: called after every run.
 
     Raises:
-        ShareError: for anything that the user can mend; what was finished before stays.
+        ShareError: for anything that the user can fix; what was finished before stays.
         Preempted: if it was told to stop.
     """
     for config in unfinished(configs, tell):

@@ -6,7 +6,7 @@ from experiments.report.explain import HOW_TO_READ
 from experiments.tables.entries import TABLES
 from experiments.tables.markers import between, replaced
 from experiments.tables.page import TITLES, Section, render
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.storage.atomic_write import replace_text
 
 INTRODUCTION = (
@@ -44,7 +44,7 @@ def write_section(page: Path, section: Section) -> None:
 
 def _read(page: Path) -> str:
     if page.is_dir():
-        raise InputError(line(f"--page {page}", got="a folder", expected="a file", mend="add the file's name"))
+        raise InputError(message(f"--page {page}", got="a folder", expected="a file", fix="add the file's name"))
     return page.read_text(encoding="utf-8") if page.exists() else _empty()
 
 

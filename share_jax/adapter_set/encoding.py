@@ -15,7 +15,7 @@ import numpy as np
 
 from share_jax.adapter_set.int8_gauge import UNIT, identity_rows
 from share_jax.adapter_set.manifest import LayerEntry, Manifest
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 from share_jax.storage.safetensors_file import TensorFile, numpy_dtype
 from share_jax.storage.untrusted import shown
 
@@ -205,5 +205,5 @@ def _read(file: TensorFile, name: str, shape: tuple[int, ...], dtype: str) -> np
 
 
 def _wrong(file: TensorFile, name: str, got: str, expected: str) -> FormatError:
-    mend = "restore the set or compress again"
-    return FormatError(line(f"{file.label} tensor {shown(name)}", got=got, expected=expected, mend=mend))
+    fix = "restore the set or compress again"
+    return FormatError(message(f"{file.label} tensor {shown(name)}", got=got, expected=expected, fix=fix))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from share_jax.errors import FormatError, ShareError, line
+from share_jax.errors import FormatError, ShareError, message
 from share_jax.formats.peft_config import parse_config
 from share_jax.storage.untrusted import check_task_name, exists_inside, read_json, shown
 
@@ -88,11 +88,11 @@ def read_manifest(folder: Any) -> Manifest:
     """
     if not exists_inside(folder, NAME):
         raise FormatError(
-            line(
+            message(
                 f"set {shown(folder)}",
                 got=f"no {NAME}",
                 expected="a compressed set",
-                mend="make one: share-jax compress",
+                fix="make one: share-jax compress",
             )
         )
     body = read_json(folder, NAME)
@@ -102,7 +102,7 @@ def read_manifest(folder: Any) -> Manifest:
     if type(schema) is not int or schema < 1:
         raise _bad("schema", shown(repr(schema), 60), "a whole number of at least 1")
     if schema > SCHEMA:
-        raise FormatError(line(f"{NAME} schema", got=schema, expected=f"at most {SCHEMA}", mend="update share_jax"))
+        raise FormatError(message(f"{NAME} schema", got=schema, expected=f"at most {SCHEMA}", fix="update share_jax"))
     checksum = body.pop("checksum", None)
     if checksum != _checksum({**body, "schema": schema}):
         raise _bad("checksum", "another checksum (damaged or edited)", "that of its contents")
@@ -179,4 +179,4 @@ def _check(good: bool, what: str, got: object) -> None:
 
 
 def _bad(what: str, got: str, expected: str) -> FormatError:
-    return FormatError(line(f"{NAME} {what}", got=got, expected=expected, mend="restore the set or compress again"))
+    return FormatError(message(f"{NAME} {what}", got=got, expected=expected, fix="restore the set or compress again"))

@@ -17,7 +17,7 @@ from share_jax.adapter_set.build import with_errors
 from share_jax.adapter_set.encoding import decode_state, encode_state, layer_entry
 from share_jax.adapter_set.int8_gauge import pivoted_state
 from share_jax.adapter_set.manifest import FILE_NAME, NAME, Manifest, TaskEntry, encode, read_manifest
-from share_jax.errors import FormatError, LimitError, TaskError, line
+from share_jax.errors import FormatError, LimitError, TaskError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.storage.atomic_write import flush, is_partial, replace_bytes
 from share_jax.storage.lock import hold_itself
@@ -61,8 +61,8 @@ def task_entry(manifest: Manifest, name: str) -> TaskEntry:
         import difflib
 
         near = difflib.get_close_matches(name, manifest.tasks, 1) or list(manifest.tasks)[:1]
-        mend = f"did you mean {shown(near[0])}?" if near else "the set is empty"
-        raise TaskError(line(f"task {shown(name)}", got="no such task", expected="a task of the set", mend=mend))
+        fix = f"did you mean {shown(near[0])}?" if near else "the set is empty"
+        raise TaskError(message(f"task {shown(name)}", got="no such task", expected="a task of the set", fix=fix))
     return manifest.tasks[name]
 
 
@@ -94,8 +94,8 @@ def check_files(folder: Path, manifest: Manifest) -> Iterator[FormatError]:
         known = path.name == NAME or path.name in manifest.files or is_leftover(path.name)
         if path.suffix == ".safetensors" and not known:
             yield FormatError(
-                line(f"file {shown(path.name)}", got="a file that the manifest does not name", expected="none",
-                     mend="move it out of the set")
+                message(f"file {shown(path.name)}", got="a file that the manifest does not name", expected="none",
+                     fix="move it out of the set")
             )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def _digest(folder: Path, manifest: Manifest, name: str) -> str:
     with TensorFile(folder, name) as file:
         if file.size != entry["bytes"]:
             raise FormatError(
-                line(file.label, got=f"{file.size} bytes", expected=f"{entry['bytes']}", mend="restore the set")
+                message(file.label, got=f"{file.size} bytes", expected=f"{entry['bytes']}", fix="restore the set")
             )
     return entry["sha256"]
 
@@ -198,9 +198,9 @@ def _check_limit(manifest: Manifest, state: "ShareState") -> None:
     worst = max(bounds, key=lambda name: bounds[name])
     if bounds[worst] > manifest.limit * (1 + 1e-6):
         raise LimitError(
-            line(f"task {shown(worst)} error bound as stored ({manifest.storage})", got=f"{bounds[worst]:.3g}",
+            message(f"task {shown(worst)} error bound as stored ({manifest.storage})", got=f"{bounds[worst]:.3g}",
                  expected=f"at most {manifest.limit:g}",
-                 mend="take --storage f32 and no --pseudo-rank when the set is made, or a larger --max-error")
+                 fix="take --storage f32 and no --pseudo-rank when the set is made, or a larger --max-error")
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter, Factors, balance
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.typing import PRNGKey
 
 
@@ -48,7 +48,7 @@ def ties(
     """
     _check(adapters, weights)
     if not 0 < density <= 1:
-        raise InputError(line("density", got=density, expected="above 0 and at most 1", mend="pass 0.2"))
+        raise InputError(message("density", got=density, expected="above 0 and at most 1", fix="pass 0.2"))
 
     def combine(updates: Float[np.ndarray, "m d_in d_out"], _: int) -> Float[np.ndarray, "d_in d_out"]:
         kept = np.stack([_trimmed(x, density) for x in updates])
@@ -77,7 +77,7 @@ def dare(
     """
     _check(adapters, weights)
     if not 0 <= drop_rate < 1:
-        raise InputError(line("drop_rate", got=drop_rate, expected="at least 0 and below 1", mend="pass 0.5"))
+        raise InputError(message("drop_rate", got=drop_rate, expected="at least 0 and below 1", fix="pass 0.5"))
 
     def combine(updates: Float[np.ndarray, "m d_in d_out"], index: int) -> Float[np.ndarray, "d_in d_out"]:
         keep = jax.random.bernoulli(jax.random.fold_in(key, index), 1 - drop_rate, updates.shape)
@@ -94,7 +94,7 @@ def _elementwise(
 ) -> dict[str, Factors]:
     """`combine` on the weighted updates of one target at a time, cut to a rank by SVD."""
     if rank is not None and rank < 1:
-        raise InputError(line("rank", got=rank, expected="at least 1, or None for sum r_i", mend="pass rank=8"))
+        raise InputError(message("rank", got=rank, expected="at least 1, or None for sum r_i", fix="pass rank=8"))
     out = {}
     for index, name in enumerate(_targets(adapters)):
         parts = [(w, x[name]) for w, x in zip(weights, adapters, strict=True) if name in x]
@@ -124,10 +124,10 @@ def _check(adapters: Sequence[Adapter], weights: Sequence[float]) -> None:
     if not adapters or len(adapters) != len(weights):
         got = f"{len(adapters)} adapters and {len(weights)} weights"
         raise InputError(
-            line("task arithmetic", got=got, expected="one weight per adapter", mend="pass as many of both")
+            message("task arithmetic", got=got, expected="one weight per adapter", fix="pass as many of both")
         )
     for name in _targets(adapters):
         shapes = {x[name].shape for x in adapters if name in x}
         if len(shapes) > 1:
-            mend = "combine adapters of one base model"
-            raise InputError(line(f"target {name}", got=sorted(shapes), expected="one shape", mend=mend))
+            fix = "combine adapters of one base model"
+            raise InputError(message(f"target {name}", got=sorted(shapes), expected="one shape", fix=fix))

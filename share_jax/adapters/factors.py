@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from share_jax.adapters.stacking import groups, pack
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.linalg.finite import all_finite
 from share_jax.runtime.threads import each
 
@@ -30,16 +30,16 @@ class Factors:
         """Checks shapes and values, once, at the door."""
         a, b = np.shape(self.lora_a), np.shape(self.lora_b)
         if len(a) != 2 or len(b) != 2 or a[1] != b[0]:
-            got, mend = (
+            got, fix = (
                 f"shapes {a} and {b}",
                 "pass lora_a (d_in, r) and lora_b (r, d_out); PEFT stores both transposed",
             )
-            raise InputError(line("factors", got=got, expected="factors that multiply", mend=mend))
+            raise InputError(message("factors", got=got, expected="factors that multiply", fix=fix))
         for name in ("lora_a", "lora_b", "scale"):
             value = getattr(self, name)
             if not (math.isfinite(value) if name == "scale" else all_finite(np.asarray(value))):
-                mend = "train that adapter again or leave it out"
-                raise InputError(line(name, got="a NaN or an infinity", expected="finite numbers", mend=mend))
+                fix = "train that adapter again or leave it out"
+                raise InputError(message(name, got="a NaN or an infinity", expected="finite numbers", fix=fix))
 
     @property
     def rank(self) -> int:
@@ -71,11 +71,11 @@ def lora_scale(alpha: float | int, rank: int, *, use_rslora: bool = False) -> fl
     (2.0, 4.0)
     """
     if rank < 1:
-        raise InputError(line("rank", got=rank, expected="a whole number of at least 1", mend="pass rank=4"))
+        raise InputError(message("rank", got=rank, expected="a whole number of at least 1", fix="pass rank=4"))
     return alpha / (rank**0.5 if use_rslora else rank)
 
 
-class Known(NamedTuple):
+class FactorGrams(NamedTuple):
     """What balancing found out about factors, in float64."""
 
     gram_a: Float[np.ndarray, "layers tasks r r"]  # a.T a of what came in
@@ -88,7 +88,7 @@ class Balanced(NamedTuple):
 
     a: Float[np.ndarray, "layers tasks d_in m"]
     b: Float[np.ndarray, "layers tasks d_out m"]
-    known: Known
+    known: FactorGrams
 
 
 def balanced(a: Float[np.ndarray, "layers tasks d_in r"], b: Float[np.ndarray, "layers tasks d_out r"]) -> Balanced:
@@ -111,7 +111,7 @@ def balanced(a: Float[np.ndarray, "layers tasks d_in r"], b: Float[np.ndarray, "
         energy[i] = _balanced((a[i], b[i]), (out_a[i], out_b[i]), (gram_a[i], gram_b[i]))
 
     each(one, range(len(a)))
-    return Balanced(out_a, out_b, Known(gram_a, gram_b, energy))
+    return Balanced(out_a, out_b, FactorGrams(gram_a, gram_b, energy))
 
 
 LEAST = 1e-13
@@ -183,7 +183,7 @@ def balance(adapter: Adapter, *, rank: int | None = None) -> dict[str, Factors]:
         InputError: `rank` is below 1.
     """
     if rank is not None and rank < 1:
-        raise InputError(line("rank", got=rank, expected="at least 1, or None for no cut", mend="pass rank=8"))
+        raise InputError(message("rank", got=rank, expected="at least 1, or None for no cut", fix="pass rank=8"))
     out: dict[str, Factors] = {}
     for targets in groups({name: f.shape for name, f in adapter.items()}).values():
         packed = pack([adapter], targets)

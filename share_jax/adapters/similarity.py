@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import groups, pack, shapes_of
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 
 def cosine(adapters: Sequence[Adapter]) -> Float[np.ndarray, "T T"]:
@@ -65,8 +65,8 @@ def clusters(matrix: Float[np.ndarray, "..."], threshold: float) -> list[list[in
         InputError: the matrix is not square.
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        mend = "pass the matrix of cosine() or overlap()"
-        raise InputError(line("likeness", got=matrix.shape, expected="a square matrix", mend=mend))
+        fix = "pass the matrix of cosine() or overlap()"
+        raise InputError(message("likeness", got=matrix.shape, expected="a square matrix", fix=fix))
     found = [[i] for i in range(len(matrix))]
     likeness = np.array(matrix, np.float64)
     np.fill_diagonal(likeness, -np.inf)

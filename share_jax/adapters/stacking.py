@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.linalg.finite import all_finite
 from share_jax.runtime.threads import each
 
@@ -45,8 +45,8 @@ def shapes_of(adapters: Iterable["Adapter"], known: Mapping[str, tuple[int, int]
         for name, factors in adapter.items():
             expected = shapes.setdefault(name, factors.shape)
             if factors.shape != expected:
-                mend = "adapters of one set must come from one base model"
-                raise InputError(line(f"target {name}", got=factors.shape, expected=expected, mend=mend))
+                fix = "adapters of one set must come from one base model"
+                raise InputError(message(f"target {name}", got=factors.shape, expected=expected, fix=fix))
     return shapes
 
 
@@ -79,9 +79,9 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
     work = each if a.nbytes + b.nbytes > LARGE else _in_turn
     if not all(work(lambda i: _fill(a[i].mT, b[i].mT, present[i]), range(len(targets)))):
         i, j = np.argwhere(~(np.isfinite(a).all((2, 3)) & np.isfinite(b).all((2, 3))))[0]
-        mend = "leave that adapter out or train it again"
+        fix = "leave that adapter out or train it again"
         what = f"factors of target {targets[i]}, adapter {j + 1} of {len(adapters)}"
-        raise InputError(line(what, got="a scale that takes them past float32", expected="finite numbers", mend=mend))
+        raise InputError(message(what, got="a scale that takes them past float32", expected="finite numbers", fix=fix))
     return Packed(a, b, ranks)
 
 

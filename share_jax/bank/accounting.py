@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.typing import Tree
 
 
@@ -102,7 +102,7 @@ def bytes_on_disk(path: Path) -> int:
       InputError: if there is nothing at the path.
     """
     if not path.exists():
-        raise InputError(line("path", got=path, expected="a file or folder", mend="check where it was written"))
+        raise InputError(message("path", got=path, expected="a file or folder", fix="check where it was written"))
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Int
 
-from share_jax.bank.slots import append, as_task_id, capacity, doubled, lift, put
-from share_jax.errors import InputError, TaskError, line
+from share_jax.bank.slots import append, as_task_id, capacity, doubled, read_slot, write_slot
+from share_jax.errors import InputError, TaskError, message
 from share_jax.typing import Tree
 
 
@@ -42,11 +42,11 @@ class TaskBank:
             names = [str(each) for each in self.names]
             near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.3) or names[:3]
             raise TaskError(
-                line(
+                message(
                     "task name",
                     got=repr(name),
                     expected=f"one of {len(self.names)} learnt tasks",
-                    mend=f"near matches: {', '.join(near)}" if near else "learn a task first",
+                    fix=f"near matches: {', '.join(near)}" if near else "learn a task first",
                 )
             )
         return self.names.index(name)
@@ -72,12 +72,12 @@ class TaskBank:
             return as_task_id(np.asarray(tasks), len(self.names))
         if not hasattr(tasks, "__iter__"):
             got, expected = type(tasks).__name__, "a learnt task's name or id, or one per example"
-            mend = "pass the name that the task was learnt by"
-            raise InputError(line("tasks", got=got, expected=expected, mend=mend))
+            fix = "pass the name that the task was learnt by"
+            raise InputError(message("tasks", got=got, expected=expected, fix=fix))
         array = isinstance(tasks, np.ndarray | Array) and np.issubdtype(tasks.dtype, np.integer)
         whole = tasks if array else [self.index(each) if isinstance(each, str) else each for each in tasks]
         if not len(whole):
-            raise InputError(line("tasks", got="none", expected="one per example", mend="pass a name per example"))
+            raise InputError(message("tasks", got="none", expected="one per example", fix="pass a name per example"))
         return as_task_id(np.asarray(whole), len(self.names))
 
 
@@ -88,11 +88,11 @@ def check_new_name(bank: TaskBank, name: str) -> None:
       TaskError: naming it.
     """
     if not isinstance(name, str):
-        got, mend = f"{type(name).__name__} {name!r}", "pass a name as text; numbers are the ids of learnt tasks"
-        raise TaskError(line("new task name", got=got, expected="a str", mend=mend))
+        got, fix = f"{type(name).__name__} {name!r}", "pass a name as text; numbers are the ids of learnt tasks"
+        raise TaskError(message("new task name", got=got, expected="a str", fix=fix))
     if not name or name in bank.names:
         raise TaskError(
-            line("new task name", got=repr(name), expected="a name that no task has", mend="choose another name")
+            message("new task name", got=repr(name), expected="a name that no task has", fix="choose another name")
         )
 
 
@@ -111,10 +111,10 @@ def with_room(bank: TaskBank, fresh: Callable[[int], Tree], needed: int) -> Task
 
 def next_slot(bank: TaskBank) -> Any:
     """A copy of the fresh slot that the next task will train."""
-    return lift(bank.tasks, len(bank.names))
+    return read_slot(bank.tasks, len(bank.names))
 
 
-def learnt(bank: TaskBank, name: str, shared: Tree, slot: Any) -> TaskBank:
+def with_task(bank: TaskBank, name: str, shared: Tree, slot: Any) -> TaskBank:
     """The bank after a task: its slot put in place and its name added.
 
     Raises:
@@ -122,4 +122,4 @@ def learnt(bank: TaskBank, name: str, shared: Tree, slot: Any) -> TaskBank:
       InputError: if the slot is not of the stack's structure.
     """
     check_new_name(bank, name)
-    return TaskBank(shared, put(bank.tasks, len(bank.names), slot), (*bank.names, name))
+    return TaskBank(shared, write_slot(bank.tasks, len(bank.names), slot), (*bank.names, name))

@@ -36,7 +36,7 @@ from jax.core import Tracer
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
-from share_jax.errors import InputError, TaskError, line
+from share_jax.errors import InputError, TaskError, message
 from share_jax.linalg.products import product, transpose
 
 SMALLEST_SHRINKAGE = 1e-6
@@ -107,8 +107,8 @@ def empty_router(features: int) -> Router:
       InputError: if there is not at least one.
     """
     if not isinstance(features, int | np.integer) or isinstance(features, bool) or features < 1:
-        mend = "pass the length of a feature vector"
-        raise InputError(line("features of a router", got=features, expected="a whole number above 0", mend=mend))
+        fix = "pass the length of a feature vector"
+        raise InputError(message("features of a router", got=features, expected="a whole number above 0", fix=fix))
     return Router(np.zeros((int(features), int(features))))
 
 
@@ -126,8 +126,8 @@ def add_task(router: Router, name: str, features: Any, labels: Any = None) -> Ro
       InputError: if the features are not finite numbers of this shape, or the labels do not fit them.
     """
     if not name or name in router.tasks:
-        mend = "choose another name, or remove that task first"
-        raise TaskError(line("task for the router", got=repr(name), expected="a name that no task has", mend=mend))
+        fix = "choose another name, or remove that task first"
+        raise TaskError(message("task for the router", got=repr(name), expected="a name that no task has", fix=fix))
     examples = _examples(features, router.features, f"features of task {name!r}")
     counts, means, scatter = _within(examples, _groups(labels, len(examples), name))
     return Router(
@@ -199,8 +199,8 @@ def routing_rule(router: Router, names: Sequence[str] | None = None) -> Rule:
     for name in chosen:
         _known(router, name)
     if not chosen:
-        mend = "add a task first"
-        raise TaskError(line("tasks of the router", got="none", expected="at least one", mend=mend))
+        fix = "add a task first"
+        raise TaskError(message("tasks of the router", got="none", expected="at least one", fix=fix))
     own = [router.tasks[name] for name in chosen]
     centre = np.mean([task.means.mean(axis=0) for task in own], axis=0)
     whitening = np.linalg.inv(np.linalg.cholesky(covariance(router))).T
@@ -225,8 +225,8 @@ def task_scores(
     """
     shape, d = jnp.shape(features), rule.centre.shape[0]
     if len(shape) != 2 or shape[1] != d:
-        mend = "pass the features that the router was made from"
-        raise InputError(line("features to route", got=f"shape {shape}", expected=f"(batch, {d})", mend=mend))
+        fix = "pass the features that the router was made from"
+        raise InputError(message("features to route", got=f"shape {shape}", expected=f"(batch, {d})", fix=fix))
     return _scores(rule, jnp.asarray(features, jnp.float32))
 
 
@@ -246,8 +246,8 @@ def route(rule: Rule, features: Float[Array, "batch D"] | Float[np.ndarray, "bat
     found = task_scores(rule, features)
     ids = jnp.where(jnp.isfinite(jnp.max(found, axis=1)), jnp.argmax(found, axis=1), -1).astype(jnp.int32)
     if not isinstance(ids, Tracer) and (lost := np.flatnonzero(np.asarray(ids) < 0)).size:
-        what, mend = f"features to route, example {lost[0]}", "look at what the model was given"
-        raise InputError(line(what, got="numbers that are not finite", expected="finite numbers", mend=mend))
+        what, fix = f"features to route, example {lost[0]}", "look at what the model was given"
+        raise InputError(message(what, got="numbers that are not finite", expected="finite numbers", fix=fix))
     return ids
 
 
@@ -282,20 +282,20 @@ def _known(router: Router, name: str) -> None:
     if name not in router.tasks:
         near = difflib.get_close_matches(name, router.names, n=3, cutoff=0.3) or list(router.names[:3])
         expected = f"one of the router's {len(router.names)} tasks"
-        mend = f"near matches: {', '.join(near)}" if near else "add a task first"
-        raise TaskError(line("task of the router", got=repr(name), expected=expected, mend=mend))
+        fix = f"near matches: {', '.join(near)}" if near else "add a task first"
+        raise TaskError(message("task of the router", got=repr(name), expected=expected, fix=fix))
 
 
 def _examples(features: Any, d: int, what: str) -> Float[np.ndarray, "N D"]:
     array = np.asarray(features)
     if array.ndim != 2 or array.shape[1] != d or not len(array) or not np.issubdtype(array.dtype, np.number):
         got, expected = f"{array.dtype} of shape {array.shape}", f"(examples, {d}), at least one example"
-        raise InputError(line(what, got=got, expected=expected, mend="pass one feature vector per example"))
+        raise InputError(message(what, got=got, expected=expected, fix="pass one feature vector per example"))
     examples = array.astype(np.float64)
     if (lost := np.flatnonzero(~np.isfinite(examples).all(axis=1))).size:
-        mend = "look at what the model was given"
+        fix = "look at what the model was given"
         raise InputError(
-            line(f"{what}, example {lost[0]}", got="numbers that are not finite", expected="finite numbers", mend=mend)
+            message(f"{what}, example {lost[0]}", got="numbers that are not finite", expected="finite numbers", fix=fix)
         )
     return examples
 
@@ -306,8 +306,8 @@ def _groups(labels: Any, examples: int, name: str) -> Int[np.ndarray, " N"]:
     array = np.asarray(labels)
     if array.shape != (examples,) or not np.issubdtype(array.dtype, np.integer):
         got, expected = f"{array.dtype} of shape {array.shape}", f"({examples},) whole numbers, one per example"
-        mend = "pass each example's class, or no labels"
-        raise InputError(line(f"labels of task {name!r}", got=got, expected=expected, mend=mend))
+        fix = "pass each example's class, or no labels"
+        raise InputError(message(f"labels of task {name!r}", got=got, expected=expected, fix=fix))
     return array
 
 

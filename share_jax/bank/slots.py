@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int
 
-from share_jax.errors import InputError, TaskError, line
+from share_jax.errors import InputError, TaskError, message
 from share_jax.typing import Tree
 
 
@@ -26,11 +26,11 @@ def capacity(tasks: Tree) -> int:
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(tasks)}
     if len(sizes) != 1:
         raise InputError(
-            line(
+            message(
                 "task axis of the `tasks` tree",
                 got=f"leading sizes {sorted(sizes)}",
                 expected="one size for every leaf",
-                mend="stack each leaf as (T, ...)",
+                fix="stack each leaf as (T, ...)",
             )
         )
     return sizes.pop()
@@ -55,31 +55,31 @@ def as_task_id(task_id: int | np.integer | Sequence[int] | np.ndarray | jax.Arra
         concrete = np.asarray(task_id)
         if not np.issubdtype(concrete.dtype, np.integer):
             raise InputError(
-                line(
+                message(
                     "task_id",
                     got=f"dtype {concrete.dtype}",
                     expected="a whole number, or one per example",
-                    mend="look the task's id up by its name",
+                    fix="look the task's id up by its name",
                 )
             )
         outside = concrete[(concrete < 0) | (concrete >= num_tasks)]
         if outside.size:
             raise TaskError(
-                line(
+                message(
                     "task_id",
                     got=int(outside.flat[0]),
                     expected=f"0 to {num_tasks - 1}" if num_tasks else "no id, as there are no tasks",
-                    mend="use a task that has been learnt, or grow the stack first",
+                    fix="use a task that has been learnt, or grow the stack first",
                 )
             )
     ids = jnp.asarray(task_id)
     if ids.ndim > 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise InputError(
-            line(
+            message(
                 "task_id",
                 got=f"{ids.dtype} of shape {ids.shape}",
                 expected="an integer scalar or one id per example",
-                mend="pass shape () or (batch,)",
+                fix="pass shape () or (batch,)",
             )
         )
     return ids.astype(jnp.int32)
@@ -103,17 +103,17 @@ def gather(tasks: Any, task_id: Int[Array, "..."]) -> Any:
     return jax.tree.map(rows, tasks)
 
 
-def lift(tasks: Any, index: int) -> Any:
+def read_slot(tasks: Any, index: int) -> Any:
     """A copy of one task's slot, leaves (...). The copy may be donated without harm to the stack.
 
     Raises:
       TaskError: if the index is not a slot of the stack.
     """
-    return _lift(tasks, as_task_id(index, capacity(tasks)))
+    return _read(tasks, as_task_id(index, capacity(tasks)))
 
 
 @jax.jit
-def _lift(tasks: Any, index: Int[Array, ""]) -> Any:
+def _read(tasks: Any, index: Int[Array, ""]) -> Any:
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), tasks)
 
 
@@ -122,7 +122,7 @@ def as_stack(slot: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], slot)
 
 
-def put(tasks: Any, index: int, slot: Any) -> Any:
+def write_slot(tasks: Any, index: int, slot: Any) -> Any:
     """The stack with one slot replaced; every other slot keeps its bits.
 
     Raises:
@@ -133,12 +133,12 @@ def put(tasks: Any, index: int, slot: Any) -> Any:
     want = jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), tasks)
     got = jax.tree.map(lambda leaf: tuple(leaf.shape), slot)
     if want != got:
-        raise InputError(line("slot", got=got, expected=want, mend="lift the slot from the same stack"))
-    return _put(tasks, where, slot)
+        raise InputError(message("slot", got=got, expected=want, fix="read the slot from the same stack"))
+    return _write(tasks, where, slot)
 
 
 @jax.jit
-def _put(tasks: Any, index: Int[Array, ""], slot: Any) -> Any:
+def _write(tasks: Any, index: Int[Array, ""], slot: Any) -> Any:
     return jax.tree.map(lambda leaf, new: leaf.at[index].set(new), tasks, slot)
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 from share_jax.runtime.processes import to_host, wait
 from share_jax.storage.atomic_write import flush_tree, sha256_of
 from share_jax.trees import flat, nested
@@ -23,7 +23,7 @@ from share_jax.trees import flat, nested
 Record = dict[str, Any]
 """{"path": folder below the root, "leaves": {path: {"shape", "dtype", "sha256"}}, "files": {name: sha256}}"""
 
-MEND = "restore the folder from a copy, or learn this task again"
+FIX = "restore the folder from a copy, or learn this task again"
 
 
 def digest(array: Any) -> str:
@@ -62,7 +62,9 @@ def write(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
     target = root / folder
     if target.exists():
         raise FormatError(
-            line(f"checkpoint folder {folder}", got="a folder that exists", expected="a new one", mend="resume the run")
+            message(
+                f"checkpoint folder {folder}", got="a folder that exists", expected="a new one", fix="resume the run"
+            )
         )
     host = to_host(dict(tree))
     with _quiet(), ocp.StandardCheckpointer() as checkpointer:
@@ -96,14 +98,14 @@ def check_like(record: Record, like: Mapping[str, Any], what: str) -> None:
     """
     want = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in flat(like).items()}
     have = {path: (leaf["shape"], leaf["dtype"]) for path, leaf in record["leaves"].items()}
-    mend = "use the model, targets and rank that the checkpoint was made with"
+    fix = "use the model, targets and rank that the checkpoint was made with"
     for path in sorted(want.keys() | have.keys()):
         if path not in have:
-            raise FormatError(line(f"leaf {path} of {what}", got="nothing on disk", expected=want[path], mend=mend))
+            raise FormatError(message(f"leaf {path} of {what}", got="nothing on disk", expected=want[path], fix=fix))
         if path not in want:
-            raise FormatError(line(f"leaf {path} of {what}", got=have[path], expected="no such leaf", mend=mend))
+            raise FormatError(message(f"leaf {path} of {what}", got=have[path], expected="no such leaf", fix=fix))
         if want[path] != have[path]:
-            raise FormatError(line(f"leaf {path} of {what}", got=have[path], expected=want[path], mend=mend))
+            raise FormatError(message(f"leaf {path} of {what}", got=have[path], expected=want[path], fix=fix))
 
 
 def damaged_file(root: Path, record: Record) -> tuple[str, str, str] | None:
@@ -130,7 +132,7 @@ def check_files(root: Path, record: Record, what: str) -> None:
     found = damaged_file(root, record)
     if found is not None:
         shown, got, expected = found
-        raise FormatError(line(f"{shown} of {what}", got=got, expected=expected, mend=MEND))
+        raise FormatError(message(f"{shown} of {what}", got=got, expected=expected, fix=FIX))
 
 
 def read(root: Path, record: Record, like: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -152,8 +154,8 @@ def read(root: Path, record: Record, like: Mapping[str, Any], what: str) -> dict
             tree = checkpointer.restore((root / record["path"]).absolute(), dict(like))
     except Exception as error:  # Orbax raises plain Exception among others
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(line(what, got=reason, expected="an Orbax checkpoint", mend=MEND)) from error
+        raise FormatError(message(what, got=reason, expected="an Orbax checkpoint", fix=FIX)) from error
     for path, leaf in flat(to_host(tree)).items():
         if digest(leaf) != record["leaves"][path]["sha256"]:
-            raise FormatError(line(f"leaf {path} of {what}", got="other values", expected="those saved", mend=MEND))
+            raise FormatError(message(f"leaf {path} of {what}", got="other values", expected="those saved", fix=FIX))
     return tree

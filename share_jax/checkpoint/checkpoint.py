@@ -27,7 +27,7 @@ from share_jax.bank.router import Router
 from share_jax.checkpoint import arrays, manifest, validate
 from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.manifest import Identity, Manifest
-from share_jax.errors import FormatError, SaveError, ShareError, TaskError, line
+from share_jax.errors import FormatError, SaveError, ShareError, TaskError, message
 from share_jax.runtime.processes import on_primary, primary
 from share_jax.storage import lock
 from share_jax.storage.atomic_write import reason
@@ -67,7 +67,7 @@ class Checkpoint:
           TaskError: if the task is not saved.
         """
         if name not in self.manifest.tasks:
-            raise TaskError(line("task", got=repr(name), expected=f"one of {self.names}", mend="check the name"))
+            raise TaskError(message("task", got=repr(name), expected=f"one of {self.names}", fix="check the name"))
         return self.manifest.tasks[name]
 
 
@@ -97,12 +97,12 @@ def check_free(root: Path) -> None:
     Raises:
       FormatError: if it holds anything.
     """
-    expected, mend = "an empty folder, or none", "open it if it is a checkpoint, or take another folder"
+    expected, fix = "an empty folder, or none", "open it if it is a checkpoint, or take another folder"
     got = "a file" if root.exists() and not root.is_dir() else ""
     if root.is_dir() and {path.name for path in root.iterdir()} - manifest.leftovers(root) - {lock.FILE}:
         got = "a folder with content"
     if got:
-        raise FormatError(line(f"checkpoint folder {root}", got=got, expected=expected, mend=mend))
+        raise FormatError(message(f"checkpoint folder {root}", got=got, expected=expected, fix=fix))
 
 
 def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = None) -> Checkpoint:
@@ -157,11 +157,11 @@ def _saving(checkpoint: Checkpoint, what: str) -> Iterator[None]:
             raise
         kept = f"go on from the last saved state, which is kept in {checkpoint.root}"
         if _of_the_disk(error):
-            got, expected, mend = reason(error), "room and the right to write", f"free or add space, then {kept}"
+            got, expected, fix = reason(error), "room and the right to write", f"free or add space, then {kept}"
         else:
             got, expected = f"{type(error).__name__}: {reason(error)}", "nested dicts of arrays, and JSON"
-            mend = f"mend what is saved, then {kept}"
-        raise SaveError(line(f"saving {what}", got=got, expected=expected, mend=mend)) from error
+            fix = f"fix what is saved, then {kept}"
+        raise SaveError(message(f"saving {what}", got=got, expected=expected, fix=fix)) from error
 
 
 def _of_the_disk(error: Exception) -> bool:
@@ -239,7 +239,9 @@ def save_task(
     before = checkpoint.manifest
     validate.check_name(name)
     if name in before.tasks:
-        raise TaskError(line("task to save", got=repr(name), expected="a new name", mend="tasks are never overwritten"))
+        raise TaskError(
+            message("task to save", got=repr(name), expected="a new name", fix="tasks are never overwritten")
+        )
     own = validate.as_json(info, f"task {name!r}")
     validate.check_slots(before, name, slot, shared, changed or {})
     version = before.version + 1
@@ -282,7 +284,7 @@ def load_shared(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, An
         return {}
     if checkpoint.manifest.shared is None:
         raise FormatError(
-            line("shared tree", got="nothing saved", expected="a saved version", mend="learn a task first")
+            message("shared tree", got="nothing saved", expected="a saved version", fix="learn a task first")
         )
     return arrays.read(checkpoint.root, checkpoint.manifest.shared, like, "the shared tree")
 
@@ -305,7 +307,7 @@ def load_inflight(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, 
     """
     record = checkpoint.manifest.inflight
     if record is None:
-        raise FormatError(line("training in flight", got="none", expected="a saved one", mend="start the task anew"))
+        raise FormatError(message("training in flight", got="none", expected="a saved one", fix="start the task anew"))
     return arrays.read(checkpoint.root, record, like, "the training in flight")
 
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from share_jax.checkpoint.arrays import Record
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 from share_jax.linen.adapt import Adapted
 from share_jax.storage.atomic_write import is_partial, replace_text
 from share_jax.trees import flat
@@ -25,7 +25,7 @@ from share_jax.typing import Tree
 SCHEMA = 3
 FILE = "manifest.json"
 COPY = "manifest.copy.json"
-MEND = "point to the folder of a run, or restore its manifest.json from a copy"
+FIX = "point to the folder of a run, or restore its manifest.json from a copy"
 
 
 @dataclass(frozen=True)
@@ -118,16 +118,16 @@ def static_numbers(method: Any) -> dict[str, Any]:
     Raises:
       InputError: if it is no dataclass, or a field is nothing that JSON holds.
     """
-    mend = "make it a frozen dataclass of numbers and texts"
+    fix = "make it a frozen dataclass of numbers and texts"
     if not is_dataclass(method):
-        raise InputError(line("method to save", got=repr(method), expected="a dataclass", mend=mend))
+        raise InputError(message("method to save", got=repr(method), expected="a dataclass", fix=fix))
     numbers = asdict(method)  # pyright: ignore[reportArgumentType]
     for name, value in numbers.items():
         try:
             _as_read(value)
         except (TypeError, ValueError):
             got = type(value).__name__
-            raise InputError(line(f"{name} of {method!r}", got=got, expected="what JSON holds", mend=mend)) from None
+            raise InputError(message(f"{name} of {method!r}", got=got, expected="what JSON holds", fix=fix)) from None
     return numbers
 
 
@@ -159,15 +159,15 @@ def from_json(content: Any, source: str) -> Manifest:
       FormatError: if it is not a manifest, is damaged, or is of a newer schema.
     """
     if not isinstance(content, Mapping) or "schema" not in content:
-        raise FormatError(line(source, got="no schema number", expected=f"schema {SCHEMA}", mend=MEND))
+        raise FormatError(message(source, got="no schema number", expected=f"schema {SCHEMA}", fix=FIX))
     schema = content["schema"]
     if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
-        mend = "update share_jax" if newer else MEND
-        raise FormatError(line(f"{source}: schema", got=schema, expected=f"at most {SCHEMA}", mend=mend))
+        fix = "update share_jax" if newer else FIX
+        raise FormatError(message(f"{source}: schema", got=schema, expected=f"at most {SCHEMA}", fix=fix))
     rest = {name: value for name, value in content.items() if name not in ("schema", "sha256")}
     if (schema >= 2 or "sha256" in content) and content.get("sha256") != _digest(rest):
-        raise FormatError(line(source, got="other content", expected="the content that was saved", mend=MEND))
+        raise FormatError(message(source, got="other content", expected="the content that was saved", fix=FIX))
     rest = {**{"earlier": None}, **rest} if schema < 2 else rest
     rest = {**rest, "router": None} if schema < 3 else rest
     try:
@@ -176,7 +176,7 @@ def from_json(content: Any, source: str) -> Manifest:
         fields = {name: rest[name] for name in ("shared", "version", "tasks", "inflight", "earlier", "router")}
         return Manifest(identity=identity, **fields)
     except (KeyError, TypeError) as error:
-        raise FormatError(line(source, got=f"no or wrong {error}", expected="a manifest", mend=MEND)) from error
+        raise FormatError(message(source, got=f"no or wrong {error}", expected="a manifest", fix=FIX)) from error
 
 
 def exists(root: Path) -> bool:
@@ -195,9 +195,9 @@ def read(root: Path, file: str = FILE) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         got = "no file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise FormatError(line(str(path), got=got, expected="a manifest", mend=MEND)) from error
+        raise FormatError(message(str(path), got=got, expected="a manifest", fix=FIX)) from error
     except (ValueError, RecursionError) as error:
-        raise FormatError(line(str(path), got=error, expected="a JSON manifest", mend=MEND)) from error
+        raise FormatError(message(str(path), got=error, expected="a JSON manifest", fix=FIX)) from error
     return from_json(content, str(path))
 
 
@@ -249,10 +249,10 @@ def check_identity(found: Identity, wanted: Identity) -> None:
         want = wants[name]
         if value != want:
             raise FormatError(
-                line(
+                message(
                     f"checkpoint's {name}",
                     got=value,
                     expected=want,
-                    mend="open it with the model and configuration that it was made with, or take another folder",
+                    fix="open it with the model and configuration that it was made with, or take another folder",
                 )
             )

@@ -7,7 +7,7 @@ from share_jax.checkpoint import manifest
 from share_jax.checkpoint.arrays import damaged_file
 from share_jax.checkpoint.checkpoint import Checkpoint, committed
 from share_jax.checkpoint.manifest import Manifest
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ def check(checkpoint: Checkpoint, how: str = "damage.repaired") -> None:
     bad = {damage.task for damage in found}
     good = ", ".join(repr(name) for name in checkpoint.names if name not in bad) or "none"
     after = _without(checkpoint.manifest, {damage.what for damage in found})
-    mend = (
+    fix = (
         f"tasks that still load: {good}; restore the folder from a copy, or use {how} to go on from the last good "
         f"state, {state_of(after)}"
     )
     what = f"{first.file} of {first.what} in {checkpoint.root}"
-    raise FormatError(line(what, got=first.got + more, expected=first.expected, mend=mend))
+    raise FormatError(message(what, got=first.got + more, expected=first.expected, fix=fix))
 
 
 def state_of(kept: Manifest) -> str:

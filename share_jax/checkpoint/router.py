@@ -7,7 +7,7 @@ from share_jax.bank.router import Router, arrays_of, router_of
 from share_jax.checkpoint import arrays
 from share_jax.checkpoint.arrays import Record
 from share_jax.checkpoint.manifest import Manifest
-from share_jax.errors import FormatError, TaskError, line
+from share_jax.errors import FormatError, TaskError, message
 
 WHAT = "the router"
 
@@ -37,8 +37,8 @@ def check_known(router: Router | None, names: Sequence[str]) -> None:
     """
     other = [name for name in (router.names if router is not None else ()) if name not in names]
     if other:
-        expected, mend = f"some of {tuple(names)}", "save that task first, or take it out of the router"
-        raise TaskError(line("task of the router to save", got=repr(other[0]), expected=expected, mend=mend))
+        expected, fix = f"some of {tuple(names)}", "save that task first, or take it out of the router"
+        raise TaskError(message("task of the router to save", got=repr(other[0]), expected=expected, fix=fix))
 
 
 def read(root: Path, manifest: Manifest) -> Router:
@@ -49,6 +49,6 @@ def read(root: Path, manifest: Manifest) -> Router:
     """
     record = manifest.router
     if record is None:
-        mend = "make one from the tasks' features with add_task, and save it"
-        raise FormatError(line(WHAT, got="nothing saved", expected="a saved router", mend=mend))
+        fix = "make one from the tasks' features with add_task, and save it"
+        raise FormatError(message(WHAT, got="nothing saved", expected="a saved router", fix=fix))
     return router_of(record["tasks"], arrays.read(root, record, arrays.like_of(record), WHAT))

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.router import Router
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.checkpoint import arrays, checkpoint, manifest, validate
 from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.checkpoint import Checkpoint, Json
 from share_jax.checkpoint.manifest import Identity
-from share_jax.errors import InputError, TaskError, line
+from share_jax.errors import InputError, TaskError, message
 from share_jax.linen.adapt import Adapted
 from share_jax.runtime.processes import agreed, on_primary, to_host
 from share_jax.storage.lock import hold
@@ -75,7 +75,7 @@ def save_bank(
         router_files.check_known(router, bank.names)
         _check_unchanged(store, bank)
         for name in new:
-            slot = lift(bank.tasks, bank.index(name))
+            slot = read_slot(bank.tasks, bank.index(name))
             shared = bank.shared if store.manifest.shared is None else None
             last = router if name == new[-1] else None
             store = checkpoint.save_task(store, name, slot, infos.get(name, {}), shared=shared, router=last)
@@ -97,14 +97,14 @@ def load_bank(folder: str | os.PathLike[str], learner: Learner, fresh: TaskBank)
       InputError: if `fresh` has learnt tasks, or a module of one's own has fewer slots than there are tasks.
     """
     if fresh.names:
-        got, mend = f"{len(fresh.names)} learnt tasks", "pass Learner.start(...)"
-        raise InputError(line("fresh bank", got=got, expected="none", mend=mend))
+        got, fix = f"{len(fresh.names)} learnt tasks", "pass Learner.start(...)"
+        raise InputError(message("fresh bank", got=got, expected="none", fix=fix))
     store = checkpoint.open_checkpoint(folder)
     manifest.check_identity(store.manifest.identity, _identity(learner, fresh, store))
     if not store.names:
         return fresh
     bank = learner.with_room(fresh, len(store.names))
-    like = lift(bank.tasks, 0)
+    like = read_slot(bank.tasks, 0)
     slots = [checkpoint.load_task(store, name, like) for name in store.names]
     return TaskBank(checkpoint.load_shared(store, bank.shared), _begun(bank.tasks, slots), store.names)
 
@@ -151,8 +151,8 @@ def _check_global(bank: TaskBank) -> None:
         return
     for path, leaf in flat({"shared": bank.shared, "tasks": bank.tasks}).items():
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-            expected, mend = "an array of all processes", "place the bank on a mesh of all devices (train.place)"
-            raise InputError(line(f"{path} of the bank", got="one of a process alone", expected=expected, mend=mend))
+            expected, fix = "an array of all processes", "place the bank on a mesh of all devices (train.place)"
+            raise InputError(message(f"{path} of the bank", got="one of a process alone", expected=expected, fix=fix))
 
 
 def _new_names(store: Checkpoint, bank: TaskBank) -> tuple[str, ...]:
@@ -163,9 +163,9 @@ def _new_names(store: Checkpoint, bank: TaskBank) -> tuple[str, ...]:
     """
     count = len(store.names)
     if store.names != bank.names[:count]:
-        got, mend = f"tasks {list(store.names)}", "save this bank into another folder"
+        got, fix = f"tasks {list(store.names)}", "save this bank into another folder"
         where = f"checkpoint folder {store.root}"
-        raise TaskError(line(where, got=got, expected=f"the first of {list(bank.names)}", mend=mend))
+        raise TaskError(message(where, got=got, expected=f"the first of {list(bank.names)}", fix=fix))
     return bank.names[count:]
 
 
@@ -181,8 +181,8 @@ def _check_infos(store: Checkpoint, infos: Mapping[str, Json], new: Sequence[str
         if name in new or (name in store.names and json.loads(json.dumps(own)) == store.info(name)):
             continue
         got = f"another than is saved for {name!r}" if name in store.names else f"one of {name!r}"
-        mend = "share_jax.checkpoint.checkpoint.note replaces what is noted beside a saved task"
-        raise TaskError(line("info of a task", got=got, expected=f"one of the new {list(new)}", mend=mend))
+        fix = "share_jax.checkpoint.checkpoint.note replaces what is noted beside a saved task"
+        raise TaskError(message("info of a task", got=got, expected=f"one of the new {list(new)}", fix=fix))
 
 
 def _check_unchanged(store: Checkpoint, bank: TaskBank) -> None:
@@ -191,15 +191,15 @@ def _check_unchanged(store: Checkpoint, bank: TaskBank) -> None:
     Raises:
       InputError: naming the first leaf that is not as it was saved.
     """
-    parts = {f"task {name!r}": (store.record(name), lift(bank.tasks, i)) for i, name in enumerate(store.names)}
+    parts = {f"task {name!r}": (store.record(name), read_slot(bank.tasks, i)) for i, name in enumerate(store.names)}
     if store.manifest.shared is not None:
         parts["the shared tree"] = (store.manifest.shared, bank.shared)
     for what, (record, tree) in parts.items():
         for path, leaf in flat(to_host(tree)).items():
             if record["leaves"].get(path, {}).get("sha256") != arrays.digest(leaf):
-                got, mend = "other values than were saved", "save this bank into another folder"
+                got, fix = "other values than were saved", "save this bank into another folder"
                 expected = "those saved: a learnt task does not change"
-                raise InputError(line(f"leaf {path} of {what}", got=got, expected=expected, mend=mend))
+                raise InputError(message(f"leaf {path} of {what}", got=got, expected=expected, fix=fix))
 
 
 def _begun(tasks: Tree, slots: Sequence[Tree]) -> Tree:

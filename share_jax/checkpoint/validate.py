@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from share_jax.checkpoint.manifest import Manifest
-from share_jax.errors import InputError, TaskError, line
+from share_jax.errors import InputError, TaskError, message
 from share_jax.storage.atomic_write import reason
 from share_jax.trees import flat
 
@@ -15,7 +15,7 @@ _SHARING = ("shared_a", "share")
 _MATRICES = ("lora_a", "lora_b", "basis_a", "basis_b", "coeff_a", "coeff_b")
 """Their leaves: those of one layer have all as many axes, whether shared or a task's."""
 
-_ONE_SLOT = "pass one task's slot without task axis, as share_jax.bank.slots.lift returns it"
+_ONE_SLOT = "pass one task's slot without task axis, as share_jax.bank.slots.read_slot returns it"
 
 Shapes = dict[str, tuple[list[int], str]]
 """Shape and dtype of every leaf by its path."""
@@ -29,7 +29,7 @@ def check_name(name: Any) -> None:
     """
     if not isinstance(name, str) or not name:
         got, expected = f"{type(name).__name__} {name!r}", "a str that is not empty"
-        raise TaskError(line("task to save", got=got, expected=expected, mend="pass the task's name"))
+        raise TaskError(message("task to save", got=got, expected=expected, fix="pass the task's name"))
 
 
 def as_json(info: Any, what: str) -> dict[str, Any]:
@@ -40,14 +40,14 @@ def as_json(info: Any, what: str) -> dict[str, Any]:
     """
     where = f"info of {what}"
     if not isinstance(info, Mapping):
-        mend = 'pass {"accuracy": 0.5}, or {}'
-        raise InputError(line(where, got=type(info).__name__, expected="a dict", mend=mend))
+        fix = 'pass {"accuracy": 0.5}, or {}'
+        raise InputError(message(where, got=type(info).__name__, expected="a dict", fix=fix))
     for key, value in info.items():
         try:
             json.dumps({key: value})
         except (TypeError, ValueError, RecursionError) as error:
-            got, mend = f"{key!r}: {reason(error)}", "turn arrays into lists and their numbers into Python's: .tolist()"
-            raise InputError(line(where, got=got, expected="what JSON holds", mend=mend)) from error
+            got, fix = f"{key!r}: {reason(error)}", "turn arrays into lists and their numbers into Python's: .tolist()"
+            raise InputError(message(where, got=got, expected="what JSON holds", fix=fix)) from error
     return dict(info)
 
 
@@ -61,10 +61,10 @@ def _shapes(slot: Any, what: str) -> Shapes:
     for path, leaf in leaves.items():
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             got = type(leaf).__name__
-            raise InputError(line(f"leaf {path} of {what}", got=got, expected="an array", mend=_ONE_SLOT))
+            raise InputError(message(f"leaf {path} of {what}", got=got, expected="an array", fix=_ONE_SLOT))
     if not leaves:
         got = "an empty one" if isinstance(slot, Mapping) else type(slot).__name__
-        raise InputError(line(f"slot of {what}", got=got, expected="a nested dict of arrays", mend=_ONE_SLOT))
+        raise InputError(message(f"slot of {what}", got=got, expected="a nested dict of arrays", fix=_ONE_SLOT))
     return {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in leaves.items()}
 
 
@@ -77,7 +77,7 @@ def _check_alike(have: Shapes, want: Shapes, what: str, other: str) -> None:
     for path in sorted(want.keys() | have.keys()):
         if have.get(path) != want.get(path):
             got, expected = have.get(path, "nothing"), f"{want.get(path, 'no such leaf')}, as {other} has"
-            raise InputError(line(f"leaf {path} of {what}", got=got, expected=expected, mend=_ONE_SLOT))
+            raise InputError(message(f"leaf {path} of {what}", got=got, expected=expected, fix=_ONE_SLOT))
 
 
 def _check_beside(have: Shapes, shared: Mapping[str, Any], what: str) -> None:
@@ -91,7 +91,7 @@ def _check_beside(have: Shapes, shared: Mapping[str, Any], what: str) -> None:
         wanted = axes.get(path.rpartition("/")[0], len(shape))
         if _is_matrix(path) and len(shape) != wanted:
             expected = f"{wanted} axes, as the shared leaf beside it has"
-            raise InputError(line(f"leaf {path} of {what}", got=f"shape {shape}", expected=expected, mend=_ONE_SLOT))
+            raise InputError(message(f"leaf {path} of {what}", got=f"shape {shape}", expected=expected, fix=_ONE_SLOT))
 
 
 def _is_matrix(path: str) -> bool:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from share_jax.adapter_set.store import read_set
     from share_jax.cli.output_folder import check_output
     from share_jax.cli.report import megabytes
-    from share_jax.errors import InputError, TaskError, line
+    from share_jax.errors import InputError, TaskError, message
     from share_jax.formats.export import export_adapter, merged_config
     from share_jax.storage.untrusted import publish
 
@@ -47,10 +47,12 @@ def run(args: argparse.Namespace) -> int:
     out = check_output(args.output, args.overwrite, [args.set])
     options = method_options(args)
     if len(args.tasks) < 2 or len(set(args.tasks)) != len(args.tasks):
-        raise TaskError(line("tasks", got=" ".join(args.tasks), expected="two or more, each once", mend="name others"))
+        raise TaskError(
+            message("tasks", got=" ".join(args.tasks), expected="two or more, each once", fix="name others")
+        )
     weights = args.weights or [1.0 if args.method == "ties" else 1 / len(args.tasks)] * len(args.tasks)
     if len(weights) != len(args.tasks):
-        raise InputError(line("--weights", got=len(weights), expected=len(args.tasks), mend="give one per task"))
+        raise InputError(message("--weights", got=len(weights), expected=len(args.tasks), fix="give one per task"))
     done = read_set(args.set)
     entries = {task: done.task(task) for task in args.tasks}
     heads = heads_task(done, args.tasks, args.heads_from)
@@ -89,15 +91,15 @@ def method_options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
       InputError: a flag was given that the method does not use.
     """
-    from share_jax.errors import InputError, line
+    from share_jax.errors import InputError, message
 
     own = _OPTIONS[args.method]
     for method, flags in _OPTIONS.items():
         for flag in flags:
             if flag not in own and getattr(args, flag) is not None:
                 raise InputError(
-                    line(f"--{flag.replace('_', '-')}", got=f"--method {args.method}, which does not use it",
-                         expected=f"--method {method}", mend="leave the flag out or change the method")
+                    message(f"--{flag.replace('_', '-')}", got=f"--method {args.method}, which does not use it",
+                         expected=f"--method {method}", fix="leave the flag out or change the method")
                 )  # fmt: skip
     return {flag: value if getattr(args, flag) is None else getattr(args, flag) for flag, value in own.items()}
 
@@ -109,7 +111,7 @@ def heads_task(done: "AdapterSet", tasks: Sequence[str], named: str | None) -> s
       InputError: the named task has no such tensors, or none was named and one of the tasks has some.
       TaskError: the set has no task of that name.
     """
-    from share_jax.errors import InputError, line
+    from share_jax.errors import InputError, message
     from share_jax.storage.untrusted import shown
 
     if named is not None and done.task(named).extra:
@@ -117,13 +119,13 @@ def heads_task(done: "AdapterSet", tasks: Sequence[str], named: str | None) -> s
     first = next((task for task in tasks if done.task(task).extra), None)
     if named is not None:
         raise InputError(
-            line(f"--heads-from {shown(named)}", got="a task without heads or biases", expected="one that has some",
-                 mend="leave the flag out" if first is None else f"name another, for example {shown(first)}")
+            message(f"--heads-from {shown(named)}", got="a task without heads or biases", expected="one that has some",
+                 fix="leave the flag out" if first is None else f"name another, for example {shown(first)}")
         )  # fmt: skip
     if first is not None:
         raise InputError(
-            line("merge", got="tasks with tensors that cannot be merged (heads, biases)", expected="none",
-                 mend=f"pass --heads-from TASK, for example {shown(first)}")
+            message("merge", got="tasks with tensors that cannot be merged (heads, biases)", expected="none",
+                 fix=f"pass --heads-from TASK, for example {shown(first)}")
         )  # fmt: skip
     return None
 

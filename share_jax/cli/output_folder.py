@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from share_jax.adapter_set.manifest import is_set
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.formats.lorashare import is_lorashare
 from share_jax.formats.peft import is_adapter
 from share_jax.formats.vlora import is_vlora
@@ -31,13 +31,13 @@ def check_output(out: str | os.PathLike, overwrite: bool, inputs: Iterable[str |
     for folder in inputs:
         if _overlap(path, folder):
             raise InputError(
-                line(what, got=f"a place that is, holds or lies within {shown(folder)}, which is read",
-                     expected="a folder apart from it", mend="name another")
+                message(what, got=f"a place that is, holds or lies within {shown(folder)}, which is read",
+                     expected="a folder apart from it", fix="name another")
             )  # fmt: skip
     _check_parent(path, what)
     if os.path.lexists(path):
         if path.is_symlink() or not path.is_dir():
-            raise InputError(line(what, got="a file or a link", expected="a new folder", mend="name another"))
+            raise InputError(message(what, got="a file or a link", expected="a new folder", fix="name another"))
         _check_content(path, what, overwrite)
     return path
 
@@ -53,11 +53,11 @@ def check_file_output(out: str | os.PathLike) -> Path:
     _check_parent(path, what)
     if not os.access(path.parent, os.W_OK):
         raise InputError(
-            line(what, got="a parent folder without the right to write", expected="that right", mend="name another")
+            message(what, got="a parent folder without the right to write", expected="that right", fix="name another")
         )
     if os.path.lexists(path) and not path.is_file():
         got = "a folder" if path.is_dir() else "something that is no file"
-        raise InputError(line(what, got=got, expected="a file's name", mend="name a file"))
+        raise InputError(message(what, got=got, expected="a file's name", fix="name a file"))
     return path
 
 
@@ -68,7 +68,7 @@ def _overlap(out: Path, folder: str | os.PathLike) -> bool:
 
 def _check_parent(path: Path, what: str) -> None:
     if not path.parent.is_dir():
-        raise InputError(line(what, got="no parent folder", expected="one", mend="make it (mkdir -p)"))
+        raise InputError(message(what, got="no parent folder", expected="one", fix="make it (mkdir -p)"))
 
 
 def _check_content(path: Path, what: str, overwrite: bool) -> None:
@@ -76,11 +76,11 @@ def _check_content(path: Path, what: str, overwrite: bool) -> None:
         return
     if not any(is_kind(path) for is_kind in _KINDS):
         raise InputError(
-            line(what, got="a folder with content that is neither a set nor an adapter",
-                 expected="a new or empty folder", mend="name another")
+            message(what, got="a folder with content that is neither a set nor an adapter",
+                 expected="a new or empty folder", fix="name another")
         )  # fmt: skip
     if not overwrite:
         raise InputError(
-            line(what, got="a folder that is not empty", expected="a new or empty folder",
-                 mend="name another or pass --overwrite")
+            message(what, got="a folder that is not empty", expected="a new or empty folder",
+                 fix="name another or pass --overwrite")
         )  # fmt: skip

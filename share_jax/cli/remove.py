@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from share_jax.adapter_set.encoding import without_tasks
     from share_jax.adapter_set.store import changed_set, task_entry
     from share_jax.cli.report import summary, text
-    from share_jax.errors import TaskError, line
+    from share_jax.errors import TaskError, message
 
     begin = time.perf_counter()
     with changed_set(args.set) as (old, writer):
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
             task_entry(old.manifest, task)
         if len(gone) == len(old.manifest.tasks):
             raise TaskError(
-                line("remove", got="every task", expected="at least one to stay", mend="delete the folder instead")
+                message("remove", got="every task", expected="at least one to stay", fix="delete the folder instead")
             )
         state = old.state
         for task in gone:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 from share_jax.linalg.finite import all_finite
 from share_jax.storage.safetensors_file import RawTensor
 from share_jax.storage.untrusted import shown
@@ -81,7 +81,7 @@ def check_finite(values: np.ndarray, label: str) -> None:
     """
     if not all_finite(values):
         raise FormatError(
-            line(label, got="NaN or infinity", expected="finite values", mend="train or save the adapter again")
+            message(label, got="NaN or infinity", expected="finite values", fix="train or save the adapter again")
         )
 
 
@@ -95,17 +95,17 @@ def check_shapes(
     """
     if len(shape_a) != 2 or len(shape_b) != 2:
         raise FormatError(
-            line(f"{label} lora_A, lora_B", got=f"{shape_a}, {shape_b}", expected="two axes each",
-                 mend="only linear layers are supported")
+            message(f"{label} lora_A, lora_B", got=f"{shape_a}, {shape_b}", expected="two axes each",
+                 fix="only linear layers are supported")
         )  # fmt: skip
     if shape_a[0] != shape_b[1] or 0 in shape_a + shape_b:
         raise FormatError(
-            line(f"{label} lora_A, lora_B", got=f"{shape_a}, {shape_b}", expected="(r, in), (out, r)",
-                 mend="save the adapter again")
+            message(f"{label} lora_A, lora_B", got=f"{shape_a}, {shape_b}", expected="(r, in), (out, r)",
+                 fix="save the adapter again")
         )  # fmt: skip
     if rank is not None and shape_a[0] != rank:
         raise FormatError(
-            line(f"{label} rank", got=f"{shape_a[0]} in the file", expected=f"{rank} as the config says",
-                 mend="correct r or rank_pattern")
+            message(f"{label} rank", got=f"{shape_a[0]} in the file", expected=f"{rank} as the config says",
+                 fix="correct r or rank_pattern")
         )  # fmt: skip
     return shape_a[1], shape_b[0], rank or shape_a[0]

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Layer, Source, check_shapes
 from share_jax.formats.peft_config import base_model, parse_config
 from share_jax.storage.safetensors_file import FLOATS, RawTensor, TensorFile
@@ -32,13 +32,13 @@ def open_lorashare(folder: str | os.PathLike) -> list[Source]:
     names = read_json(path, "share_config.json").get("adapter_names")
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise FormatError(
-            line("share_config.json adapter_names", got=shown(names, 60), expected="names", mend="correct the file")
+            message("share_config.json adapter_names", got=shown(names, 60), expected="names", fix="correct the file")
         )
     with TensorFile(path, COMPONENTS) as shared:
         shapes = {key: info.shape for key, info in shared.tensors.items()}
         size = shared.size
         if any(info.dtype not in FLOATS for info in shared.tensors.values()):
-            raise FormatError(line(shared.label, got="integers", expected="float tensors", mend="save it again"))
+            raise FormatError(message(shared.label, got="integers", expected="float tensors", fix="save it again"))
     return [_open_task(os.fspath(path), check_task_name(name), shapes, size // len(names)) for name in names]
 
 
@@ -48,7 +48,7 @@ def _open_task(root: str, name: str, shapes: dict[str, tuple[int, ...]], share: 
     config = read_json(root, f"{folder}/adapter_meta.json").get("original_config")
     if not isinstance(config, dict):
         raise FormatError(
-            line(f"{label} original_config", got="none", expected="an object", mend="save it with lorashare again")
+            message(f"{label} original_config", got="none", expected="an object", fix="save it with lorashare again")
         )
     settings = parse_config(config, f"{label} config:")
     with TensorFile(root, f"{folder}/loadings.safetensors") as file:
@@ -57,8 +57,8 @@ def _open_task(root: str, name: str, shapes: dict[str, tuple[int, ...]], share: 
     stray = [key for key in infos if not key.endswith((":A", ":B"))]
     if stray or not modules or any(f"{m}:{s}" not in infos or f"{m}:{s}" not in shapes for m in modules for s in "AB"):
         raise FormatError(
-            line(f"{label} loadings", got=shown(stray or modules, 80), expected="{layer}:A and {layer}:B, as shared",
-                 mend="save it with lorashare again")
+            message(f"{label} loadings", got=shown(stray or modules, 80), expected="{layer}:A and {layer}:B, as shared",
+                 fix="save it with lorashare again")
         )  # fmt: skip
     layers = {}
     for module in modules:
@@ -66,8 +66,8 @@ def _open_task(root: str, name: str, shapes: dict[str, tuple[int, ...]], share: 
         for side, (basis, info) in pairs.items():
             if len(basis) != 2 or len(info.shape) != 2 or basis[1] != info.shape[0] or info.dtype not in FLOATS:
                 raise FormatError(
-                    line(f"{label} {shown(module)}:{side}", got=f"{info.dtype} {info.shape} on {basis}",
-                         expected="floats (k, r) on (d, k)", mend="save it with lorashare again")
+                    message(f"{label} {shown(module)}:{side}", got=f"{info.dtype} {info.shape} on {basis}",
+                         expected="floats (k, r) on (d, k)", fix="save it with lorashare again")
                 )  # fmt: skip
         (d_in, _), (d_out, _) = pairs["A"][0], pairs["B"][0]
         ranks = pairs["A"][1].shape[1], pairs["B"][1].shape[1]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from share_jax.adapter_set import manifest
-from share_jax.errors import FormatError, InputError, TaskError, line
+from share_jax.errors import FormatError, InputError, TaskError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.lorashare import is_lorashare, open_lorashare
 from share_jax.formats.peft import CONFIG, is_adapter, open_adapter
@@ -29,8 +29,8 @@ def open_sources(folders: Sequence[str | os.PathLike], taken: Iterable[str] = ()
     for source in sources:
         if source.name in seen:
             raise TaskError(
-                line(f"task {shown(source.name)}", got="a name that exists", expected="a new name",
-                     mend="rename the folder")
+                message(f"task {shown(source.name)}", got="a name that exists", expected="a new name",
+                     fix="rename the folder")
             )  # fmt: skip
         seen.add(source.name)
     return sources
@@ -53,9 +53,9 @@ def common_base(sources: Sequence[Source], given: str | None = None, known: Sequ
     for label, own in named[1:]:
         if own != base:
             raise InputError(
-                line(f"{label} base model", got=shown(own or "no name"),
+                message(f"{label} base model", got=shown(own or "no name"),
                      expected=f"{shown(base or 'no name')} as {shown(by)}",
-                     mend="compress adapters of one base model (--base-model names it where nothing else does)")
+                     fix="compress adapters of one base model (--base-model names it where nothing else does)")
             )  # fmt: skip
     return base
 
@@ -72,9 +72,9 @@ def check_common_shapes(sources: Sequence[Source], known: dict[str, tuple[int, i
             expected = shapes.setdefault(module, (layer.d_in, layer.d_out))
             if expected != (layer.d_in, layer.d_out):
                 raise InputError(
-                    line(f"{source.label} {shown(module)}", got=f"in, out = {layer.d_in}, {layer.d_out}",
+                    message(f"{source.label} {shown(module)}", got=f"in, out = {layer.d_in}, {layer.d_out}",
                          expected=f"{expected[0]}, {expected[1]} as in the others",
-                         mend="compress adapters of one base model")
+                         fix="compress adapters of one base model")
                 )  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def _open(folder: str | os.PathLike) -> list[Source]:
         return open_vlora(path)
     if exists_inside(path, manifest.NAME):
         raise InputError(
-            line(f"adapter {shown(folder)}", got="a compressed set", expected="an adapter's folder",
-                 mend="export its tasks first")
+            message(f"adapter {shown(folder)}", got="a compressed set", expected="an adapter's folder",
+                 fix="export its tasks first")
         )  # fmt: skip
     got = "an empty folder" if not any(path.iterdir()) else f"a folder without {CONFIG}"
-    raise FormatError(line(f"adapter {shown(folder)}", got=got, expected="a PEFT adapter", mend="check the path"))
+    raise FormatError(message(f"adapter {shown(folder)}", got=got, expected="a PEFT adapter", fix="check the path"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.adapter_file import Layer, Source, check_shapes
 from share_jax.formats.peft_config import base_model, parse_config
 from share_jax.storage.atomic_write import flush, write_new
@@ -61,13 +61,13 @@ def open_adapter(folder: str | os.PathLike, name: str | None = None) -> Source:
             where = f"{label} {shown(module)}"
             if not settings.targets_module(module):
                 raise FormatError(
-                    line(where, got="not named by target_modules", expected="a target", mend="correct the config")
+                    message(where, got="not named by target_modules", expected="a target", fix="correct the config")
                 )
             info_a, info_b = file.info(key_a), file.info(key_b)
             d_in, d_out, rank = check_shapes(where, info_a.shape, info_b.shape, settings.rank_of(module))
             for info in (info_a, info_b):
                 if info.dtype not in FLOATS:
-                    raise FormatError(line(where, got=info.dtype, expected="a float dtype", mend="convert it"))
+                    raise FormatError(message(where, got=info.dtype, expected="a float dtype", fix="convert it"))
             layers[module] = Layer(d_in, d_out, rank, settings.scale_of(module), info_a.dtype)
         size, metadata = file.size, dict(file.metadata)
     size += os.stat(path / CONFIG).st_size
@@ -117,8 +117,8 @@ def write_adapter(
                 cast = np.ascontiguousarray(values.T).astype(target)
             if target.itemsize == 2 and not np.isfinite(cast.astype(np.float32)).all():
                 raise InputError(
-                    line(f"module {shown(module)}", got=f"a value too large for {target}", expected="one that fits",
-                         mend="pass --dtype f32")
+                    message(f"module {shown(module)}", got=f"a value too large for {target}", expected="one that fits",
+                         fix="pass --dtype f32")
                 )  # fmt: skip
             tensors[f"{PREFIX}{module}.lora_{side}.weight"] = raw_of(cast)
     write_tensors(folder / WEIGHTS, tensors, metadata or {"format": "pt"})
@@ -135,11 +135,11 @@ def _numpy_dtype(name: str) -> np.dtype:
 def _refuse_pickles(path: Path, label: str) -> None:
     if exists_inside(path, "adapter_model.bin") and not exists_inside(path, WEIGHTS):
         raise FormatError(
-            line(
+            message(
                 label,
                 got="adapter_model.bin, a pickle that can run code",
                 expected=WEIGHTS,
-                mend="load it in PEFT and call save_pretrained(folder, safe_serialization=True)",
+                fix="load it in PEFT and call save_pretrained(folder, safe_serialization=True)",
             )
         )
 
@@ -154,25 +154,25 @@ def _sort_keys(file: TensorFile, label: str) -> tuple[dict[str, tuple[str, str]]
             module, side = match.groups()
             if not module.isprintable() or side in found.setdefault(module, {}):
                 raise FormatError(
-                    line(f"{label} tensor {shown(key)}", got="a module named twice or unprintably",
-                         expected="one pair per module", mend="save the adapter again")
+                    message(f"{label} tensor {shown(key)}", got="a module named twice or unprintably",
+                         expected="one pair per module", fix="save the adapter again")
                 )  # fmt: skip
             found[module][side] = key
         elif any(mark in key for mark in _FOREIGN):
             raise FormatError(
-                line(f"{label} tensor {shown(key)}", got="a kind that is not supported",
-                     expected="lora_A.weight and lora_B.weight of linear layers", mend="leave it out of the adapter")
+                message(f"{label} tensor {shown(key)}", got="a kind that is not supported",
+                     expected="lora_A.weight and lora_B.weight of linear layers", fix="leave it out of the adapter")
             )  # fmt: skip
         else:
             extras.append(key)
     if not found:
         raise FormatError(
-            line(label, got="no lora_A and lora_B tensors", expected="at least one pair", mend="check the file")
+            message(label, got="no lora_A and lora_B tensors", expected="at least one pair", fix="check the file")
         )
     for module, sides in found.items():
         if len(sides) != 2:
             raise FormatError(
-                line(f"{label} {shown(module)}", got=f"lora_{next(iter(sides))} alone", expected="lora_A and lora_B",
-                     mend="save the adapter again")
+                message(f"{label} {shown(module)}", got=f"lora_{next(iter(sides))} alone", expected="lora_A and lora_B",
+                     fix="save the adapter again")
             )  # fmt: skip
     return {m: (s["A"], s["B"]) for m, s in found.items()}, tuple(extras)

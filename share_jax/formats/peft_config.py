@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 from share_jax.storage.untrusted import shown
 
 _REFUSED = {
@@ -123,7 +123,7 @@ def _refuse_unsupported(config: Mapping[str, Any], label: str) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise FormatError(
-            line(f"{label} peft_type", got=shown(repr(kind), 60), expected="'LORA'", mend="give a LoRA adapter")
+            message(f"{label} peft_type", got=shown(repr(kind), 60), expected="'LORA'", fix="give a LoRA adapter")
         )
     for key, value in config.items():
         if not value:
@@ -132,21 +132,21 @@ def _refuse_unsupported(config: Mapping[str, Any], label: str) -> None:
         unknown |= key.endswith("_config") and key not in _HARMLESS_CONFIGS
         if key in _REFUSED or unknown:
             raise FormatError(
-                line(
+                message(
                     f"{label} {shown(key)}",
                     got=shown(value, 60),
                     expected=f"no {_REFUSED.get(key, 'unknown feature')}: it is not supported",
-                    mend="merge it into a plain LoRA first",
+                    fix="merge it into a plain LoRA first",
                 )
             )
     init = config.get("init_lora_weights")
     if isinstance(init, str) and init.startswith(_BASE_CHANGING):
         raise FormatError(
-            line(
+            message(
                 f"{label} init_lora_weights",
                 got=shown(repr(init), 60),
                 expected="an initialisation that leaves the base model as it is",
-                mend="convert the adapter to plain LoRA first (PEFT: path_initial_model_for_weight_conversion)",
+                fix="convert the adapter to plain LoRA first (PEFT: path_initial_model_for_weight_conversion)",
             )
         )
 
@@ -181,7 +181,7 @@ def _check_expression(rule: str, label: str) -> None:
         re.compile(rf"(.*\.)?({rule})$")
     except (re.error, RecursionError, OverflowError) as e:
         raise FormatError(
-            line(f"{label} {shown(rule)}", got=shown(e), expected="a regular expression", mend="correct the file")
+            message(f"{label} {shown(rule)}", got=shown(e), expected="a regular expression", fix="correct the file")
         ) from None
 
 
@@ -190,4 +190,4 @@ def _finite(value: Any) -> TypeGuard[float]:
 
 
 def _bad(label: str, key: str, got: Any, expected: str) -> FormatError:
-    return FormatError(line(f"{label} {key}", got=shown(repr(got), 60), expected=expected, mend="correct the file"))
+    return FormatError(message(f"{label} {key}", got=shown(repr(got), 60), expected=expected, fix="correct the file"))

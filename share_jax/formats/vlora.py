@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Layer, Source, check_shapes
 from share_jax.storage.safetensors_file import FLOATS, TensorFile
 from share_jax.storage.untrusted import check_folder, check_task_name, exists_inside, read_json, shown
@@ -36,13 +36,13 @@ def open_vlora(folder: str | os.PathLike) -> list[Source]:
     meta = read_json(path, META)
     if meta.get("format", "float32") != "float32":
         raise FormatError(
-            line("vlora format", got=shown(meta["format"], 40), expected="float32", mend="save it unpacked in vlora")
+            message("vlora format", got=shown(meta["format"], 40), expected="float32", fix="save it unpacked in vlora")
         )
     names, tasks, files = meta.get("layer_names"), meta.get("task_ids"), meta.get("task_filenames") or {}
     if not _texts(names) or not _texts(tasks) or not isinstance(files, dict) or not _texts(list(files.values()), 0):
         raise FormatError(
-            line("vlora subspace_meta.json", got="other contents", expected="layer_names and task_ids",
-                 mend="save it with vlora again")
+            message("vlora subspace_meta.json", got="other contents", expected="layer_names and task_ids",
+                 fix="save it with vlora again")
         )  # fmt: skip
     with TensorFile(path, SUBSPACE) as shared:
         shapes = {name: _layer_shapes(shared, name, meta) for name in names}
@@ -72,11 +72,12 @@ def _layer_shapes(shared: TensorFile, name: str, meta: dict) -> dict[str, tuple[
             shape = [rank, size // rank] if side == "a" else [size // rank, rank]
         if not _sizes(shape) or len(comps.shape) != 2 or math.prod(shape) != size or mean.shape != (size,):
             raise FormatError(
-                line(f"vlora {shown(name)}.components_{side}", got=f"{comps.shape}, mean {mean.shape}, shape {shape}",
-                     expected="(k, r*d), (r*d,) and the shape of the factor", mend="save it with vlora again")
+                message(f"vlora {shown(name)}.components_{side}",
+                     got=f"{comps.shape}, mean {mean.shape}, shape {shape}",
+                     expected="(k, r*d), (r*d,) and the shape of the factor", fix="save it with vlora again")
             )  # fmt: skip
         if comps.dtype not in FLOATS or mean.dtype not in FLOATS:
-            raise FormatError(line(f"vlora {shown(name)}", got=comps.dtype, expected="floats", mend="save it again"))
+            raise FormatError(message(f"vlora {shown(name)}", got=comps.dtype, expected="floats", fix="save it again"))
         out[side] = ((shape[0], shape[1]), comps.shape[0])
     return out
 
@@ -92,8 +93,8 @@ def _open_task(path: str, task: str, filename: str, shapes: dict, share: int, me
                 info = file.info(f"{name}.loadings_{side}")
                 if info.shape != (k,) or info.dtype not in FLOATS:
                     raise FormatError(
-                        line(f"{where}.loadings_{side}", got=f"{info.dtype} {info.shape}", expected=f"floats ({k},)",
-                             mend="save it with vlora again")
+                        message(f"{where}.loadings_{side}", got=f"{info.dtype} {info.shape}", expected=f"floats ({k},)",
+                             fix="save it with vlora again")
                     )  # fmt: skip
             d_in, d_out, rank = check_shapes(where, sides["a"][0], sides["b"][0], None)
             layers[name] = Layer(d_in, d_out, rank, 1.0, "F32")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from share_jax.errors import InputError, TargetError, line
+from share_jax.errors import InputError, TargetError, message
 from share_jax.ops.products import down_product
 from share_jax.parameterizations.base import Parameterization
 from share_jax.typing import Array, Leaves
@@ -47,11 +47,11 @@ def check_ids(ids: int, examples: int) -> None:
     """
     if ids != examples:
         raise InputError(
-            line(
+            message(
                 "task_id",
                 got=f"{ids} ids",
                 expected=f"one id per example of a layer input with leading axis {examples}",
-                mend="keep the batch as the first axis of every adapted layer, or pass one id for the batch",
+                fix="keep the batch as the first axis of every adapted layer, or pass one id for the batch",
             )
         )
 
@@ -196,10 +196,10 @@ def layer_delta(
     if isinstance(module, nn.Conv):
         return conv_delta(module, method, shared, slot, inputs)
     raise TargetError(
-        line(
+        message(
             "adapted layer",
             got=type(module).__name__,
             expected="Dense, DenseGeneral, Conv or Embed",
-            mend="adapt it with space='parameter'",
+            fix="adapt it with space='parameter'",
         )
     )

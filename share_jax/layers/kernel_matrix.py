@@ -4,7 +4,7 @@ import math
 
 import flax.linen as nn
 
-from share_jax.errors import TargetError, line
+from share_jax.errors import TargetError, message
 
 KERNEL_LEAF = {nn.Dense: "kernel", nn.DenseGeneral: "kernel", nn.Conv: "kernel", nn.Embed: "embedding"}
 """The layers that can be adapted in activation space, and the name of their kernel."""
@@ -43,11 +43,11 @@ def refuse_obstacle(module: nn.Module) -> None:
     found = obstacle(module)
     if found is not None:
         raise TargetError(
-            line(
+            message(
                 f"layer {'/'.join(module.path)}",
                 got=found,
                 expected="a kernel that is one matrix",
-                mend="leave this layer out of the targets, or use space='parameter' on the unmodified model",
+                fix="leave this layer out of the targets, or use space='parameter' on the unmodified model",
             )
         )
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from share_jax.errors import InputError, TargetError, line
+from share_jax.errors import InputError, TargetError, message
 from share_jax.layers.deltas import as_rows, cast, check_batch
 from share_jax.layers.targets import Target
 from share_jax.ops.products import down_product
@@ -60,21 +60,21 @@ def project(
       InputError: if there are no shared leaves, or the input is not of the layer's width.
     """
     if target.layer != "Dense" or target.stacked is not None:
-        got, mend = f"{'a stacked ' if target.stacked else ''}{target.layer}", "keep the layer's input itself"
-        raise TargetError(line(f"layer of {target.path}", got=got, expected="a Dense", mend=mend))
+        got, fix = f"{'a stacked ' if target.stacked else ''}{target.layer}", "keep the layer's input itself"
+        raise TargetError(message(f"layer of {target.path}", got=got, expected="a Dense", fix=fix))
     wanted = set(method.init_shared(jax.random.key(0), 1, 1))
     if wanted - set(shared):
-        got, mend = f"a shared tree with {sorted(shared)} there", "pass the bank's shared tree, or that of Adapted.init"
-        raise InputError(line(f"shared leaves of {target.path}", got=got, expected=sorted(wanted), mend=mend))
+        got, fix = f"a shared tree with {sorted(shared)} there", "pass the bank's shared tree, or that of Adapted.init"
+        raise InputError(message(f"shared leaves of {target.path}", got=got, expected=sorted(wanted), fix=fix))
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim < 2 or x.shape[-1] != target.d_in:
-        expected, mend = f"floats of shape (batch, ..., {target.d_in})", "pass the layer's input"
-        raise InputError(line("x to project", got=f"{x.dtype} {x.shape}", expected=expected, mend=mend))
+        expected, fix = f"floats of shape (batch, ..., {target.d_in})", "pass the layer's input"
+        raise InputError(message("x to project", got=f"{x.dtype} {x.shape}", expected=expected, fix=fix))
     dtype = jnp.result_type(x, *params.values())
     try:
         matrix = method.down(cast(shared, dtype), {})
     except KeyError as error:
         got, expected = f"{method!r}, whose {error} is the task's own", "a first product of shared leaves alone"
-        raise TargetError(line("method", got=got, expected=expected, mend="keep the layer's input itself")) from None
+        raise TargetError(message("method", got=got, expected=expected, fix="keep the layer's input itself")) from None
     layer = nn.Dense(target.d_out, use_bias="bias" in params)
     plain = layer.apply({"params": params}, x)
     down = down_product(as_rows(x.astype(dtype), target.d_in), matrix)

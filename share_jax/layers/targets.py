@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from share_jax.errors import TargetError, line
+from share_jax.errors import TargetError, message
 from share_jax.layers.kernel_matrix import matrix_shape
 
 
@@ -57,11 +57,11 @@ def match(patterns: Sequence[str] | str, paths: Iterable[str], *, what: str) -> 
             compiled = re.compile(pattern)
         except re.error as error:
             raise TargetError(
-                line(
+                message(
                     f"{what} pattern",
                     got=f"{pattern!r} ({error})",
                     expected="a regular expression",
-                    mend="escape it",
+                    fix="escape it",
                 )
             ) from error
         hits = {path for path in candidates if compiled.fullmatch(path)}
@@ -80,7 +80,9 @@ def _nothing(pattern: str, candidates: tuple[str, ...], what: str) -> str:
         hint = f"write '.*{pattern}.*' to match {shown}"
     else:
         hint = f"near matches: {shown}" if near else "there are no candidates"
-    return line(f"{what} pattern", got=f"{pattern!r}, which matches no path", expected="at least one match", mend=hint)
+    return message(
+        f"{what} pattern", got=f"{pattern!r}, which matches no path", expected="at least one match", fix=hint
+    )
 
 
 def table(targets: Sequence[Target]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from share_jax.bank.accounting import ParameterCounts, count, separate_lora_count
 from share_jax.bank.slots import as_task_id, capacity, gather
-from share_jax.errors import InputError, TargetError, entries, line
+from share_jax.errors import InputError, TargetError, entries, message
 from share_jax.layers.effective_params import effective_params
 from share_jax.layers.projected import Projected, project
 from share_jax.layers.targets import Target, match, table
@@ -71,13 +71,13 @@ class Adapted:
           InputError: if `num_tasks` is below 1, or `params` is not the tree that was adapted.
         """
         if num_tasks < 1:
-            raise InputError(line("num_tasks", got=num_tasks, expected="at least 1", mend="pass the number of slots"))
+            raise InputError(message("num_tasks", got=num_tasks, expected="at least 1", fix="pass the number of slots"))
         leaves = flat(params)
         missing = [path for path in self.heads if path not in leaves]
         if "params" in params or missing:  # Flax takes no layer of that name
             got = 'the tree {"params": ...}' if "params" in params else f"a tree without {missing[0]}"
-            expected, mend = "the base model's parameters", 'pass variables["params"]'
-            raise InputError(line("params", got=got, expected=expected, mend=mend))
+            expected, fix = "the base model's parameters", 'pass variables["params"]'
+            raise InputError(message("params", got=got, expected=expected, fix=fix))
         key_shared, key_tasks = jax.random.split(key)
         shared, tasks = {}, {}
         for index, target in enumerate(self.targets):
@@ -116,11 +116,11 @@ class Adapted:
         ids = as_task_id(task_id, capacity(tasks))
         if ids.ndim and self.space == "parameter":
             raise InputError(
-                line(
+                message(
                     "task_id in parameter space",
                     got=f"{ids.shape[0]} ids",
                     expected="one id for the whole batch",
-                    mend="adapt with space='activation' for batches of different tasks",
+                    fix="adapt with space='activation' for batches of different tasks",
                 )
             )
         slot = gather(dict(tasks), ids)
@@ -184,14 +184,14 @@ class Adapted:
         found = next((target for target in self.targets if target.path == path), None)
         if found is None:
             expected = f"one of {[target.path for target in self.targets]}"
-            raise TargetError(line("path to project", got=repr(path), expected=expected, mend="pass a target's path"))
+            raise TargetError(message("path to project", got=repr(path), expected=expected, fix="pass a target's path"))
         if self.space == "parameter":
-            mend = "adapt with space='activation'"
-            raise TargetError(line("space", got="'parameter'", expected="'activation'", mend=mend))
+            fix = "adapt with space='activation'"
+            raise TargetError(message("space", got="'parameter'", expected="'activation'", fix=fix))
         own = [head for head in self.heads if tuple(head.split("/")[:-1]) == found.module_path]
         if own:
-            mend = "take it out of the heads, or keep the layer's input"
-            raise TargetError(line(f"heads of {path}", got=own, expected="no part of the layer", mend=mend))
+            fix = "take it out of the heads, or keep the layer's input"
+            raise TargetError(message(f"heads of {path}", got=own, expected="no part of the layer", fix=fix))
         check_variables(variables, "variables to project with")
         leaves = {name: at(variables.get(name, {}), found.module_path) for name in ("params", SHARED)}
         return project(self.method, found, leaves["params"], leaves[SHARED], x)
@@ -240,8 +240,8 @@ def check_variables(variables: Any, what: str) -> None:
       InputError: naming what it has instead.
     """
     if not isinstance(variables, Mapping) or "params" not in variables:
-        got, mend = entries(variables, 6), 'pass {"params": params}'
-        raise InputError(line(what, got=got, expected='a dict with "params"', mend=mend))
+        got, fix = entries(variables, 6), 'pass {"params": params}'
+        raise InputError(message(what, got=got, expected='a dict with "params"', fix=fix))
 
 
 def adapt(
@@ -276,7 +276,7 @@ def adapt(
       InputError: if `method` is not a parameterisation, `variables` has no "params", or a parameter is not an array.
     """
     if space not in SPACES:
-        raise TargetError(line("space", got=repr(space), expected=" or ".join(SPACES), mend="pass one of them"))
+        raise TargetError(message("space", got=repr(space), expected=" or ".join(SPACES), fix="pass one of them"))
     method = SharedA() if method is None else method
     check_method(method, "adapt the model's __call__; its other methods are not chosen here")
     check_variables(variables, "variables")
@@ -284,11 +284,11 @@ def adapt(
     boxed = [path for path, leaf in params.items() if not hasattr(leaf, "ndim")]
     if boxed:
         raise InputError(
-            line(
+            message(
                 f"parameter {boxed[0]}",
                 got=type(params[boxed[0]]).__name__,
                 expected="an array",
-                mend="take the arrays out of their boxes with flax.linen.unbox(variables)",
+                fix="take the arrays out of their boxes with flax.linen.unbox(variables)",
             )
         )
     owned = match(heads, params, what="head") if heads else ()
@@ -301,22 +301,22 @@ def adapt(
     chosen = match(targets, kernels, what="target") if targets else ()
     if not chosen and not owned:
         raise TargetError(
-            line(
+            message(
                 "targets",
                 got="no pattern",
                 expected="at least one target or head",
-                mend="pass targets=[r'.*/kernel']",
+                fix="pass targets=[r'.*/kernel']",
             )
         )
     picked = tuple(_target(path, params[path].shape, found.get(path), space) for path in chosen)
     around = bypassed(model, variables, args, kwargs, chosen) if space == "activation" and chosen else ()
     if around:
         raise TargetError(
-            line(
+            message(
                 f"target {around[0]}",
                 got="a kernel that the model also reads without calling its layer",
                 expected="a kernel that is used by its layer alone",
-                mend="use space='parameter', or the layer's own call (an Embed's attend) in the model",
+                fix="use space='parameter', or the layer's own call (an Embed's attend) in the model",
             )
         )
     axes = {path: (len(use.shape), use.in_axes) for path, use in found.items() if use.is_kernel}
@@ -326,10 +326,10 @@ def adapt(
 def _target(path: str, shape: tuple[int, ...], use: Use | None, space: str) -> Target:
     def refuse(reason: str) -> TargetError:
         return TargetError(
-            line(f"target {path}", got=reason, expected=f"a kernel that {space} space can adapt", mend=mend)
+            message(f"target {path}", got=reason, expected=f"a kernel that {space} space can adapt", fix=fix)
         )
 
-    mend = "narrow the pattern" if space == "parameter" else "narrow the pattern, or use space='parameter'"
+    fix = "narrow the pattern" if space == "parameter" else "narrow the pattern, or use space='parameter'"
     if use is None:
         raise refuse("a parameter that the example call does not reach")
     if space == "activation" and use.obstacle is not None:

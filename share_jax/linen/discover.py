@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from share_jax.errors import TargetError, line
+from share_jax.errors import TargetError, message
 from share_jax.layers.kernel_matrix import KERNEL_LEAF, input_axes, layer_type, obstacle
 from share_jax.linen.variables import SHARED, TASKS
 from share_jax.trees import flat, nested
@@ -98,11 +98,11 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
             jax.eval_shape(call, variables["params"], arrays, probes)
         except (TypeError, ValueError, LookupError, FlaxError) as error:
             raise TargetError(
-                line(
+                message(
                     "example call of the model",
                     got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
                     expected="the arguments that model.apply takes",
-                    mend="pass the same arguments to adapt as to model.apply",
+                    fix="pass the same arguments to adapt as to model.apply",
                 )
             ) from error
     return found

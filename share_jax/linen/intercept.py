@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from share_jax.errors import TargetError, line
+from share_jax.errors import TargetError, message
 from share_jax.layers.adapted_layer import PLAIN, adapted_output
 from share_jax.layers.deltas import check_ids
 from share_jax.layers.kernel_matrix import layer_type
@@ -75,11 +75,11 @@ def interceptor(method: Parameterization, targets: Mapping[tuple[str, ...], Targ
 
 def _not_carried(module: nn.Module) -> TargetError:
     return TargetError(
-        line(
+        message(
             f"layer {'/'.join(module.path)}",
             got="a call without its task's leaves",
             expected=f"the collections '{SHARED}' and '{TASKS}' at the layer",
-            mend="name them wherever a lifted transform around it names 'params', or use space='parameter'",
+            fix="name them wherever a lifted transform around it names 'params', or use space='parameter'",
         )
     )
 
@@ -88,11 +88,11 @@ def _head(module: Any, slot: dict[str, Array], inputs: Array) -> Array:
     """A Dense layer with one kernel and bias per example: inputs (batch, ..., d_in) to (batch, ..., features)."""
     if layer_type(module) is not nn.Dense:
         raise TargetError(
-            line(
+            message(
                 f"head {'/'.join(module.path)} in a batch of different tasks",
                 got=type(module).__name__,
                 expected="a plain Dense",
-                mend="use one task per batch for this model",
+                fix="use one task per batch for this model",
             )
         )
     for leaf in slot.values():

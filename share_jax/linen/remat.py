@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from share_jax.errors import InputError, TargetError, line
+from share_jax.errors import InputError, TargetError, message
 from share_jax.train.update import Forward
 from share_jax.typing import PRNGKey, Tree
 
@@ -43,7 +43,7 @@ class Remat:
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             expected = f"one of {', '.join(POLICIES)}"
-            raise InputError(line("remat policy", got=repr(self.policy), expected=expected, mend="check the name"))
+            raise InputError(message("remat policy", got=repr(self.policy), expected=expected, fix="check the name"))
 
 
 def rematerialised(forward: Forward, remat: Remat | None) -> Forward:
@@ -89,7 +89,9 @@ def rematerialised(forward: Forward, remat: Remat | None) -> Forward:
             if block not in matched:
                 near = ", ".join(sorted(path for path in seen if path)[:3])
                 got = f"'{block}', which matches no module"
-                raise TargetError(line("remat block", got=got, expected="at least one match", mend=f"paths are {near}"))
+                raise TargetError(
+                    message("remat block", got=got, expected="at least one match", fix=f"paths are {near}")
+                )
         return out
 
     return run

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from share_jax.bank.slots import as_task_id, gather
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.layers.adapted_layer import adapted_output
 from share_jax.layers.kernel_matrix import input_axes, matrix_shape
 from share_jax.layers.mixed_layer import mixed_output
@@ -37,7 +37,7 @@ def declare(module: nn.Module, method: Parameterization, kernel: Array, num_task
         return
     check_method(method, "choose one of share_jax's, or write the functions of core/protocol.py")
     if num_tasks < 1:
-        raise InputError(line("num_tasks", got=num_tasks, expected="at least 1", mend="pass the number of slots"))
+        raise InputError(message("num_tasks", got=num_tasks, expected="at least 1", fix="pass the number of slots"))
     d_in, d_out = matrix_shape(kernel.shape, input_axes(module, kernel.ndim))
     key_shared, key_tasks = jax.random.split(module.make_rng("params"))
     for name, leaf in method.init_shared(key_shared, d_in, d_out).items():
@@ -72,11 +72,11 @@ def adapted(
     tasks = dict(own.get(TASKS, {}))
     if not tasks:
         raise InputError(
-            line(
+            message(
                 f"variables of {'/'.join(module.path) or type(module).__name__}",
                 got=f"collections {sorted(own)}",
                 expected=f"'{SHARED}' and '{TASKS}' beside 'params'",
-                mend="pass everything that init returned to apply",
+                fix="pass everything that init returned to apply",
             )
         )
     num_tasks = next(iter(tasks.values())).shape[0]

@@ -20,7 +20,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Float, Int
 
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 from share_jax.models.attention import attend
 from share_jax.models.gelu import exact_gelu
 from share_jax.models.split_point import START, Cut, Sublayer, check_cut, parts
@@ -65,13 +65,13 @@ class BertConfig:
         ):  # fmt: skip
             if not isinstance(value := getattr(self, name), int) or value < 1:
                 expected = "a whole number of at least 1"
-                raise InputError(line(name, got=repr(value), expected=expected, mend="correct the config"))
+                raise InputError(message(name, got=repr(value), expected=expected, fix="correct the config"))
         if self.hidden_size % self.num_attention_heads:
             expected = f"a multiple of num_attention_heads={self.num_attention_heads}"
-            raise InputError(line("hidden_size", got=self.hidden_size, expected=expected, mend="correct the config"))
+            raise InputError(message("hidden_size", got=self.hidden_size, expected=expected, fix="correct the config"))
         for name, expected in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
             if (value := getattr(self, name)) != expected:
-                raise InputError(line(name, got=value, expected=expected, mend="take another checkpoint"))
+                raise InputError(message(name, got=value, expected=expected, fix="take another checkpoint"))
 
     @property
     def head_dim(self) -> int:
@@ -91,7 +91,7 @@ class BertConfig:
         required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
         if missing := sorted(required - set(known)):
             raise FormatError(
-                line(str(path), got=f"no {missing}", expected="a BERT config", mend="take a BERT checkpoint")
+                message(str(path), got=f"no {missing}", expected="a BERT config", fix="take a BERT checkpoint")
             )
         return cls(**known)
 
@@ -110,7 +110,7 @@ class BertEmbeddings(nn.Module):
         longest = c.max_position_embeddings - (0 if c.padding_index is None else c.padding_index + 1)
         if length > longest:
             expected = f"at most {longest}"
-            raise InputError(line("tokens per text", got=length, expected=expected, mend="lower max_length"))
+            raise InputError(message("tokens per text", got=length, expected=expected, fix="lower max_length"))
         position = nn.Embed(c.max_position_embeddings, c.hidden_size, dtype=self.dtype, name="position")
         kind = nn.Embed(c.type_vocab_size, c.hidden_size, dtype=self.dtype, name="token_type")
         word = nn.Embed(c.vocab_size, c.hidden_size, dtype=self.dtype, name="word")
@@ -250,11 +250,11 @@ class BertClassifier(nn.Module):
         check_cut(self.cut, self.config.num_hidden_layers)
         if self.num_classes < 1:
             raise InputError(
-                line(
+                message(
                     "num_classes",
                     got=self.num_classes,
                     expected="at least 1",
-                    mend="pass the classes' number",
+                    fix="pass the classes' number",
                 )
             )
 
@@ -290,7 +290,7 @@ class BertClassifier(nn.Module):
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "hidden": hidden, "pooled": pooled}
             given = [name for name, value in inputs.items() if value is not None]
             expected = "attention_mask with either input_ids or hidden, or pooled"
-            raise InputError(line("model inputs", got=given, expected=expected, mend="pass exactly these"))
+            raise InputError(message("model inputs", got=given, expected=expected, fix="pass exactly these"))
         return self.pooled(self.encoder.run(hidden, attention_mask, self.cut).astype(jnp.float32), attention_mask)
 
     def pooled(

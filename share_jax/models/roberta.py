@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float, Int
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 from share_jax.models.bert import BertClassifier, BertConfig, BertEncoder, bert_layout
 from share_jax.models.weights import local_folder, params_of, read_config, read_safetensors, without_prefix
 from share_jax.typing import Array
@@ -75,7 +75,7 @@ def load_roberta(weights: str | os.PathLike[str] | None) -> tuple[BertConfig, di
     if raw.get("model_type") != "roberta" or not isinstance(padding, int) or padding < 0:
         got = f"model_type {raw.get('model_type')!r} and pad_token_id {padding!r}"
         raise FormatError(
-            line(str(where), got=got, expected="a RoBERTa and a token's number", mend="take roberta-base")
+            message(str(where), got=got, expected="a RoBERTa and a token's number", fix="take roberta-base")
         )
     config = replace(BertConfig.from_json(where), padding_index=padding)
     path = folder / "model.safetensors"

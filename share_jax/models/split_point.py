@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 Sublayer = Literal["attention", "ffn"]
 
@@ -44,13 +44,13 @@ def parts(first: Cut, last: Cut | None, layers: int) -> Iterator[tuple[int, Subl
 def check_cut(cut: Cut, layers: int) -> None:
     """Refuses a cut that an encoder of so many layers does not have."""
     if not 0 <= cut.layer <= layers:
-        raise InputError(line("first_layer", got=cut.layer, expected=f"0 to {layers}", mend="pass first_layer=0"))
+        raise InputError(message("first_layer", got=cut.layer, expected=f"0 to {layers}", fix="pass first_layer=0"))
     if cut.sublayer not in ("attention", "ffn"):
         expected = "'attention' or 'ffn'"
-        raise InputError(line("first_sublayer", got=repr(cut.sublayer), expected=expected, mend="pass 'attention'"))
+        raise InputError(message("first_sublayer", got=repr(cut.sublayer), expected=expected, fix="pass 'attention'"))
     if cut == Cut(layers, "ffn"):
         got, expected = f"'ffn' of layer {layers}", f"a layer below {layers}, the number of layers"
-        raise InputError(line("first_sublayer", got=got, expected=expected, mend="lower first_layer"))
+        raise InputError(message("first_sublayer", got=got, expected=expected, fix="lower first_layer"))
 
 
 def _place(cut: Cut) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 
 Encode = Callable[[Sequence[Any]], tuple[np.ndarray, np.ndarray]]
 """Texts, str each or pairs of two -> (input_ids, attention_mask), both (N, L)."""
@@ -30,12 +30,12 @@ def load_tokenizer(folder: str | os.PathLike[str], max_length: int) -> Encode:
         InputError: `max_length` is below 3.
     """
     if max_length < 3:
-        raise InputError(line("max_length", got=max_length, expected="at least 3", mend="pass max_length=64"))
+        raise InputError(message("max_length", got=max_length, expected="at least 3", fix="pass max_length=64"))
     path, tokenizer = _read(Path(folder))
     pad = next((token for token in _PADS if tokenizer.token_to_id(token) is not None), None)
     if pad is None:
-        mend = "take a BERT or RoBERTa tokenizer"
-        raise FormatError(line(str(path), got=f"no {' or '.join(_PADS)} token", expected="one", mend=mend))
+        fix = "take a BERT or RoBERTa tokenizer"
+        raise FormatError(message(str(path), got=f"no {' or '.join(_PADS)} token", expected="one", fix=fix))
     tokenizer.enable_truncation(max_length=max_length)
     tokenizer.enable_padding(length=max_length, pad_id=tokenizer.token_to_id(pad), pad_token=pad)
 
@@ -59,8 +59,8 @@ def _read(folder: Path) -> tuple[Path, Any]:
             return path, _byte_level(path, folder / "merges.txt")
         return path, Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # tokenizers raises bare Exception for a file it cannot read
-        mend = "pass the folder of the pretrained encoder"
-        raise FormatError(line(str(path), got=error, expected="a tokenizer file", mend=mend)) from error
+        fix = "pass the folder of the pretrained encoder"
+        raise FormatError(message(str(path), got=error, expected="a tokenizer file", fix=fix)) from error
 
 
 def _byte_level(vocabulary: Path, merges: Path) -> Any:

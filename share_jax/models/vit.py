@@ -18,7 +18,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Float
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.models.attention import attend
 from share_jax.models.gelu import exact_gelu
 from share_jax.models.split_point import START, Cut, Sublayer, check_cut, parts
@@ -55,12 +55,12 @@ class VitConfig:
         for name in ("image_size", "patch_size", "hidden_size", "num_layers", "num_heads", "intermediate_size"):
             if not isinstance(value := getattr(self, name), int) or value < 1:
                 expected = "a whole number of at least 1"
-                raise InputError(line(name, got=repr(value), expected=expected, mend="correct the config"))
+                raise InputError(message(name, got=repr(value), expected=expected, fix="correct the config"))
         for name, part in (("image_size", "patch_size"), ("hidden_size", "num_heads")):
             if getattr(self, name) % (unit := getattr(self, part)):
                 expected = f"a multiple of {part}={unit}"
                 got = getattr(self, name)
-                raise InputError(line(name, got=got, expected=expected, mend="correct the config"))
+                raise InputError(message(name, got=got, expected=expected, fix="correct the config"))
 
     @property
     def patches(self) -> int:
@@ -119,7 +119,7 @@ class VitEncoder(nn.Module):
         c = self.config
         if images.ndim != 4 or images.shape[1:3] != (c.image_size, c.image_size):
             expected = f"(batch, {c.image_size}, {c.image_size}, channels)"
-            raise InputError(line("shape of images", got=images.shape, expected=expected, mend="resize the images"))
+            raise InputError(message("shape of images", got=images.shape, expected=expected, fix="resize the images"))
         batch, channels = images.shape[0], images.shape[3]
         count, patch = c.patches, c.patch_size
         tiles = images.reshape(batch, count, patch, count, patch, channels).transpose(0, 1, 3, 2, 4, 5)
@@ -193,7 +193,7 @@ class VitClassifier(nn.Module):
         if images is not None and alone:
             hidden = self.prefix(images)
         elif hidden is None or not alone:
-            raise InputError(line("model inputs", got=given, expected="images, hidden or pooled", mend="pass one"))
+            raise InputError(message("model inputs", got=given, expected="images, hidden or pooled", fix="pass one"))
         last = self.encoder.run(hidden, self.cut).astype(jnp.float32)
         return self.pooled(last)
 
@@ -248,7 +248,7 @@ def pretrain_vit(
         InputError: no images, or another shape than the config's.
     """
     if not len(images):
-        raise InputError(line("images to pretrain on", got="none", expected="at least one", mend="pass some"))
+        raise InputError(message("images to pretrain on", got="none", expected="at least one", fix="pass some"))
     every = np.asarray(images, np.float32)
     pixels = every.reshape(len(every), -1)
     pixels = pixels - pixels.mean(axis=0, keepdims=True)

@@ -18,7 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from share_jax.errors import FormatError, InputError, line
+from share_jax.errors import FormatError, InputError, message
 from share_jax.models.vit import VitConfig
 from share_jax.models.weights import (
     Leaf,
@@ -103,11 +103,11 @@ def _config(raw: Mapping[str, Any], source: str) -> VitConfig:
         "image_size": "image_size", "patch_size": "patch_size", "hidden_size": "hidden_size",
         "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads", "intermediate_size": "intermediate_size",
     }  # fmt: skip
-    mend = "take the config.json of a ViT"
+    fix = "take the config.json of a ViT"
     if missing := sorted(set(names) - set(raw)):
-        raise FormatError(line(source, got=f"no {', '.join(missing)}", expected="a ViT config", mend=mend))
+        raise FormatError(message(source, got=f"no {', '.join(missing)}", expected="a ViT config", fix=fix))
     if (act := raw.get("hidden_act", "gelu")) not in _GELU:
-        raise FormatError(line(f"{source} hidden_act", got=repr(act), expected=f"one of {sorted(_GELU)}", mend=mend))
+        raise FormatError(message(f"{source} hidden_act", got=repr(act), expected=f"one of {sorted(_GELU)}", fix=fix))
     sizes = {new: raw[old] for old, new in names.items()}
     eps = raw.get("layer_norm_eps", 1e-12)
     return VitConfig(**sizes, class_token=True, layer_norm_eps=eps, exact_gelu=_GELU[act])
@@ -118,8 +118,8 @@ def _safetensors_layout(config: VitConfig, channels: int, *, qkv_bias: bool) -> 
     d, split = c.hidden_size, (c.num_heads, c.hidden_size // c.num_heads)
     rows = (c.patches**2 + 1, d)
     if not qkv_bias:
-        mend = "take a checkpoint with biases"
-        raise FormatError(line("qkv_bias of the ViT", got=False, expected="True", mend=mend))
+        fix = "take a checkpoint with biases"
+        raise FormatError(message("qkv_bias of the ViT", got=False, expected="True", fix=fix))
     kernel = Leaf(("patch", "kernel"), (d, channels, patch, patch), (patch * patch * channels, d), (2, 3, 1, 0))
     out = {
         "embeddings.cls_token": Leaf(("class_token",), (1, 1, d), (d,)),
@@ -156,8 +156,8 @@ def _sizes(arrays: Mapping[str, np.ndarray], source: str) -> tuple[VitConfig, in
     for name, axes in needed.items():
         if name not in arrays or arrays[name].ndim != axes:
             got = f"no {name}" if name not in arrays else f"{name} of shape {arrays[name].shape}"
-            mend = "take a checkpoint of a plain ViT, such as ViT-B_16.npz"
-            raise FormatError(line(source, got=got, expected=f"{name} with {axes} axes", mend=mend))
+            fix = "take a checkpoint of a plain ViT, such as ViT-B_16.npz"
+            raise FormatError(message(source, got=got, expected=f"{name} with {axes} axes", fix=fix))
     patch, _, channels, width = arrays["embedding/kernel"].shape
     token = "cls" in arrays
     side = round((arrays[_POSITION].shape[1] - token) ** 0.5)
@@ -172,8 +172,8 @@ def _sizes(arrays: Mapping[str, np.ndarray], source: str) -> tuple[VitConfig, in
             class_token=token,
         )
     except InputError as error:
-        mend = "take another checkpoint"
-        raise FormatError(line(source, got=error, expected="the shapes of a ViT", mend=mend)) from error
+        fix = "take another checkpoint"
+        raise FormatError(message(source, got=error, expected="the shapes of a ViT", fix=fix)) from error
     return config, channels
 
 

@@ -15,7 +15,7 @@ from flax.traverse_util import unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 from share_jax.typing import Path as TreePath
 
 
@@ -68,18 +68,18 @@ def params_of(
     Raises:
         FormatError: a tensor is missing, unexpected, wrong-shaped or not of floats.
     """
-    mend = "take the checkpoint that its config describes"
+    fix = "take the checkpoint that its config describes"
     if missing := sorted(set(layout) - set(tensors)):
-        raise FormatError(line(source, got=f"no {_some(missing)}", expected=f"every tensor of {kind}", mend=mend))
+        raise FormatError(message(source, got=f"no {_some(missing)}", expected=f"every tensor of {kind}", fix=fix))
     if unexpected := sorted(set(tensors) - set(layout) - set(unused)):
-        raise FormatError(line(source, got=_some(unexpected), expected=f"only {kind}", mend=mend))
+        raise FormatError(message(source, got=_some(unexpected), expected=f"only {kind}", fix=fix))
     flat = {}
     for name, leaf in layout.items():
         tensor = tensors[name]
         if tensor.shape != leaf.stored:
-            raise FormatError(line(f"{source} {name}", got=tensor.shape, expected=leaf.stored, mend=mend))
+            raise FormatError(message(f"{source} {name}", got=tensor.shape, expected=leaf.stored, fix=fix))
         if not np.issubdtype(tensor.dtype, np.floating):
-            raise FormatError(line(f"{source} {name}", got=tensor.dtype, expected="floats", mend=mend))
+            raise FormatError(message(f"{source} {name}", got=tensor.dtype, expected="floats", fix=fix))
         turned = tensor if leaf.axes is None else tensor.transpose(leaf.axes)
         flat[leaf.path] = jnp.asarray(np.ascontiguousarray(turned, dtype=np.float32).reshape(leaf.shape))
     return unflatten_dict(flat)
@@ -94,8 +94,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        mend = "fetch the checkpoint again"
-        raise FormatError(line(str(path), got=error, expected="a safetensors file", mend=mend)) from error
+        fix = "fetch the checkpoint again"
+        raise FormatError(message(str(path), got=error, expected="a safetensors file", fix=fix)) from error
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -110,7 +110,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, TypeError, EOFError, KeyError, NotImplementedError, BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise FormatError(
-            line(str(path), got=reason, expected="an npz file of arrays", mend="fetch it again")
+            message(str(path), got=reason, expected="an npz file of arrays", fix="fetch it again")
         ) from error
 
 
@@ -120,13 +120,13 @@ def read_config(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         FormatError: it cannot be read, or is no JSON object.
     """
-    mend = f"pass a folder with {kind} config.json"
+    fix = f"pass a folder with {kind} config.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FormatError(line(str(path), got=error, expected="a JSON object", mend=mend)) from error
+        raise FormatError(message(str(path), got=error, expected="a JSON object", fix=fix)) from error
     if not isinstance(raw, dict):
-        raise FormatError(line(str(path), got=type(raw).__name__, expected="a JSON object", mend=mend))
+        raise FormatError(message(str(path), got=type(raw).__name__, expected="a JSON object", fix=fix))
     return raw
 
 
@@ -139,7 +139,7 @@ def without_prefix(tensors: Mapping[str, np.ndarray], prefix: str, source: str) 
     plain = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     if len(plain) < len(tensors):
         got, expected = f"names both with and without {prefix!r}", "one of the two"
-        raise FormatError(line(source, got=got, expected=expected, mend="take a checkpoint of one model"))
+        raise FormatError(message(source, got=got, expected=expected, fix="take a checkpoint of one model"))
     return plain
 
 
@@ -154,12 +154,12 @@ def local_folder(weights: str | os.PathLike[str] | None, model: str, files: str)
     Raises:
         FormatError: none is given, or there is nothing.
     """
-    mend = f"download {files} of {model} from the Hugging Face hub and pass --weights PATH"
+    fix = f"download {files} of {model} from the Hugging Face hub and pass --weights PATH"
     if weights is None:
-        raise FormatError(line("--weights", got="none", expected=f"the pretrained {model}", mend=mend))
+        raise FormatError(message("--weights", got="none", expected=f"the pretrained {model}", fix=fix))
     path = Path(weights).expanduser()
     if not path.exists():
-        raise FormatError(line("--weights", got=f"no file or folder {path}", expected=f"{model}", mend=mend))
+        raise FormatError(message("--weights", got=f"no file or folder {path}", expected=f"{model}", fix=fix))
     return path
 
 

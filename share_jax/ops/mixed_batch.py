@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 PLATFORMS = ("tpu", "gpu")
 
@@ -38,7 +38,7 @@ class Kernel:
     def __post_init__(self) -> None:
         if self.platform not in PLATFORMS:
             expected = " or ".join(PLATFORMS)
-            raise InputError(line("kernel platform", got=repr(self.platform), expected=expected, mend="pass one"))
+            raise InputError(message("kernel platform", got=repr(self.platform), expected=expected, fix="pass one"))
 
 
 _ASKED: ContextVar[Kernel | None] = ContextVar("asked", default=None)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.typing import Leaves, PRNGKey
 
 
@@ -52,12 +52,12 @@ class Parameterization(Protocol):
         ...
 
 
-def check_method(method: Any, mend: str) -> None:
+def check_method(method: Any, fix: str) -> None:
     """Refuses what is no parameterisation, a class of them included.
 
     Args:
       method: what was passed.
-      mend: what to do where it is something else altogether.
+      fix: what to do where it is something else altogether.
 
     Raises:
       InputError: showing it.
@@ -65,5 +65,5 @@ def check_method(method: Any, mend: str) -> None:
     a_class = isinstance(method, type)  # it has all names that its instances have
     if a_class or not isinstance(method, Parameterization):
         got = f"the class {method.__name__}" if a_class else repr(method)
-        mend = "pass an instance, such as SharedA(rank=4)" if a_class else mend
-        raise InputError(line("method", got=got, expected="a parameterisation such as SharedA()", mend=mend))
+        fix = "pass an instance, such as SharedA(rank=4)" if a_class else fix
+        raise InputError(message("method", got=got, expected="a parameterisation such as SharedA()", fix=fix))

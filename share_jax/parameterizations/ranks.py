@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 
 def check_columns(what: str, value: int) -> None:
@@ -14,7 +14,7 @@ def check_columns(what: str, value: int) -> None:
       InputError: naming it.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(line(what, got=value, expected="a whole number of at least 1", mend=f"pass {what}=4"))
+        raise InputError(message(what, got=value, expected="a whole number of at least 1", fix=f"pass {what}=4"))
 
 
 def check_positive(what: str, value: float) -> None:
@@ -24,5 +24,5 @@ def check_positive(what: str, value: float) -> None:
       InputError: naming it.
     """
     if not (math.isfinite(value) and value > 0):
-        mend = f"leave {what} at its default"
-        raise InputError(line(what, got=value, expected="a positive finite number", mend=mend))
+        fix = f"leave {what} at its default"
+        raise InputError(message(what, got=value, expected="a positive finite number", fix=fix))

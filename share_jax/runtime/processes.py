@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from share_jax.errors import InputError, ShareError, line
+from share_jax.errors import InputError, ShareError, message
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def initialize() -> None:
       InputError: if there is nothing to find out from, or the variables are not numbers.
     """
     count, index = os.environ.get(COUNT), os.environ.get(INDEX)
-    mend = f"set {COORDINATOR}, {COUNT} and {INDEX} in every process, or leave --distributed out"
+    fix = f"set {COORDINATOR}, {COUNT} and {INDEX} in every process, or leave --distributed out"
     try:
         if count is not None and index is not None:
             jax.distributed.initialize(os.environ.get(COORDINATOR), int(count), int(index))
@@ -41,7 +41,7 @@ def initialize() -> None:
             jax.distributed.initialize()
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(line("--distributed", got=reason, expected="a cluster that JAX knows", mend=mend)) from error
+        raise InputError(message("--distributed", got=reason, expected="a cluster that JAX knows", fix=fix)) from error
 
 
 def primary() -> bool:
@@ -86,7 +86,7 @@ def on_primary(what: str, run: Callable[[], T]) -> T | None:
         raise failed
     if not good:
         raise ShareError(
-            line(what, got="a failure on process 0", expected="success", mend="see that process's message")
+            message(what, got="a failure on process 0", expected="success", fix="see that process's message")
         )
     return result
 

@@ -82,8 +82,8 @@ class Layout:
         """
         where = self.rules["task"]
         for leaf in jax.tree.leaves(tree)[:1]:
-            mend = "start with a capacity that divides, or leave the rule for task at None"
-            check_divides("task slots", leaf.shape[0], parts(self.mesh, where), mend)
+            fix = "start with a capacity that divides, or leave the rule for task at None"
+            check_divides("task slots", leaf.shape[0], parts(self.mesh, where), fix)
         return nested({path: self.named(where, *self._leaf(path, leaf.shape[1:])) for path, leaf in flat(tree).items()})
 
     def batch(self, batch: Any) -> Any:
@@ -92,8 +92,8 @@ class Layout:
         Raises:
           InputError: if the batch does not divide.
         """
-        mend = "change the batch size or the mesh; the last batch of an epoch is padded with weight 0"
-        check_divides("examples in a batch", batch_size(batch), self.batch_parts, mend)
+        fix = "change the batch size or the mesh; the last batch of an epoch is padded with weight 0"
+        check_divides("examples in a batch", batch_size(batch), self.batch_parts, fix)
         split, whole = self.named(self.rules["batch"]), self.named()
         return jax.tree.map(lambda leaf: split if getattr(leaf, "ndim", 0) else whole, batch)
 

@@ -5,7 +5,7 @@ from dataclasses import astuple
 import jax
 from jax.sharding import AxisType, Mesh
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.sharding.mesh_shape import AXES, MeshShape
 
 
@@ -22,10 +22,10 @@ def make_mesh(shape: MeshShape) -> Mesh:
     """
     have = jax.device_count()
     if shape.devices != have:
-        mend = f"choose axes whose product is {have}, as data={have}"
+        fix = f"choose axes whose product is {have}, as data={have}"
         if jax.default_backend() == "cpu":
-            mend += f", or set XLA_FLAGS=--xla_force_host_platform_device_count={shape.devices}"
+            fix += f", or set XLA_FLAGS=--xla_force_host_platform_device_count={shape.devices}"
         got = f"{shape} for {shape.devices} devices"
-        raise InputError(line("mesh", got=got, expected=f"one for {have}, all that there are", mend=mend))
+        raise InputError(message("mesh", got=got, expected=f"one for {have}, all that there are", fix=fix))
     # JAX's default axis type is Explicit, under which a gather by task ids would have to name its output's sharding.
     return jax.make_mesh(astuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))

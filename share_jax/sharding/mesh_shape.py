@@ -2,7 +2,7 @@
 
 from dataclasses import astuple, dataclass, fields
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 AXES = ("data", "fsdp", "tensor")
 """The mesh axes, slowest first: examples; examples and rows of the weights; columns of the weights."""
@@ -29,7 +29,7 @@ class MeshShape:
         for axis, size in zip(AXES, astuple(self), strict=True):
             if not isinstance(size, int) or size < 1:
                 raise InputError(
-                    line(f"mesh axis {axis}", got=size, expected="at least 1", mend="pass data=8 or the like")
+                    message(f"mesh axis {axis}", got=size, expected="at least 1", fix="pass data=8 or the like")
                 )
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ def parse_mesh(text: str) -> MeshShape:
     for part in text.split(","):
         name, equals, size = (word.strip() for word in part.partition("="))
         if not equals or name not in {f.name for f in fields(MeshShape)} or name in sizes or not size.isdecimal():
-            mend = "write --mesh data=4,fsdp=2 or the like"
-            raise InputError(line("mesh", got=repr(text), expected=f"AXIS=NUMBER of {', '.join(AXES)}", mend=mend))
+            fix = "write --mesh data=4,fsdp=2 or the like"
+            raise InputError(message("mesh", got=repr(text), expected=f"AXIS=NUMBER of {', '.join(AXES)}", fix=fix))
         sizes[name] = int(size)
     return MeshShape(**sizes)

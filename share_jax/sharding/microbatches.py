@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.typing import Array
 
 
@@ -21,22 +21,22 @@ def batch_size(batch: Any) -> int:
     """
     sizes = sorted({leaf.shape[0] for leaf in jax.tree.leaves(batch) if getattr(leaf, "ndim", 0)})
     if len(sizes) != 1:
-        mend = "give every array of the batch the examples as its first axis"
-        raise InputError(line("examples in a batch", got=sizes or "no arrays", expected="one number", mend=mend))
+        fix = "give every array of the batch the examples as its first axis"
+        raise InputError(message("examples in a batch", got=sizes or "no arrays", expected="one number", fix=fix))
     return sizes[0]
 
 
-def check_divides(what: str, size: int, parts: int, mend: str) -> None:
+def check_divides(what: str, size: int, parts: int, fix: str) -> None:
     """Refuses a number of examples that does not fall into equal parts.
 
     Raises:
       InputError: naming what does not divide.
     """
     if parts < 1:
-        raise InputError(line(what, got=f"{parts} parts", expected="at least 1", mend=mend))
+        raise InputError(message(what, got=f"{parts} parts", expected="at least 1", fix=fix))
     if size % parts:
         near = max(parts, round(size / parts) * parts)
-        raise InputError(line(what, got=size, expected=f"a multiple of {parts}, such as {near}", mend=mend))
+        raise InputError(message(what, got=size, expected=f"a multiple of {parts}, such as {near}", fix=fix))
 
 
 def _examples(leaf: Any) -> bool:

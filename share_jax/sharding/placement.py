@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.sharding.layout import Layout
 from share_jax.sharding.microbatches import batch_size, check_divides
 from share_jax.typing import Array
@@ -71,8 +71,8 @@ def feed(layout: Layout, local: Any, size: int) -> Any:
     """
     rows = len(local_rows(layout, size))
     if (got := batch_size(local)) != rows:
-        mend = "read the rows that place.local_rows names"
-        raise InputError(line("examples of this process", got=got, expected=f"{rows} of {size}", mend=mend))
+        fix = "read the rows that place.local_rows names"
+        raise InputError(message("examples of this process", got=got, expected=f"{rows} of {size}", fix=fix))
     split, whole = layout.named(layout.rules["batch"]), layout.named()
 
     def leaf(array: Any) -> Array:

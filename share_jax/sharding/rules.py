@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 from jax.sharding import Mesh
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 Where = str | tuple[str, ...] | None
 """A mesh axis, several, or replicated."""
@@ -58,19 +58,19 @@ def complete(rules: Rules | None, mesh: Mesh) -> dict[str, Where]:
     for name, where in given.items():
         if name not in RULES:
             raise InputError(
-                line("sharding rule", got=repr(name), expected=f"one of {', '.join(RULES)}", mend="rename it")
+                message("sharding rule", got=repr(name), expected=f"one of {', '.join(RULES)}", fix="rename it")
             )
         for axis in axes_of(where):
             if axis not in mesh.shape:
-                mend = "name an axis of the mesh, or None"
+                fix = "name an axis of the mesh, or None"
                 raise InputError(
-                    line(f"rule for {name}", got=repr(axis), expected=f"some of {tuple(mesh.shape)}", mend=mend)
+                    message(f"rule for {name}", got=repr(axis), expected=f"some of {tuple(mesh.shape)}", fix=fix)
                 )
     whole = {**RULES, **given}
     used = [axis for name in ("task", "d_in", "d_out") for axis in axes_of(whole[name])]
     twice = sorted({axis for axis in used if used.count(axis) > 1})
     if twice:
-        mend = "give each of task, d_in and d_out axes of its own"
+        fix = "give each of task, d_in and d_out axes of its own"
         got = f"{twice[0]!r} for two of task, d_in and d_out"
-        raise InputError(line("sharding rules", got=got, expected="each mesh axis once in an array", mend=mend))
+        raise InputError(message("sharding rules", got=got, expected="each mesh axis once in an array", fix=fix))
     return whole

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from share_jax.errors import BusyError, SaveError, line
+from share_jax.errors import BusyError, SaveError, message
 
 FILE = ".lock"
 
@@ -103,8 +103,8 @@ def _note(descriptor: int) -> None:
 
 
 def _not_written(folder: Path, error: OSError) -> SaveError:
-    got, mend = error.strerror or type(error).__name__, "check the path, its rights and the room on the disk"
-    return SaveError(line(f"folder {folder}", got=got, expected="a folder to write in", mend=mend))
+    got, fix = error.strerror or type(error).__name__, "check the path, its rights and the room on the disk"
+    return SaveError(message(f"folder {folder}", got=got, expected="a folder to write in", fix=fix))
 
 
 def _refuse_if_taken(descriptor: int, folder: Path) -> None:
@@ -114,11 +114,11 @@ def _refuse_if_taken(descriptor: int, folder: Path) -> None:
         holder = _holder(descriptor)
         own = holder == f"process {os.getpid()}"
         got = "a lock of this process itself" if own else f"a lock of {holder}"
-        mend = "let that context end first" if own else "wait for it to end, or choose another folder"
-        raise BusyError(line(f"folder {folder}", got=got, expected="no other run in it", mend=mend)) from None
+        fix = "let that context end first" if own else "wait for it to end, or choose another folder"
+        raise BusyError(message(f"folder {folder}", got=got, expected="no other run in it", fix=fix)) from None
     if why:
-        mend = "see to it that no other run uses it"
-        text = line(f"folder {folder}", got=f"no lock ({why})", expected="a lock", mend=mend)
+        fix = "see to it that no other run uses it"
+        text = message(f"folder {folder}", got=f"no lock ({why})", expected="a lock", fix=fix)
         warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from share_jax.errors import FormatError, line
+from share_jax.errors import FormatError, message
 from share_jax.storage.atomic_write import flush
 from share_jax.storage.untrusted import open_inside, parse_json, shown
 
@@ -157,7 +157,7 @@ class TensorFile:
         info = self.info(name)
         if info.dtype not in _NUMPY:
             what = f"{self.label} tensor {shown(name)}"
-            raise FormatError(line(what, got=info.dtype, expected="a dtype of numpy", mend="convert it"))
+            raise FormatError(message(what, got=info.dtype, expected="a dtype of numpy", fix="convert it"))
         return info
 
     def info(self, name: str) -> TensorInfo:
@@ -168,11 +168,11 @@ class TensorFile:
         """
         if name not in self.tensors:
             raise FormatError(
-                line(
+                message(
                     f"{self.label} tensor {shown(name)}",
                     got="nothing",
                     expected="a tensor",
-                    mend="write the file again",
+                    fix="write the file again",
                 )
             )
         return self.tensors[name]
@@ -198,7 +198,7 @@ class TensorFile:
 
 
 def _broken(label: str, got: str, expected: str) -> FormatError:
-    return FormatError(line(label, got=got, expected=expected, mend="copy or write the file again"))
+    return FormatError(message(label, got=got, expected=expected, fix="copy or write the file again"))
 
 
 def _header(head: bytes, read: Any, size: int, label: str) -> Header:

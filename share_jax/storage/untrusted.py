@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from share_jax.errors import FormatError, InputError, TaskError, line
+from share_jax.errors import FormatError, InputError, TaskError, message
 from share_jax.storage.atomic_write import flush
 from share_jax.storage.lock import hold_itself, take
 
@@ -38,11 +38,11 @@ def check_task_name(name: str) -> str:
     bad = not name or name == "." or ".." in name or "/" in name or "\\" in name or not name.isprintable()
     if bad or len(name.encode()) > 150:
         raise TaskError(
-            line(
+            message(
                 "task name",
                 got=repr(shown(name)),
                 expected="1 to 150 bytes of printable text without '/', '\\' or '..'",
-                mend="rename the folder",
+                fix="rename the folder",
             )
         )
     return name
@@ -62,7 +62,7 @@ def check_folder(folder: str | os.PathLike, what: str) -> Path:
     path = Path(folder)
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing there"
-        raise InputError(line(f"{what} {shown(folder)}", got=got, expected="a folder", mend="check the path"))
+        raise InputError(message(f"{what} {shown(folder)}", got=got, expected="a folder", fix="check the path"))
     return path
 
 
@@ -78,24 +78,24 @@ def open_inside(folder: str | os.PathLike, name: str) -> int:
         real = os.path.realpath(os.path.join(root, name))
         inside = os.path.commonpath([root, real]) == root and real != root
     except ValueError as e:
-        raise FormatError(line(label, got=shown(e), expected="a file name", mend="rename it")) from None
+        raise FormatError(message(label, got=shown(e), expected="a file name", fix="rename it")) from None
     if not inside:
         raise FormatError(
-            line(label, got="a path that leaves the folder", expected="a file inside it", mend="copy it in (cp -rL)")
+            message(label, got="a path that leaves the folder", expected="a file inside it", fix="copy it in (cp -rL)")
         )
     try:
         fd = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
     except FileNotFoundError:
         raise FormatError(
-            line(label, got="nothing there", expected="a file", mend="check that the folder is complete")
+            message(label, got="nothing there", expected="a file", fix="check that the folder is complete")
         ) from None
     except OSError as e:
         raise FormatError(
-            line(label, got=e.strerror or "an error", expected="a readable file", mend="check its rights")
+            message(label, got=e.strerror or "an error", expected="a readable file", fix="check its rights")
         ) from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise FormatError(line(label, got="not a regular file", expected="a regular file", mend="check the folder"))
+        raise FormatError(message(label, got="not a regular file", expected="a regular file", fix="check the folder"))
     return fd
 
 
@@ -114,7 +114,9 @@ def read_json(folder: str | os.PathLike, name: str) -> dict[str, Any]:
     with os.fdopen(open_inside(folder, name), "rb") as f:
         size = os.fstat(f.fileno()).st_size
         if size > JSON_LIMIT:
-            raise FormatError(line(label, got=f"{size} bytes", expected=f"at most {JSON_LIMIT}", mend="check the file"))
+            raise FormatError(
+                message(label, got=f"{size} bytes", expected=f"at most {JSON_LIMIT}", fix="check the file")
+            )
         data = f.read()
     return parse_json(data, label)
 
@@ -125,9 +127,11 @@ def parse_json(data: bytes, label: str) -> dict[str, Any]:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_twice, parse_constant=_no_constant)
     except (ValueError, RecursionError) as e:
         got = "nesting too deep" if isinstance(e, RecursionError) else shown(e)
-        raise FormatError(line(label, got=got, expected="JSON", mend="write the file again")) from None
+        raise FormatError(message(label, got=got, expected="JSON", fix="write the file again")) from None
     if not isinstance(value, dict):
-        raise FormatError(line(label, got=type(value).__name__, expected="a JSON object", mend="write the file again"))
+        raise FormatError(
+            message(label, got=type(value).__name__, expected="a JSON object", fix="write the file again")
+        )
     return value
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from share_jax.adapters.factors import Known, balanced
+from share_jax.adapters.factors import FactorGrams, balanced
 from share_jax.adapters.stacking import Packed
 from share_jax.subspace.state import Geometry
 
@@ -15,11 +15,11 @@ class Columns(NamedTuple):
 
     a: Float[np.ndarray, "layers tasks rows_a q"]
     b: Float[np.ndarray, "layers tasks rows_b q"]
-    known: Known | None = None
+    known: FactorGrams | None = None
 
     def layer(self, i: int) -> "Columns":
         """One layer's, without the axis of layers."""
-        return Columns(self.a[i], self.b[i], None if self.known is None else Known(*(x[i] for x in self.known)))
+        return Columns(self.a[i], self.b[i], None if self.known is None else FactorGrams(*(x[i] for x in self.known)))
 
     def energies(self) -> tuple[Float[np.ndarray, "*layers tasks"], Float[np.ndarray, "*layers tasks"]]:
         """Squared norms of each side's columns, in float64; those of balanced columns are known, and alike."""

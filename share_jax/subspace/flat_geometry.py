@@ -10,7 +10,7 @@ import numpy as np
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import groups, pack, shapes_of
-from share_jax.errors import InputError, LimitError, line
+from share_jax.errors import InputError, LimitError, message
 from share_jax.linalg.spectrum import Spectra, spectra_of_stacks
 from share_jax.subspace.error_curves import RESERVE, Ladder, flat_curve, rungs, steps
 from share_jax.subspace.factor_columns import columns_of, side_by_side
@@ -40,7 +40,7 @@ def initialize_with(
     """
     choice = choice or Choice()
     if geometry not in ("columns", "flat", "auto"):
-        raise InputError(line("geometry", got=geometry, expected="columns, flat or auto", mend="pass columns"))
+        raise InputError(message("geometry", got=geometry, expected="columns, flat or auto", fix="pass columns"))
     if geometry == "columns" or not adapters:
         return initialize(adapters, choice, seed=seed)
     found, p = _spectra(adapters, seed)
@@ -97,8 +97,8 @@ def _flat(
         state = _with_tasks(adapters, found, {n: (int(x.a[step]), int(x.b[step])) for n, x in ladders.items()})
         if np.all(relative(state, "bound") <= most):
             return state
-    mend = "ask for 1e-5 or more"
-    raise LimitError(line("max_error", got=choice.max_error, expected="what float32 can reach", mend=mend))
+    fix = "ask for 1e-5 or more"
+    raise LimitError(message("max_error", got=choice.max_error, expected="what float32 can reach", fix=fix))
 
 
 def _smaller(columns: ShareState, flat: ShareState, limit: float) -> ShareState:

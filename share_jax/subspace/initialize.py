@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from share_jax.adapters.factors import Adapter, nbytes
-from share_jax.errors import InputError, LimitError, line
+from share_jax.errors import InputError, LimitError, message
 from share_jax.linalg.spectrum import Spectra
 from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra
 from share_jax.subspace.error_curves import Ladder, rungs, squared_errors, steps
-from share_jax.subspace.prepared_batches import Block, Held, Prepare
+from share_jax.subspace.prepared_batches import Block, Prepare, PreparedBlocks
 from share_jax.subspace.project import Slots, append, slots_on
 from share_jax.subspace.rank_choice import Choice, choose
 from share_jax.subspace.state import Geometry, ShareState, Subspace, relative
@@ -54,7 +54,7 @@ def initialize_stream(
     """
     tell = progress or (lambda stage, done: None)
     names: list[str] = []
-    held = Held()
+    held = PreparedBlocks()
 
     def blocks() -> Iterator[Block]:
         return chunks(read(), chunk)
@@ -67,10 +67,10 @@ def initialize_stream(
 
     sketch = sketch_of(batches(), held.prepare)
     if not names:
-        raise InputError(line("adapters", got="none", expected="at least one", mend="pass one adapter or more"))
+        raise InputError(message("adapters", got="none", expected="at least one", fix="pass one adapter or more"))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(line("task names", got=f"{twice!r} twice", expected="distinct names", mend="rename one"))
+        raise InputError(message("task names", got=f"{twice!r} twice", expected="distinct names", fix="rename one"))
     found = spectra(sketch, k=choice.k, seed=seed)
     sketch = replace(sketch, sides={})  # the sums are no longer needed, and they are what is large
     if choice.max_error is None:
@@ -83,8 +83,8 @@ def initialize_stream(
         state = _project_all(_with_ks(sketch, found, sides), held.again(blocks), held.prepare, tell)
         if np.all(relative(state, "bound") <= most):
             return state
-    mend = "ask for 1e-5 or more"
-    raise LimitError(line("max_error", got=choice.max_error, expected="what float32 can reach", mend=mend))
+    fix = "ask for 1e-5 or more"
+    raise LimitError(message("max_error", got=choice.max_error, expected="what float32 can reach", fix=fix))
 
 
 def bases_of(sketch: Sketch, found: Mapping[Key, Spectra], choice: Choice) -> ShareState:

@@ -13,7 +13,7 @@ import numpy as np
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import shapes_of
-from share_jax.errors import InputError, LimitError, line
+from share_jax.errors import InputError, LimitError, message
 from share_jax.subspace.duplicates import copies
 from share_jax.subspace.error_curves import (
     RESERVE,
@@ -65,7 +65,7 @@ def merge(
     choice = choice or Choice()
     check_new(state, list(adapters))
     if not adapters:
-        raise InputError(line("adapters", got="none", expected="at least one", mend="pass one adapter or more"))
+        raise InputError(message("adapters", got="none", expected="at least one", fix="pass one adapter or more"))
     if choice.max_error is not None:
         limit = choice.max_error if limit is None else min(limit, choice.max_error)
     shapes = shapes_of(adapters.values(), {name: x.shape for name, x in state.layers.items()})
@@ -170,8 +170,8 @@ def _within(
     if np.any(best > limit):
         worst = int(np.argmax(best - limit))
         got = f"{best[worst]:.3g} for task {names[worst]!r} even at full rank"
-        mend = "allow a larger error, or learn the set anew from its adapters"
-        raise LimitError(line("error limit", got=got, expected=f"at most {limit:.3g}", mend=mend))
+        fix = "allow a larger error, or learn the set anew from its adapters"
+        raise LimitError(message("error limit", got=got, expected=f"at most {limit:.3g}", fix=fix))
     squares = np.zeros((len(names), len(TOLERANCES)))
     for name, layer in everything.layers.items():
         if name not in full:
@@ -192,8 +192,8 @@ def _within(
             merged, needed = candidate, widest(ladders, step)
             break
     if on_limit == "refuse":
-        got, mend = f"k up to {max((max(k) for k in floors.values()), default=0)}", "allow growth, or a larger error"
-        raise LimitError(line("error limit", got=got, expected=f"k up to {needed} for {limit:.3g}", mend=mend))
+        got, fix = f"k up to {max((max(k) for k in floors.values()), default=0)}", "allow growth, or a larger error"
+        raise LimitError(message("error limit", got=got, expected=f"k up to {needed} for {limit:.3g}", fix=fix))
     return merged
 
 

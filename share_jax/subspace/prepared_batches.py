@@ -23,7 +23,7 @@ def prepared(adapters: Sequence[Adapter], names: Sequence[str], columns: int) ->
     return packed, columns_of(packed, "columns")
 
 
-class Held:
+class PreparedBlocks:
     """Blocks of adapters that are read, packed and balanced once, as long as all of them fit."""
 
     def __init__(self, limit: int = HELD_BYTES) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import Packed, bucket, groups, pack, pad, shapes_of
-from share_jax.errors import TaskError, line
+from share_jax.errors import TaskError, message
 from share_jax.runtime.threads import each
 from share_jax.subspace import error_bounds
 from share_jax.subspace.factor_columns import Columns, columns_of, unflatten
@@ -61,8 +61,8 @@ def check_new(state: ShareState, names: Sequence[str]) -> None:
     taken = [name for name in names if name in state.tasks]
     if taken:
         raise TaskError(
-            line(
-                "task", got=f"{taken[0]!r}, which exists", expected="a new name", mend="rename it or remove the old one"
+            message(
+                "task", got=f"{taken[0]!r}, which exists", expected="a new name", fix="rename it or remove the old one"
             )
         )
 
@@ -213,4 +213,4 @@ def require_targets(layers: Mapping[str, Subspace], adapters: Mapping[str, Adapt
         missing = [name for name in adapter if name not in layers]
         if missing:
             got = f"target {missing[0]}, which has no basis"
-            raise TaskError(line(f"task {task!r}", got=got, expected="targets of the set", mend="merge it instead"))
+            raise TaskError(message(f"task {task!r}", got=got, expected="targets of the set", fix="merge it instead"))

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.subspace import error_bounds
 from share_jax.subspace.project import reconstruct
 from share_jax.subspace.state import ShareState, Subspace
@@ -57,7 +57,7 @@ def encode(x: Float[np.ndarray, "..."], storage: Storage | str, *, axis: int = 0
     if storage == "bf16":
         return Stored(np.asarray(x, np.float32).astype(ml_dtypes.bfloat16))
     if storage != "int8":
-        raise InputError(line("storage", got=storage, expected="f32, bf16 or int8", mend="pass f32"))
+        raise InputError(message("storage", got=storage, expected="f32, bf16 or int8", fix="pass f32"))
     scales = np.max(np.abs(x), axis=axis, keepdims=True, initial=0.0).astype(np.float32) / np.float32(127)
     values = np.clip(np.rint(x / np.where(scales > 0, scales, 1)), -127, 127).astype(np.int8)
     return Stored(values, scales.reshape(-1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float, Int
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 DEFAULT_EXPLAINED_VARIANCE = 0.999
 
@@ -39,13 +39,15 @@ class Choice:
             object.__setattr__(self, "explained_variance", DEFAULT_EXPLAINED_VARIANCE)
             return
         if len(given) > 1:
-            raise InputError(line("choice of k", got=", ".join(given), expected="one of them", mend="drop the others"))
+            raise InputError(
+                message("choice of k", got=", ".join(given), expected="one of them", fix="drop the others")
+            )
         ((name, value),) = given.items()
         valid = {"k": value >= 1, "explained_variance": 0 < value <= 1}.get(name, 0 <= value < 1)
         if not valid:
             ranges = {"k": "at least 1", "explained_variance": "above 0 and at most 1"}
             expected = ranges.get(name, "at least 0 and below 1")
-            raise InputError(line(name, got=value, expected=expected, mend="change it"))
+            raise InputError(message(name, got=value, expected=expected, fix="change it"))
 
 
 def choose(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from share_jax.adapters.factors import Adapter, Factors
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.parameterizations.base import Parameterization
 from share_jax.subspace.state import ShareState, Subspace
 from share_jax.typing import Array, Leaves
@@ -35,8 +35,8 @@ def adapter_of(method: Parameterization, shared: Mapping[str, Leaves], slot: Map
 def _padded(matrix: np.ndarray, rows: int, columns: int, what: str) -> Array:
     short = rows - matrix.shape[0], columns - matrix.shape[1]
     if min(short) < 0:
-        mend = "serve with a larger num_basis or pseudo_rank, or merge with a smaller k"
-        raise InputError(line(what, got=matrix.shape, expected=f"at most {(rows, columns)}", mend=mend))
+        fix = "serve with a larger num_basis or pseudo_rank, or merge with a smaller k"
+        raise InputError(message(what, got=matrix.shape, expected=f"at most {(rows, columns)}", fix=fix))
     return jnp.asarray(np.pad(matrix, ((0, short[0]), (0, short[1]))), jnp.float32)
 
 
@@ -47,8 +47,8 @@ def shared_leaves(layer: Subspace, num_basis: int) -> Leaves:
       InputError: if a basis has more columns, or the geometry is not "columns".
     """
     if layer.geometry != "columns":
-        mend = "merge in the columns geometry"
-        raise InputError(line("geometry to serve", got=layer.geometry, expected="columns", mend=mend))
+        fix = "merge in the columns geometry"
+        raise InputError(message("geometry to serve", got=layer.geometry, expected="columns", fix=fix))
     return {
         "basis_a": _padded(layer.basis_a, layer.basis_a.shape[0], num_basis, "basis_a"),
         "basis_b": _padded(layer.basis_b, layer.basis_b.shape[0], num_basis, "basis_b"),

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from share_jax.adapters.factors import Factors
-from share_jax.errors import TaskError, line
+from share_jax.errors import TaskError, message
 
 Geometry = Literal["columns", "flat"]
 """What a basis is of: the factors' columns (the method's), or whole factors laid out as one vector per side."""
@@ -84,7 +84,7 @@ class ShareState:
         if task not in self.tasks:
             known = ", ".join(self.tasks[:8]) + (", ..." if len(self.tasks) > 8 else "")
             raise TaskError(
-                line("task", got=repr(task), expected=f"one of {known or 'none yet'}", mend="check the name")
+                message("task", got=repr(task), expected=f"one of {known or 'none yet'}", fix="check the name")
             )
         return self.tasks.index(task)
 

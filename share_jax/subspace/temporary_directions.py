@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from share_jax.adapters.factors import Factors
 from share_jax.adapters.stacking import pad
-from share_jax.errors import InputError, TaskError, line
+from share_jax.errors import InputError, TaskError, message
 from share_jax.linalg.products import product, transpose
 from share_jax.subspace import error_bounds
 from share_jax.subspace.project import Slots, empty_slots, join, slots_of
@@ -33,7 +33,7 @@ def temporary(basis: Float[Array | np.ndarray, "d k"], phi: int) -> Float[Array,
     """
     if not 1 <= phi <= basis.shape[1]:
         expected = f"1 to k = {basis.shape[1]}"
-        raise InputError(line("phi", got=phi, expected=expected, mend="the method takes at most k / 4"))
+        raise InputError(message("phi", got=phi, expected=expected, fix="the method takes at most k / 4"))
     return jnp.array(basis[:, :phi], copy=True)
 
 
@@ -96,12 +96,12 @@ def set_coefficients(state: ShareState, task: str, coefficients: Mapping[str, Pa
     for name, (coeff_a, coeff_b) in coefficients.items():
         layer = state.layers.get(name)
         if layer is None:
-            raise TaskError(line("target", got=name, expected="a target of the set", mend="merge an adapter instead"))
+            raise TaskError(message("target", got=name, expected="a target of the set", fix="merge an adapter instead"))
         shapes = (coeff_a.shape[0], coeff_b.shape[0])
         if layer.geometry == "flat" or shapes != layer.num_basis or coeff_a.shape[1] != coeff_b.shape[1]:
             got = f"{coeff_a.shape} and {coeff_b.shape} on {name}"
             expected = f"(k, p) and (k', p) with k, k' = {layer.num_basis}, columns geometry"
-            raise InputError(line("coefficients", got=got, expected=expected, mend="train them on this set's bases"))
+            raise InputError(message("coefficients", got=got, expected=expected, fix="train them on this set's bases"))
     layers = {}
     for name, layer in state.layers.items():
         pair = coefficients.get(name)

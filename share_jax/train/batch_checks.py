@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from share_jax.errors import InputError, ShareError, entries, line
+from share_jax.errors import InputError, ShareError, entries, message
 
 PER_EXAMPLE = ("inputs", "labels", "weights")
 
@@ -42,21 +42,21 @@ def signature(batch: Any, what: str = "batch") -> Signature:
         in how many examples they hold.
     """
     if not isinstance(batch, Mapping) or "inputs" not in batch:
-        mend = 'pass {"inputs": array, "labels": array}'
-        raise InputError(line(what, got=entries(batch), expected='a dict with "inputs"', mend=mend))
+        fix = 'pass {"inputs": array, "labels": array}'
+        raise InputError(message(what, got=entries(batch), expected='a dict with "inputs"', fix=fix))
     leaves = [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in _with_paths(batch)]
     found = tuple((name, tuple(np.shape(leaf)), _dtype(leaf, f"{name} of {what}")) for name, leaf in leaves)
     first, shape = next(((name, shape) for name, shape, _ in found if name.split("/")[0] == "inputs"), ("inputs", ()))
     if not shape or not shape[0]:
-        expected, mend = "at least one example", "put the batch axis first"
-        raise InputError(line(f"{first} of {what}", got=f"shape {shape}", expected=expected, mend=mend))
+        expected, fix = "at least one example", "put the batch axis first"
+        raise InputError(message(f"{first} of {what}", got=f"shape {shape}", expected=expected, fix=fix))
     for name, own, _ in found:
         if name.split("/")[0] in PER_EXAMPLE and own[:1] != shape[:1]:
             top = name.split("/")[0]
             listed = isinstance(batch[top], list | tuple)
             expected = f"{shape[0]} examples, as {first}"
-            mend = f"make one array of the list, np.asarray({top})" if listed else "give every example one entry"
-            raise InputError(line(f"{name} of {what}", got=f"shape {own}", expected=expected, mend=mend))
+            fix = f"make one array of the list, np.asarray({top})" if listed else "give every example one entry"
+            raise InputError(message(f"{name} of {what}", got=f"shape {own}", expected=expected, fix=fix))
     return found
 
 
@@ -68,8 +68,8 @@ def _dtype(leaf: Any, where: str) -> str:
         pass  # refused below
     dtype = getattr(leaf, "dtype", None)
     got = type(leaf).__name__ if dtype is None else f"dtype {dtype}"
-    mend = "pass numbers, and leave out of the batch what neither the model nor the loss computes with"
-    raise InputError(line(where, got=got, expected="numbers", mend=mend))
+    fix = "pass numbers, and leave out of the batch what neither the model nor the loss computes with"
+    raise InputError(message(where, got=got, expected="numbers", fix=fix))
 
 
 def _with_paths(tree: Any) -> Any:
@@ -88,8 +88,8 @@ def check_same(found: Signature, first: Signature, what: str) -> None:
     for name in sorted(have.keys() | want.keys()):
         if name not in have or name not in want or _kind(*have[name]) != _kind(*want[name]):
             got, expected = have.get(name, "nothing"), f"{want.get(name, 'nothing')}, as in the first batch"
-            mend = "make all batches of a task alike, and pad the last one with weight 0"
-            raise InputError(line(f"{name} of {what}", got=got, expected=expected, mend=mend))
+            fix = "make all batches of a task alike, and pad the last one with weight 0"
+            raise InputError(message(f"{name} of {what}", got=got, expected=expected, fix=fix))
 
 
 def _kind(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], int, str]:
@@ -111,14 +111,14 @@ def refuse(error: Exception, what: str, by: str = "model") -> NoReturn:
     if isinstance(error, ShareError):
         raise error
     reason = textwrap.shorten((str(error).strip() or "no reason").splitlines()[0], 300, placeholder=" ...")
-    mends = {
+    fixes = {
         "model": "give inputs of the shapes that the model was initialised with",
         "loss": "put what the loss reads into the batch, in the shapes that it takes",
     }
     if "'task_id'" in reason:
-        mends["model"] = "pass what share_jax.adapt returned, or a module whose __call__ takes task_id"
+        fixes["model"] = "pass what share_jax.adapt returned, or a module whose __call__ takes task_id"
     got = f"{type(error).__name__}: {reason}"
-    raise InputError(line(what, got=got, expected=f"what the {by} takes", mend=mends[by])) from error
+    raise InputError(message(what, got=got, expected=f"what the {by} takes", fix=fixes[by])) from error
 
 
 def output_of(forward: Callable[[], Any], what: str) -> Any:
@@ -160,10 +160,10 @@ def check_answers(found: Signature, what: str) -> None:
     size = next(shape[:1] for name, (shape, _) in have.items() if name.split("/")[0] == "inputs")
     if "labels" not in have:
         got = "several arrays" if any(name.startswith("labels/") for name in have) else "nothing"
-        mend = 'pass {"inputs": array, "labels": array}, or a loss of your own'
-        raise InputError(line(f"labels of {what}", got=got, expected=f"one array of shape {size}", mend=mend))
+        fix = 'pass {"inputs": array, "labels": array}, or a loss of your own'
+        raise InputError(message(f"labels of {what}", got=got, expected=f"one array of shape {size}", fix=fix))
     shapes = {"labels": (size,), "weights": (size,), "classes": ((), size)}
-    mends = {
+    fixes = {
         "labels": "pass one class's number per example: labels.argmax(-1) of one-hot ones, labels[:, 0] of a column",
         "weights": "pass one number per example",
         "classes": "pass the task's number of classes",
@@ -173,10 +173,10 @@ def check_answers(found: Signature, what: str) -> None:
         where = f"{name} of {what}"
         if shape not in shapes[name]:
             expected = " or ".join(f"shape {each}" for each in shapes[name])
-            raise InputError(line(where, got=f"shape {shape}", expected=expected, mend=mends[name]))
+            raise InputError(message(where, got=f"shape {shape}", expected=expected, fix=fixes[name]))
         if name != "weights" and jnp.dtype(dtype).kind not in "biu":
-            mend = "pass the classes' numbers, or a loss of your own" if name == "labels" else mends[name]
-            raise InputError(line(where, got=f"dtype {dtype}", expected="whole numbers", mend=mend))
+            fix = "pass the classes' numbers, or a loss of your own" if name == "labels" else fixes[name]
+            raise InputError(message(where, got=f"dtype {dtype}", expected="whole numbers", fix=fix))
 
 
 def check_labels(batch: Mapping[str, Any], width: int | None, what: str, *, fetch: bool = False) -> None:
@@ -204,7 +204,7 @@ def check_labels(batch: Mapping[str, Any], width: int | None, what: str, *, fetc
     if wrong.any():
         place = int(np.flatnonzero(wrong)[0])
         where, got = f"labels of {what}, example {place}", int(labels.flat[place])
-        raise InputError(line(where, got=got, expected=f"0 to {int(classes.flat[place]) - 1}", mend=CLASSES))
+        raise InputError(message(where, got=got, expected=f"0 to {int(classes.flat[place]) - 1}", fix=CLASSES))
 
 
 def _check_classes(batch: Mapping[str, Any], width: int, what: str, fetch: bool) -> None:
@@ -218,7 +218,7 @@ def _check_classes(batch: Mapping[str, Any], width: int, what: str, fetch: bool)
         place = int(np.flatnonzero(wrong)[0])
         where = f"classes of {what}, example {place}" if each else f"classes of {what}"
         expected = f"1 to {width}, the outputs of the model"
-        raise InputError(line(where, got=int(numbers.flat[place]), expected=expected, mend=CLASSES))
+        raise InputError(message(where, got=int(numbers.flat[place]), expected=expected, fix=CLASSES))
 
 
 class ExampleCount:
@@ -266,6 +266,6 @@ def _counting(weights: Any, what: str) -> int:
     wrong = ~((numbers >= 0) & (numbers < np.inf))
     if wrong.any():
         place = int(np.flatnonzero(wrong)[0])
-        where, mend = f"weights of {what}, example {place}", "weigh an example with 1, and padding with 0"
-        raise InputError(line(where, got=numbers.flat[place], expected="a number of at least 0", mend=mend))
+        where, fix = f"weights of {what}, example {place}", "weigh an example with 1, and padding with 0"
+        raise InputError(message(where, got=numbers.flat[place], expected="a number of at least 0", fix=fix))
     return int(np.count_nonzero(numbers > 0))

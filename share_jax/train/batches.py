@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -31,8 +31,8 @@ def padded(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     count = len(index)
     if not 0 < count <= batch_size:
         raise InputError(
-            line(
-                "examples in a batch", got=count, expected=f"1 to {batch_size}", mend="split the examples into batches"
+            message(
+                "examples in a batch", got=count, expected=f"1 to {batch_size}", fix="split the examples into batches"
             )
         )
     whole = np.concatenate([index, np.repeat(index[:1], batch_size - count)])

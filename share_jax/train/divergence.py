@@ -14,7 +14,7 @@ BEHIND = 16
 """Losses that are read together, and that may still be under way when they are."""
 
 
-class Found(NamedTuple):
+class BadLoss(NamedTuple):
     """The first step whose loss is not finite.
 
     Attributes:
@@ -40,20 +40,20 @@ class LossWatch:
         self._behind = behind
         self._queue: deque[tuple[int, Array, Any]] = deque()
 
-    def add(self, step: int, loss: Array, note: Any = None) -> Found | None:
+    def add(self, step: int, loss: Array, note: Any = None) -> BadLoss | None:
         """Takes a step's loss, which may still be under way; the first bad one among those read now, or None."""
         self._queue.append((step, loss, note))
         return self._read(self._behind) if len(self._queue) >= 2 * self._behind else None
 
-    def drain(self) -> Found | None:
+    def drain(self) -> BadLoss | None:
         """Reads all losses that are left, waiting for them."""
         return self._read(len(self._queue))
 
-    def _read(self, count: int) -> Found | None:
+    def _read(self, count: int) -> BadLoss | None:
         taken = [self._queue.popleft() for _ in range(count)]
         for (step, _, note), loss in zip(taken, jax.device_get([loss for _, loss, _ in taken]), strict=True):
             if not np.isfinite(loss):
-                return Found(step, float(loss), note)
+                return BadLoss(step, float(loss), note)
         return None
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import optax
 from flax.core import unfreeze
 
-from share_jax.bank.bank import TaskBank, check_new_name, learnt, next_slot, with_room
-from share_jax.bank.slots import lift
-from share_jax.errors import DivergedError, InputError, entries, line
+from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, with_task
+from share_jax.bank.slots import read_slot
+from share_jax.errors import DivergedError, InputError, entries, message
 from share_jax.linen.adapt import Adapted, check_variables
 from share_jax.linen.variables import SHARED, TASKS
 from share_jax.train import batch_checks
-from share_jax.train.divergence import Found, LossWatch, not_finite
+from share_jax.train.divergence import BadLoss, LossWatch, not_finite
 from share_jax.train.losses import classification, per_task, regression
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.step import Loss, StepState, begin, forward_of, make_train_step
+from share_jax.train.step import Loss, StepState, forward_of, init_state, make_train_step
 from share_jax.typing import PRNGKey, Tree
 
 _WEIGHTED = (classification, regression, per_task)
@@ -53,8 +53,8 @@ class Learner:
             check_variables(self.base, "base of the Learner")
         if self.head_transform is not None and not isinstance(self.model, Adapted):
             got, expected = "an optimizer of the heads", "None for a module of one's own"
-            mend = "label the heads in optax.multi_transform, and pass that as transform"
-            raise InputError(line("head_transform", got=got, expected=expected, mend=mend))
+            fix = "label the heads in optax.multi_transform, and pass that as transform"
+            raise InputError(message("head_transform", got=got, expected=expected, fix=fix))
         forward = forward_of(self.model)
         heads = self.model.heads if isinstance(self.model, Adapted) else ()
         for first in (True, False):
@@ -76,13 +76,15 @@ class Learner:
           InputError: if there are no "tasks".
         """
         if not isinstance(variables, Mapping) or TASKS not in variables:
-            mend = "pass what Adapted.init, or init of a module with layers of share_jax, returned"
-            raise InputError(line("variables", got=entries(variables, 6), expected=f"a dict with '{TASKS}'", mend=mend))
+            fix = "pass what Adapted.init, or init of a module with layers of share_jax, returned"
+            raise InputError(
+                message("variables", got=entries(variables, 6), expected=f"a dict with '{TASKS}'", fix=fix)
+            )
         return TaskBank(unfreeze(variables.get(SHARED, {})), unfreeze(variables[TASKS]))
 
     def begin(self, bank: TaskBank, key: PRNGKey) -> StepState:
         """The state in which the next task's training starts."""
-        return begin(bank.shared, next_slot(bank), self._parts[self._first(bank)][0], key)
+        return init_state(bank.shared, next_slot(bank), self._parts[self._first(bank)][0], key)
 
     def step(self, bank: TaskBank, state: StepState, batch: Any) -> tuple[StepState, dict[str, jax.Array]]:
         """One update of the task that `begin` started; `state` is donated.
@@ -133,17 +135,17 @@ class Learner:
             state, metrics = self.step(bank, state, batch)
             self._refuse(watch.add(step, metrics["loss"], answers), state, name, width, examples)
         if not step:
-            mend = "pass at least one batch; a generator can be read only once"
-            raise InputError(line(f"batches of task {name!r}", got="none", expected="at least one", mend=mend))
+            fix = "pass at least one batch; a generator can be read only once"
+            raise InputError(message(f"batches of task {name!r}", got="none", expected="at least one", fix=fix))
         if (count := examples.total()) < 2:
             got = "one" if count else "none of weight above 0"
-            mend = "one example shows one class; give the task more" if count else "weigh with 0 what is padding alone"
-            raise InputError(line(f"examples of task {name!r}", got=got, expected="at least two", mend=mend))
+            fix = "one example shows one class; give the task more" if count else "weigh with 0 what is padding alone"
+            raise InputError(message(f"examples of task {name!r}", got=got, expected="at least two", fix=fix))
         self._refuse(watch.drain(), state, name, widths[found], examples)
         path = not_finite({"shared": state.shared, "slot": state.slot})
         if path is not None:
             raise _diverged(f"{path} of task {name!r} after step {step}", "numbers that are not finite", state)
-        after = learnt(bank, name, state.shared, state.slot)
+        after = with_task(bank, name, state.shared, state.slot)
         if self._first(bank):
             self._compile_later(after, kinds)
         return after
@@ -165,11 +167,11 @@ class Learner:
         ids = bank.index(name) if isinstance(name, str) else bank.ids(name)
         try:
             if isinstance(ids, int) or not ids.ndim:
-                return self._parts["predict"](self.base, bank.shared, lift(bank.tasks, int(ids)), inputs)
+                return self._parts["predict"](self.base, bank.shared, read_slot(bank.tasks, int(ids)), inputs)
             size = jax.tree.leaves(inputs)[0].shape[0]
             if len(ids) != size:
                 expected = f"{size}, one per example"
-                raise InputError(line("tasks", got=len(ids), expected=expected, mend="name each example's task"))
+                raise InputError(message("tasks", got=len(ids), expected=expected, fix="name each example's task"))
             return self._parts["mixed"](self.base, bank.shared, bank.tasks, ids, inputs)
         except batch_checks.NOT_TAKEN as error:
             batch_checks.refuse(error, "inputs")
@@ -183,8 +185,8 @@ class Learner:
         if needed <= bank.capacity:
             return bank
         if not isinstance(self.model, Adapted):
-            got, mend = f"{bank.capacity} slots", "build the module with a larger num_tasks"
-            raise InputError(line("task stack", got=got, expected=f"{needed}, one per task", mend=mend))
+            got, fix = f"{bank.capacity} slots", "build the module with a larger num_tasks"
+            raise InputError(message("task stack", got=got, expected=f"{needed}, one per task", fix=fix))
         model = self.model
         key = jax.random.fold_in(jax.random.key(0), needed)
         return with_room(bank, lambda more: model.init(key, self.base["params"], more)[TASKS], needed)
@@ -193,7 +195,7 @@ class Learner:
         """Runs a later task's step once on a batch of each shape and drops what comes of it: no later task compiles."""
         optimizer, step = self._parts[False]
         for batch in batches:
-            step(begin(bank.shared, lift(bank.tasks, 0), optimizer, jax.random.key(0)), self.base, batch)
+            step(init_state(bank.shared, read_slot(bank.tasks, 0), optimizer, jax.random.key(0)), self.base, batch)
 
     def _width(self, state: StepState, batch: Any, found: batch_checks.Signature, what: str) -> int | None:
         """How many classes the model answers with; None if the loss is not one of classes.
@@ -210,7 +212,7 @@ class Learner:
         return out.shape[-1] if classes else None
 
     def _refuse(
-        self, found: Found | None, state: StepState, name: str, width: int | None, examples: batch_checks.ExampleCount
+        self, found: BadLoss | None, state: StepState, name: str, width: int | None, examples: batch_checks.ExampleCount
     ) -> None:
         if found is not None:
             examples.total()  # a weight that is none comes before what it led to
@@ -230,5 +232,5 @@ def _mixed(model: Any, base: Tree, shared: Tree, tasks: Tree, ids: jax.Array, in
 def _diverged(what: str, got: str, state: StepState) -> DivergedError:
     rates = optax.tree_utils.tree_get_all_with_path(state.opt_state, "learning_rate")
     shown = f", now {float(rates[0][1]):.3g}" if rates else " (optax.inject_hyperparams would show it here)"
-    mend = f"lower the learning rate{shown}, or clip the gradients; the bank is as it was"
-    return DivergedError(line(what, got=got, expected="finite numbers", mend=mend))
+    fix = f"lower the learning rate{shown}, or clip the gradients; the bank is as it was"
+    return DivergedError(message(what, got=got, expected="finite numbers", fix=fix))

@@ -67,8 +67,8 @@ def split(batch: Any) -> Any:
     """
     devices = jax.local_devices()
     count = len(devices)
-    mend = "change the batch size; the last batch of an epoch is padded with weight 0"
-    check_divides("examples in a batch", batch_size(batch), count, mend)
+    fix = "change the batch size; the last batch of an epoch is padded with weight 0"
+    check_divides("examples in a batch", batch_size(batch), count, fix)
 
     def part(leaf: Any) -> Array:
         blocks = np.split(np.asarray(leaf), count) if leaf.ndim else [np.asarray(leaf)] * count

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from share_jax.errors import InputError, LimitError, line
+from share_jax.errors import InputError, LimitError, message
 from share_jax.storage.atomic_write import flush, replace_text, sha256_of
 from share_jax.typing import Tree
 
@@ -70,9 +70,9 @@ class PrefixCache:
 
     def __post_init__(self) -> None:
         if self.rows < 1:
-            raise InputError(line("rows", got=self.rows, expected="at least 1", mend="pass rows=128"))
+            raise InputError(message("rows", got=self.rows, expected="at least 1", fix="pass rows=128"))
         if self.max_bytes is not None and self.max_bytes < 0:
-            raise InputError(line("max_bytes", got=self.max_bytes, expected="at least 0", mend="pass None"))
+            raise InputError(message("max_bytes", got=self.max_bytes, expected="at least 0", fix="pass None"))
         object.__setattr__(self, "_run", jax.jit(self.prefix))
 
     @property
@@ -117,8 +117,8 @@ class PrefixCache:
             return out
         if self.folder is None:
             got = f"{size} bytes beside {self.held_bytes} that are held"
-            expected, mend = f"at most {self.max_bytes} in memory", "raise max_bytes, or pass a folder for the rest"
-            raise LimitError(line("frozen prefix", got=got, expected=expected, mend=mend))
+            expected, fix = f"at most {self.max_bytes} in memory", "raise max_bytes, or pass a folder for the rest"
+            raise LimitError(message("frozen prefix", got=got, expected=expected, fix=fix))
         return self._on_disk(inputs, wanted, Path(self.folder))
 
     def _on_disk(self, inputs: Any, wanted: Any, folder: Path) -> Any:
@@ -200,8 +200,8 @@ def _give_back(held: dict[str, int], size: int) -> None:
 def _examples(inputs: Any) -> int:
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(inputs)}
     if len(sizes) != 1 or not min(sizes):
-        mend = "pass arrays with one leading axis of examples"
-        raise InputError(line("inputs to cache", got=f"leading sizes {sorted(sizes)}", expected="one size", mend=mend))
+        fix = "pass arrays with one leading axis of examples"
+        raise InputError(message("inputs to cache", got=f"leading sizes {sorted(sizes)}", expected="one size", fix=fix))
     return sizes.pop()
 
 

@@ -16,7 +16,7 @@ from share_jax.train.losses import report
 from share_jax.train.update import Forward, Loss, StepState, checked, make_update
 from share_jax.typing import Array, PRNGKey, Tree
 
-__all__ = ["Forward", "Loss", "StepState", "begin", "forward_of", "make_eval_step", "make_train_step"]
+__all__ = ["Forward", "Loss", "StepState", "forward_of", "init_state", "make_eval_step", "make_train_step"]
 
 
 def forward_of(model: Any, remat: Remat | None = None) -> Forward:
@@ -51,7 +51,7 @@ def _plain_forward(model: Any) -> Forward:
     return own
 
 
-def begin(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation, key: PRNGKey) -> StepState:
+def init_state(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation, key: PRNGKey) -> StepState:
     """The state at the start of a task, with copies of its arrays, so that donating them harms nobody."""
     shared, slot, key = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (dict(shared), dict(slot), key))
     return StepState(shared, slot, optimizer.init({"shared": shared, "slot": slot}), jnp.int32(0), key)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from share_jax.errors import InputError, line
+from share_jax.errors import InputError, message
 from share_jax.sharding.microbatches import sum_over_parts
 from share_jax.train.losses import LossSums, inverse, report
 from share_jax.train.optimizer import apply_updates
@@ -54,8 +54,8 @@ def checked(sums: Any) -> LossSums:
       InputError: if it is not `LossSums`, as the mean and dict that many losses return.
     """
     if not isinstance(sums, LossSums):
-        mend = "return LossSums(total, weight, metrics) from share_jax.train.losses"
-        raise InputError(line("loss", got=type(sums).__name__, expected="sums over the examples", mend=mend))
+        fix = "return LossSums(total, weight, metrics) from share_jax.train.losses"
+        raise InputError(message("loss", got=type(sums).__name__, expected="sums over the examples", fix=fix))
     return sums
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from share_jax.bank.bank import TaskBank, check_new_name, learnt, next_slot, with_room
-from share_jax.bank.slots import lift
+from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, with_task
+from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, TaskError
 
 
@@ -21,7 +21,7 @@ def value(number: float) -> dict:
 def bank_of(*names: str, capacity: int = 4) -> TaskBank:
     bank = TaskBank({"layer": {"lora_a": jnp.ones((3, 2))}}, fresh(capacity))
     for number, name in enumerate(names):
-        bank = learnt(bank, name, bank.shared, value(float(number)))
+        bank = with_task(bank, name, bank.shared, value(float(number)))
     return bank
 
 
@@ -29,7 +29,9 @@ def test_each_learnt_task_is_read_back_from_its_own_slot():
     bank = bank_of("red", "green", "blue")
     for number, name in enumerate(("red", "green", "blue")):
         assert bank.index(name) == number
-        assert np.array_equal(lift(bank.tasks, bank.index(name))["layer"]["lora_b"], value(number)["layer"]["lora_b"])
+        assert np.array_equal(
+            read_slot(bank.tasks, bank.index(name))["layer"]["lora_b"], value(number)["layer"]["lora_b"]
+        )
 
 
 def test_an_unknown_name_lists_near_matches_in_one_line():
@@ -48,15 +50,15 @@ def test_an_empty_or_taken_name_is_refused_and_nothing_changes(name):
     with pytest.raises(TaskError):
         check_new_name(bank, name)
     with pytest.raises(TaskError):
-        learnt(bank, name, bank.shared, value(9.0))
+        with_task(bank, name, bank.shared, value(9.0))
     assert bank.names == ("red",)
-    assert np.array_equal(lift(bank.tasks, 0)["layer"]["lora_b"], value(0.0)["layer"]["lora_b"])
+    assert np.array_equal(read_slot(bank.tasks, 0)["layer"]["lora_b"], value(0.0)["layer"]["lora_b"])
 
 
 @pytest.mark.parametrize("name", [3, None, b"red", ("a", "b")])
 def test_a_name_that_is_no_text_is_refused_in_one_line(name):
     with pytest.raises(TaskError, match=f"new task name: got {type(name).__name__} ") as caught:
-        learnt(bank_of("red"), name, {}, value(9.0))
+        with_task(bank_of("red"), name, {}, value(9.0))
     assert "\n" not in str(caught.value)
 
 
@@ -97,7 +99,7 @@ def test_a_full_bank_gives_no_next_slot_instead_of_an_old_task():
     with pytest.raises(TaskError):
         next_slot(bank)
     with pytest.raises(TaskError):
-        learnt(bank, "blue", bank.shared, value(9.0))
+        with_task(bank, "blue", bank.shared, value(9.0))
 
 
 def test_next_slot_is_fresh():
@@ -107,7 +109,7 @@ def test_next_slot_is_fresh():
 def test_learnt_refuses_a_slot_of_another_shape():
     bank = bank_of("red")
     with pytest.raises(InputError):
-        learnt(bank, "green", bank.shared, {"layer": {"lora_b": jnp.zeros((2, 4))}})
+        with_task(bank, "green", bank.shared, {"layer": {"lora_b": jnp.zeros((2, 4))}})
 
 
 def test_growth_doubles_and_keeps_learnt_slots_to_the_bit():
@@ -131,7 +133,7 @@ def test_growth_doubles_and_keeps_learnt_slots_to_the_bit():
 
 def test_learning_returns_a_new_bank_and_leaves_the_old_one():
     bank = bank_of("red")
-    after = learnt(bank, "green", {"layer": {"lora_a": jnp.zeros((3, 2))}}, value(5.0))
+    after = with_task(bank, "green", {"layer": {"lora_a": jnp.zeros((3, 2))}}, value(5.0))
     assert (bank.names, after.names) == (("red",), ("red", "green"))
     assert np.array_equal(bank.shared["layer"]["lora_a"], np.ones((3, 2)))
-    assert np.array_equal(lift(bank.tasks, 1)["layer"]["lora_b"], np.full((2, 3), -1.0))
+    assert np.array_equal(read_slot(bank.tasks, 1)["layer"]["lora_b"], np.full((2, 3), -1.0))

@@ -88,41 +88,41 @@ def test_the_gradient_of_gather_is_exactly_zero_outside_the_slot():
 
 def test_put_changes_one_slot_and_no_bit_of_the_others():
     before = stack()
-    slot = jax.tree.map(lambda leaf: -leaf - 0.1, slots.lift(before, 1))
-    after = slots.put(before, 1, slot)
-    assert equal_bits(slots.lift(after, 1), slot)
+    slot = jax.tree.map(lambda leaf: -leaf - 0.1, slots.read_slot(before, 1))
+    after = slots.write_slot(before, 1, slot)
+    assert equal_bits(slots.read_slot(after, 1), slot)
     for other in (0, 2):
-        assert equal_bits(slots.lift(after, other), slots.lift(before, other))
+        assert equal_bits(slots.read_slot(after, other), slots.read_slot(before, other))
     assert equal_bits(before, stack())
 
 
 @pytest.mark.parametrize("index", [-1, 3])
 def test_lift_and_put_refuse_an_index_that_is_no_slot(index):
     with pytest.raises(TaskError):
-        slots.lift(stack(), index)
+        slots.read_slot(stack(), index)
     with pytest.raises(TaskError):
-        slots.put(stack(), index, slots.lift(stack(), 0))
+        slots.write_slot(stack(), index, slots.read_slot(stack(), 0))
 
 
 def test_put_refuses_a_slot_of_another_shape_or_structure():
-    slot = slots.lift(stack(), 0)
+    slot = slots.read_slot(stack(), 0)
     wrong_shape = {**slot, "head": {"bias": jnp.zeros(4)}}
     missing = {"layer": slot["layer"]}
     broadcastable = {**slot, "head": {"bias": jnp.zeros(())}}
     for bad in (wrong_shape, missing, broadcastable, stack()):
         with pytest.raises(InputError, match="slot"):
-            slots.put(stack(), 0, bad)
+            slots.write_slot(stack(), 0, bad)
 
 
 def test_a_lifted_slot_is_a_copy_that_may_be_donated():
     tree = stack()
-    slot = slots.lift(tree, 0)
+    slot = slots.read_slot(tree, 0)
     jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)(slot)
     assert equal_bits(tree, stack())
 
 
 def test_as_stack_and_gather_are_inverse():
-    slot = slots.lift(stack(), 2)
+    slot = slots.read_slot(stack(), 2)
     assert equal_bits(slots.gather(slots.as_stack(slot), jnp.int32(0)), slot)
 
 

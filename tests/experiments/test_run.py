@@ -198,7 +198,7 @@ def test_each_step_is_traced_once_and_nothing_compiles_after_the_first_task(
     counts: list[int] = []
     learn_next = loop.Sequence.learn_next
 
-    def counted(self: loop.Sequence, course: loop.Course) -> loop.Course:
+    def counted(self: loop.Sequence, course: loop.StreamState) -> loop.StreamState:
         after = learn_next(self, course)
         counts.append(len(compiled))
         return after

@@ -8,13 +8,13 @@ import pytest
 from parallel_job import ParallelJob, close, random_batch, random_tree
 
 from share_jax import adapt
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, TargetError
 from share_jax.linen.remat import Remat
 from share_jax.sharding.compiled_memory import memory_of
 from share_jax.train.losses import classification
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.step import begin, forward_of, make_train_step
+from share_jax.train.step import forward_of, init_state, make_train_step
 
 WIDTH, LAYERS, BATCH = 16, 4, 64
 
@@ -62,7 +62,7 @@ def run(model, remat, accumulate=1):
     step = make_train_step(
         forward_of(adapted, remat), classification, optimizer, train_shared=True, accumulate=accumulate
     )
-    state = begin(trees["shared"], lift(trees["tasks"], 0), optimizer, jax.random.key(7))
+    state = init_state(trees["shared"], read_slot(trees["tasks"], 0), optimizer, jax.random.key(7))
     compiled = step.lower(state, base, batch).compile()
     kept = kept_between_the_passes(forward_of(adapted, remat), base, state, batch)
     state, metrics = compiled(state, base, batch)

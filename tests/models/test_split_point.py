@@ -26,7 +26,7 @@ from experiments.backbones.backbone import (
     prefix_cache,
 )
 from experiments.streams.base import Split, Stream, Task
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, TargetError
 from share_jax.models.bert import BertClassifier, BertConfig
 from share_jax.models.split_point import START, Cut, check_cut, parts
@@ -102,8 +102,8 @@ def test_a_head_on_stored_features_learns_what_it_does_on_the_model(tmp_path: Pa
         banks.append(course)
     through, stored = banks
     for index in range(2):
-        apart = flat(lift(stored.bank.tasks, index))
-        for path, leaf in flat(lift(through.bank.tasks, index)).items():
+        apart = flat(read_slot(stored.bank.tasks, index))
+        for path, leaf in flat(read_slot(through.bank.tasks, index)).items():
             np.testing.assert_allclose(apart[path], leaf, rtol=0, atol=1e-5, err_msg=path)
             assert not np.array_equal(leaf, flat(made.backbone.params)[path])
     assert stored.rows == through.rows

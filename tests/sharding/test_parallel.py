@@ -8,7 +8,7 @@ import optax
 import pytest
 from parallel_job import BATCH, METHODS, SHAPES, ParallelJob, close, random_batch
 
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError
 from share_jax.sharding.layout import layout_of
 from share_jax.sharding.mesh import make_mesh
@@ -94,7 +94,7 @@ def test_the_mean_of_the_devices_means_is_another_number():
     _, whole = wanted("shared_a")
     halves = [{k: v[s] if v.ndim else v for k, v in batch.items()} for s in (slice(0, 8), slice(8, 16))]
     answer = jax.jit(
-        lambda inputs: job.forward(job.base, job.trees["shared"], lift(job.trees["tasks"], 1), inputs, None)
+        lambda inputs: job.forward(job.base, job.trees["shared"], read_slot(job.trees["tasks"], 1), inputs, None)
     )
     means = [report(classification(answer(half["inputs"]), half))["loss"] for half in halves]
     assert abs(np.mean(means) - whole["loss"]) > 1e-3

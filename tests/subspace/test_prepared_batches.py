@@ -8,7 +8,7 @@ from share_jax.subspace import initialize as module
 from share_jax.subspace.accumulate import sketch_of
 from share_jax.subspace.factor_columns import Columns
 from share_jax.subspace.initialize import chunks, initialize_stream
-from share_jax.subspace.prepared_batches import Held, prepared
+from share_jax.subspace.prepared_batches import PreparedBlocks, prepared
 from share_jax.subspace.project import project_columns
 from share_jax.subspace.rank_choice import Choice
 
@@ -39,7 +39,7 @@ def test_held_and_read_anew_are_the_same(monkeypatch: pytest.MonkeyPatch, choice
             reads.append(1)
             return adapters()
 
-        monkeypatch.setattr(module, "Held", lambda limit=limit: Held(limit))
+        monkeypatch.setattr(module, "Held", lambda limit=limit: PreparedBlocks(limit))
         found.append(initialize_stream(read, choice, chunk=2))
         passes.append(len(reads))
     assert passes[0] == 1
@@ -52,7 +52,7 @@ def test_held_and_read_anew_are_the_same(monkeypatch: pytest.MonkeyPatch, choice
 
 
 def test_a_held_block_is_balanced_once() -> None:
-    held, block = Held(), (["x"], [dict(adapters(3)[2][1])])
+    held, block = PreparedBlocks(), (["x"], [dict(adapters(3)[2][1])])
     assert list(held.first([block])) == [block]
     first = held.prepare(block[1], ["q"], 1)
     assert held.prepare(block[1], ["q"], 3) is first

@@ -10,7 +10,7 @@ import numpy as np
 from tiny_run import tiny_vit
 
 from experiments.algorithms.job import Job
-from experiments.algorithms.loop import Course, Sequence
+from experiments.algorithms.loop import Sequence, StreamState
 from experiments.algorithms.plan import Plan
 from experiments.backbones.backbone import Backbone
 from experiments.config.baselines import Baselines
@@ -47,7 +47,7 @@ def job(folder: Path, steps: int = 3, baselines: Baselines = Baselines(), **conf
     return Job("tested", replace(whole, **config), stream(), backbone(), 0, folder / "store", NullProgress())
 
 
-def begun(folder: Path, plan: Plan, **config: Any) -> tuple[Sequence, Course]:
+def begun(folder: Path, plan: Plan, **config: Any) -> tuple[Sequence, StreamState]:
     """A sequence that has learnt nothing yet."""
     sequence = Sequence(job(folder, **config), plan)
     return sequence, sequence.restored()

@@ -12,13 +12,13 @@ import numpy as np
 import optax
 
 from share_jax import SeparateLoRA, Share, SharedA, adapt
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.parameterizations.share import ShareAdapt
 from share_jax.sharding.mesh_shape import MeshShape
 from share_jax.sharding.placement import put
 from share_jax.train.losses import classification
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.step import begin, forward_of
+from share_jax.train.step import forward_of, init_state
 
 WIDTH, CLASSES, BATCH, TASKS = 16, 8, 16, 8
 SHAPES = [MeshShape(d, f, 8 // (d * f)) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
@@ -84,8 +84,8 @@ class ParallelJob:
         self.optimizer = task_optimizer(transform, self.adapted.heads, train_shared=first)
         self.parts = (self.forward, classification, self.optimizer)
 
-    def begin(self, task: int = 1):
-        return begin(self.trees["shared"], lift(self.trees["tasks"], task), self.optimizer, jax.random.key(7))
+    def init_state(self, task: int = 1):
+        return init_state(self.trees["shared"], read_slot(self.trees["tasks"], task), self.optimizer, jax.random.key(7))
 
 
 def close(got, want, tolerance: float = 1e-6):

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 
 from share_jax import SharedA, adapt
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.train import step as steps
 from share_jax.train.losses import cross_entropy
 from share_jax.train.optimizer import task_optimizer
@@ -19,7 +19,7 @@ rng = np.random.default_rng(0)
 
 
 def begin(shared, slot, optimizer):
-    return steps.begin(shared, slot, optimizer, jax.random.key(7))
+    return steps.init_state(shared, slot, optimizer, jax.random.key(7))
 
 
 class Mlp(nn.Module):
@@ -78,7 +78,7 @@ class Job:
         return make_train_step(self.forward, loss, self.optimizer(first=first), train_shared=first)
 
     def begin(self, task: int, *, first: bool):
-        return begin(self.trees["shared"], lift(self.trees["tasks"], task), self.optimizer(first=first))
+        return begin(self.trees["shared"], read_slot(self.trees["tasks"], task), self.optimizer(first=first))
 
 
 def bits(tree):

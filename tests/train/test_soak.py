@@ -19,7 +19,7 @@ from share_jax.train import divergence
 TASKS, STEPS, WARM = 200, 20, 136
 """The stack last grows at task 129 (128 to 256 slots): from `WARM` on, nothing may be compiled or grow."""
 
-KEPT = {slots._lift: 9, slots._put: 9, divergence._finite: 2}
+KEPT = {slots._read: 9, slots._write: 9, divergence._finite: 2}
 """Jitted functions of the library, and the programs that each may add: one for each of 1, 2, 4, ..., 256 slots."""
 
 MORE_BYTES = 8 * 2**20

@@ -9,7 +9,7 @@ import pytest
 from step_job import CLASSES, TASKS, WIDTH, Job, bits, loss, moved, random_batch, random_tree
 
 from share_jax import SharedLoRADense, TaskHead, adapt
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.train.step import forward_of, make_eval_step, make_train_step
 
 
@@ -63,7 +63,7 @@ def test_inputs_that_are_a_dict_are_passed_by_name():
     base = random_tree(jax.eval_shape(Pair().init, jax.random.key(0), x, mask))
     adapted = adapt(Pair(), base, tokens=x, mask=mask, targets=".*kernel")
     trees = random_tree(jax.eval_shape(lambda key: adapted.init(key, base["params"], 1), jax.random.key(0)))
-    got = forward_of(adapted)(base, trees["shared"], lift(trees["tasks"], 0), {"mask": mask, "tokens": x}, None)
+    got = forward_of(adapted)(base, trees["shared"], read_slot(trees["tasks"], 0), {"mask": mask, "tokens": x}, None)
     np.testing.assert_allclose(got, adapted.apply({**base, **trees}, x, mask, task_id=0), rtol=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_a_padded_batch_has_the_loss_and_the_step_of_the_unpadded_one_without_re
     np.testing.assert_allclose(metrics["loss"], want_metrics["loss"], rtol=1e-6)
     assert float(metrics["examples"]) == count
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), padded.slot, want.slot)
-    slot = lift(job.trees["tasks"], 0)
+    slot = read_slot(job.trees["tasks"], 0)
     evaluate(job.base, job.trees["shared"], slot, full)
     got = evaluate(job.base, job.trees["shared"], slot, part)
     assert evaluate._cache_size() == 1
@@ -112,7 +112,7 @@ def test_a_padded_batch_has_the_loss_and_the_step_of_the_unpadded_one_without_re
 def test_an_update_is_the_gradient_of_the_plain_mean_over_the_examples_that_count():
     count, rate = 5, 0.5
     job, part = Job(transform=optax.sgd(rate)), random_batch(count)
-    slot = lift(job.trees["tasks"], 0)
+    slot = read_slot(job.trees["tasks"], 0)
 
     def mean(slot):
         logits = job.forward(job.base, job.trees["shared"], slot, part["inputs"][:count], None)

@@ -22,8 +22,8 @@ from step_job import (
 )
 
 from share_jax import SeparateLoRA, SharedA, adapt
-from share_jax.bank.bank import TaskBank, learnt, next_slot
-from share_jax.bank.slots import lift
+from share_jax.bank.bank import TaskBank, next_slot, with_task
+from share_jax.bank.slots import read_slot
 from share_jax.train import step as steps
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.step import forward_of, make_train_step
@@ -44,13 +44,13 @@ def test_frozen_leaves_and_other_slots_keep_their_bits_through_50_adamw_steps_wi
             state, _ = run[first](state, job.base, batches[number % 5])
         assert int(state.step) == 50
         assert_same_bits(before, (bank.shared, bank.tasks))
-        bank = learnt(bank, f"task {task}", state.shared, state.slot)
+        bank = with_task(bank, f"task {task}", state.shared, state.slot)
         if first:
             assert all(moved(before[0], bits(bank.shared)))
         else:
             assert_same_bits(before[0], bank.shared)
         for other in range(TASKS):
-            changes = moved(jax.tree.map(lambda x, o=other: x[o], before[1]), lift(bank.tasks, other))
+            changes = moved(jax.tree.map(lambda x, o=other: x[o], before[1]), read_slot(bank.tasks, other))
             assert all(changes) if other == task else not any(changes)
         assert_same_bits(base, job.base)
 
@@ -66,7 +66,7 @@ def test_an_old_tasks_logits_keep_their_bits_while_later_tasks_learn():
         step = job.step(first=task == 0)
         for _ in range(5):
             state, _ = step(state, job.base, random_batch())
-        bank = learnt(bank, str(task), state.shared, state.slot)
+        bank = with_task(bank, str(task), state.shared, state.slot)
         now = np.asarray(answer({**job.base, "shared": bank.shared, "tasks": bank.tasks}, x, jnp.int32(0)))
         first_answers = now if first_answers is None else first_answers
         assert np.array_equal(now, first_answers)
@@ -76,7 +76,7 @@ def test_property_7_start_at_the_base_then_something_moves_then_every_trainable_
     for method in (SharedA(), SeparateLoRA()):
         job = Job(method, transform=optax.sgd(0.1))
         fresh = jax.jit(lambda key, j=job: j.adapted.init(key, j.base["params"], 1))(jax.random.key(0))
-        slot = lift(fresh["tasks"], 0)
+        slot = read_slot(fresh["tasks"], 0)
         batch = random_batch()
         logits = job.forward(job.base, fresh["shared"], slot, batch["inputs"], None)
         np.testing.assert_allclose(logits, job.model.apply(job.base, batch["inputs"]), rtol=0, atol=1e-6)
@@ -96,7 +96,7 @@ def test_after_two_steps_of_a_later_task_its_slot_has_moved_and_a_has_not():
     step = job.step(first=False)
     for _ in range(2):
         state, _ = step(state, job.base, random_batch())
-    assert all(moved(lift(job.trees["tasks"], 1), state.slot))
+    assert all(moved(read_slot(job.trees["tasks"], 1), state.slot))
     assert_same_bits(job.trees["shared"], state.shared)
 
 
@@ -105,7 +105,7 @@ def test_updates_equal_those_of_an_optimizer_that_never_saw_frozen_leaves(first)
     job = Job()
     state = job.begin(2, first=first)
     step = job.step(first=first)
-    shared, slot = job.trees["shared"], lift(job.trees["tasks"], 2)
+    shared, slot = job.trees["shared"], read_slot(job.trees["tasks"], 2)
     trained = (shared, slot) if first else slot
     plain = clipped_adamw()
     opt_state = plain.init(trained)
@@ -146,7 +146,7 @@ def test_heads_may_have_an_optimizer_of_their_own():
     job = Job(transform=optax.sgd(0.0))
     optimizer = job.optimizer(first=False, head_transform=optax.sgd(0.1))
     step = make_train_step(job.forward, loss, optimizer, train_shared=False)
-    start = lift(job.trees["tasks"], 0)
+    start = read_slot(job.trees["tasks"], 0)
     state, _ = step(begin(job.trees["shared"], start, optimizer), job.base, random_batch())
     assert all(moved(start["head"], state.slot["head"]))
     assert not any(moved(start["layer_0"], state.slot["layer_0"]))
@@ -210,7 +210,7 @@ def test_one_trace_serves_all_later_tasks_however_many_slots_there_are():
     for tasks in (TASKS, 2 * TASKS, 10):
         stack = job.adapted.init(jax.random.key(1), job.base["params"], tasks)["tasks"]
         for task in (1, tasks - 1):
-            state = begin(job.trees["shared"], lift(stack, task), job.optimizer(first=False))
+            state = begin(job.trees["shared"], read_slot(stack, task), job.optimizer(first=False))
             state, _ = step(state, job.base, random_batch())
             step(state, job.base, random_batch())
     assert step._cache_size() == 1
@@ -230,7 +230,7 @@ def test_donating_the_state_leaves_the_callers_key_usable():
     optimizer = job.optimizer(first=True)
     step = job.step(first=True)
     for _ in range(2):
-        state = steps.begin(job.trees["shared"], lift(job.trees["tasks"], 0), optimizer, key)
+        state = steps.init_state(job.trees["shared"], read_slot(job.trees["tasks"], 0), optimizer, key)
         state, _ = step(state, job.base, random_batch())
     assert not key.is_deleted()
 
@@ -249,7 +249,7 @@ def test_dropout_draws_anew_at_every_step_and_the_same_for_the_same_key():
     step = make_train_step(forward_of(adapted), loss, optimizer, train_shared=False)
 
     def losses():
-        state = begin(trees["shared"], lift(trees["tasks"], 0), optimizer)
+        state = begin(trees["shared"], read_slot(trees["tasks"], 0), optimizer)
         out = []
         for _ in range(3):
             state, metrics = step(state, base, batch)

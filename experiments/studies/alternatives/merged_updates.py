@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from experiments.bench.steps import OURS, forward_case
 from experiments.bench.subjects import minilm
-from experiments.bench.suite import Found, Options, raced
+from experiments.bench.suite import Options, SuiteResult, raced
 from experiments.bench.timing import Case, ratio, timed
 from experiments.studies.alternatives.equal import hold_equal
 from experiments.studies.alternatives.products import saved
@@ -32,7 +32,7 @@ def by_outer_products(kernels: list[Array], pairs: list[Pair]) -> list[Array]:
     return [kernel + outer_products(a, b) for kernel, (a, b) in zip(kernels, pairs, strict=True)]
 
 
-def fold_part(options: Options) -> Found:
+def fold_part(options: Options) -> SuiteResult:
     """Both forms at every rank."""
     shapes = ((8, 8), (8, 16)) if options.tiny else SHAPES
     keys = iter(jax.random.split(jax.random.key(0), 3 * len(shapes) * len(RANKS)))
@@ -53,4 +53,4 @@ def fold_part(options: Options) -> Found:
         ours, other = (times[f"folded update: rank {rank}, {name}", OURS] for name in ("outer products", "product"))
         found[f"folded update: rank {rank}, product / outer products"] = ratio(other, ours)
         found[f"folded update: rank {rank}, product, saved of the forward pass"] = saved(ours, other, forward, 1.0)
-    return Found(rows, found)
+    return SuiteResult(rows, found)

@@ -15,17 +15,17 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from experiments.bench.steps import OURS, RARELY, adapted_of, forms, stepper
 from experiments.bench.subjects import EVERY, HEADS, KERNELS, RANK, Subject, minilm, vit
-from experiments.bench.suite import Found, Options, raced
+from experiments.bench.suite import Options, SuiteResult, raced
 from experiments.bench.timing import Case, ratio, timed, total
 from experiments.studies.alternatives.equal import hold_equal
 from experiments.studies.alternatives.scanned import LOOP, ScannedVit, stacked
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.linen.adapt import Adapted, adapt
 from share_jax.ops.products import up_product
 from share_jax.parameterizations.share import Share
 from share_jax.train.losses import classification
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.step import StepState, begin, forward_of, make_predict
+from share_jax.train.step import StepState, forward_of, init_state, make_predict
 from share_jax.train.update import make_update
 from share_jax.typing import Array, Leaves
 
@@ -55,11 +55,11 @@ def updated(subject: Subject, adapted: Adapted, shared: Any, slot: Any) -> tuple
     """The slot's gradient and the loss of one batch: SGD of rate 1 moves the slot by just that."""
     optimizer = task_optimizer(optax.sgd(1.0), adapted.heads, train_shared=False)
     update = jax.jit(make_update(forward_of(adapted), classification, optimizer, train_shared=False))
-    after, metrics = update(begin(shared, slot, optimizer, jax.random.key(4)), subject.base, subject.batch)
+    after, metrics = update(init_state(shared, slot, optimizer, jax.random.key(4)), subject.base, subject.batch)
     return jax.tree.map(jnp.subtract, slot, after.slot), metrics["loss"]
 
 
-def core_part(options: Options) -> Found:
+def core_part(options: Options) -> SuiteResult:
     """A step that trains coefficients alone, and a forward pass of a batch of different tasks, k = 4 r and p = r."""
     subject = vit(tiny=options.tiny)
     batch = subject.labels.shape[0]
@@ -70,7 +70,7 @@ def core_part(options: Options) -> Found:
         slots = adapted.slot(trees["tasks"], list(range(batch)))
         predict = make_predict(forward_of(adapted))
         args = subject.base, trees["shared"], slots, subject.inputs
-        equal[name] = updated(subject, adapted, trees["shared"], lift(trees["tasks"], 0)), predict(*args)
+        equal[name] = updated(subject, adapted, trees["shared"], read_slot(trees["tasks"], 0)), predict(*args)
         call, memory = stepper(subject, adapted)
         facts = {"temporary_bytes": int(memory.temp_size_in_bytes)}
         cases.append(Case(f"share core: step, {name}", OURS, timed(call), facts))
@@ -78,7 +78,7 @@ def core_part(options: Options) -> Found:
         cases.append(Case(f"share core: forward, different tasks, {name}", OURS, forward))
     hold_equal("share core, two products", equal["two products"], equal["one core"])
     times, rows = raced(cases, options.rounds, options)
-    return Found(
+    return SuiteResult(
         rows, _against(times, "share core: ", ("step", "forward, different tasks"), "two products", "one core")
     )
 
@@ -111,10 +111,10 @@ def step_of(subject: Subject, adapted: Adapted) -> tuple[Any, StepState]:
     optimizer = task_optimizer(optax.adamw(1e-3), adapted.heads, train_shared=False)
     update = make_update(forward_of(adapted), classification, optimizer, train_shared=False)
     fresh = adapted.init(jax.random.key(3), subject.params, 1)
-    return update, begin(fresh["shared"], lift(fresh["tasks"], 0), optimizer, jax.random.key(4))
+    return update, init_state(fresh["shared"], read_slot(fresh["tasks"], 0), optimizer, jax.random.key(4))
 
 
-def scan_part(options: Options) -> Found:
+def scan_part(options: Options) -> SuiteResult:
     """The vision transformer's later-task step, unrolled and scanned, on one set of weights and adapters."""
     unrolled, method = vit(tiny=options.tiny), forms()[2].method
     layers = unrolled.twin["num_layers"]
@@ -124,7 +124,7 @@ def scan_part(options: Options) -> Found:
     pattern = rf"encoder/{LOOP}/{KERNELS}"
     looped = adapt(model, scanned.base, targets=[pattern], method=method, heads=HEADS, **scanned.inputs)
     trees = noisy(plain.init(jax.random.key(3), unrolled.params, 1))
-    shared, slot = trees["shared"], lift(trees["tasks"], 0)
+    shared, slot = trees["shared"], read_slot(trees["tasks"], 0)
     want = updated(unrolled, plain, shared, slot)
     got = updated(scanned, looped, stacked(shared, layers), stacked(slot, layers))
     hold_equal("scanned layers", got, (stacked(want[0], layers), want[1]))
@@ -138,7 +138,7 @@ def scan_part(options: Options) -> Found:
             run = compiling(update, state, subject.base, subject.batch, whole=whole)
             cases.append(Case(f"scanned layers: {what}, {name}", OURS, run, every=COMPILED_EVERY, warm=False))
     times, rows = raced(cases, options.rounds, options)
-    return Found(
+    return SuiteResult(
         rows,
         _against(times, "scanned layers: ", ("step", "tracing alone", "tracing and compiling"), "scanned", "unrolled"),
     )
@@ -150,7 +150,7 @@ def resident(memory: Any) -> int:
     return int(sum(sizes) - memory.alias_size_in_bytes)
 
 
-def donation_part(options: Options) -> Found:
+def donation_part(options: Options) -> SuiteResult:
     """A later task's step, whose state is small, and a full fine-tune's, whose state is three times the model."""
     subject = minilm(8 if options.tiny else 32, tiny=options.tiny)
     update, state = step_of(subject, adapted_of(subject, EVERY, forms()[2].method))
@@ -181,7 +181,7 @@ def donation_part(options: Options) -> Found:
     for what in ("later task", "full fine-tune"):
         start_of = f"donated buffers: {what}, "
         found[f"{start_of}memory, kept / donated"] = sizes[f"{start_of}kept"] / sizes[f"{start_of}donated"]
-    return Found(rows, found)
+    return SuiteResult(rows, found)
 
 
 def full_step(subject: Subject) -> tuple[Any, Any]:
@@ -222,7 +222,7 @@ def keeping(folder: Path | None) -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def cache_part(options: Options) -> Found:
+def cache_part(options: Options) -> SuiteResult:
     """The text encoder's later-task step compiled without a cache, into an empty one, and out of one that has it."""
     subject = minilm(8 if options.tiny else 32, tiny=options.tiny)
     update, state = step_of(subject, adapted_of(subject, EVERY, forms()[2].method))
@@ -248,7 +248,9 @@ def cache_part(options: Options) -> Found:
     times, rows = raced(cases, options.rounds, options)
     without = times[f"{prefix}without", OURS]
     names = [name for name in runs if name != "without"]
-    return Found(rows, {f"{prefix}{name} / without": ratio(times[prefix + name, OURS], without) for name in names})
+    return SuiteResult(
+        rows, {f"{prefix}{name} / without": ratio(times[prefix + name, OURS], without) for name in names}
+    )
 
 
 BATCHES = {8: 315, 12: 669, 16: 309, 24: 117}
@@ -256,7 +258,7 @@ BATCHES = {8: 315, 12: 669, 16: 309, 24: 117}
 `python -m experiments.bench input --experiments clinc150` counts in the default preset."""
 
 
-def bucket_part(options: Options) -> Found:
+def bucket_part(options: Options) -> SuiteResult:
     """A later task's step at each length; their mean in the shares that batches have against the longest's."""
     shares = {4: 3, 8: 1} if options.tiny else BATCHES
     cases = []
@@ -269,4 +271,4 @@ def bucket_part(options: Options) -> Found:
     each = {tokens: times[f"length buckets: step, {tokens} tokens", OURS] for tokens in shares}
     whole = sum(shares.values())
     mean = total(*((count / whole, each[tokens]) for tokens, count in shares.items()))
-    return Found(rows, {"length buckets: mean step / longest": ratio(mean, each[max(shares)])})
+    return SuiteResult(rows, {"length buckets: mean step / longest": ratio(mean, each[max(shares)])})

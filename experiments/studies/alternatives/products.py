@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from experiments.bench.steps import OURS, RARELY, adapted_of, forms, forward_case, stepper
 from experiments.bench.subjects import BATCH, EVERY, RANK, minilm, vit
-from experiments.bench.suite import Found, Options, raced
+from experiments.bench.suite import Options, SuiteResult, raced
 from experiments.bench.timing import Case, Rounds, ratio, timed
 from experiments.studies.alternatives.equal import hold_equal
 from share_jax.bank.slots import gather
@@ -51,7 +51,7 @@ def layer(up: Callable[[Array, Array, Array], Array]) -> Callable[..., Array]:
     return jax.jit(lambda x, kernel, a, stack, ids: down_product(x, kernel) + up(down_product(x, a), stack, ids))
 
 
-def mixed_part(options: Options) -> Found:
+def mixed_part(options: Options) -> SuiteResult:
     """Every way for 1, 4, 16 and 32 different tasks of a batch, out of 10, 100 and 1,000 that are stored."""
     batch, n, d_in, d_out = (4, 3, 8, 16) if options.tiny else (BATCH, 32, 384, 1536)
     mixes, counts = ((1, 4), (4,)) if options.tiny else (MIXES, STORED)
@@ -85,7 +85,7 @@ def mixed_part(options: Options) -> Found:
                 where = _mixed(stored, tasks, name)
                 found[f"{where} / gathered"] = ratio(own[name], own["gathered"])
                 found[f"{where}, saved of the forward pass"] = saved(own["gathered"], own[name], forward, LAYERS)
-    return Found(rows, found)
+    return SuiteResult(rows, found)
 
 
 _plain = jax.jit(down_product)
@@ -130,7 +130,7 @@ def _slope(h: Array, above: Array) -> Array:
     return back(above)[0]
 
 
-def projections_part(options: Options) -> Found:
+def projections_part(options: Options) -> SuiteResult:
     """Forward with one slot per example, where adapters stand beside their layers, and the gradients of the B's."""
     batch, n, d = (4, 3, 8) if options.tiny else (BATCH, 65, 192)
     keys = iter(jax.random.split(jax.random.key(1), 16))
@@ -159,4 +159,4 @@ def projections_part(options: Options) -> Found:
         found[f"query, key, value: {what}, one product / three"] = ratio(other, ours)
         of = times[f"query, key, value: {whole}", OURS]
         found[f"query, key, value: {what}, saved of the {whole}"] = saved(ours, other, of, layers)
-    return Found(rows, found)
+    return SuiteResult(rows, found)

@@ -18,7 +18,7 @@ the layer it saves of that at most. There are no bars: a ratio above 1 says why 
 """
 
 from experiments.bench.peer import Peer
-from experiments.bench.suite import Found, Options, merged_found
+from experiments.bench.suite import Options, SuiteResult, merged_results
 from experiments.studies.alternatives.merged_updates import fold_part
 from experiments.studies.alternatives.models import bucket_part, cache_part, core_part, donation_part, scan_part
 from experiments.studies.alternatives.products import mixed_part, projections_part
@@ -35,6 +35,6 @@ PARTS = {
 }
 
 
-def run(options: Options, peer: Peer | None) -> Found:
+def run(options: Options, peer: Peer | None) -> SuiteResult:
     """The suite; it needs no peer."""
-    return merged_found([part(options) for name, part in PARTS.items() if options.takes(name)])
+    return merged_results([part(options) for name, part in PARTS.items() if options.takes(name)])

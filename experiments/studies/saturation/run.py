@@ -23,7 +23,7 @@ import numpy as np
 from experiments.report.notify import to_stderr
 from experiments.studies.saturation.tasks import TARGET, Budget, Learnt, SmallTask, Study, make_tasks
 from share_jax.adapters.factors import Adapter
-from share_jax.errors import InputError, ShareError, line
+from share_jax.errors import InputError, ShareError, message
 from share_jax.runtime.malloc import keep_freed
 from share_jax.subspace.error_bounds import relative_distance
 from share_jax.subspace.initialize import initialize
@@ -168,8 +168,8 @@ def together(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for other in others:
         for key in ("suite", "budget", "seed", "versions"):
             if other[key] != first[key]:
-                mend = "run all parts alike"
-                raise InputError(line(f"--rows, {key}", got=other[key], expected=first[key], mend=mend))
+                fix = "run all parts alike"
+                raise InputError(message(f"--rows, {key}", got=other[key], expected=first[key], fix=fix))
     return {**first, "rows": [row for content in contents for row in content["rows"]]}
 
 

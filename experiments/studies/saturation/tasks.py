@@ -21,7 +21,7 @@ from experiments.backbones.backbone import Backbone
 from experiments.streams.base import TextTask
 from share_jax.adapters.factors import Adapter, Factors
 from share_jax.bank.bank import TaskBank
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.linen.adapt import adapt
 from share_jax.models.gelu import exact_gelu
 from share_jax.parameterizations.separate import SeparateLoRA
@@ -179,7 +179,7 @@ class Study:
         """
         fresh = self.adapted.init(jax.random.key(seed), self.params, 1)
         bank = self.learner.learn(self.learner.start(fresh), task.name, self._batches(task, index))
-        slot = flat(lift(bank.tasks, 0))
+        slot = flat(read_slot(bank.tasks, 0))
         a, b = (np.asarray(next(x for path, x in slot.items() if path.endswith(name))) for name in ("lora_a", "lora_b"))
         adapter = {TARGET: Factors(a, b, self.method.scale)}
         off = {TARGET: Factors(np.zeros_like(a), np.zeros_like(b))}

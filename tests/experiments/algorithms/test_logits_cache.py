@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from method_jobs import TASKS, begun
 
-from experiments.algorithms.logits_cache import Answered, fingerprint
-from experiments.algorithms.plan import Carry, Plan
+from experiments.algorithms.logits_cache import LogitsCache, fingerprint
+from experiments.algorithms.plan import AdapterLifetime, Plan
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.shared_a import SharedA
 
@@ -22,7 +22,7 @@ def test_any_changed_bit_is_answered_again() -> None:
         asked.append(index)
         return np.array([len(asked)])
 
-    answer = Answered().unless_changed(logits, lambda index: (state["base"], state["shared"], state["slot"]))
+    answer = LogitsCache().unless_changed(logits, lambda index: (state["base"], state["shared"], state["slot"]))
 
     def again(count: int, given: Any = inputs, index: int = 0) -> None:
         answer(index, given)
@@ -52,14 +52,14 @@ def test_a_fingerprint_tells_names_types_and_shapes_apart() -> None:
 
 @pytest.mark.parametrize(("carry", "anew"), [("nothing", False), ("adapter", True)])
 def test_rows_are_those_of_answering_every_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carry: Carry, anew: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carry: AdapterLifetime, anew: bool
 ) -> None:
     """Bitwise; a method that touches no old task answers each once, and all of them after the last."""
     courses, counts = [], []
     for kept in (True, False):
         with monkeypatch.context() as patch:
             if not kept:
-                patch.setattr(Answered, "unless_changed", lambda self, logits, read: logits)
+                patch.setattr(LogitsCache, "unless_changed", lambda self, logits, read: logits)
             method = SharedA(4, 8.0) if carry == "nothing" else SeparateLoRA(4, 8.0)
             sequence, course = begun(tmp_path / str(kept), Plan(method, carry), learning_rate=0.01)
             calls, inner = [], sequence.predictor

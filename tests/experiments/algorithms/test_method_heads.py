@@ -16,12 +16,12 @@ from experiments.algorithms.heads import every_head, features, head_module, one_
 from experiments.algorithms.job import Job
 from experiments.algorithms.l2p import KEYS, L2P, POOL, chosen, cosines, prepended
 from experiments.algorithms.loop import Sequence
-from experiments.algorithms.plan import Extension, Plan, Scene
+from experiments.algorithms.plan import Extension, MethodContext, Plan
 from experiments.algorithms.replay import Replay
 from experiments.backbones.backbone import with_outputs
 from experiments.backbones.pretrained import roberta, vit
 from experiments.streams.base import Split, Stream, Task
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError
 from share_jax.models.roberta import RobertaHead
 from share_jax.parameterizations.separate import SeparateLoRA
@@ -76,7 +76,7 @@ def many(extension: Extension) -> Plan:
     return Plan(SeparateLoRA(2), "adapter", "all", extension=extension)
 
 
-def with_unlike_heads(scene: Scene, slot: Any) -> dict[str, Any]:
+def with_unlike_heads(scene: MethodContext, slot: Any) -> dict[str, Any]:
     rng, leaves = np.random.default_rng(1), flat(slot)
     drawn = {path: jnp.asarray(rng.normal(size=leaves[path].shape).astype(np.float32)) for path in scene.heads}
     return nested(leaves | drawn)
@@ -85,7 +85,7 @@ def with_unlike_heads(scene: Scene, slot: Any) -> dict[str, Any]:
 def test_every_head_of_two_layers_answers_as_it_does_alone(tmp_path: Path) -> None:
     sequence = Sequence(on_texts(tmp_path), many(Replay(6, 4, alpha=0.5)))
     scene, base = sequence.scene, {"params": sequence.job.backbone.params}
-    slot, given = with_unlike_heads(scene, lift(sequence.fresh.tasks, 0)), texts().tasks[0].test.inputs
+    slot, given = with_unlike_heads(scene, read_slot(sequence.fresh.tasks, 0)), texts().tasks[0].test.inputs
     assert isinstance(head_module(scene), RobertaHead)
     logits = jax.jit(every_head(scene))(base, {}, slot, given, None)
     assert logits.shape == (EXAMPLES, 3, 3)
@@ -100,7 +100,7 @@ def test_every_head_of_two_layers_answers_as_it_does_alone(tmp_path: Path) -> No
 def test_linear_heads_are_one_product(tmp_path: Path) -> None:
     sequence, _ = begun(tmp_path, many(Replay(6, 4)))
     scene, base = sequence.scene, {"params": sequence.job.backbone.params}
-    slot = with_unlike_heads(scene, lift(sequence.fresh.tasks, 0))
+    slot = with_unlike_heads(scene, read_slot(sequence.fresh.tasks, 0))
     pooled, leaves = features(scene)(base, {}, slot, inputs(), None), flat(slot)
     expected = jnp.einsum("bd,hdc->bhc", pooled, leaves["head/kernel"]) + leaves["head/bias"][None]
     np.testing.assert_array_equal(every_head(scene)(base, {}, slot, inputs(), None), expected)
@@ -140,7 +140,7 @@ def prompted(made: Job) -> tuple[dict[str, Any], Any]:
     """A slot, and the logits of the first task's test examples behind three prompts of two tokens."""
     extension = L2P(pool=6, length=2, top=3, pull=0.5)
     sequence = Sequence(made, Plan(SeparateLoRA(2), "adapter", adapts=False, extension=extension))
-    slot, base = lift(sequence.fresh.tasks, 0), {"params": made.backbone.params}
+    slot, base = read_slot(sequence.fresh.tasks, 0), {"params": made.backbone.params}
     given = dict(made.stream.tasks[0].test.inputs)
     logits = jax.jit(partial(extension.answer(sequence.scene), base, {}))(slot, given, None)
     return slot, logits

@@ -13,7 +13,7 @@ from experiments.algorithms.houlsby_adapters import LEAVES, NORMS, Houlsby, bott
 from experiments.algorithms.l2p import KEYS, L2P, POOL, chosen, cosines, prepended
 from experiments.algorithms.plan import Plan
 from experiments.algorithms.used_params import patterns, reached
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.trees import flat, nested
 
@@ -24,7 +24,7 @@ def test_bottlenecks_are_the_identity_at_first_and_stand_behind_both_sublayers(t
     own = patterns(tuple(path for path in reached(job(tmp_path)) if NORMS.fullmatch(path)))
     plan = Plan(UNUSED, adapts=False, owned=own, extension=Houlsby(5))
     sequence, course = begun(tmp_path, plan)
-    scene, slot = sequence.scene, lift(sequence.fresh.tasks, 0)
+    scene, slot = sequence.scene, read_slot(sequence.fresh.tasks, 0)
     base = {"params": sequence.job.backbone.params}
     plain = sequence.adapted.model.apply(base, **inputs(4))
     forward = plan.extension.forward(scene)
@@ -41,7 +41,7 @@ def test_bottlenecks_are_the_identity_at_first_and_stand_behind_both_sublayers(t
     assert counts["total_tasks"] == TASKS * counts["per_task"]
     assert counts["separate_lora_total"] == TASKS * 4 * (d + CONFIG.intermediate_size)  # rank 4 of the run
     course = sequence.learn_next(sequence.learn_next(course))
-    begin, first = (flat(lift(bank.tasks, 0)) for bank in (sequence.fresh, course.bank))
+    begin, first = (flat(read_slot(bank.tasks, 0)) for bank in (sequence.fresh, course.bank))
     assert all(not np.array_equal(begin[path], first[path]) for path in begin)
     now = sequence.answers.row(sequence.predict(sequence.base, course.bank), 0, None)
     assert now.digests[0] == course.digests[0][0]
@@ -89,10 +89,10 @@ def test_prompts_count_in_the_mask_and_come_first() -> None:
 def test_prompts_that_no_input_chooses_do_not_move(tmp_path: Path) -> None:
     extension = L2P(pool=6, length=2, top=1, pull=0.5)
     sequence, course = begun(tmp_path, Plan(UNUSED, "adapter", adapts=False, extension=extension), learning_rate=0.03)
-    begin = flat(lift(sequence.fresh.tasks, 0))
+    begin = flat(read_slot(sequence.fresh.tasks, 0))
     assert begin[POOL].shape == (6, 2, CONFIG.hidden_size)
     course = sequence.learn_next(course)
-    end = flat(lift(course.bank.tasks, 0))
+    end = flat(read_slot(course.bank.tasks, 0))
     moved = [not np.array_equal(begin[POOL][prompt], end[POOL][prompt]) for prompt in range(6)]
     assert any(moved)
     assert not all(moved)
@@ -113,7 +113,7 @@ def test_full_fine_tuning_moves_every_weight_and_goes_on_where_it_was(tmp_path: 
     assert set(begin) == set(base)
     assert all(np.array_equal(begin[path], base[path]) for path in base)
     course = sequence.learn_next(course)
-    end = flat(lift(course.bank.tasks, 0))
+    end = flat(read_slot(course.bank.tasks, 0))
     softmax_ignores = "attention/key/bias"  # the same number added to every score of a query
     assert {p for p in base if np.array_equal(end[p], base[p])} <= {p for p in base if p.endswith(softmax_ignores)}
     second = flat(sequence.start(course.bank, 1, False, course.memory).slot)

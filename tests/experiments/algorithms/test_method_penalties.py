@@ -12,7 +12,7 @@ from experiments.algorithms.ewc_lora import EWC, fisher_sum, penalty
 from experiments.algorithms.lwf_lora import LwF, distillation, number_distance
 from experiments.algorithms.o_lora import OLoRA, down_matrices, overlap
 from experiments.algorithms.plan import MEMORY, Plan
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.trees import flat
 
@@ -76,7 +76,7 @@ def test_ewc_remembers_where_the_first_task_ended(tmp_path: Path) -> None:
     assert not any(np.any(leaf) for leaf in flat(course.memory).values())
     course = sequence.learn_next(course)
     fisher, weighted = flat(course.memory["fisher"]), flat(course.memory["weighted"])
-    end = flat(lift(course.bank.tasks, 0))
+    end = flat(read_slot(course.bank.tasks, 0))
     assert set(fisher) == {path for path in end if "lora" in path}  # the head is the task's own
     for path, f in fisher.items():
         assert np.all(f >= 0)
@@ -130,11 +130,11 @@ def test_lwf_holds_every_earlier_head_to_the_model_that_the_task_found(tmp_path:
     course = sequence.learn_next(course)
     view = sequence.base_for(course.bank, course.memory, 1)[MEMORY]
     assert view["classes"].tolist() == [2, 0, 0]
-    teacher, last = flat(view["teacher"]), flat(lift(course.bank.tasks, 0))
+    teacher, last = flat(view["teacher"]), flat(read_slot(course.bank.tasks, 0))
     assert all(np.array_equal(teacher[path], last[path]) for path in last)
-    before = flat(lift(course.bank.tasks, 0))["head/kernel"]
+    before = flat(read_slot(course.bank.tasks, 0))["head/kernel"]
     course = sequence.learn_next(course)
-    after = flat(lift(course.bank.tasks, 1))["head/kernel"]
+    after = flat(read_slot(course.bank.tasks, 1))["head/kernel"]
     moved = [not np.array_equal(before[head], after[head]) for head in range(3)]
     assert moved == [True, True, False]  # the first head trains along, the third waits
 
@@ -146,7 +146,7 @@ def test_with_one_head_lwf_holds_what_that_head_has_learnt(tmp_path: Path) -> No
     view = sequence.base_for(course.bank, course.memory, 1)[MEMORY]
     assert view["classes"].tolist() == [2]
     course = sequence.learn_next(course)
-    heads = [flat(lift(course.bank.tasks, task))["head/kernel"] for task in range(2)]
+    heads = [flat(read_slot(course.bank.tasks, task))["head/kernel"] for task in range(2)]
     assert heads[0].shape == (16, 2)
     assert not np.array_equal(heads[0], heads[1])
     answering = flat(sequence.answering(course.bank, 0))
@@ -188,7 +188,7 @@ def test_what_a_sum_adds_is_what_all_its_pairs_add(tmp_path: Path) -> None:
     for _ in range(2):
         base = sequence.base_for(course.bank, course.memory, len(course.rows))
         course = sequence.learn_next(course)
-    slots = [flat(lift(course.bank.tasks, task)) for task in range(2)]
+    slots = [flat(read_slot(course.bank.tasks, task)) for task in range(2)]
     path = "encoder/layer_0/ffn_down"
     plain = flat(sequence.job.backbone.params)
     updates = [8.0 / 2 * slot[f"{path}/lora_a"] @ slot[f"{path}/lora_b"] for slot in slots]

@@ -9,7 +9,7 @@ from method_jobs import EXAMPLES, begun, stream
 
 from experiments.algorithms.plan import Plan
 from experiments.algorithms.replay import Replay, draw, kept, logit_distance, reservoir, with_replay
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.losses import classification, per_task
 from share_jax.trees import flat
@@ -172,6 +172,6 @@ def test_the_buffer_is_filled_task_by_task_with_the_model_s_answers(tmp_path: Pa
     course = sequence.learn_next(course)
     assert int(course.memory["seen"]) == 2 * EXAMPLES
     assert set(course.memory["head"]) == {0, 1}
-    before, after = (flat(lift(course.bank.tasks, task))["head/kernel"] for task in range(2))
+    before, after = (flat(read_slot(course.bank.tasks, task))["head/kernel"] for task in range(2))
     assert not np.array_equal(before[0], after[0])  # replay trains the first task's head
     assert np.array_equal(before[2], after[2])

@@ -10,7 +10,7 @@ from method_jobs import EXAMPLES, begun, inputs, stream
 from experiments.algorithms.inflora import InfLoRA, designed, grown, input_energy, outside
 from experiments.algorithms.plan import MEMORY, Plan
 from experiments.algorithms.sd_lora import DecoupledLoRA, SDLoRA, length
-from share_jax.bank.slots import lift
+from share_jax.bank.slots import read_slot
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.trees import flat
@@ -61,7 +61,7 @@ def test_the_space_grows_by_the_fewest_directions_that_hold_the_share() -> None:
 
 def test_energy_is_that_of_the_layer_s_inputs_without_padding(tmp_path: Path) -> None:
     sequence, _ = begun(tmp_path, Plan(SeparateLoRA(2), "sum", frozen=("lora_a",), extension=InfLoRA(2, 0.9)))
-    adapted, params, slot = sequence.adapted, sequence.job.backbone.params, lift(sequence.fresh.tasks, 0)
+    adapted, params, slot = sequence.adapted, sequence.job.backbone.params, read_slot(sequence.fresh.tasks, 0)
     batch = {"inputs": inputs(3), "weights": np.array([1, 1, 0], np.float32)}
     found = input_energy(adapted, params, slot, batch)
     assert set(found) == {PATH}
@@ -80,7 +80,7 @@ def test_inflora_trains_b_alone_and_its_update_does_not_touch_inputs_in_the_kept
     assert 0 < columns < 32
     begin = flat(sequence.start(course.bank, 1, False, course.memory).slot)
     course = sequence.learn_next(course)
-    end = flat(lift(course.bank.tasks, 1))
+    end = flat(read_slot(course.bank.tasks, 1))
     assert np.array_equal(begin[f"{PATH}/lora_a"], end[f"{PATH}/lora_a"])  # not even weight decay moves it
     update = np.asarray(4 * end[f"{PATH}/lora_a"] @ end[f"{PATH}/lora_b"])
     assert np.abs(update).max() > 1e-4
@@ -102,7 +102,7 @@ def test_directions_have_unit_length_and_stay_while_their_magnitudes_train(tmp_p
             own = a[:, 2 * task : 2 * task + 2] @ b[2 * task : 2 * task + 2]
             assert float(np.linalg.norm(own)) == pytest.approx(1 if task < index else 0, abs=1e-5)
         assert np.array_equal(a[:, :2], views[-1][f"{PATH}/earlier_a"][:, :2]) or index == 0
-    slots = [flat(lift(course.bank.tasks, task)) for task in range(3)]
+    slots = [flat(read_slot(course.bank.tasks, task)) for task in range(3)]
     magnitudes = np.array([slot[f"{PATH}/magnitudes"] for slot in slots])
     reached = [float(4 * length(slot[f"{PATH}/lora_a"], slot[f"{PATH}/lora_b"])) for slot in slots]
     assert np.all(magnitudes[0] == 0)
@@ -119,7 +119,7 @@ def test_a_new_task_starts_with_the_function_that_the_last_one_ended_with(tmp_pa
     for index in range(2):
         base = sequence.base_for(course.bank, course.memory, index)
         course = sequence.learn_next(course)
-    ended = forward(base, {}, lift(course.bank.tasks, 1), images, None)
+    ended = forward(base, {}, read_slot(course.bank.tasks, 1), images, None)
     begins = sequence.start(course.bank, 2, False, course.memory).slot
     base = sequence.base_for(course.bank, course.memory, 2)
     np.testing.assert_allclose(forward(base, {}, begins, images, None), ended, atol=1e-5)

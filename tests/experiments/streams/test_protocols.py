@@ -14,7 +14,7 @@ from experiments.algorithms import inflora, l2p, lwf_lora, sd_lora
 from experiments.algorithms.evaluation import OneHead, Routed, arranged
 from experiments.algorithms.job import Job
 from experiments.algorithms.joint import run as run_joint
-from experiments.algorithms.loop import Course, Sequence, learn
+from experiments.algorithms.loop import Sequence, StreamState, learn
 from experiments.algorithms.majority import accuracies
 from experiments.algorithms.plan import Plan
 from experiments.algorithms.replay import Replay
@@ -50,7 +50,7 @@ def job_under(folder: Path, protocol: str, stream: Stream | None = None, steps: 
     return replace(made, stream=under(stream or digits(), protocol), backbone=tiny_vit(0, 2, jnp.float32, 0))  # pyright: ignore
 
 
-def learnt(made: Job, plan: Plan) -> tuple[Sequence, Course]:
+def learnt(made: Job, plan: Plan) -> tuple[Sequence, StreamState]:
     sequence = Sequence(made, plan)
     course = sequence.restored()
     while len(course.rows) < TASKS:
@@ -64,12 +64,12 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def routed(protocol: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sequence, Course]:
+def routed(protocol: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sequence, StreamState]:
     return learnt(job_under(tmp_path_factory.mktemp("routed"), protocol), SLOTS)
 
 
 @pytest.fixture(scope="module")
-def sequential(protocol: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sequence, Course]:
+def sequential(protocol: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sequence, StreamState]:
     return learnt(job_under(tmp_path_factory.mktemp("one"), protocol), ONE)
 
 
@@ -210,9 +210,9 @@ def test_the_router_is_saved_with_the_tasks_and_a_resumed_run_goes_on_with_its_b
     lost = Sequence(replace(made, config=replace(made.config, resume=True, repair=True)), SLOTS)
     file = max((made.folder / "router").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
     file.write_bytes(file.read_bytes()[:-1])
-    mended = lost.restored()
-    assert mended.rows == course.rows
-    np.testing.assert_array_equal(mended.router.scatter, course.router.scatter)
+    fixed = lost.restored()
+    assert fixed.rows == course.rows
+    np.testing.assert_array_equal(fixed.router.scatter, course.router.scatter)
 
 
 def test_share_and_joint_run_without_an_id(tmp_path: Path) -> None:

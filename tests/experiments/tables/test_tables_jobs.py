@@ -46,9 +46,7 @@ def test_a_core_each_and_the_next_on_the_first_that_is_free(tmp_path: Path) -> N
 
 
 def test_an_error_stops_the_others_and_begins_no_more(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match="run fails-a: got an error, told above, expected results; mend it, and repeat"
-    ):
+    with pytest.raises(InputError, match="run fails-a: got an error, told above, expected results; fix it, and repeat"):
         go(tmp_path, "waits-a", "fails-a", "ends-a")
     assert (tmp_path / "waits-a" / "stopped").exists() or not (tmp_path / "waits-a").exists()
     assert not (tmp_path / "ends-a").exists()
