@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from share_jax.bank.router import route as route
     from share_jax.bank.router import routing_rule as routing_rule
     from share_jax.bank.router import task_scores as task_scores
-    from share_jax.checkpoint.save_bank import load_bank as load_bank
-    from share_jax.checkpoint.save_bank import save_bank as save_bank
-    from share_jax.linen.adapt import Adapted as Adapted
-    from share_jax.linen.adapt import adapt as adapt
+    from share_jax.checkpoint.saved_bank import load_bank as load_bank
+    from share_jax.checkpoint.saved_bank import save_bank as save_bank
+    from share_jax.linen.adapted_model import Adapted as Adapted
+    from share_jax.linen.adapted_model import adapt as adapt
     from share_jax.linen.head import TaskHead as TaskHead
     from share_jax.linen.modules import SharedLoRAConv as SharedLoRAConv
     from share_jax.linen.modules import SharedLoRADense as SharedLoRADense
@@ -43,8 +43,8 @@ _HOME = {
     "SharedA": "share_jax.parameterizations.shared_a",
     "SeparateLoRA": "share_jax.parameterizations.separate",
     "Share": "share_jax.parameterizations.share",
-    "Adapted": "share_jax.linen.adapt",
-    "adapt": "share_jax.linen.adapt",
+    "Adapted": "share_jax.linen.adapted_model",
+    "adapt": "share_jax.linen.adapted_model",
     "TaskHead": "share_jax.linen.head",
     "SharedLoRADense": "share_jax.linen.modules",
     "SharedLoRADenseGeneral": "share_jax.linen.modules",
@@ -56,8 +56,8 @@ _HOME = {
     "ShareEmbed": "share_jax.linen.share_modules",
     "Learner": "share_jax.train.learner",
     "LossSums": "share_jax.train.losses",
-    "save_bank": "share_jax.checkpoint.save_bank",
-    "load_bank": "share_jax.checkpoint.save_bank",
+    "save_bank": "share_jax.checkpoint.saved_bank",
+    "load_bank": "share_jax.checkpoint.saved_bank",
     "Router": "share_jax.bank.router",
     "empty_router": "share_jax.bank.router",
     "add_task": "share_jax.bank.router",

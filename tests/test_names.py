@@ -26,7 +26,7 @@ def test_modules_need_no_import_of_their_own_whatever_was_used_before(first: str
         "storage.lock.hold",
         "subspace.factor_columns",
         "bank.bank.TaskBank",
-        "linen.adapt.Adapted",
+        "linen.adapted_model.Adapted",
         "formats.peft",
         "linalg.angles",
         "metrics",

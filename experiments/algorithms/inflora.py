@@ -33,7 +33,7 @@ from experiments.algorithms.plan import Extension, MethodContext, Plan
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.errors import TargetError, message
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.batches import eval_batches
 from share_jax.train.step import forward_of

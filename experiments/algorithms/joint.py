@@ -29,7 +29,7 @@ from experiments.streams.protocols import CLASS, TASK
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import gather, read_slot
 from share_jax.checkpoint import checkpoint as ckpt
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.step import Forward, init_state
 from share_jax.trees import flat, merged, nested

@@ -35,7 +35,7 @@ from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint.checkpoint import Checkpoint
 from share_jax.layers.kernel_matrix import matrix_shape
 from share_jax.layers.targets import match
-from share_jax.linen.adapt import Adapted, adapt
+from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.parameterizations.base import Parameterization
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.step import StepState, init_state

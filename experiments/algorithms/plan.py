@@ -16,7 +16,7 @@ from experiments.data.pipeline import Pipeline
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.layers.effective_params import effective_params
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.parameterizations.base import Parameterization
 from share_jax.train.step import Forward, Loss
 from share_jax.trees import flat, nested

@@ -38,12 +38,12 @@ from share_jax.bank.slots import read_slot
 from share_jax.checkpoint import arrays
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint.checkpoint import Checkpoint
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
 from share_jax.subspace.error_bounds import relative_distance
-from share_jax.subspace.initialize import initialize
-from share_jax.subspace.merge import merge
+from share_jax.subspace.initialization import initialize
+from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.serving import (
     adapter_of,

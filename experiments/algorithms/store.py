@@ -6,7 +6,7 @@ from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint import repair
 from share_jax.checkpoint.checkpoint import Checkpoint
 from share_jax.checkpoint.manifest import COPY, FILE, exists, identity_of
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.runtime.processes import agreed
 
 _REPAIR = "--resume --repair"

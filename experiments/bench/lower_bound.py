@@ -16,7 +16,7 @@ from flax import linen as nn
 from experiments.bench.steps import OURS, first_call
 from experiments.bench.subjects import Subject
 from experiments.bench.timing import Case, timed
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.train.losses import classification
 
 SIDE = 2048

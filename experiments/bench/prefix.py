@@ -27,7 +27,7 @@ from experiments.bench.steps import OURS, adapted_of, forms, stepper
 from experiments.bench.subjects import EVERY, FFN_DOWN, KERNELS, Subject, minilm
 from experiments.bench.suite import Options, SuiteResult, raced
 from experiments.bench.timing import Case, Key, ratio, timed, total
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.train.prefix_cache import PrefixCache, linen_prefix
 
 TRAIN, TEST, BATCH = 1500, 450, 32

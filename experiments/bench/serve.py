@@ -23,7 +23,7 @@ from experiments.bench.timing import Case, Key, ratio, timed
 from share_jax.bank.accounting import nbytes
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.parameterizations.base import Parameterization
 from share_jax.train.learner import Learner
 from share_jax.trees import flat, nested

@@ -12,7 +12,7 @@ import optax
 from experiments.bench.subjects import ALPHA, HEADS, RANK, TARGETS, Subject
 from experiments.bench.timing import Case, timed
 from share_jax.bank.slots import read_slot
-from share_jax.linen.adapt import Adapted, adapt
+from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt

@@ -29,7 +29,7 @@ from share_jax.bank.slots import read_slot
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint.checkpoint import Checkpoint
 from share_jax.checkpoint.manifest import identity_of
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.train.learner import Learner
 
 COUNTS = (1, 10, 100, 1000)

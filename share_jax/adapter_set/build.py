@@ -57,7 +57,7 @@ def build_state(sources: Sequence[Source], manifest: Manifest, progress: Report)
     once, goes layer by layer.
     """
     from share_jax.subspace.flat_geometry import initialize_with
-    from share_jax.subspace.initialize import initialize_stream
+    from share_jax.subspace.initialization import initialize_stream
     from share_jax.subspace.rank_choice import Choice
     from share_jax.subspace.state import ShareState
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from share_jax.checkpoint.arrays import Record
 from share_jax.errors import FormatError, InputError, message
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.storage.atomic_write import is_partial, replace_text
 from share_jax.trees import flat
 from share_jax.typing import Tree

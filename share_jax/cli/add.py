@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             adapters[name] = adapter
             progress("read", len(adapters), len(sources))
 
-        from share_jax.subspace.merge import merge
+        from share_jax.subspace.merging import merge
         from share_jax.subspace.rank_choice import Choice
 
         state = merge(ready_to_merge(old.state, manifest.storage), adapters, Choice(**manifest.choice), limit=limit)

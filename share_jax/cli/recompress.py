@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     begin, given = time.perf_counter(), choice_of(args)
     with changed_set(args.set) as (old, writer):
         from share_jax.subspace.rank_choice import Choice
-        from share_jax.subspace.remove import recompress
+        from share_jax.subspace.removal import recompress
 
         chosen = given or dict(old.manifest.choice)
         limit = old.manifest.limit if args.max_error is None else args.max_error

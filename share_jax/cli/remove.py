@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     begin = time.perf_counter()
     with changed_set(args.set) as (old, writer):
-        from share_jax.subspace.remove import remove
+        from share_jax.subspace.removal import remove
 
         gone = list(dict.fromkeys(args.tasks))
         for task in gone:

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.sharding.microbatches import batch_size, check_divides
 from share_jax.sharding.rules import LEAVES, Rules, Where, complete, parts
 from share_jax.trees import flat, nested

@@ -14,8 +14,8 @@ from share_jax.errors import InputError, LimitError, message
 from share_jax.linalg.spectrum import Spectra, spectra_of_stacks
 from share_jax.subspace.error_curves import RESERVE, Ladder, flat_curve, rungs, steps
 from share_jax.subspace.factor_columns import columns_of, side_by_side
-from share_jax.subspace.initialize import initialize, without_tasks
-from share_jax.subspace.project import append, slots_on
+from share_jax.subspace.initialization import initialize, without_tasks
+from share_jax.subspace.projection import append, slots_on
 from share_jax.subspace.rank_choice import Choice, choose
 from share_jax.subspace.state import ShareState, Subspace, layer_size, relative
 

@@ -12,8 +12,8 @@ from share_jax.adapters.stacking import Packed, groups, pack, pad
 from share_jax.linalg.incremental import compressed_stack, rotate
 from share_jax.linalg.spectrum import Spectra, spectra_of_stacks
 from share_jax.subspace.factor_columns import Columns, columns_of, side_by_side
-from share_jax.subspace.initialize import without_tasks
-from share_jax.subspace.project import join, project_columns, stacked, widened
+from share_jax.subspace.initialization import without_tasks
+from share_jax.subspace.projection import join, project_columns, stacked, widened
 from share_jax.subspace.state import Subspace
 from share_jax.subspace.task_drift import moved
 

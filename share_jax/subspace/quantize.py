@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 
 from share_jax.errors import InputError, message
 from share_jax.subspace import error_bounds
-from share_jax.subspace.project import reconstruct
+from share_jax.subspace.projection import reconstruct
 from share_jax.subspace.state import ShareState, Subspace
 
 Storage = Literal["f32", "bf16", "int8"]

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from share_jax.subspace import error_bounds
-from share_jax.subspace.project import Slots, reconstruct, slots_of
+from share_jax.subspace.projection import Slots, reconstruct, slots_of
 from share_jax.subspace.state import Subspace
 
 TASK_BLOCK = 16

@@ -18,7 +18,7 @@ from share_jax.adapters.stacking import pad
 from share_jax.errors import InputError, TaskError, message
 from share_jax.linalg.products import product, transpose
 from share_jax.subspace import error_bounds
-from share_jax.subspace.project import Slots, empty_slots, join, slots_of
+from share_jax.subspace.projection import Slots, empty_slots, join, slots_of
 from share_jax.subspace.state import ShareState, Subspace
 from share_jax.typing import PRNGKey
 

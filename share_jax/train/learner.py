@@ -13,7 +13,7 @@ from flax.core import unfreeze
 from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, with_task
 from share_jax.bank.slots import read_slot
 from share_jax.errors import DivergedError, InputError, entries, message
-from share_jax.linen.adapt import Adapted, check_variables
+from share_jax.linen.adapted_model import Adapted, check_variables
 from share_jax.linen.variables import SHARED, TASKS
 from share_jax.train import batch_checks
 from share_jax.train.divergence import BadLoss, LossWatch, not_finite

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from share_jax.bank.slots import as_stack
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.linen.gathered_weights import gathering
 from share_jax.linen.remat import Remat, rematerialised
 from share_jax.linen.variables import SHARED, TASKS

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from share_jax.adapter_set.int8_gauge import UNIT, balanced_state, identity_rows, largest_rows, pivoted_state
 from share_jax.adapters.factors import Factors
-from share_jax.subspace.initialize import initialize
+from share_jax.subspace.initialization import initialize
 from share_jax.subspace.quantize import store
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.state import factors_of

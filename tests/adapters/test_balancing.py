@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from share_jax.adapters.factors import Factors, balanced
 from share_jax.errors import InputError
 from share_jax.subspace import error_bounds
-from share_jax.subspace.initialize import initialize
+from share_jax.subspace.initialization import initialize
 from share_jax.subspace.rank_choice import Choice
 
 QUICK = settings(deadline=None, max_examples=15, derandomize=True)

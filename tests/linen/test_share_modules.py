@@ -13,8 +13,8 @@ from share_jax.adapters.factors import Factors
 from share_jax.bank.accounting import count
 from share_jax.errors import InputError
 from share_jax.parameterizations.share import Share, ShareAdapt
-from share_jax.subspace.initialize import initialize
-from share_jax.subspace.merge import merge
+from share_jax.subspace.initialization import initialize
+from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.serving import coefficient_arrays, shared_leaves, state_arrays, state_of, task_leaves
 from share_jax.subspace.state import factors_of

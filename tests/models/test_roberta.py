@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from experiments.backbones.pretrained import roberta
 from share_jax.errors import FormatError, InputError
-from share_jax.linen.adapt import adapt
+from share_jax.linen.adapted_model import adapt
 from share_jax.models.bert import BertConfig
 from share_jax.models.roberta import RobertaClassifier, load_roberta
 from share_jax.models.tokenizer import load_tokenizer

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from experiments.backbones.pretrained import vit
 from share_jax.errors import FormatError, InputError
-from share_jax.linen.adapt import adapt
+from share_jax.linen.adapted_model import adapt
 from share_jax.models.vit import VitClassifier, VitConfig
 from share_jax.models.vit_weights import load_vit
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from share_jax.adapters.factors import Adapter, Factors
-from share_jax.subspace import initialize as module
+from share_jax.subspace import initialization as module
 from share_jax.subspace.accumulate import sketch_of
 from share_jax.subspace.factor_columns import Columns
-from share_jax.subspace.initialize import chunks, initialize_stream
+from share_jax.subspace.initialization import chunks, initialize_stream
 from share_jax.subspace.prepared_batches import PreparedBlocks, prepared
-from share_jax.subspace.project import project_columns
+from share_jax.subspace.projection import project_columns
 from share_jax.subspace.rank_choice import Choice
 
 

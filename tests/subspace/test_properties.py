@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from share_jax.adapters.factors import Factors, balance
 from share_jax.subspace import error_bounds
 from share_jax.subspace.flat_geometry import initialize_with
-from share_jax.subspace.initialize import initialize
-from share_jax.subspace.merge import merge
+from share_jax.subspace.initialization import initialize
+from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.state import ShareState, factors_of, report
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from share_jax.adapters.factors import Factors
 from share_jax.errors import InputError
 from share_jax.subspace.flat_geometry import initialize_with
-from share_jax.subspace.merge import merge
+from share_jax.subspace.merging import merge
 from share_jax.subspace.quantize import decode, encode, nbytes, restore_layer, store
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.state import factors_of, relative, report, stack_size

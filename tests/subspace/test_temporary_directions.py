@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from share_jax.adapters.factors import Factors
 from share_jax.errors import InputError, TaskError
 from share_jax.subspace import temporary_directions
-from share_jax.subspace.initialize import initialize
-from share_jax.subspace.merge import merge
+from share_jax.subspace.initialization import initialize
+from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.state import factors_of, report
 

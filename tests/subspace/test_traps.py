@@ -7,8 +7,8 @@ import pytest
 from share_jax import linalg
 from share_jax.adapters.factors import Factors, lora_scale
 from share_jax.errors import TaskError
-from share_jax.subspace.initialize import initialize
-from share_jax.subspace.merge import merge
+from share_jax.subspace.initialization import initialize
+from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.state import factors_of, report, stack_size
 

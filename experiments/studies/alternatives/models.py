@@ -20,7 +20,7 @@ from experiments.bench.timing import Case, ratio, timed, total
 from experiments.studies.alternatives.equal import hold_equal
 from experiments.studies.alternatives.scanned import LOOP, ScannedVit, stacked
 from share_jax.bank.slots import read_slot
-from share_jax.linen.adapt import Adapted, adapt
+from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.ops.products import up_product
 from share_jax.parameterizations.share import Share
 from share_jax.train.losses import classification

@@ -26,8 +26,8 @@ from share_jax.adapters.factors import Adapter
 from share_jax.errors import InputError, ShareError, message
 from share_jax.runtime.malloc import keep_freed
 from share_jax.subspace.error_bounds import relative_distance
-from share_jax.subspace.initialize import initialize
-from share_jax.subspace.merge import merge
+from share_jax.subspace.initialization import initialize
+from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.state import ShareState, factors_of, report, stack_size
 

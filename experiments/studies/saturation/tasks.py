@@ -22,7 +22,7 @@ from experiments.streams.base import TextTask
 from share_jax.adapters.factors import Adapter, Factors
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
-from share_jax.linen.adapt import adapt
+from share_jax.linen.adapted_model import adapt
 from share_jax.models.gelu import exact_gelu
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.learner import Learner

@@ -10,7 +10,7 @@ import optax
 
 from experiments.studies.scaling.hlo import traffic
 from share_jax.bank.slots import gather
-from share_jax.linen.adapt import adapt
+from share_jax.linen.adapted_model import adapt
 from share_jax.linen.gathered_weights import gathering
 from share_jax.linen.remat import Remat, rematerialised
 from share_jax.ops.products import unfolded

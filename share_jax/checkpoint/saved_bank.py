@@ -21,7 +21,7 @@ from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.checkpoint import Checkpoint, Json
 from share_jax.checkpoint.manifest import Identity
 from share_jax.errors import InputError, TaskError, message
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.runtime.processes import agreed, on_primary, to_host
 from share_jax.storage.lock import hold
 from share_jax.train.learner import Learner

@@ -25,9 +25,9 @@ from share_jax.subspace.error_curves import (
     squared_errors,
     widest,
 )
-from share_jax.subspace.initialize import without_tasks
+from share_jax.subspace.initialization import without_tasks
 from share_jax.subspace.joint_spectra import Joint, Path, apply, energies, joint_spectra
-from share_jax.subspace.project import Slots, check_new, empty_slots, join, slots_of
+from share_jax.subspace.projection import Slots, check_new, empty_slots, join, slots_of
 from share_jax.subspace.rank_choice import Choice, choose
 from share_jax.subspace.state import ShareState, Subspace, relative
 

@@ -9,11 +9,11 @@ from share_jax.subspace import error_bounds
 from share_jax.subspace.accumulate import Sketch, absorb, sketch_of
 from share_jax.subspace.error_curves import RESERVE
 from share_jax.subspace.flat_geometry import initialize_with
-from share_jax.subspace.initialize import initialize, initialize_stream
-from share_jax.subspace.merge import merge
-from share_jax.subspace.project import project
+from share_jax.subspace.initialization import initialize, initialize_stream
+from share_jax.subspace.merging import merge
+from share_jax.subspace.projection import project
 from share_jax.subspace.rank_choice import Choice
-from share_jax.subspace.remove import recompress, remove
+from share_jax.subspace.removal import recompress, remove
 from share_jax.subspace.state import ShareState, factors_of, layer_size, relative, report, stack_size
 
 TARGETS = ("q", "v")
@@ -184,7 +184,7 @@ def test_a_limit_that_no_k_can_hold_is_refused():
 
 
 def test_streaming_equals_the_batch_in_any_chunks(monkeypatch):
-    monkeypatch.setattr("share_jax.subspace.initialize.BLOCK_BYTES", 0)
+    monkeypatch.setattr("share_jax.subspace.initialization.BLOCK_BYTES", 0)
     tasks = shared_tasks(30)
     whole = initialize(tasks, Choice(k=6))
     seen = []

@@ -11,7 +11,7 @@ from share_jax.linalg.spectrum import Spectra
 from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra
 from share_jax.subspace.error_curves import Ladder, rungs, squared_errors, steps
 from share_jax.subspace.prepared_batches import Block, Prepare, PreparedBlocks
-from share_jax.subspace.project import Slots, append, slots_on
+from share_jax.subspace.projection import Slots, append, slots_on
 from share_jax.subspace.rank_choice import Choice, choose
 from share_jax.subspace.state import Geometry, ShareState, Subspace, relative
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from share_jax.subspace.merge import remerge
-from share_jax.subspace.project import slots_of
+from share_jax.subspace.merging import remerge
+from share_jax.subspace.projection import slots_of
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.state import ShareState
 
