@@ -1,15 +1,21 @@
-"""What `import share_jax` alone gives: the curated names and every module, loaded when they are first used."""
+"""What is public: one list per folder, loaded when it is first used, and the page that says so."""
 
 import importlib
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import share_jax
 
 ROOT = Path(__file__).parents[1]
+ROOMS = sorted(path.parent.name for path in (ROOT / "share_jax").glob("*/__init__.pyi"))
+
+
+WRITER = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "write_public.py")))
 
 
 def run(code: str) -> str:
@@ -20,15 +26,15 @@ def run(code: str) -> str:
 
 
 @pytest.mark.parametrize("first", ["", "share_jax.Learner", "share_jax.SharedA()"])
-def test_modules_need_no_import_of_their_own_whatever_was_used_before(first: str) -> None:
+def test_public_names_need_no_import_of_their_own_whatever_was_used_before(first: str) -> None:
     names = (
-        "runtime.malloc.keep_freed",
-        "storage.lock.hold",
-        "subspace.factor_columns",
-        "bank.bank.TaskBank",
-        "linen.adapted_model.Adapted",
-        "formats.peft",
-        "linalg.angles",
+        "runtime.keep_freed",
+        "storage.hold",
+        "subspace.merge",
+        "bank.TaskBank",
+        "linen.Adapted",
+        "formats.open_sources",
+        "linalg.orthonormal",
         "metrics",
         "errors.message",
     )
@@ -37,23 +43,46 @@ def test_modules_need_no_import_of_their_own_whatever_was_used_before(first: str
 
 
 def test_what_is_not_asked_for_is_not_loaded() -> None:
-    code = (
-        "import share_jax, sys; share_jax.runtime.malloc; print('jax' in sys.modules, 'share_jax.train' in sys.modules)"
-    )
-    assert run(code).startswith("False ")
+    loaded = "print('jax' in sys.modules, 'share_jax.train' in sys.modules)"
+    assert run(f"import share_jax, sys; share_jax.runtime.keep_freed; {loaded}") == "False False\n"
     assert run("import share_jax, sys; share_jax.train; print('optax' in sys.modules)") == "False\n"
 
 
-def test_every_curated_name_is_there_and_dir_lists_them_alone() -> None:
-    assert dir(share_jax) == sorted(share_jax.__all__)
-    for name in share_jax.__all__:
-        assert getattr(share_jax, name) is not None, name
+def test_every_name_of_the_stubs_is_there_and_dir_lists_them_alone() -> None:
+    for package in (share_jax, *(getattr(share_jax, room) for room in ROOMS)):
+        names = [name for name, _ in WRITER.stub_names(Path(package.__file__).parent)]
+        assert len(names) == len(set(names))
+        assert sorted(package.__all__) == sorted(dir(package)) == sorted(names)
+        for name in names:
+            assert getattr(package, name) is not None, name
     assert share_jax.LossSums is importlib.import_module("share_jax.train.losses").LossSums
+
+
+def test_every_room_has_a_list_and_says_what_is_in_it() -> None:
+    folders = sorted(path.parent.name for path in (ROOT / "share_jax").glob("*/__init__.py"))
+    assert folders == sorted([*ROOMS, "cli"])
+    assert set(ROOMS) < set(share_jax.__all__)
+    for room in folders:
+        text = (importlib.import_module(f"share_jax.{room}").__doc__ or "").strip()
+        assert 4 <= len(text.splitlines()) <= 10, room
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_public_name_is_a_modules_of_its_room(room: str) -> None:
+    """Otherwise `share_jax.room.name` and `import share_jax.room.name` were two things."""
+    modules = {path.stem for path in (ROOT / "share_jax" / room).glob("*.py")}
+    assert modules & set(getattr(share_jax, room).__all__) == set()
+
+
+def test_the_page_lists_the_names_of_the_stubs_with_their_docstrings() -> None:
+    """After a change of public names or their docstrings: python docs/write_public.py."""
+    assert WRITER.PAGE.read_text(encoding="utf-8") == WRITER.page(), "run python docs/write_public.py"
+    assert "|  |" not in WRITER.page(), "a public name has no docstring"
 
 
 @pytest.mark.parametrize("name", ["nothing", "Nothing", "_nothing", "train.learner", "__wrapped__", ""])
 def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
     for package in (share_jax, share_jax.train):
-        with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute '{name}'"):
+        with pytest.raises(AttributeError, match=f"No {package.__name__} attribute {name}"):
             getattr(package, name)
         assert not hasattr(package, name)

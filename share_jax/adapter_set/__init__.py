@@ -1,5 +1,11 @@
-"""A compressed set on disk: a folder of LoRA adapters in one subspace, with every adapter's error and bound."""
+"""A compressed set on disk: a folder of LoRA adapters in one subspace, with every adapter's error and bound.
 
-from share_jax.runtime.lazy_import import submodules
+A set is a folder with a manifest and safetensors files named after their content. `store` reads, checks and changes a
+set; `build` makes its state and manifest entries from adapters; `encoding` and `int8_gauge` say how arrays lie in the
+files; `manifest` is the schema. A new storage type goes into `encoding`, another recorded figure into `manifest`.
+The algebra is `share_jax.subspace`'s; files of single adapters are `share_jax.formats`'.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,10 @@
-"""LoRA adapters as data: factors by target, their stacks, arithmetic and similarity. NumPy alone."""
+"""LoRA adapters as data: factors by target, their stacks, arithmetic and similarity. NumPy alone.
 
-from share_jax.runtime.lazy_import import submodules
+`factors` has the record of one task's factors and their balanced form; `stacking` puts targets of one shape side by
+side, so that one call computes all their layers; `arithmetic` makes new adapters of learnt ones (linear, TIES, DARE);
+`similarity` compares them. Another way to merge tasks into one adapter is a function in `arithmetic`.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

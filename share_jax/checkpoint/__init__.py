@@ -1,5 +1,11 @@
-"""A bank on disk: one Orbax folder per task, a checksummed manifest, and repair of what is damaged."""
+"""A bank on disk: one Orbax folder per task, a checksummed manifest, and repair of what is damaged.
 
-from share_jax.runtime.lazy_import import submodules
+`checkpoint` saves and loads what is shared, tasks, and the training in flight; writing `manifest` is what commits.
+`arrays` holds one tree of arrays with checksums; `validate` refuses what cannot be saved; `repair` names damage and
+goes back to the last good state; `saved_bank` saves and loads all of a `Learner`'s bank in one call.
+What a kill may lose is decided in `checkpoint`, what a folder must say about its model in `manifest`.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,11 @@
-"""The arithmetic of an adapted layer, whatever module system it is written in."""
+"""The arithmetic of an adapted layer, whatever module system it is written in.
 
-from share_jax.runtime.lazy_import import submodules
+`targets` chooses kernels by their paths; `kernel_matrix` sees a kernel as a matrix; `deltas` is the update of each kind
+of layer beside its input; `adapted_layer` is the layer's whole output, with the update beside the layer or summed into
+its kernel; `mixed_layer` is the same for a batch of different tasks; `effective_params` adds the update to the kernels;
+`projected` takes the first adapted layer's two products ahead of training. A new kind of layer goes into `deltas`.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

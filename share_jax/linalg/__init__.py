@@ -1,27 +1,11 @@
-"""Arrays in, arrays out: bases of stacks of columns, their ranks, updates and angles; batched."""
+"""Linear algebra on arrays: orthonormal bases and spectra of stacks of columns, their ranks and updates.
 
-from share_jax.runtime.lazy_import import submodules
+Nothing here knows of adapters or tasks: arrays go in, arrays come out. `spectrum` chooses the way to a stack's leading
+directions; `randomized_svd` and `gram` are two of the ways; `rank_selection` says how many directions to keep;
+`incremental` updates a basis in bounded memory. Another SVD goes here, and products that must not lose precision go
+through `products`.
+"""
 
-_HOME = {
-    "principal_angles": "angles",
-    "principal_cosines": "angles",
-    "Spectrum": "basis",
-    "dense_basis": "basis",
-    "numerical_rank": "basis",
-    "orthonormal": "basis",
-    "rank_tolerance": "basis",
-    "k_by_explained_variance": "rank_selection",
-    "k_by_relative_error": "rank_selection",
-    "tail_energies": "rank_selection",
-    "gram_basis": "gram",
-    "symmetric_basis": "gram",
-    "coefficient_root": "incremental",
-    "compressed_stack": "incremental",
-    "incremental_basis": "incremental",
-    "rotate": "incremental",
-    "product": "products",
-    "transpose": "products",
-    "working": "products",
-}
+import lazy_loader
 
-__getattr__ = submodules(__name__, _HOME)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

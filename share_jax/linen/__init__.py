@@ -1,5 +1,11 @@
-"""The seam to Flax Linen: modules, and adapting an unmodified model."""
+"""The seam to Flax Linen: modules, and adapting an unmodified model.
 
-from share_jax.runtime.lazy_import import submodules
+`modules` and `share_modules` are Flax's linear layers with a `task_id`; `adapted_model` adapts an unmodified model:
+`discover` finds the layer of each kernel, `intercept` adds the update while the model runs, `bypass` refuses kernels
+that are read past their layer. `head` is a head per task, `remat` and `gathered_weights` wrap a model that knows
+nothing of them. All that needs `flax.linen` is here or in `share_jax.models`; the arithmetic is in `share_jax.layers`.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

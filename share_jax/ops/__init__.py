@@ -1,5 +1,10 @@
-"""Products that XLA and Pallas run: low-rank updates, merged kernels, batches of several tasks."""
+"""Products that XLA and Pallas run: low-rank updates, merged kernels, batches of several tasks.
 
-from share_jax.runtime.lazy_import import submodules
+`products` has the products of an adapter, formulated so that XLA does not recompute or reorder them; `mixed_batch`
+decides whether a batch of different tasks goes through the Pallas kernel of `mixed_batch_pallas`. Another kernel for
+such batches goes beside it. Arrays alone: no module, no task name.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

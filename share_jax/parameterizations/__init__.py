@@ -1,5 +1,9 @@
-"""How a target's update is parameterised: `SharedA`, `SeparateLoRA`, `Share`."""
+"""How a target's update is parameterised: `SharedA`, `SeparateLoRA`, `Share`.
 
-from share_jax.runtime.lazy_import import submodules
+`base` is the protocol that modules, adapting, checkpoints and accounting are written against: which leaves are shared,
+which belong to a task, and the factor pair that they give. A new LoRA variant is a new file that follows it.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,10 @@
-"""The process around the mathematics: threads, memory, several hosts, preemption, lazy imports."""
+"""The process around the mathematics: threads, memory, several hosts, preemption.
 
-from share_jax.runtime.lazy_import import submodules
+`malloc` keeps freed memory from step to step; `preemption` stops a run when the platform asks for it; `processes`
+makes many processes one run; `threads` runs host work on all processors. What is decided per process, not per array,
+goes here.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,10 @@
-"""Meshes of devices, where arrays lie on them, and batches in parts."""
+"""Meshes of devices, where arrays lie on them, and batches in parts.
 
-from share_jax.runtime.lazy_import import submodules
+`mesh_shape` and `mesh` make the mesh; `rules` says which axis of which leaf is split, and `layout` what follows for
+every array of a train step; `placement` puts arrays onto the mesh; `microbatches` splits a batch for accumulation;
+`compiled_memory` reads what a compiled step needs. To shard a leaf differently, change its axes in `rules`.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

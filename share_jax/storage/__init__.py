@@ -1,5 +1,10 @@
-"""Files: atomic writes, locks, caches, safetensors, and paths that are not trusted."""
+"""Files: atomic writes, locks, caches, safetensors, and paths that are not trusted.
 
-from share_jax.runtime.lazy_import import submodules
+`atomic_write` writes so that a kill leaves the old file or the new one; `lock` lets one process at a time into a
+folder; `cache_dir` is the user's cache; `safetensors_file` reads tensors strictly and lazily; `untrusted` opens files
+of a folder that somebody else made. What every folder on disk needs, whatever it holds, goes here.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,12 @@
-"""The method on host arrays: one orthonormal subspace per target that evolves as adapters arrive."""
+"""The method on host arrays: one orthonormal subspace per target that evolves as adapters arrive.
 
-from share_jax.runtime.lazy_import import submodules
+`state` has the records; `initialization` makes the first subspace of any number of adapters, `projection` puts tasks on
+bases that stay, `merging` lets the bases evolve and bounds what old tasks lose, `removal` takes tasks out.
+`rank_choice` and `error_curves` say how many columns to keep; `error_bounds` and `task_drift` measure and prove errors;
+`quantize` stores in fewer bytes; `serving` goes to the trees that Flax layers compute with, and back.
+A change of the method goes here; the linear algebra below it is `share_jax.linalg`'s.
+"""
 
-__getattr__ = submodules(__name__)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

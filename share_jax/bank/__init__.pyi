@@ -1,0 +1,14 @@
+from .accounting import ParameterCounts as ParameterCounts
+from .accounting import bytes_on_disk as bytes_on_disk
+from .bank import TaskBank as TaskBank
+from .router import Router as Router
+from .router import Rule as Rule
+from .router import add_task as add_task
+from .router import empty_router as empty_router
+from .router import remove_task as remove_task
+from .router import route as route
+from .router import routing_rule as routing_rule
+from .router import task_scores as task_scores
+from .slots import gather as gather
+from .slots import read_slot as read_slot
+from .slots import write_slot as write_slot

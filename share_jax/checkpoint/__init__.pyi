@@ -1,0 +1,15 @@
+from .checkpoint import Checkpoint as Checkpoint
+from .checkpoint import create as create
+from .checkpoint import load_inflight as load_inflight
+from .checkpoint import load_router as load_router
+from .checkpoint import load_shared as load_shared
+from .checkpoint import load_task as load_task
+from .checkpoint import note as note
+from .checkpoint import open_checkpoint as open_checkpoint
+from .checkpoint import save_inflight as save_inflight
+from .checkpoint import save_router as save_router
+from .checkpoint import save_task as save_task
+from .repair import Damage as Damage
+from .repair import repaired as repaired
+from .saved_bank import load_bank as load_bank
+from .saved_bank import save_bank as save_bank

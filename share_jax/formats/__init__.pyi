@@ -1,0 +1,9 @@
+from .adapter_file import Layer as Layer
+from .adapter_file import Source as Source
+from .export import export_adapter as export_adapter
+from .open import open_sources as open_sources
+from .peft import is_adapter as is_adapter
+from .peft import open_adapter as open_adapter
+from .peft import write_adapter as write_adapter
+from .peft_config import LoraSettings as LoraSettings
+from .peft_config import parse_config as parse_config

@@ -1,0 +1,13 @@
+from .adapted_model import Adapted as Adapted
+from .adapted_model import adapt as adapt
+from .head import TaskHead as TaskHead
+from .modules import SharedLoRAConv as SharedLoRAConv
+from .modules import SharedLoRADense as SharedLoRADense
+from .modules import SharedLoRADenseGeneral as SharedLoRADenseGeneral
+from .modules import SharedLoRAEmbed as SharedLoRAEmbed
+from .remat import Remat as Remat
+from .remat import rematerialised as rematerialised
+from .share_modules import ShareConv as ShareConv
+from .share_modules import ShareDense as ShareDense
+from .share_modules import ShareDenseGeneral as ShareDenseGeneral
+from .share_modules import ShareEmbed as ShareEmbed

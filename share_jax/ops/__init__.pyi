@@ -1,0 +1,1 @@
+from .mixed_batch import mixed_kernel as mixed_kernel

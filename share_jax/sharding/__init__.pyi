@@ -1,0 +1,10 @@
+from .compiled_memory import Memory as Memory
+from .compiled_memory import memory_of as memory_of
+from .layout import Layout as Layout
+from .layout import layout_of as layout_of
+from .mesh import make_mesh as make_mesh
+from .mesh_shape import MeshShape as MeshShape
+from .mesh_shape import parse_mesh as parse_mesh
+from .placement import put_base as put_base
+from .placement import put_batch as put_batch
+from .placement import put_state as put_state

@@ -1,0 +1,15 @@
+from .batches import eval_batches as eval_batches
+from .batches import order as order
+from .batches import padded as padded
+from .learner import Learner as Learner
+from .losses import LossSums as LossSums
+from .losses import classification as classification
+from .losses import cross_entropy as cross_entropy
+from .losses import per_task as per_task
+from .losses import regression as regression
+from .optimizer import task_optimizer as task_optimizer
+from .pmap import make_pmap_step as make_pmap_step
+from .prefix_cache import PrefixCache as PrefixCache
+from .prefix_cache import linen_prefix as linen_prefix
+from .step import make_predict as make_predict
+from .step import make_train_step as make_train_step
