@@ -28,6 +28,7 @@ from experiments.build import build, raw_stream
 from experiments.config.run_config import Config, Experiment, preset
 from experiments.data.batch_order import Order, bucketed, token_counts
 from experiments.data.pipeline import Batch, Pipeline
+from experiments.report.blocks import table
 from experiments.report.progress import NullProgress
 from experiments.streams.base import Task
 from share_jax.parameterizations.shared_a import SharedA
@@ -119,30 +120,30 @@ def measure(config: Config, rounds: int) -> dict[str, Any]:
     }
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
+def tables(results: Sequence[dict[str, Any]]) -> str:
     """What was found, as Markdown."""
-    rows = [
-        "| experiment | batches | step, ms | waiting, ms | waiting, % | step / at hand |",
-        "|---|---|--:|--:|--:|--:|",
+    waits = [
+        (
+            found["experiment"],
+            row["batches"],
+            f"{row['step_ms']:.2f}",
+            f"{row['waiting_ms']:.3f}",
+            f"{100 * row['waiting_share']:.2f}",
+            f"{row['step_ratio_to_at_hand']:.3f}",
+        )
+        for found in results
+        for row in found["waiting"]
     ]
-    for found in results:
-        rows += [
-            f"| {found['experiment']} | {row['batches']} | {row['step_ms']:.2f} | {row['waiting_ms']:.3f} "
-            f"| {100 * row['waiting_share']:.2f} | {row['step_ratio_to_at_hand']:.3f} |"
-            for row in found["waiting"]
-        ]
-    rows += [
-        "",
-        "| experiment | padding, one length, % | as configured, % | batches of each length |",
-        "|---|--:|--:|---|",
-    ]
+    shares = []
     for found in results:
         one, now = found["padding_one_length"], found["padding_as_configured"]
         if one and now:
             lengths = ", ".join(f"{width}: {count}" for width, count in now["batches"].items())
-            shares = f"{100 * one['padding_share']:.1f} | {100 * now['padding_share']:.1f}"
-            rows.append(f"| {found['experiment']} | {shares} | {lengths} |")
-    return "\n".join(rows)
+            padded = (f"{100 * each['padding_share']:.1f}" for each in (one, now))
+            shares.append((found["experiment"], *padded, lengths))
+    head = ("experiment", "batches", "step, ms", "waiting, ms", "waiting, %", "step / at hand")
+    of_lengths = ("experiment", "padding, one length, %", "as configured, %", "batches of each length")
+    return f"{table(head, waits, left=(0, 1))}\n\n{table(of_lengths, shares, left=(0, 3))}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -156,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     configs = [replace(preset(name, args.preset), data_folder=args.data_folder) for name in args.experiments]
     results = [measure(config, args.rounds) for config in configs]
-    print(table(results))
+    print(tables(results))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         found = {"suite": "input", "rounds": args.rounds, "results": results}

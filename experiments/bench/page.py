@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.bench.plot import groups_of
 from experiments.bench.record import BARS, SUITES
+from experiments.report.blocks import table
 
 TITLES = {
     "train": "`train`: one train step",
@@ -13,8 +14,7 @@ TITLES = {
     "serve": "`serve`: a batch of different tasks",
     "adapters": "`adapters`: a folder of LoRAs into one set, and back",
     "tasks": "`tasks`: what T tasks cost",
-    "limit": "`limit`: against the floor and the machine",
-    "forms": "`forms`: other forms of the same computations",
+    "roofline": "`roofline`: against the floor and the machine",
 }
 _FACTS = {
     "first_call_s": ("first call, s", 1.0, "{:.1f}"),
@@ -42,16 +42,16 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 2 else f"{1000 * value:.1f} ms"
 
 
-def bars_table(documents: Sequence[dict[str, Any]]) -> list[str]:
+def bars_table(documents: Sequence[dict[str, Any]]) -> str:
     """All bars of all suites."""
-    rows = ["| suite | bar | value | limit | |", "|---|---|--:|--:|---|"]
+    rows = []
     for found in documents:
         for bar in found["bars"]:
             verdict = "met" if bar["met"] else "**not met**"
-            rows.append(f"| {found['suite']} | {bar['name']} | {bar['value']:.3f} | {bar['limit']:.3g} | {verdict} |")
+            rows.append((found["suite"], bar["name"], f"{bar['value']:.3f}", f"{bar['limit']:.3g}", verdict))
         missing = "not measured: no peers" if any(bar.needs_peers for bar in BARS[found["suite"]]) else "not measured"
-        rows += [f"| {found['suite']} | `{pattern}` | - | - | {missing} |" for pattern in found.get("not_measured", [])]
-    return rows
+        rows += [(found["suite"], f"`{pattern}`", "-", "-", missing) for pattern in found.get("not_measured", [])]
+    return table(("suite", "bar", "value", "limit", ""), rows, left=(0, 1, 4))
 
 
 def open_lines(documents: Sequence[dict[str, Any]]) -> list[str]:
@@ -96,19 +96,19 @@ def _beside_torch(start: str, ratios: Mapping[str, float]) -> str:
 _PRODUCT = re.compile(r"products, (?P<model>.+): (?P<many>\d+ of )?[\dx ]+, ours / torch")
 
 
-def results_table(group: Sequence[dict[str, Any]]) -> list[str]:
+def results_table(group: Sequence[dict[str, Any]]) -> str:
     """One group's rows, with a column for each fact that any of them has."""
     facts = [name for name in _FACTS if any(name in row for row in group)]
     titles = ["case", "system", "median", "interquartile", "runs", *(_FACTS[name][0] for name in facts)]
-    rows = [f"| {' | '.join(titles)} |", f"|---|---|{'--:|' * (len(titles) - 2)}"]
+    rows = []
     for row in group:
         cells = [row["case"].rpartition(": ")[2], row["system"], seconds(row["median_s"]), seconds(row["iqr_s"])]
         cells.append(str(row["repetitions"]))
         for name in facts:
             _, factor, shape = _FACTS[name]
             cells.append(shape.format(factor * row[name]) if name in row else "")
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
+        rows.append(cells)
+    return table(titles, rows, left=(0, 1))
 
 
 def machines(documents: Sequence[dict[str, Any]]) -> list[str]:
@@ -117,9 +117,9 @@ def machines(documents: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(f"{machine['processor']}, {machine['threads']} threads" for machine in found))
 
 
-def section(found: dict[str, Any]) -> list[str]:
-    """One suite's results and ratios."""
-    lines = [f"## {TITLES[found['suite']]}", ""]
+def section(found: dict[str, Any], title: str) -> list[str]:
+    """One document's results and ratios."""
+    lines = [f"## {title}", ""]
     machine = found.get("machine", {})
     if machine:
         busy = machine.get("processors_busy_with_others")
@@ -138,10 +138,17 @@ def section(found: dict[str, Any]) -> list[str]:
         each = ", ".join(f"{count} in the {name}" for name, count in found["compilations"].items())
         lines += [f"Programs compiled by `Learner.learn`, by task: {each}.", ""]
     for name, group in groups_of(found["results"]).items():
-        lines += [*([f"**{name}**", ""] if name else []), *results_table(group), ""]
-    lines += ["| ratio | median of the rounds' ratios |", "|---|--:|"]
-    lines += [f"| {name} | {value:.3f} |" for name, value in found["ratios"].items()]
-    return [*lines, ""]
+        lines += [*([f"**{name}**", ""] if name else []), results_table(group), ""]
+    ratios = [(name, f"{value:.3f}") for name, value in found["ratios"].items()]
+    return [*lines, table(("ratio", "median of the rounds' ratios"), ratios), ""]
+
+
+def versions_line(documents: Sequence[dict[str, Any]]) -> str:
+    """The packages that the documents were made with."""
+    versions: dict[str, Any] = {}
+    for found in documents:
+        versions |= found["versions"]
+    return ", ".join(f"{name} {value}" for name, value in versions.items() if value)
 
 
 def page(documents: Sequence[dict[str, Any]]) -> str:
@@ -151,9 +158,6 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
         documents: of different suites, checked.
     """
     ordered = sorted(documents, key=lambda found: SUITES.index(found["suite"]))
-    versions: dict[str, Any] = {}
-    for found in ordered:
-        versions |= found["versions"]
     lines = [
         "# Speed",
         "",
@@ -170,10 +174,10 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
     if where := machines(ordered):
         several = " Not all suites are of the same machine: each names its own." if len(where) > 1 else ""
         lines += [f"{'; '.join(where)}.{several}", ""]
-    lines += ["## Bars", "", *bars_table(ordered), ""]
+    lines += ["## Bars", "", bars_table(ordered), ""]
     if not_met := open_lines(ordered):
         lines += ["What is left to gain where a bar is not met:", "", *not_met, ""]
     for found in ordered:
-        lines += section(found)
-    lines += ["## Versions", "", ", ".join(f"{name} {value}" for name, value in versions.items() if value)]
+        lines += section(found, TITLES[found["suite"]])
+    lines += ["## Versions", "", versions_line(ordered)]
     return "\n".join(lines) + "\n"

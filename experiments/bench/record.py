@@ -9,7 +9,7 @@ from typing import Any
 
 from share_jax.errors import FormatError, message
 
-SUITES = ("train", "prefix", "serve", "adapters", "tasks", "limit", "forms")
+SUITES = ("train", "prefix", "serve", "adapters", "tasks", "roofline")
 
 _SHAPE: dict[str, type | tuple[type, ...]] = {
     "suite": str, "results": list, "ratios": dict, "bars": list, "versions": dict,
@@ -45,7 +45,7 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar(_PREFIX + r"shared_a later task / floor", 1.35),
     ),
     "prefix": (Bar(r"prefix cache, FFN-down(, products kept)?, (6.4|20) passes: with / without, whole task", 0.50),),
-    "limit": (Bar(r".*: shared_a later task / floor", 1.35),),
+    "roofline": (Bar(r".*: shared_a later task / floor", 1.35),),
     "serve": (
         Bar(r".*: one task / frozen forward", 1.10),
         Bar(r".*: 32 tasks / frozen forward", 1.20),
@@ -62,9 +62,8 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar(r"step of task 2 / separate LoRA", 1.00),
         Bar(r"compilations after the first task", 0.0),
     ),
-    "forms": (),
 }
-"""Each suite's bars. All are upper limits of ratios: "at least 3 times slower" is a ratio of ours to theirs of 1/3."""
+"""Each suite's bars; a study has none. All are upper limits of ratios: "at least 3 times slower" is a ratio of 1/3."""
 
 
 def bars(suite: str, ratios: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -75,7 +74,7 @@ def bars(suite: str, ratios: Mapping[str, float]) -> list[dict[str, Any]]:
     """
     return [
         {"name": name, "value": value, "limit": bar.limit, "met": value <= bar.limit}
-        for bar in BARS[suite]
+        for bar in BARS.get(suite, ())
         for name, value in ratios.items()
         if re.fullmatch(bar.pattern, name)
     ]
@@ -83,7 +82,7 @@ def bars(suite: str, ratios: Mapping[str, float]) -> list[dict[str, Any]]:
 
 def not_measured(suite: str, ratios: Mapping[str, float]) -> list[str]:
     """The patterns of bars that no ratio answers to, as without peers."""
-    return [bar.pattern for bar in BARS[suite] if not any(re.fullmatch(bar.pattern, name) for name in ratios)]
+    return [bar.pattern for bar in BARS.get(suite, ()) if not any(re.fullmatch(bar.pattern, name) for name in ratios)]
 
 
 def document(
@@ -105,8 +104,8 @@ def document(
     }
 
 
-def check(found: Any, source: str) -> dict[str, Any]:
-    """The document, if it is one.
+def check(found: Any, source: str, suites: Sequence[str] = SUITES) -> dict[str, Any]:
+    """The document, if it is one of these suites.
 
     Raises:
         FormatError: it lacks an entry, or one is of another type, or a bar's verdict is not what its numbers say.
@@ -124,8 +123,8 @@ def check(found: Any, source: str) -> dict[str, Any]:
                 raise refuse(f"{what}: {name}", repr(entry.get(name)), str(kind))
 
     typed("the document", found, _SHAPE)
-    if found["suite"] not in SUITES:
-        raise refuse("suite", repr(found["suite"]), f"one of {', '.join(SUITES)}")
+    if found["suite"] not in suites:
+        raise refuse("suite", repr(found["suite"]), f"one of {', '.join(suites)}")
     for number, row in enumerate(found["results"]):
         typed(f"result {number}", row, _RESULT)
     for name, value in found["ratios"].items():
@@ -143,7 +142,7 @@ def write(path: Path, found: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, suites: Sequence[str] = SUITES) -> dict[str, Any]:
     """Reads a document and checks it.
 
     Raises:
@@ -154,4 +153,4 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         fix = "pass the JSON of a suite"
         raise FormatError(message(str(path), got=error, expected="a JSON document", fix=fix)) from error
-    return check(found, str(path))
+    return check(found, str(path), suites)

@@ -1,4 +1,4 @@
-"""Suite `limit`: each of our train steps against its floor, and the floor against the machine's own rates.
+"""Suite `roofline`: each of our train steps against its floor, and the floor against the machine's own rates.
 
 The floor is the frozen forward pass plus the backward pass to the activations (`experiments.bench.lower_bound`). The
 machine's rates are measured in the same rounds: a float32 matrix product, and a pass over an array far beyond the

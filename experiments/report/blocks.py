@@ -1,7 +1,7 @@
 """Blocks of Markdown: a table, text that is shown as it is, and a number with its deviation."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 
 def spread(write: Callable[[float | None], str], mean: float | None, deviation: float | None) -> str:
@@ -26,13 +26,13 @@ def _escape(found: re.Match[str]) -> str:
     return "".join(f"\\{letter}" for letter in found.group())
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table: the first column to the left, numbers to the right.
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Container[int] = (0,)) -> str:
+    """A Markdown table: the columns of `left` to the left, numbers to the right.
 
     >>> print(table(("a", "b"), [("x", "1")]))
     | a | b |
     | :-- | --: |
     | x | 1 |
     """
-    lines = [head, [":--", *("--:" for _ in head[1:])], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    lines = [head, [":--" if column in left else "--:" for column in range(len(head))], *rows]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)

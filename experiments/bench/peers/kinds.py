@@ -4,7 +4,7 @@
 import torch
 
 from experiments.bench.peers.compressors import Lorashare, Vlora
-from experiments.bench.peers.server import Kinds
+from experiments.bench.peers.protocol import Kinds
 from experiments.bench.peers.torch_products import Product
 from experiments.bench.peers.torch_serving import Serving
 from experiments.bench.peers.torch_steps import Forward, Step

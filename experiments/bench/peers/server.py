@@ -4,24 +4,14 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
+from experiments.bench.peers.protocol import Kinds, Runnable
 from share_jax.runtime.malloc import keep_freed
 
 PACKAGES = ("torch", "transformers", "peft", "lorashare", "vlora-dev", "safetensors", "numpy")
-
-
-class Runnable(Protocol):
-    """What a kind makes."""
-
-    facts: dict[str, Any]
-    run: Callable[..., dict[str, Any]]
-    """Does it once; the answer holds the "seconds" that it took."""
-
-
-Kinds = Mapping[str, Callable[..., Runnable]]
 
 
 def versions() -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""Suite `forms`: other forms of what the library computes, each against the form that it has.
+"""Other forms of what the library computes, each against the form that it has.
 
 Parts, by the names that `--only` takes:
 
@@ -36,5 +36,5 @@ PARTS = {
 
 
 def run(options: Options, peer: Peer | None) -> SuiteResult:
-    """The suite; it needs no peer."""
+    """The study; it needs no peer."""
     return merged_results([part(options) for name, part in PARTS.items() if options.takes(name)])

@@ -7,17 +7,33 @@ from typing import Any
 
 import numpy as np
 
+from experiments.report.blocks import table
 from experiments.report.charts import Line, line_chart
 from experiments.report.svg import Figure
-from experiments.studies.saturation.run import CHOICES, FIXED, STARTS, TEST, TOGETHER, TOKENS, TRAIN
+from experiments.studies.saturation.choices import CHOICES, FIXED, STARTS, TEST, TOGETHER, TOKENS, TRAIN
 from share_jax.storage.atomic_write import replace_text
 
 COMMAND = (
-    "python -m experiments.studies.saturation.run --data-folder path/to/clinc150 --json runs/saturation.json "
-    "--markdown experiments/SATURATION.md"
+    "python -m experiments.studies.saturation --data-folder path/to/clinc150 --json runs/saturation.json "
+    "--markdown experiments/studies/saturation/SATURATION.md"
 )
 CLOSE = 0.01
 """An accuracy this far below that of the tasks' own LoRAs still counts as kept."""
+
+COLUMNS = (
+    "choice",
+    "tasks",
+    "k, in and out",
+    "error",
+    "largest",
+    "at once",
+    "bound",
+    "accuracy",
+    "own",
+    "without",
+    "KB",
+    "of separate",
+)
 
 Row = dict[str, Any]
 
@@ -67,7 +83,7 @@ def page(content: dict[str, Any], figures: Sequence[Figure]) -> str:
             blocks += [
                 f"![{each.alt}]({each.name}.svg)\n\n{each.caption}" for each in figures if f"-{start}-" in each.name
             ]
-            blocks += [table(own)]
+            blocks += [rows_table(own)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -138,26 +154,17 @@ def _smallest(rows: Sequence[Row]) -> str:
     )
 
 
-def table(rows: Sequence[Row]) -> str:
+def rows_table(rows: Sequence[Row]) -> str:
     """All rows of one start."""
-    head = "| choice | tasks | k, in and out | error | largest | at once | bound | accuracy | own | without | KB "
-    lines = [head + "| of separate |", f"|---|{'--:|' * 11}"]
+    found = []
     for row in rows:
+        k_in, k_out = row["k"]
         once = f"{row['at_once']:.3f}" if row.get("at_once") is not None else "-"
-        cells = [
-            row["choice"],
-            row["tasks"],
-            f"{row['k'][0]}, {row['k'][1]}",
-            f"{row['error_mean']:.3f}",
-            f"{row['error_max']:.3f}",
-            once,
-            f"{row['bound_mean']:.3f}",
-            *(f"{100 * row[key]:.1f}" for key in ("accuracy", "own_accuracy", "without_accuracy")),
-            f"{row['bytes'] / 1000:,.0f}",
-            f"{row['bytes'] / row['separate_bytes']:.3f}",
-        ]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+        errors = f"{row['error_mean']:.3f}", f"{row['error_max']:.3f}", once, f"{row['bound_mean']:.3f}"
+        accuracies = (f"{100 * row[key]:.1f}" for key in ("accuracy", "own_accuracy", "without_accuracy"))
+        sizes = f"{row['bytes'] / 1000:,.0f}", f"{row['bytes'] / row['separate_bytes']:.3f}"
+        found.append((row["choice"], row["tasks"], f"{k_in}, {k_out}", *errors, *accuracies, *sizes))
+    return table(COLUMNS, found)
 
 
 def draw(rows: Sequence[Row]) -> list[Figure]:

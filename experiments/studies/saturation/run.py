@@ -1,54 +1,20 @@
-"""Does one subspace saturate? Error and accuracy of up to 200 tasks merged into `share`, at fixed k and with k growing.
+"""Learns the tasks, merges them, and measures what their updates and accuracies have lost."""
 
-    python -m experiments.studies.saturation.run --data-folder path/to/clinc150 --json runs/saturation.json \
-        --markdown experiments/SATURATION.md
-
-200 small tasks are drawn from CLINC150 and learnt on the frozen MiniLM, each as a LoRA of its own on the last FFN-down
-kernel. They are merged into one subspace one after another, and at 10, 25, 50, 100 and 200 tasks every task's update
-and accuracy is compared with its own LoRA's. Each LoRA starts from an A of its own; with `--starts own,one` everything
-is done again with all starting from one. About three minutes of two free cores.
-"""
-
-import argparse
-import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.report.notify import to_stderr
+from experiments.studies.saturation.choices import ALL, CHOICES, STARTS, TEST, TOGETHER, TOKENS, TRAIN
 from experiments.studies.saturation.tasks import TARGET, Budget, Learnt, SmallTask, Study, make_tasks
 from share_jax.adapters.factors import Adapter
-from share_jax.errors import InputError, ShareError, message
-from share_jax.runtime.malloc import keep_freed
 from share_jax.subspace.error_bounds import relative_distance
 from share_jax.subspace.initialization import initialize
 from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.state import ShareState, factors_of, report, stack_size
-
-COUNTS = (10, 25, 50, 100, 200)
-FIXED = (8, 16, 32, 64)
-CHOICES = {
-    **{f"k = {k}": Choice(k=k) for k in FIXED},
-    "99 % explained variance": Choice(explained_variance=0.99),
-    "error at most 0.1": Choice(max_error=0.1),
-}
-"""How k is chosen; the last two let it grow."""
-TOGETHER = 10
-"""Tasks that are merged at once where k grows: every new k is a new shape to compile."""
-ALL = tuple(CHOICES)
-PARTS = {
-    "fixed": tuple(name for name in ALL if CHOICES[name].k is not None),
-    "growing": tuple(name for name in ALL if CHOICES[name].k is None),
-}
-STARTS = {"own": "each LoRA from an A of its own", "one": "all LoRAs from one A"}
-TRAIN, TEST, TOKENS = 30, 15, 12
-"""Texts of each class to learn from and to be tested on, and tokens of a text."""
 
 Tell = Callable[[str], None]
 Keep = Callable[[list[dict[str, Any]]], None]
@@ -156,65 +122,3 @@ def prepare(data_folder: Path | None, cache_dir: Path | None, count: int, seed: 
     encode, backbone = load_tokenizer(minilm_folder(cache_dir), TOKENS), minilm(cache_dir)
     tasks = list(make_tasks(texts, backbone, encode, tasks=count, seed=seed))
     return tasks, Study(backbone, Budget(), tasks[0].train[0])
-
-
-def together(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Parts of one study, with the same tasks and LoRAs, as one.
-
-    Raises:
-        InputError: they were not run alike.
-    """
-    first, *others = contents
-    for other in others:
-        for key in ("suite", "budget", "seed", "versions"):
-            if other[key] != first[key]:
-                fix = "run all parts alike"
-                raise InputError(message(f"--rows, {key}", got=other[key], expected=first[key], fix=fix))
-    return {**first, "rows": [row for content in contents for row in content["rows"]]}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the study, and writes JSON, the page and its plots; 2 for bad input."""
-    import os
-
-    from experiments.report.versions import versions
-    from experiments.studies.saturation.page import write_page
-
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # JAX's batched SVD can hang when OpenBLAS threads it
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-folder", type=Path, help="CLINC150 as a folder; from TensorFlow Datasets if not given")
-    parser.add_argument("--cache-dir", type=Path, help="where weights are kept")
-    parser.add_argument("--tasks", type=int, default=COUNTS[-1], help="how many tasks at most")
-    parser.add_argument("--starts", default="own", choices=("own", "one", "own,one"), help="where the LoRAs start")
-    parser.add_argument("--choices", default="all", choices=("all", *PARTS), help="how k is chosen")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=Path("runs/saturation.json"))
-    parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--rows", type=Path, nargs="+", help="make the page of these JSONs alone, and run nothing")
-    args = parser.parse_args(argv)
-    try:
-        if args.rows:
-            content = together([json.loads(path.read_text(encoding="utf-8")) for path in args.rows])
-        else:
-            tasks, study = prepare(args.data_folder, args.cache_dir, args.tasks, args.seed)
-            counts = [count for count in COUNTS if count <= args.tasks]
-            content = {"suite": "saturation", "budget": asdict(study.budget), "seed": args.seed, "versions": versions()}
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-
-            def keep(rows: list[dict[str, Any]]) -> None:
-                content["rows"] = rows
-                args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-            run(tasks, study, counts, args.seed, to_stderr, keep, args.starts.split(","), PARTS.get(args.choices, ALL))
-    except ShareError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if args.markdown:
-        write_page(content, args.markdown)
-        print(args.markdown)
-    return 0
-
-
-if __name__ == "__main__":
-    keep_freed()
-    sys.exit(main())

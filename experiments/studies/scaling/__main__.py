@@ -1,6 +1,7 @@
 """What scales and how, on paper where the machine ends: bytes sent and held per device and step, and a bound on time.
 
-    python -m experiments.studies.scaling.run --json runs/scaling.json --markdown experiments/SCALING.md
+    python -m experiments.studies.scaling --json runs/scaling.json \
+        --markdown experiments/studies/scaling/SCALING.md
 
 Every figure is read off train steps that XLA compiled for a virtual mesh of up to 64 CPU devices: collectives from the
 optimised HLO, memory from the compiler's own account. Models are abstract (`jax.eval_shape`), nothing is run and no
@@ -64,7 +65,7 @@ def subprocess_of(devices: int) -> list[dict[str, Any]]:
     """`compile_all` in a process with so many virtual devices."""
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    command = [sys.executable, "-m", "experiments.studies.scaling.run", "--devices", str(devices)]
+    command = [sys.executable, "-m", "experiments.studies.scaling", "--devices", str(devices)]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,14 +1,30 @@
-"""The page that `experiments.studies.scaling.run` writes, from its rows."""
+"""The page that `experiments.studies.scaling` writes, from its rows."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.report.blocks import table
 from experiments.studies.scaling.model import FULL, SIZES, parameters
 
 CHIP = {"name": "TPU v5e", "flops": 197e12, "memory": 16e9, "link": 200e9}
 """Published peaks: bfloat16 operations a second, bytes of memory, bytes a second between chips (1,600 Gbit/s)."""
 
-COMMAND = "python -m experiments.studies.scaling.run --json runs/scaling.json --markdown experiments/SCALING.md"
+COMMAND = (
+    "python -m experiments.studies.scaling --json runs/scaling.json --markdown experiments/studies/scaling/SCALING.md"
+)
+
+COLUMNS = (
+    "model",
+    "devices",
+    "weights",
+    "form",
+    "sent, MB",
+    "by the adapter, MB",
+    "of full, %",
+    "arguments, MB",
+    "at work, MB",
+    "bound, ms",
+)
 
 Row = dict[str, Any]
 
@@ -47,11 +63,8 @@ def _mega(size: float | None) -> str:
     return "-" if size is None else f"{size / 1e6:,.3g}" if size < 1e9 else f"{size / 1e6:,.0f}"
 
 
-def _table(rows: Sequence[Row], chosen: Sequence[Row], tokens: int) -> list[str]:
-    head = (
-        "| model | devices | weights | form | sent, MB | by the adapter, MB | of full, % | arguments, MB | at work, MB "
-    )
-    lines = [head + "| bound, ms |", "|---|--:|---|---|--:|--:|--:|--:|--:|--:|"]
+def _table(rows: Sequence[Row], chosen: Sequence[Row], tokens: int) -> str:
+    found = []
     for row in chosen:
         full = find(rows, form=FULL, **{name: row[name] for name in ("size", "axis", "devices", "slots")})
         own = None if row["form"] == FULL else adapter_bytes(rows, row)
@@ -59,9 +72,9 @@ def _table(rows: Sequence[Row], chosen: Sequence[Row], tokens: int) -> list[str]
         held = "split" if row["axis"] == "fsdp" else "on each"
         megas = [_mega(value) for value in (sent(row), own)]
         memory = [_mega(row[name]) for name in ("arguments", "temporaries")]
-        cells = [row["size"], row["devices"], held, row["form"], *megas, share, *memory]
-        lines.append(f"| {' | '.join(map(str, cells))} | {1000 * bound(row, tokens):,.3g} |")
-    return lines
+        cells = (row["size"], row["devices"], held, row["form"], *megas, share, *memory)
+        found.append((*cells, f"{1000 * bound(row, tokens):,.3g}"))
+    return table(COLUMNS, found, left=(0, 2, 3))
 
 
 def page(rows: Sequence[Row], *, rank: int, examples: int, tokens: int) -> str:
@@ -102,24 +115,24 @@ def page(rows: Sequence[Row], *, rank: int, examples: int, tokens: int) -> str:
         "",
         "## Against the number of devices",
         "",
-        *_table(rows, by_devices, examples * tokens),
+        _table(rows, by_devices, examples * tokens),
         "",
         "## Against the size of the model",
         "",
-        *_table(rows, by_size, examples * tokens),
+        _table(rows, by_size, examples * tokens),
         "",
         "## Against the number of tasks",
         "",
         "The step takes the stack of T slots, lifts one out, trains it and puts it back. What is sent does not",
         "depend on T; what is held grows by the slots themselves.",
         "",
-        "| form | T | sent, MB | arguments, MB | at work, MB |",
-        "|---|--:|--:|--:|--:|",
-    ]
-    lines += [
-        f"| {row['form']} | {row['slots']:,} | {_mega(sent(row))} | "
-        f"{_mega(row['arguments'])} | {_mega(row['temporaries'])} |"
-        for row in by_tasks
+        table(
+            ("form", "T", "sent, MB", "arguments, MB", "at work, MB"),
+            [
+                (row["form"], f"{row['slots']:,}", *map(_mega, (sent(row), row["arguments"], row["temporaries"])))
+                for row in by_tasks
+            ],
+        ),
     ]
     lines += ["", f"The model is `tiny` ({parameters(SIZES['tiny']) / 1e6:.1f}M weights), on 8 devices.", ""]
     return "\n".join(lines)

@@ -46,8 +46,8 @@ def test_the_page_says_what_is_left_to_gain_where_a_bar_is_not_met():
             "minilm, float32: shared_a later task / floor": 1.2,
         }
     )
-    limit = made(
-        "limit",
+    roofline = made(
+        "roofline",
         {
             "vit, all kernels, float32: floor / its operations at the product's rate": 1.25,
             "products, vit: 8 x 4 x 4, ours / torch": 1.1,
@@ -57,7 +57,7 @@ def test_the_page_says_what_is_left_to_gain_where_a_bar_is_not_met():
         },
     )
     serve = made("serve", {"vit: 16 tasks mixed, ours / PEFT": 0.4, "vit: 16 tasks mixed, frozen forward / PEFT": 0.36})
-    lines = [line for line in page([train, limit, serve]).splitlines() if line.startswith("- ")]
+    lines = [line for line in page([train, roofline, serve]).splitlines() if line.startswith("- ")]
     assert len(lines) == 4
     assert "0.780, limit 0.7." in lines[0]
     assert "alone take 0.75" in lines[0]

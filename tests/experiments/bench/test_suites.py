@@ -16,31 +16,17 @@ from experiments.bench.subjects import minilm, vit
 EXPECTED = {
     "train": ({"frozen forward", "full fine-tune", "floor", "shared_a later task"}, "/ floor"),
     "prefix": ({"filling it", "steps with", "evaluations without"}, "whole task"),
-    "limit": (
+    "roofline": (
         {"floor", "pass over memory", "3 of 4 x 2 x 4", *(form.name for form in forms())},
         "/ its operations at the product's rate",
     ),
     "serve": ({"shared_a, one task", "shared_a, 4 tasks", "share, 4 tasks", "merged kernels, switch"}, "merged"),
     "tasks": ({"step", "checkpoint, one more task", "start-up, all tasks"}, "compilations after the second task"),
     "adapters": ({"compress, whole command", "add, in process", "export, in process"}, "best possible"),
-    "forms": (
-        {
-            "4 tasks, one-hot",
-            "4 tasks, sorted groups",
-            "rank 8, outer products",
-            "step, two products",
-            "gradients, one task, one product",
-            "tracing and compiling, scanned",
-            "later task, kept",
-            "compiling out of a filled one",
-            "step, 8 tokens",
-        },
-        "saved of the whole step",
-    ),
 }
 
 
-SLOW = ("limit", "forms")
+SLOW = ("roofline",)
 
 
 @pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SUITES])
@@ -68,9 +54,9 @@ def test_a_suite_runs_from_end_to_end(suite, tmp_path, capsys):
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
-    assert main(["limit", "--rounds", "0"]) == 2
+    assert main(["roofline", "--rounds", "0"]) == 2
     assert main(["page"]) == 2
-    (tmp_path / "x.json").write_text(json.dumps({"suite": "limit"}))
+    (tmp_path / "x.json").write_text(json.dumps({"suite": "roofline"}))
     assert main(["page", str(tmp_path / "x.json")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3

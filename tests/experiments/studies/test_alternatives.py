@@ -1,13 +1,13 @@
-"""What the suite `forms` compares: forms that are one function, a check that tells when they are not."""
+"""What the study of alternatives compares: forms that are one function, a check that tells when they are not."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.bench.__main__ import main
 from experiments.bench.record import read
 from experiments.bench.subjects import torch_weights, vit
+from experiments.studies.alternatives.__main__ import main
 from experiments.studies.alternatives.equal import hold_equal
 from experiments.studies.alternatives.models import TwoProducts, keeping, resident
 from experiments.studies.alternatives.products import (
@@ -116,12 +116,51 @@ def test_the_twin_of_the_vision_transformer_has_torchs_shapes():
     assert weights["body.layers.1.mlp.fc1.weight"].shape == (16, 8)
 
 
-def test_two_parts_of_the_suite_run_from_end_to_end(tmp_path):
-    """The whole suite is among the slow tests; no number here says anything, but each is there and finite."""
-    path = tmp_path / "forms.json"
-    words = ["forms", "--tiny", "--rounds", "1", "--quiet", "--json", str(path), "--only", "mixed batch|length buckets"]
-    assert main(words) == 0
-    ratios = read(path)["ratios"]
+def measured(folder, *more):
+    """The document of a tiny run of one round, which leaves a plot and a page beside it."""
+    path, page = folder / "alternatives.json", folder / "ALTERNATIVES.md"
+    words = ["--tiny", "--rounds", "1", "--quiet", "--json", str(path), "--workdir", str(folder / "work"), *more]
+    assert main([*words, "--markdown", str(page)]) == 0
+    assert path.with_suffix(".png").exists()
+    before = page.read_text()
+    assert main(["--rows", str(path), "--markdown", str(page)]) == 0
+    assert page.read_text() == before
+    return read(path, ("alternatives",)), before
+
+
+def test_two_parts_of_the_study_run_from_end_to_end(tmp_path):
+    """The whole study is among the slow tests; no number here says anything, but each is there and finite."""
+    found, page = measured(tmp_path, "--only", "mixed batch|length buckets")
+    ratios = found["ratios"]
     assert {"mixed batch, 4 stored: 4 tasks, one-hot / gathered", "length buckets: mean step / longest"} <= set(ratios)
     assert all(np.isfinite(value) for value in ratios.values())
-    assert path.with_suffix(".png").exists()
+    assert all(f"| {name} | {value:.3f} |" in page for name, value in ratios.items())
+
+
+@pytest.mark.slow
+def test_the_whole_study_runs_from_end_to_end(tmp_path):
+    found, _ = measured(tmp_path)
+    assert {
+        "4 tasks, one-hot",
+        "4 tasks, sorted groups",
+        "rank 8, outer products",
+        "step, two products",
+        "gradients, one task, one product",
+        "tracing and compiling, scanned",
+        "later task, kept",
+        "compiling out of a filled one",
+        "step, 8 tokens",
+    } <= {row["case"].rpartition(": ")[2] for row in found["results"]}
+    assert any("saved of the whole step" in name for name in found["ratios"])
+    assert all(np.isfinite(value) for value in found["ratios"].values())
+    assert {row["repetitions"] for row in found["results"]} == {1}
+    assert (found["tiny"], found["rounds"]) == (True, 1)
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    assert main(["--rounds", "0"]) == 2
+    (tmp_path / "x.json").write_text('{"suite": "roofline"}')
+    assert main(["--rows", str(tmp_path / "x.json")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(text.startswith("error: ") for text in lines)

@@ -12,6 +12,7 @@ import pytest
 
 from experiments.backbones.backbone import Backbone
 from experiments.studies.saturation import run
+from experiments.studies.saturation.choices import CHOICES, STARTS
 from experiments.studies.saturation.page import findings, write_page
 from experiments.studies.saturation.tasks import MOST_CLASSES, Budget, SmallTask, Study, Tail, features, tail_of
 from share_jax.models.bert import BertClassifier, BertConfig
@@ -81,7 +82,7 @@ def content(backbone: Backbone, tasks: list[SmallTask]) -> dict[str, Any]:
 
 def test_rows_are_exact_with_room_enough_and_lose_within_the_bound_without(content: dict[str, Any]) -> None:
     rows = content["rows"]
-    assert len(rows) == len(run.STARTS) * len(run.CHOICES) * 2
+    assert len(rows) == len(STARTS) * len(CHOICES) * 2
     for row in rows:
         assert row["bound_held"]
         assert row["error_mean"] <= row["error_max"] <= row["bound_max"]
