@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Container, Iterable, Sequence
 
+_MARKUP = re.compile(r"[\\`*\[\]<>|#~]|&(?=#?\w+;)|(?<![A-Za-z0-9_])_+|_+(?![A-Za-z0-9_])")
+
 
 def spread(write: Callable[[float | None], str], mean: float | None, deviation: float | None) -> str:
     """A mean and, where there is one, its deviation.
@@ -19,7 +21,7 @@ def text(value: str) -> str:
     >>> text("shared_a *") == "shared_a " + chr(92) + "*"
     True
     """
-    return re.sub(r"[\\`*\[\]<>|#~]|(?<![A-Za-z0-9_])_+|_+(?![A-Za-z0-9_])", _escape, " ".join(value.split()))
+    return _MARKUP.sub(_escape, " ".join(value.split()))
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -1,7 +1,10 @@
 """The schema of `results.json`, held against a loaded file: the first contradiction is named with its place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
 
 from experiments.metrics import CORRELATIONS
 from share_jax.errors import FormatError, message
@@ -24,7 +27,61 @@ PARAMS = (
 
 OPTIONAL_MEASURES = ("average_incremental_accuracy",)
 
-Check = Callable[[Any, str], None]
+_Node = Mapping[str, Any]
+_TEXT = {"type": "string", "description": "a string"}
+_WHOLE = {"type": "integer", "description": "a whole number"}
+_NUMBER = {"type": ["number", "null"], "description": "a finite number or null"}
+_FRACTION = {**_NUMBER, "minimum": -1, "maximum": 1, "description": "a fraction from 0 to 1 or null"}
+_OBJECT = {"type": "object", "description": "an object"}
+_NUMBERS = {**_OBJECT, "additionalProperties": _NUMBER}
+
+
+def _list_of(node: _Node, least: int = 0) -> _Node:
+    return {"type": "array", "description": "a list", "items": node, "minItems": least}
+
+
+def _record(nodes: Mapping[str, _Node], optional: Sequence[str] = ()) -> _Node:
+    return {**_OBJECT, "required": [key for key in nodes if key not in optional], "properties": nodes}
+
+
+_MEASURES = {**dict.fromkeys(MEASURES, _NUMBER), "seconds": _NUMBERS}
+_RUN = {
+    "seed": _WHOLE,
+    "extra": _OBJECT,
+    **_MEASURES,
+    "accuracy_matrix": _list_of(_list_of(_FRACTION)),
+    "untrained": _list_of(_FRACTION),
+}
+_SUMMARY = _record(_MEASURES, (*OPTIONAL_MEASURES, "seconds"))
+_METHOD = {
+    "runs": _list_of(_record(_RUN, (*OPTIONAL_MEASURES, "extra", "untrained")), least=1),
+    "params": {**_NUMBERS, "required": PARAMS},
+    "bytes": _NUMBERS,
+    "mean": _SUMMARY,
+    "std": _SUMMARY,
+}
+_DOCUMENT = {
+    **dict.fromkeys(("experiment", "preset", "protocol", "command"), _TEXT),
+    "tasks": _list_of(_TEXT),
+    "metrics": _list_of(_TEXT),
+    "seeds": _list_of(_WHOLE),
+    "versions": {**_OBJECT, "additionalProperties": {**_TEXT, "type": ["string", "null"]}},
+    "methods": {**_OBJECT, "minProperties": 1, "additionalProperties": _record(_METHOD)},
+}
+DOCUMENT = _record(_DOCUMENT, ("command", "tasks", "metrics"))
+"""Schema 1 as a JSON Schema; `description` is what an error says was expected."""
+
+
+def _whole(_: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _finite(checker: Any, value: Any) -> bool:
+    return _whole(checker, value) or (isinstance(value, float) and abs(value) < float("inf"))
+
+
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _whole, "number": _finite})
+_VALIDATOR = extend(Draft202012Validator, type_checker=_TYPES)(DOCUMENT)
 
 
 def validate(content: Any, name: str) -> None:
@@ -33,24 +90,48 @@ def validate(content: Any, name: str) -> None:
     Raises:
         FormatError: one line that names the first place where the content is not what the schema says.
     """
-    _mapping(content, name)
-    if content.get("schema") != SCHEMA or isinstance(content.get("schema"), bool):
+    if isinstance(content, dict) and (content.get("schema") != SCHEMA or isinstance(content["schema"], bool)):
         raise _refuse(f"{name}: schema", content.get("schema"), str(SCHEMA))
-    for key in ("experiment", "preset", "protocol"):
-        _field(content, key, _text, name)
-    _field(content, "command", _text, name, optional=True)
-    _field(content, "tasks", _list_of(_text), name, optional=True)
-    _field(content, "metrics", _list_of(_text), name, optional=True)
-    _field(content, "seeds", _list_of(_whole), name)
-    _field(content, "versions", _mapping_of(_text_or_null), name)
-    _field(content, "methods", _mapping, name)
-    if not content["methods"]:
-        raise _tell(f"{name}: methods", "none", "at least one")
-    sizes = {method: _method(value, f"{name}: methods.{method}") for method, value in content["methods"].items()}
+    for error in _VALIDATOR.iter_errors(content):
+        raise _contradiction(error, name)
+    sizes = {method: _tasks_of(value, f"{name}: methods.{method}") for method, value in content["methods"].items()}
     sizes |= {key: len(content[key]) for key in ("tasks", "metrics") if key in content}
     if len(set(sizes.values())) > 1:
         raise _refuse(f"{name}: number of tasks", sizes, "the same everywhere")
     _signs(content, name)
+
+
+def _contradiction(error: ValidationError, name: str) -> FormatError:
+    keys = list(error.absolute_path)
+    if error.validator == "required":
+        wanted: Any = error.validator_value
+        return _tell(
+            _place(name, [*keys, next(key for key in wanted if key not in error.instance)]), "nothing", "the field"
+        )
+    if error.validator in ("minItems", "minProperties"):
+        return _tell(_place(name, keys), "none", "at least one")
+    return _refuse(_place(name, keys), error.instance, error.schema["description"])  # pyright: ignore[reportIndexIssue]
+
+
+def _place(name: str, keys: Sequence[str | int]) -> str:
+    """Where in the file, such as `results.json: methods.joint.runs[0]`."""
+    parts = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+    return f"{name}: {parts[1:]}" if parts else name
+
+
+def _tasks_of(method: Mapping[str, Any], place: str) -> int:
+    """The number of tasks of a method's runs: each has a square matrix, and they agree."""
+    for index, run in enumerate(method["runs"]):
+        matrix = run["accuracy_matrix"]
+        if not matrix or any(len(row) != len(matrix) for row in matrix):
+            lengths = f"{len(matrix)} rows of {sorted({len(row) for row in matrix})}"
+            raise _tell(f"{place}.runs[{index}].accuracy_matrix", lengths, "a square")
+        if len(run.get("untrained", matrix)) != len(matrix):
+            raise _tell(f"{place}.runs[{index}].untrained", f"{len(run['untrained'])} values", f"{len(matrix)}")
+    sizes = {len(run["accuracy_matrix"]) for run in method["runs"]}
+    if len(sizes) > 1:
+        raise _refuse(f"{place}.runs: number of tasks", sorted(sizes), "the same in every run")
+    return sizes.pop()
 
 
 def _signs(content: dict[str, Any], name: str) -> None:
@@ -63,110 +144,6 @@ def _signs(content: dict[str, Any], name: str) -> None:
                 if value is not None and value < 0 and (task >= len(metrics) or metrics[task] not in CORRELATIONS):
                     place = f"{name}: methods.{method}.runs[{index}], task {task + 1}"
                     raise _refuse(place, value, "a fraction from 0 to 1 or null")
-
-
-def _method(method: Any, place: str) -> int:
-    """Checks one method and returns its number of tasks."""
-    _mapping(method, place)
-    _field(method, "runs", _list_of(_run), place)
-    _field(method, "params", _mapping_of(_number), place)
-    _field(method, "bytes", _mapping_of(_number), place)
-    for key in PARAMS:
-        _field(method["params"], key, _number, f"{place}.params")
-    for key in ("mean", "std"):
-        _field(method, key, _measures, place)
-    if not method["runs"]:
-        raise _tell(f"{place}.runs", "none", "at least one")
-    sizes = {len(run["accuracy_matrix"]) for run in method["runs"]}
-    if len(sizes) > 1:
-        raise _refuse(f"{place}.runs: number of tasks", sorted(sizes), "the same in every run")
-    return sizes.pop()
-
-
-def _run(run: Any, place: str) -> None:
-    _mapping(run, place)
-    _field(run, "seed", _whole, place)
-    _field(run, "seconds", _mapping_of(_number), place)
-    _field(run, "extra", _mapping, place, optional=True)
-    _measures(run, place)
-    _field(run, "accuracy_matrix", _list_of(_list_of(_fraction)), place)
-    matrix = run["accuracy_matrix"]
-    if not matrix or any(len(row) != len(matrix) for row in matrix):
-        lengths = f"{len(matrix)} rows of {sorted({len(row) for row in matrix})}"
-        raise _tell(f"{place}.accuracy_matrix", lengths, "a square")
-    _field(run, "untrained", _list_of(_fraction), place, optional=True)
-    if len(run.get("untrained", matrix)) != len(matrix):
-        raise _tell(f"{place}.untrained", f"{len(run['untrained'])} values", f"{len(matrix)}")
-
-
-def _measures(values: Any, place: str) -> None:
-    _mapping(values, place)
-    for key in MEASURES:
-        _field(values, key, _number, place, optional=key in OPTIONAL_MEASURES)
-    _field(values, "seconds", _mapping_of(_number), place, optional=True)
-
-
-def _field(parent: dict[str, Any], key: str, check: Check, place: str, optional: bool = False) -> None:
-    if key in parent:
-        check(parent[key], _join(place, key))
-    elif not optional:
-        raise _tell(_join(place, key), "nothing", "the field")
-
-
-def _mapping(value: Any, place: str) -> None:
-    if not isinstance(value, dict):
-        raise _refuse(place, value, "an object")
-
-
-def _text(value: Any, place: str) -> None:
-    if not isinstance(value, str):
-        raise _refuse(place, value, "a string")
-
-
-def _text_or_null(value: Any, place: str) -> None:
-    if value is not None:
-        _text(value, place)
-
-
-def _whole(value: Any, place: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _refuse(place, value, "a whole number")
-
-
-def _number(value: Any, place: str) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) == float("inf"):
-        raise _refuse(place, value, "a finite number or null")
-
-
-def _fraction(value: Any, place: str) -> None:
-    _number(value, place)
-    if value is not None and not -1 <= value <= 1:
-        raise _refuse(place, value, "a fraction from 0 to 1 or null")
-
-
-def _list_of(check: Check) -> Check:
-    def check_list(value: Any, place: str) -> None:
-        if not isinstance(value, list):
-            raise _refuse(place, value, "a list")
-        for index, item in enumerate(value):
-            check(item, f"{place}[{index}]")
-
-    return check_list
-
-
-def _mapping_of(check: Check) -> Check:
-    def check_mapping(value: Any, place: str) -> None:
-        _mapping(value, place)
-        for key, item in value.items():
-            check(item, _join(place, key))
-
-    return check_mapping
-
-
-def _join(place: str, key: str) -> str:
-    return f"{place}.{key}" if ": " in place else f"{place}: {key}"
 
 
 def _refuse(place: str, value: Any, expected: str) -> FormatError:

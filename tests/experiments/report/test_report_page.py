@@ -234,11 +234,11 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_names_that_are_markup_are_shown_as_they_are(tmp_path: Path) -> None:
-    tasks = ("<b>x</b>", "a|b", "`k` & *l*")
+    tasks = ("<b>x</b>", "a|b", "`k` & *l*", "[m](n) &lt; o")
     page = write_page(load_sections([made(tmp_path / "a", tasks=tasks)]), tmp_path / "out").read_text()
     Outline(page)
     shown = re.sub(r"<[^>]*>", " ", page)
-    for wanted in ("&lt;b&gt;x&lt;/b&gt;", "a|b", "`k` &amp; *l*"):
+    for wanted in ("&lt;b&gt;x&lt;/b&gt;", "a|b", "`k` &amp; *l*", "[m](n) &amp;lt; o"):
         assert wanted in shown
 
 
