@@ -112,6 +112,7 @@ def optimizer_of(
         rest,
         adapted.heads if heads is None else heads,
         train_shared=train_shared,
+        method=adapted.method,
         head_transform=transform(job.config, job.config.head_learning_rate, steps),
     )
 

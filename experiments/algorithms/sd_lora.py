@@ -26,6 +26,7 @@ from experiments.algorithms.plan import MEMORY, Extension, MethodContext, Plan
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.ops.products import up_product
+from share_jax.parameterizations.base import LeafSpec
 from share_jax.train.step import Forward
 from share_jax.trees import at, flat, merged, nested
 from share_jax.typing import Leaves, PRNGKey, Tree
@@ -62,6 +63,17 @@ class DecoupledLoRA:
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
+
+    @property
+    def pair(self) -> None:
+        return None
+
+    def leaves(self, d_in: int, d_out: int) -> dict[str, LeafSpec]:
+        return {
+            "lora_a": LeafSpec((d_in, self.rank), ("d_in", None)),
+            "lora_b": LeafSpec((self.rank, d_out), (None, "d_out")),
+            "magnitudes": LeafSpec((self.tasks,), (None,)),
+        }
 
     def init_shared(self, key: PRNGKey, d_in: int, d_out: int) -> Leaves:
         return {}

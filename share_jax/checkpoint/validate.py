@@ -6,14 +6,10 @@ from typing import Any
 
 from share_jax.checkpoint.manifest import Manifest
 from share_jax.errors import InputError, TaskError, message
+from share_jax.parameterizations.base import Parameterization, specs
+from share_jax.parameterizations.built_in import built_in
 from share_jax.storage.atomic_write import reason
 from share_jax.trees import flat
-
-_SHARING = ("shared_a", "share")
-"""Methods that share leaves which say how many axes a slot has."""
-
-_MATRICES = ("lora_a", "lora_b", "basis_a", "basis_b", "coeff_a", "coeff_b")
-"""Their leaves: those of one layer have all as many axes, whether shared or a task's."""
 
 _ONE_SLOT = "pass one task's slot without task axis, as share_jax.bank.slots.read_slot returns it"
 
@@ -80,22 +76,24 @@ def _check_alike(have: Shapes, want: Shapes, what: str, other: str) -> None:
             raise InputError(message(f"leaf {path} of {what}", got=got, expected=expected, fix=_ONE_SLOT))
 
 
-def _check_beside(have: Shapes, shared: Mapping[str, Any], what: str) -> None:
-    """Refuses a slot with other axes than the shared leaves of the same layers, as that of the first task may have.
+def _check_beside(have: Shapes, shared: Mapping[str, Any], method: Parameterization, what: str) -> None:
+    """Refuses a slot with other axes in front than the shared leaves of the same layers, as the first task's may have.
 
     Raises:
       InputError: naming the first such leaf.
     """
-    axes = {path.rpartition("/")[0]: leaf.ndim for path, leaf in flat(shared).items() if _is_matrix(path)}
+    ahead: dict[str, int] = {}
+    for path, leaf in flat(shared).items():
+        layer, _, name = path.rpartition("/")
+        if name in (known := specs(method, "shared")):
+            ahead[layer] = leaf.ndim - len(known[name].axes)
     for path, (shape, _) in have.items():
-        wanted = axes.get(path.rpartition("/")[0], len(shape))
-        if _is_matrix(path) and len(shape) != wanted:
-            expected = f"{wanted} axes, as the shared leaf beside it has"
-            raise InputError(message(f"leaf {path} of {what}", got=f"shape {shape}", expected=expected, fix=_ONE_SLOT))
-
-
-def _is_matrix(path: str) -> bool:
-    return path.rpartition("/")[2] in _MATRICES
+        layer, _, name = path.rpartition("/")
+        if layer in ahead and name in (known := specs(method, "task")):
+            wanted = ahead[layer] + len(known[name].axes)
+            if len(shape) != wanted:
+                got, expected = f"shape {shape}", f"{wanted} axes, as the shared leaf beside it has"
+                raise InputError(message(f"leaf {path} of {what}", got=got, expected=expected, fix=_ONE_SLOT))
 
 
 def check_slots(
@@ -123,5 +121,6 @@ def check_slots(
     for rewritten, leaves in changed.items():
         what = f"task {rewritten!r}"
         _check_alike(_shapes(leaves, what), want, what, other)
-    if shared and before.identity.method.get("name") in _SHARING:
-        _check_beside(own, shared, f"task {name!r}")
+    method = built_in(before.identity.method.get("name", ""))
+    if shared and method is not None:
+        _check_beside(own, shared, method, f"task {name!r}")

@@ -9,8 +9,6 @@ from share_jax.layers.adapted_layer import dtype_of
 from share_jax.layers.kernel_matrix import input_axes, matrix_shape
 from share_jax.ops.mixed_batch import kernel_taken
 from share_jax.parameterizations.base import Parameterization
-from share_jax.parameterizations.separate import SeparateLoRA
-from share_jax.parameterizations.shared_a import SharedA
 from share_jax.typing import Array, Leaves
 
 
@@ -25,8 +23,8 @@ def mixed_output(
 ) -> Array | None:
     """The layer's output and each example's own update, in one pass over both; None where the kernel is not taken.
 
-    It is taken by a Dense, and a DenseGeneral that contracts the last axes of its input, with `SharedA` or
-    `SeparateLoRA`, inside `share_jax.ops.mixed_batch.mixed_kernel`.
+    It is taken by a Dense, and a DenseGeneral that contracts the last axes of its input, with a method that is
+    a `pair`, inside `share_jax.ops.mixed_batch.mixed_kernel`.
 
     Args:
       module: the layer.
@@ -37,7 +35,7 @@ def mixed_output(
       x: the layer's input, batch first.
       plain: runs the layer as it is.
     """
-    if not isinstance(module, nn.Dense | nn.DenseGeneral) or not isinstance(method, SharedA | SeparateLoRA):
+    if not isinstance(module, nn.Dense | nn.DenseGeneral) or method.pair is None:
         return None
     kernel = module.variables["params"]["kernel"]
     axes = input_axes(module, kernel.ndim)
@@ -52,8 +50,8 @@ def mixed_output(
 
     y, batch = plain(), x.shape[0]
     rows = x.astype(dtype).reshape(batch, -1, d_in)
-    down = shared["lora_a"] if "lora_a" in shared else stack["lora_a"]
-    out: Any = mixed_update(y.reshape(batch, -1, d_out), rows, down, stack["lora_b"], ids, method.scale, taken)
+    down, up = ({**stack, **shared}[name] for name in method.pair)
+    out: Any = mixed_update(y.reshape(batch, -1, d_out), rows, down, up, ids, method.scale, taken)
     return out.reshape(y.shape)
 
 

@@ -18,7 +18,6 @@ The model hands what was kept to the layer in place of x. It is a tree: a batch 
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -27,7 +26,7 @@ from share_jax.errors import InputError, TargetError, message
 from share_jax.layers.deltas import as_rows, cast, check_batch
 from share_jax.layers.targets import Target
 from share_jax.ops.products import down_product
-from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.base import Parameterization, own_down, specs
 from share_jax.typing import Leaves, Tree
 
 
@@ -62,19 +61,18 @@ def project(
     if target.layer != "Dense" or target.stacked is not None:
         got, fix = f"{'a stacked ' if target.stacked else ''}{target.layer}", "keep the layer's input itself"
         raise TargetError(message(f"layer of {target.path}", got=got, expected="a Dense", fix=fix))
-    wanted = set(method.init_shared(jax.random.key(0), 1, 1))
-    if wanted - set(shared):
+    wanted = specs(method, "shared").keys()
+    if wanted - shared.keys():
         got, fix = f"a shared tree with {sorted(shared)} there", "pass the bank's shared tree, or that of Adapted.init"
         raise InputError(message(f"shared leaves of {target.path}", got=got, expected=sorted(wanted), fix=fix))
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim < 2 or x.shape[-1] != target.d_in:
         expected, fix = f"floats of shape (batch, ..., {target.d_in})", "pass the layer's input"
         raise InputError(message("x to project", got=f"{x.dtype} {x.shape}", expected=expected, fix=fix))
+    if own := own_down(method):
+        got, expected = f"{method!r}, whose {own[0]!r} is the task's own", "a first product of shared leaves alone"
+        raise TargetError(message("method", got=got, expected=expected, fix="keep the layer's input itself"))
     dtype = jnp.result_type(x, *params.values())
-    try:
-        matrix = method.down(cast(shared, dtype), {})
-    except KeyError as error:
-        got, expected = f"{method!r}, whose {error} is the task's own", "a first product of shared leaves alone"
-        raise TargetError(message("method", got=got, expected=expected, fix="keep the layer's input itself")) from None
+    matrix = method.down(cast(shared, dtype), {})
     layer = nn.Dense(target.d_out, use_bias="bias" in params)
     plain = layer.apply({"params": params}, x)
     down = down_product(as_rows(x.astype(dtype), target.d_in), matrix)

@@ -219,8 +219,7 @@ class Adapted:
         stack = flat(variables[TASKS])
         heads = sum(stack[path][0].size for path in self.heads)
         per_task = sum(leaf[0].size for path, leaf in stack.items() if path not in self.heads)
-        own = getattr(self.method, "rank", None) or getattr(self.method, "pseudo_rank", 0)
-        rank = separate_rank if separate_rank is not None else own
+        rank = separate_rank if separate_rank is not None else self.method.rank
         kernels = [(t.d_in, t.d_out) for t in self.targets for _ in range(t.stacked or 1)]
         return ParameterCounts(
             base=count(params) - sum(flat(params)[path].size for path in self.heads),

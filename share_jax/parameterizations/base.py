@@ -1,16 +1,51 @@
 """The one protocol behind `shared_a`, `separate` and `share`: a low-rank factor pair per target and task.
 
 Every parameterisation splits the update of one kernel into leaves that all tasks share and leaves that belong to one
-task, and applies it in two products: `down` takes the input to a few columns, `up` takes those to the output. Modules,
+task, and applies it in two products: `down` takes the input to a few columns, `up` takes those to the output. A
+`LeafSpec` per leaf says the rest: what trains, how it is sharded, what a checkpoint holds follow from it. Modules,
 adaptation of unmodified models, checkpoints, export and accounting are written against this protocol alone.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
 from share_jax.errors import InputError, message
 from share_jax.typing import Leaves, PRNGKey
+
+Side = Literal["d_in", "d_out"]
+"""The side of a kernel, seen as a (d_in, d_out) matrix."""
+
+
+@dataclass(frozen=True)
+class LeafSpec:
+    """One leaf of the update of one kernel.
+
+    Attributes:
+      shape: its shape, of one task where it is a task's.
+      axes: for each axis the kernel's side that it lies along; None for a rank or another number of the method's own.
+      owner: "shared" by all tasks, or each "task" has its own.
+      trains: in the "first" task and never after it, "never", or "always" while its task is learnt.
+
+    Raises:
+      InputError: if there is not one entry of `axes` per axis, or what is shared would train after the first task.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[Side | None, ...]
+    owner: Literal["shared", "task"] = "task"
+    trains: Literal["first", "never", "always"] = "always"
+
+    def __post_init__(self) -> None:
+        if len(self.axes) != len(self.shape):
+            fix = "name a side of the kernel, or None, for each axis"
+            raise InputError(message("axes of a leaf", got=self.axes, expected=f"{len(self.shape)} entries", fix=fix))
+        allowed = ("first", "never") if self.owner == "shared" else ("never", "always")
+        if self.trains not in allowed:
+            got, fix = repr(self.trains), "a leaf that trains in every task has to be the task's own"
+            what = f"when a leaf of owner {self.owner!r} trains"
+            raise InputError(message(what, got=got, expected=" or ".join(allowed), fix=fix))
 
 
 @runtime_checkable
@@ -31,6 +66,20 @@ class Parameterization(Protocol):
         """The static factor alpha / r on the update, stored with the factors."""
         ...
 
+    @property
+    def rank(self) -> int:
+        """Rank of one task's update, of which a separate LoRA is counted for comparison."""
+        ...
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """Names of leaves (d_in, r) and (r, d_out) whose product, times the scale, is the update; None if not two."""
+        ...
+
+    def leaves(self, d_in: int, d_out: int) -> dict[str, LeafSpec]:
+        """What `init_shared` and `init_task` make, by name."""
+        ...
+
     def init_shared(self, key: PRNGKey, d_in: int, d_out: int) -> Leaves:
         """Fresh leaves that all tasks share; empty when nothing is shared."""
         ...
@@ -40,7 +89,7 @@ class Parameterization(Protocol):
         ...
 
     def down(self, shared: Leaves, slot: Leaves) -> Float[Array, "*batch d_in q"]:
-        """The matrix that takes x to q columns; it has a batch axis only where it belongs to the task."""
+        """The matrix that takes x to q columns; it has a batch axis only where a task's leaf lies along d_in."""
         ...
 
     def up(self, shared: Leaves, slot: Leaves, h: Float[Array, "batch n q"]) -> Float[Array, "batch n d_out"]:
@@ -67,3 +116,18 @@ def check_method(method: Any, fix: str) -> None:
         got = f"the class {method.__name__}" if a_class else repr(method)
         fix = "pass an instance, such as SharedA(rank=4)" if a_class else fix
         raise InputError(message("method", got=got, expected="a parameterisation such as SharedA()", fix=fix))
+
+
+def specs(method: Parameterization, owner: str) -> dict[str, LeafSpec]:
+    """What of a method's leaves does not depend on the kernel, by the leaf's name.
+
+    Args:
+      method: the parameterisation.
+      owner: "shared" or "task": whose leaves.
+    """
+    return {name: spec for name, spec in method.leaves(1, 1).items() if spec.owner == owner}
+
+
+def own_down(method: Parameterization) -> tuple[str, ...]:
+    """Names of the task's leaves that `down` takes, those along d_in; none where all tasks share it."""
+    return tuple(name for name, spec in specs(method, "task").items() if "d_in" in spec.axes)

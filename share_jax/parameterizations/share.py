@@ -13,11 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from share_jax.ops.products import up_product
+from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.ranks import check_columns, check_positive
 from share_jax.typing import Leaves, PRNGKey
-
-FIXED = ("basis_a", "basis_b")
-"""Shared leaves that are orthonormal, and that no gradient step may change."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +25,8 @@ class Share:
     `basis_a` (d_in, k) and `basis_b` (d_out, k) live in `shared`; `coeff_a` (k, p) and `coeff_b` (k, p) are the slot.
     A side with fewer than k directions is padded with zero columns, which change nothing.
 
-    No optimizer step moves the bases, not in the first task either (`FIXED`): it would leave them neither orthonormal
-    nor padded. They are random here, or come from adapters (`core.initialize`), and evolve where a task that was learnt
+    No optimizer step moves the bases, not in the first task either: it would leave them neither orthonormal nor padded.
+    They are random here, or come from adapters (`core.initialize`), and evolve where a task that was learnt
     with `ShareAdapt` is merged into them (`core.merge`).
 
     Attributes:
@@ -56,6 +54,23 @@ class Share:
     @property
     def scale(self) -> float:
         return 1.0
+
+    @property
+    def rank(self) -> int:
+        return self.pseudo_rank
+
+    @property
+    def pair(self) -> None:
+        return None
+
+    def leaves(self, d_in: int, d_out: int) -> dict[str, LeafSpec]:
+        coefficients = LeafSpec((self.num_basis, self.pseudo_rank), (None, None))
+        return {
+            "basis_a": LeafSpec((d_in, self.num_basis), ("d_in", None), owner="shared", trains="never"),
+            "basis_b": LeafSpec((d_out, self.num_basis), ("d_out", None), owner="shared", trains="never"),
+            "coeff_a": coefficients,
+            "coeff_b": coefficients,
+        }
 
     def init_shared(self, key: PRNGKey, d_in: int, d_out: int) -> Leaves:
         key_a, key_b = jax.random.split(key)
@@ -120,6 +135,23 @@ class ShareAdapt:
     @property
     def scale(self) -> float:
         return self.alpha / self.pseudo_rank
+
+    @property
+    def rank(self) -> int:
+        return self.pseudo_rank
+
+    @property
+    def pair(self) -> None:
+        return None
+
+    def leaves(self, d_in: int, d_out: int) -> dict[str, LeafSpec]:
+        coefficients = LeafSpec((self.phi, self.pseudo_rank), (None, None))
+        return {
+            "basis_a": LeafSpec((d_in, self.phi), ("d_in", None)),
+            "basis_b": LeafSpec((d_out, self.phi), ("d_out", None)),
+            "coeff_a": coefficients,
+            "coeff_b": coefficients,
+        }
 
     def init_shared(self, key: PRNGKey, d_in: int, d_out: int) -> Leaves:
         return {}

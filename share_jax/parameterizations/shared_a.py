@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from share_jax.ops.products import up_product
+from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.ranks import check_columns, check_positive
 from share_jax.typing import Leaves, PRNGKey
 
@@ -42,6 +43,16 @@ class SharedA:
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return "lora_a", "lora_b"
+
+    def leaves(self, d_in: int, d_out: int) -> dict[str, LeafSpec]:
+        return {
+            "lora_a": LeafSpec((d_in, self.rank), ("d_in", None), owner="shared", trains="first"),
+            "lora_b": LeafSpec((self.rank, d_out), (None, "d_out")),
+        }
 
     def init_shared(self, key: PRNGKey, d_in: int, d_out: int) -> Leaves:
         return {"lora_a": self.init_std * jax.random.normal(key, (d_in, self.rank), jnp.float32)}

@@ -9,8 +9,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
 from share_jax.linen.adapted_model import Adapted
+from share_jax.parameterizations.base import LeafSpec, Parameterization
+from share_jax.parameterizations.built_in import leaf_specs
 from share_jax.sharding.microbatches import batch_size, check_divides
-from share_jax.sharding.rules import LEAVES, Rules, Where, complete, parts
+from share_jax.sharding.rules import Rules, Where, complete, parts
 from share_jax.trees import flat, nested
 from share_jax.typing import Tree
 
@@ -43,12 +45,14 @@ class Layout:
       rules: where each logical axis goes.
       kernels: how the base model's kernels are split, by path.
       layered: paths of those that belong to a plain Flax layer, which gathers them when it is called.
+      method: whose leaves stand beside the kernels; those of the library's methods are known by their names.
     """
 
     mesh: Mesh
     rules: Rules
     kernels: Mapping[str, Kernel]
     layered: frozenset[str] = frozenset()
+    method: Parameterization | None = None
 
     @property
     def batch_parts(self) -> int:
@@ -68,11 +72,13 @@ class Layout:
 
     def shared(self, tree: Tree) -> dict[str, Any]:
         """Shardings of the `shared` tree: each leaf as the kernel that it stands beside."""
-        return nested({path: self.named(*self._leaf(path, leaf.shape)) for path, leaf in flat(tree).items()})
+        known = leaf_specs("shared", self.method)
+        return nested({path: self.named(*self._leaf(path, leaf.shape, known)) for path, leaf in flat(tree).items()})
 
     def slot(self, tree: Tree) -> dict[str, Any]:
         """Shardings of one task's leaves."""
-        return self.shared(tree)
+        known = leaf_specs("task", self.method)
+        return nested({path: self.named(*self._leaf(path, leaf.shape, known)) for path, leaf in flat(tree).items()})
 
     def tasks(self, tree: Tree) -> dict[str, Any]:
         """Shardings of the stack of slots, leaves (T, ...).
@@ -84,7 +90,9 @@ class Layout:
         for leaf in jax.tree.leaves(tree)[:1]:
             fix = "start with a capacity that divides, or leave the rule for task at None"
             check_divides("task slots", leaf.shape[0], parts(self.mesh, where), fix)
-        return nested({path: self.named(where, *self._leaf(path, leaf.shape[1:])) for path, leaf in flat(tree).items()})
+        known = leaf_specs("task", self.method)
+        specs = {path: self._leaf(path, leaf.shape[1:], known) for path, leaf in flat(tree).items()}
+        return nested({path: self.named(where, *spec) for path, spec in specs.items()})
 
     def batch(self, batch: Any) -> Any:
         """Shardings of a batch: examples are split, scalars are replicated.
@@ -134,12 +142,13 @@ class Layout:
             for path, k in self.kernels.items()
         )
 
-    def _leaf(self, path: str, shape: tuple[int, ...]) -> tuple[Where, ...]:
+    def _leaf(self, path: str, shape: tuple[int, ...], known: Mapping[str, LeafSpec]) -> tuple[Where, ...]:
         """The spec of a leaf without task axis; axes in front, of a scan or of heads side by side, are replicated."""
         if path in self.kernels and shape[len(shape) - len(self.kernels[path].shape) :] == self.kernels[path].shape:
             return (None,) * (len(shape) - len(self.kernels[path].shape)) + self.kernels[path].spec
         owner, _, name = path.rpartition("/")
-        logical = LEAVES.get(name, ("d_in", "d_out") if len(shape) == 2 else (None,) * len(shape))
+        unknown = ("d_in", "d_out") if len(shape) == 2 else (None,) * len(shape)
+        logical = known[name].axes if name in known else unknown
         beside = (f"{owner}/{kernel}".strip("/") for kernel in ("kernel", "embedding"))
         kernel = next((self.kernels[path] for path in beside if path in self.kernels), None)
         ahead = len(shape) - len(logical)
@@ -148,7 +157,7 @@ class Layout:
             side = logical[axis]
             if side is None:
                 return None
-            if kernel is not None and name in LEAVES:
+            if kernel is not None and name in known:
                 return kernel.rows if side == "d_in" else kernel.columns
             return self.rules[side] if shape[ahead + axis] % parts(self.mesh, self.rules[side]) == 0 else None
 
@@ -173,14 +182,14 @@ def layout_of(mesh: Mesh, params: Tree, model: Any = None, rules: Rules | None =
       InputError: if the rules do not fit the mesh.
     """
     whole = complete(rules, mesh)
-    known = dict(model.kernels) if isinstance(model, Adapted) else {}
+    known, method = (model.kernels, model.method) if isinstance(model, Adapted) else ({}, None)
     kernels = {}
     for path, leaf in flat(params).items():
         if leaf.ndim < 2:
             continue
         inner, in_axes = known.get(path, (leaf.ndim, leaf.ndim - 1))
         kernels[path] = _kernel(mesh, whole, tuple(leaf.shape), leaf.ndim - inner, in_axes)
-    return Layout(mesh, whole, kernels, frozenset(path for path in kernels if path in known))
+    return Layout(mesh, whole, kernels, frozenset(path for path in kernels if path in known), method)
 
 
 def _kernel(mesh: Mesh, rules: Rules, shape: tuple[int, ...], ahead: int, in_axes: int) -> Kernel:

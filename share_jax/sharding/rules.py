@@ -27,16 +27,6 @@ Rules = Mapping[str, Where]
 
 RULES: Rules = {"batch": ("data", "fsdp"), "task": None, "d_in": "fsdp", "d_out": "tensor"}
 
-LEAVES = {
-    "lora_a": ("d_in", None),
-    "lora_b": (None, "d_out"),
-    "basis_a": ("d_in", None),
-    "basis_b": ("d_out", None),
-    "coeff_a": (None, None),
-    "coeff_b": (None, None),
-}
-"""The logical axes of every leaf that a parameterisation has for one kernel, by the leaf's name."""
-
 
 def axes_of(where: Where) -> tuple[str, ...]:
     """The mesh axes as a tuple."""

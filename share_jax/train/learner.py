@@ -56,9 +56,11 @@ class Learner:
             fix = "label the heads in optax.multi_transform, and pass that as transform"
             raise InputError(message("head_transform", got=got, expected=expected, fix=fix))
         forward = forward_of(self.model)
-        heads = self.model.heads if isinstance(self.model, Adapted) else ()
+        heads, method = (self.model.heads, self.model.method) if isinstance(self.model, Adapted) else ((), None)
         for first in (True, False):
-            optimizer = task_optimizer(self.transform, heads, train_shared=first, head_transform=self.head_transform)
+            optimizer = task_optimizer(
+                self.transform, heads, train_shared=first, method=method, head_transform=self.head_transform
+            )
             step = make_train_step(forward, self.loss, optimizer, train_shared=first)
             self._parts[first] = (optimizer, step)
         self._parts["forward"] = forward

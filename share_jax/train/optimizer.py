@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import optax
 
-from share_jax.parameterizations.share import FIXED
+from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.built_in import leaf_specs
 from share_jax.typing import Tree
 
 FROZEN = "frozen"
@@ -19,23 +20,30 @@ ADAPTER = "adapter"
 HEAD = "head"
 
 
-def labels(trained: Tree, heads: Collection[str], *, train_shared: bool) -> Any:
+def labels(trained: Tree, heads: Collection[str], *, train_shared: bool, method: Parameterization | None = None) -> Any:
     """The label of every leaf of {"shared": ..., "slot": ...}.
 
     Args:
       trained: the tree that a task's optimisation works on.
       heads: paths within the slot of the parameters that the task owns whole.
-      train_shared: whether what is shared trains, as it does in the first task; the bases of `Share` never do.
+      train_shared: whether what is shared trains, as it does in the first task.
+      method: whose `LeafSpec`s say which leaves never train; by their names those of the library's methods when None.
 
     Returns:
       The same tree with "shared" or "frozen", "adapter" and "head" in place of arrays.
     """
+    never = {
+        place: {name for name, spec in leaf_specs(owner, method).items() if spec.trains == "never"}
+        for place, owner in (("shared", "shared"), ("slot", "task"))
+    }
 
     def of(path: tuple, leaf: Any) -> str:
         keys = [str(entry.key) for entry in path]
-        if keys[0] == "shared":
-            return SHARED if train_shared and keys[-1] not in FIXED else FROZEN
-        return HEAD if "/".join(keys[1:]) in heads else ADAPTER
+        if keys[0] == "slot" and "/".join(keys[1:]) in heads:
+            return HEAD
+        if keys[-1] in never[keys[0]]:
+            return FROZEN
+        return ADAPTER if keys[0] == "slot" else SHARED if train_shared else FROZEN
 
     return jax.tree_util.tree_map_with_path(of, dict(trained))
 
@@ -45,6 +53,7 @@ def task_optimizer(
     heads: Collection[str] = (),
     *,
     train_shared: bool,
+    method: Parameterization | None = None,
     head_transform: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
     """The optimizer of one task.
@@ -54,6 +63,7 @@ def task_optimizer(
         then sees only leaves that train.
       heads: paths within the slot of the parameters that the task owns whole.
       train_shared: True for the first task, False after it.
+      method: whose leaves these are; those of the library's methods are known by their names when None.
       head_transform: for the heads; the same `transform`, in one group with the adapter, when None.
 
     Returns:
@@ -62,7 +72,8 @@ def task_optimizer(
 
     def group(trained: Tree) -> Any:
         merged = {SHARED: ADAPTER, HEAD: ADAPTER if head_transform is None else HEAD}
-        return jax.tree.map(lambda name: merged.get(name, name), labels(trained, heads, train_shared=train_shared))
+        named = labels(trained, heads, train_shared=train_shared, method=method)
+        return jax.tree.map(lambda name: merged.get(name, name), named)
 
     transforms: dict[Hashable, optax.GradientTransformation] = {ADAPTER: transform, FROZEN: optax.set_to_zero()}
     if head_transform is not None:
