@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.report.style import COLOURS, FAINT, FONT, GRID, INK, heading
+from experiments.report.theme import COLOURS, FONT, GRID, INK, SOFT, heading
 
 SYSTEMS = ("share_jax", "PEFT", "torch", "lorashare", "vlora")
 
@@ -60,7 +60,7 @@ def _panel(axes: Any, name: str, group: list[dict[str, Any]]) -> None:
     unit, factor = ("s", 1.0) if largest >= 2 else ("ms", 1e3)
     for place, row in enumerate(group):
         system = row["system"]
-        colour = COLOURS[SYSTEMS.index(system)] if system in SYSTEMS else FAINT
+        colour = COLOURS[SYSTEMS.index(system)] if system in SYSTEMS else SOFT
         middle = factor * row["median_s"]
         axes.barh(place, middle, height=0.72, color=colour)
         spread = factor * row["iqr_s"] / 2
@@ -72,7 +72,7 @@ def _panel(axes: Any, name: str, group: list[dict[str, Any]]) -> None:
     axes.set_yticks(range(len(group)), labels, fontsize=7.5)
     axes.set_ylim(len(group) - 0.4, -0.6)
     axes.set_xlim(0, 1.15 * factor * max(row["median_s"] + row["iqr_s"] / 2 for row in group))
-    axes.tick_params(axis="x", labelsize=7, colors=FAINT)
+    axes.tick_params(axis="x", labelsize=7, colors=SOFT)
     axes.grid(axis="x", color=GRID, lw=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

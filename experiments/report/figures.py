@@ -1,17 +1,27 @@
-"""The figures of a report, as SVG, from the content of a `results.json`."""
+"""The figures of a report from the content of a `results.json`: as SVG for the page, and two as PNG beside a run."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Chart
 
 from experiments.report.charts import Dot, Line, dot_chart, line_chart, number_grid
+from experiments.report.matrices import draw_matrices
 from experiments.report.per_task import kept, mean_forgetting, task_seconds, update_errors
 from experiments.report.results import matrix_of, mean_matrix, task_names
-from experiments.report.style import BASELINES
-from experiments.report.svg import Figure
+from experiments.report.svg import Figure, figure_of
+from experiments.report.theme import BASELINES, FONT
 from share_jax.metrics import seen_accuracy
 
+Drawn = tuple[Chart, str, str]
+"""A chart, what it shows, and how it is read."""
+
+DPI = 160
 Pictures = dict[str, list[Figure]]
 """Figures by their place in the report: curve, pareto, forgetting, seconds, errors, matrices."""
 
@@ -24,16 +34,45 @@ def draw_figures(results: Mapping[str, Any], prefix: str = "") -> Pictures:
         prefix: begins the figures' names, so that those of several sections differ.
     """
     places = {
-        "curve": _curve(results),
+        "curve": draw_curve(results),
         "pareto": _pareto(results),
         "forgetting": _forgetting(results),
         "seconds": _seconds(results),
         "errors": _errors(results),
     }
     drawn = {
-        place: [Figure(f"{prefix}{place}", *parts)] if parts is not None else [] for place, parts in places.items()
+        place: [figure_of(f"{prefix}{place}", *parts)] if parts is not None else [] for place, parts in places.items()
     }
     return {**drawn, "matrices": _matrices(results, prefix)}
+
+
+def plot_matrices(results: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Draws the accuracies of every method as a grid, all in the same shades, and writes them as one PNG.
+
+    Args:
+        results: the content of `results.json`; several seeds are averaged.
+        path: where the PNG goes.
+    """
+    _write(draw_matrices(results), path)
+
+
+def plot_curve(results: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Draws the mean accuracy over the tasks seen so far after each task, a line per method, as a PNG.
+
+    Args:
+        results: the content of `results.json`; several seeds give a line of means in a band of one deviation.
+        path: where the PNG goes.
+    """
+    drawn = draw_curve(results)
+    if drawn is not None:
+        _write(drawn[0], path)
+
+
+def _write(chart: Chart, path: str | os.PathLike[str]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(FONT):
+        FigureCanvasAgg(chart)
+        chart.savefig(path, dpi=DPI, facecolor="white", format="png", metadata={"Software": None})
 
 
 def _looks(results: Mapping[str, Any]) -> dict[str, int | None]:
@@ -55,7 +94,8 @@ def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.1f}"
 
 
-def _curve(results: Mapping[str, Any]) -> tuple[str, str, str] | None:
+def draw_curve(results: Mapping[str, Any]) -> Drawn | None:
+    """Mean accuracy over the tasks seen so far, a line per method; None where no method has any."""
     looks, lines = _looks(results), []
     for name, method in results["methods"].items():
         curves = 100 * np.array([seen_accuracy(matrix_of(run)) for run in method["runs"]])
@@ -68,10 +108,10 @@ def _curve(results: Mapping[str, Any]) -> tuple[str, str, str] | None:
     ends = ", ".join(f"{line.name} {line.told}" for line in lines)
     alt = f"Mean accuracy in percent on the tasks learnt so far, a line per method. After the last task: {ends}."
     caption = "Mean accuracy on the tasks learnt so far; the legend has the value after the last task." + _over(results)
-    return line_chart(alt, lines, "accuracy on tasks learnt, %", "tasks learnt", percent=True), alt, caption
+    return line_chart(lines, "accuracy on tasks learnt, %", "tasks learnt", percent=True), alt, caption
 
 
-def _pareto(results: Mapping[str, Any]) -> tuple[str, str, str] | None:
+def _pareto(results: Mapping[str, Any]) -> Drawn | None:
     looks, dots, floor = _looks(results), [], None
     tasks = len(task_names(results))
     for name, method in results["methods"].items():
@@ -95,10 +135,10 @@ def _pareto(results: Mapping[str, Any]) -> tuple[str, str, str] | None:
         "Accuracy after the last task against the numbers that all tasks together keep, adapters and heads. Thin line: "
         "methods that no other beats in both." + _over(results)
     )
-    return dot_chart(alt, dots, floor, "accuracy, %", "adapters and heads of all tasks, numbers"), alt, caption
+    return dot_chart(dots, floor, "accuracy, %", "adapters and heads of all tasks, numbers"), alt, caption
 
 
-def _forgetting(results: Mapping[str, Any]) -> tuple[str, str, str] | None:
+def _forgetting(results: Mapping[str, Any]) -> Drawn | None:
     rows = {name: 100 * mean_forgetting(method) for name, method in results["methods"].items()}
     rows = {name: row for name, row in rows.items() if row.size and not np.isnan(row).all()}
     if not rows:
@@ -109,11 +149,11 @@ def _forgetting(results: Mapping[str, Any]) -> tuple[str, str, str] | None:
     )
     caption = "Points lost on each task from its best to the end. A bare 0 is exact; blue: later tasks helped."
     full = max(float(np.nanmax(np.abs(values))), 5.0)
-    grid = number_grid(alt + ".", "", list(rows), values, full=full, x_name="task", digits=1, warm=True)
+    grid = number_grid("", list(rows), values, full=full, x_name="task", digits=1, signed=True)
     return grid, alt + ".", caption
 
 
-def _seconds(results: Mapping[str, Any]) -> tuple[str, str, str] | None:
+def _seconds(results: Mapping[str, Any]) -> Drawn | None:
     looks, lines = _looks(results), []
     for name, method in results["methods"].items():
         times = task_seconds(method)
@@ -129,10 +169,10 @@ def _seconds(results: Mapping[str, Any]) -> tuple[str, str, str] | None:
         "Wall time of each task: training, merging, and evaluating it and the tasks before it, without compiling. The "
         "legend has the mean over the tasks." + _over(results)
     )
-    return line_chart(alt, lines, "seconds", "task"), alt, caption
+    return line_chart(lines, "seconds", "task"), alt, caption
 
 
-def _errors(results: Mapping[str, Any]) -> tuple[str, str, str] | None:
+def _errors(results: Mapping[str, Any]) -> Drawn | None:
     looks, lines = _looks(results), []
     for name, method in results["methods"].items():
         found = update_errors(method, task_names(results))
@@ -150,7 +190,7 @@ def _errors(results: Mapping[str, Any]) -> tuple[str, str, str] | None:
         "What each task's update has lost since it was learnt, in percent of its norm: measured, and proven to be the "
         "most. The legend has the largest of all tasks; the largest over the seeds."
     )
-    return line_chart(alt, lines, "relative error, %", "task"), alt, caption
+    return line_chart(lines, "relative error, %", "task"), alt, caption
 
 
 def _matrices(results: Mapping[str, Any], prefix: str) -> list[Figure]:
@@ -161,6 +201,6 @@ def _matrices(results: Mapping[str, Any], prefix: str) -> list[Figure]:
         alt = f"Accuracy matrix of {name}; after the last task, on each task in percent: {last}."
         seeds = len(method["runs"])
         caption = f"{name}" + (f", mean of {seeds} seeds" if seeds > 1 else "")
-        grid = number_grid(alt, name, names, matrix, full=100, x_name="column: evaluated on, row: after learning")
-        figures.append(Figure(f"{prefix}matrix-{number + 1}", grid, alt, caption))
+        grid = number_grid(name, names, matrix, full=100, x_name="column: evaluated on, row: after learning")
+        figures.append(figure_of(f"{prefix}matrix-{number + 1}", grid, alt, caption))
     return figures

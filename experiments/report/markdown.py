@@ -38,7 +38,7 @@ def write_report(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> 
         results: the content of `results.json`, as `load_results` or `write_results` gives it.
         folder: made if it is not there.
     """
-    from experiments.report.plots import plot_curve, plot_matrices
+    from experiments.report.figures import plot_curve, plot_matrices
 
     path = Path(folder) / REPORT
     path.parent.mkdir(parents=True, exist_ok=True)

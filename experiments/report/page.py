@@ -15,7 +15,8 @@ from experiments.report.markdown import EXPLAINED, parts
 from experiments.report.results import matrix_of, run_seconds, task_key, task_names
 from experiments.report.routing import FINDINGS
 from experiments.report.sections import settings
-from experiments.report.svg import STYLE, THEME, Figure
+from experiments.report.svg import Figure
+from experiments.report.theme import STYLE, THEME
 from share_jax.metrics import NAMES as MEASURES
 from share_jax.storage.atomic_write import replace_text
 
@@ -52,7 +53,6 @@ td.text{white-space:normal;min-width:16em}
 figure{margin:1.2em 0;max-width:560px}figcaption{font-size:.85rem;color:var(--soft);line-height:1.45;margin-top:.4em}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:20px 28px;align-items:end}
 .grid figure{margin:.4em 0}.grid figcaption{position:absolute;left:-9999px}
-svg.fig{display:block}
 @media (max-width:480px){main{padding:14px 12px 40px}h1{font-size:1.5rem}h2{font-size:1.25rem}
 th,td{padding:5px 7px}}
 @media print{.scroll{overflow:visible}main{max-width:none}}

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.report.blocks import table
 from experiments.report.charts import Line, line_chart
-from experiments.report.svg import Figure
+from experiments.report.svg import Figure, figure_of
 from experiments.studies.saturation.choices import CHOICES, FIXED, STARTS, TEST, TOGETHER, TOKENS, TRAIN
 from share_jax.storage.atomic_write import replace_text
 
@@ -180,11 +180,11 @@ def draw(rows: Sequence[Row]) -> list[Figure]:
             accuracy.append(Line("own LoRAs", 100 * best, None, None, f"{100 * best[-1]:.1f}"))
             options: dict[str, Any] = {"x_labels": [str(count) for count in counts]}
             alt = f"Mean relative error against the number of tasks, {told}; the last values: {_ends(error)}."
-            chart = line_chart(alt, error, "relative error of the updates", "tasks", **options)
-            out.append(Figure(f"saturation-{start}-error", chart, alt, "Mean relative error of all tasks' updates."))
+            chart = line_chart(error, "relative error of the updates", "tasks", **options)
+            out.append(figure_of(f"saturation-{start}-error", chart, alt, "Mean relative error of all tasks' updates."))
             alt = f"Mean accuracy in percent against the number of tasks, {told}; the last values: {_ends(accuracy)}."
-            chart = line_chart(alt, accuracy, "accuracy of all tasks, %", "tasks", percent=True, **options)
-            out.append(Figure(f"saturation-{start}-accuracy", chart, alt, "Mean accuracy of all tasks, merged."))
+            chart = line_chart(accuracy, "accuracy of all tasks, %", "tasks", percent=True, **options)
+            out.append(figure_of(f"saturation-{start}-accuracy", chart, alt, "Mean accuracy of all tasks, merged."))
     return out
 
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from report_results import LONG, METHODS, NAN, results
 
-from experiments.report.curve import draw_curve
+from experiments.report.figures import draw_curve
 from experiments.report.markdown import render, write_report
 from experiments.report.matrices import draw_matrices
 from experiments.report.table import plain_table, print_table
@@ -79,7 +79,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("draw", [draw_matrices, draw_curve])
+def curve(content):
+    chart, _, _ = draw_curve(content)
+    return chart
+
+
+@pytest.mark.parametrize("draw", [draw_matrices, curve])
 @pytest.mark.parametrize("case", CASES)
 def test_no_text_of_a_figure_overlaps_another_or_leaves_the_page(draw, case):
     figure = draw(results(*case))
@@ -101,11 +106,11 @@ def test_heat_maps_share_a_scale_show_every_value_and_leave_the_rest_blank():
     axes = draw_matrices(content).axes
     for panel, (name, method) in zip(axes, content["methods"].items(), strict=False):
         assert panel.get_title(loc="left") == f"{name}, mean of 2 seeds"
-        (image,) = panel.get_images()
-        assert image.get_clim() == (0, 1)
+        (image,) = panel.collections
+        assert image.get_clim() == (0, 100)
         mean = np.mean([np.array(run["accuracy_matrix"], dtype=float) for run in method["runs"]], axis=0)
-        np.testing.assert_array_equal(image.get_array().filled(NAN), mean)
-        blank = [patch for patch in panel.patches if isinstance(patch, Rectangle) and patch.get_hatch()]
+        np.testing.assert_array_equal(image.get_array().filled(NAN), 100 * mean)
+        blank = [patch for patch in panel.patches if isinstance(patch, Rectangle)]
         assert len(blank) == np.isnan(mean).sum()
         numbers = [text.get_text() for text in panel.texts if text.get_text().isdigit()]
         assert numbers == [f"{100 * value:.0f}" for value in mean[~np.isnan(mean)]]
@@ -113,17 +118,20 @@ def test_heat_maps_share_a_scale_show_every_value_and_leave_the_rest_blank():
 
 def test_curve_shows_the_mean_over_seen_tasks_and_the_majority_dashed():
     content = results()
-    (axes,) = draw_curve(content).axes
+    chart = curve(content)
+    (axes,) = chart.axes
+    shown = {line.get_label().partition(":")[0]: line for line in axes.lines if len(line.get_xdata()) == len(LONG)}
     lines = {}
-    shown = [line for line in axes.lines if len(line.get_xdata()) == len(LONG)]
-    for line, (name, method) in zip(shown, content["methods"].items(), strict=True):
+    for name, method in content["methods"].items():
+        line = shown[name]
         wanted = seen_accuracy(np.array(method["runs"][0]["accuracy_matrix"], dtype=float))
         np.testing.assert_allclose(line.get_ydata(), 100 * wanted, rtol=1e-12)
         lines[name] = line
     assert lines["majority_class"].is_dashed()
     assert not lines["shared_a"].is_dashed()
     assert len({line.get_color() for line in lines.values()}) == len(METHODS)
-    named = {text.get_text() for text in axes.texts}
+    assert len(lines) == len(shown)
+    named = {text.get_text().partition(":")[0] for text in chart.legends[0].get_texts()}
     assert set(METHODS) <= named
 
 
@@ -200,7 +208,7 @@ def test_report_is_made_from_the_required_keys_alone():
     plain_table(content)
 
 
-@pytest.mark.parametrize("module", ["cells", "style", "results"])
+@pytest.mark.parametrize("module", ["blocks", "cells", "results"])
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(importlib.import_module(f"experiments.report.{module}"))
     assert outcome.attempted
