@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODULES = {"orbax-checkpoint": "orbax"}
 """Distributions whose module has another name."""
-EXTRA_OF = {"models": "share_jax/models/"}
-"""The extras that a part of the package needs."""
+EXTRAS = {"models": "share_jax/models/", "plots": "share_jax/cli/heatmap.py"}
+"""The extras that a part of the package may import."""
 
 
 def modules_of(requirements: list[str]) -> set[str]:
@@ -24,25 +24,27 @@ def modules_of(requirements: list[str]) -> set[str]:
     return {MODULES.get(name, name) for name in names}
 
 
-def imported_by(folder: str, without: tuple[str, ...] = ()) -> set[str]:
-    """The top-level modules that the files below a folder import, anywhere in them, but those of Python itself."""
+def imported_by(path: Path) -> set[str]:
+    """The top-level modules that a file imports, anywhere in it, but its own and those of Python itself."""
     found = set()
-    for path in (ROOT / folder).rglob("*.py"):
-        if path.relative_to(ROOT).as_posix().startswith(without or ("-",)):
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                found.add(str(node.module).split(".")[0])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module).split(".")[0])
     return found - set(sys.stdlib_module_names) - {"share_jax"}
 
 
 def test_the_package_needs_what_it_imports_and_nothing_else() -> None:
     runtime = modules_of(PROJECT["dependencies"])
-    assert imported_by("share_jax", tuple(EXTRA_OF.values())) == runtime
-    for extra, folder in EXTRA_OF.items():
-        assert imported_by(folder) - runtime == modules_of(PROJECT["optional-dependencies"][extra])
+    used = set()
+    for path in (ROOT / "share_jax").rglob("*.py"):
+        name, imported = path.relative_to(ROOT).as_posix(), imported_by(path)
+        extras = [PROJECT["optional-dependencies"][extra] for extra, part in EXTRAS.items() if name.startswith(part)]
+        assert imported <= runtime.union(*map(modules_of, extras)), name
+        used |= imported
+    assert runtime <= used
+    assert modules_of(PROJECT["optional-dependencies"]["models"]) <= used
 
 
 def test_every_requirement_is_locked() -> None:
