@@ -24,8 +24,11 @@ from .bank.router import remove_task as remove_task
 from .bank.router import route as route
 from .bank.router import routing_rule as routing_rule
 from .bank.router import task_scores as task_scores
+from .checkpoint.inflight_folder import InflightFolder as InflightFolder
 from .checkpoint.saved_bank import load_bank as load_bank
 from .checkpoint.saved_bank import save_bank as save_bank
+from .checkpoint.share_tasks import load_share_bank as load_share_bank
+from .checkpoint.share_tasks import save_share_task as save_share_task
 from .linen.adapted_model import Adapted as Adapted
 from .linen.adapted_model import adapt as adapt
 from .linen.head import TaskHead as TaskHead
@@ -43,5 +46,6 @@ from .parameterizations.shared_a import SharedA as SharedA
 from .train.learner import Learner as Learner
 from .train.losses import LossSums as LossSums
 from .train.prefix_cache import PrefixCache as PrefixCache
+from .train.share_learner import ShareLearner as ShareLearner
 
 __version__: str

@@ -16,12 +16,12 @@ import numpy as np
 
 from experiments.algorithms.batches import pipeline_of
 from experiments.algorithms.evaluation import OneHead, with_one_head
+from experiments.algorithms.hooks import train_task
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import StreamState, adapted_model, optimizer_of, stored_bytes
 from experiments.algorithms.objective import loss_of
 from experiments.algorithms.scoring import predictions, score
 from experiments.algorithms.store import open_store
-from experiments.algorithms.training import run_steps
 from experiments.data.lazy import joined
 from experiments.data.pipeline import Pipeline
 from experiments.data.shapes import samples_of
@@ -95,8 +95,8 @@ def run(job: Job) -> Outcome:
     state = init_state({}, slot, optimizer, key_train)
     parts = _forward(job, adapted), loss_of(job.stream), optimizer, adapted, params
     pipeline = _pipeline(job, one_head)
-    train_step = job.devices.train_step(*parts, train_shared=False, label=job.name)
-    step = train_step.compile(state, base, samples_of([pipeline]))
+    train_step = job.devices.train_step(*parts, train_shared=False)
+    step = job.devices.compiled(train_step, state, base, samples_of([pipeline]), label=job.name)
     predictor = job.devices.predictor(job.devices.forward(adapted, job.backbone.blocks), adapted, params)
 
     def accuracies(slot: Tree) -> list[float]:
@@ -116,7 +116,7 @@ def run(job: Job) -> Outcome:
         slot, info = ckpt.load_task(store, ALL, slot), store.info(ALL)
     else:
         untrained = accuracies(slot)
-        store, state = run_steps(job, store, step, state, base, pipeline, steps, ALL)
+        store, state = train_task(job, store, step, state, base, pipeline, ALL)
         slot = jax.block_until_ready(state.slot)
         trained = time.perf_counter()
         last = accuracies(slot)

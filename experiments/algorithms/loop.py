@@ -17,6 +17,7 @@ import optax
 
 from experiments.algorithms.batches import task_pipeline_of
 from experiments.algorithms.evaluation import Predict, arranged
+from experiments.algorithms.hooks import train_task
 from experiments.algorithms.job import Job, Outcome, peak_rate, transform
 from experiments.algorithms.logits_cache import LogitsCache
 from experiments.algorithms.objective import loss_of, of_own_outputs
@@ -24,7 +25,6 @@ from experiments.algorithms.plan import MEMORY, Extension, Heads, MethodContext,
 from experiments.algorithms.scoring import predictions
 from experiments.algorithms.store import bytes_of_files, open_store
 from experiments.algorithms.timing import with_tasks
-from experiments.algorithms.training import run_steps
 from experiments.data.pipeline import Pipeline
 from experiments.data.shapes import samples_of
 from share_jax.bank.accounting import count, nbytes, separate_lora_count
@@ -160,9 +160,13 @@ class Sequence:
         forward, loss = plan.extension.forward(self.scene), plan.extension.loss(inner)
         samples = samples_of([self.batches(index, self.memory) for index in range(self.scene.tasks)])
         self.steps = {
-            first: job.devices.train_step(
-                forward, loss, optimizer, self.adapted, params, train_shared=first, label=job.name
-            ).compile(self.start(self.fresh, 0, first), self.base, samples)
+            first: job.devices.compiled(
+                job.devices.train_step(forward, loss, optimizer, self.adapted, params, train_shared=first),
+                self.start(self.fresh, 0, first),
+                self.base,
+                samples,
+                label=job.name,
+            )
             for first, optimizer in self.optimizers.items()
             if self.fresh.shared or not first
         }
@@ -269,16 +273,8 @@ class Sequence:
         began = time.perf_counter()
         first = index == 0 and bool(course.bank.shared)
         base = self.base_for(course.bank, course.memory, index)
-        store, state = run_steps(
-            self.job,
-            course.store,
-            self.steps[first],
-            self.start(course.bank, index, first, course.memory),
-            base,
-            self.batches(index, course.memory),
-            self.job.config.steps,
-            task.name,
-        )
+        begin, pipeline = self.start(course.bank, index, first, course.memory), self.batches(index, course.memory)
+        store, state = train_task(self.job, course.store, self.steps[first], begin, base, pipeline, task.name)
         bank = with_task(course.bank, task.name, state.shared, state.slot)
         memory = _on_host(self.plan.extension.after(self.scene, bank, course.memory, index))
         jax.block_until_ready((bank.tasks, memory))

@@ -9,7 +9,10 @@ from .checkpoint import open_checkpoint as open_checkpoint
 from .checkpoint import save_inflight as save_inflight
 from .checkpoint import save_router as save_router
 from .checkpoint import save_task as save_task
+from .inflight_folder import InflightFolder as InflightFolder
 from .repair import Damage as Damage
 from .repair import repaired as repaired
 from .saved_bank import load_bank as load_bank
 from .saved_bank import save_bank as save_bank
+from .share_tasks import load_share_bank as load_share_bank
+from .share_tasks import save_share_task as save_share_task

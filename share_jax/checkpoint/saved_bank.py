@@ -5,8 +5,8 @@ The folder is a checkpoint (see `train.checkpoint`), so it may also be opened, n
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,13 +25,14 @@ from share_jax.linen.adapted_model import Adapted
 from share_jax.runtime.processes import agreed, on_primary, to_host
 from share_jax.storage.lock import hold
 from share_jax.train.learner import Learner
+from share_jax.train.share_learner import ShareLearner
 from share_jax.trees import flat
 from share_jax.typing import Tree
 
 
 def save_bank(
     folder: str | os.PathLike[str],
-    learner: Learner,
+    learner: Learner | ShareLearner,
     bank: TaskBank,
     *,
     infos: Mapping[str, Json] | None = None,
@@ -67,9 +68,7 @@ def save_bank(
     """
     folder, infos = Path(folder), dict(infos or {})
     _check_global(bank)
-    with ExitStack() as held:
-        on_primary(f"folder {folder}", lambda: _enter(held, folder))
-        store = _opened(folder, learner, bank)
+    with held_checkpoint(folder, learner, bank) as store:
         new = _new_names(store, bank)
         _check_infos(store, infos, new)
         router_files.check_known(router, bank.names)
@@ -84,7 +83,7 @@ def save_bank(
     return store
 
 
-def load_bank(folder: str | os.PathLike[str], learner: Learner, fresh: TaskBank) -> TaskBank:
+def load_bank(folder: str | os.PathLike[str], learner: Learner | ShareLearner, fresh: TaskBank) -> TaskBank:
     """The tasks that `save_bank` saved, to the bit; learning goes on from it as it would have from the bank itself.
 
     Args:
@@ -109,7 +108,20 @@ def load_bank(folder: str | os.PathLike[str], learner: Learner, fresh: TaskBank)
     return TaskBank(checkpoint.load_shared(store, bank.shared), _begun(bank.tasks, slots), store.names)
 
 
-def _opened(folder: Path, learner: Learner, bank: TaskBank) -> Checkpoint:
+@contextmanager
+def held_checkpoint(folder: Path, learner: Learner | ShareLearner, bank: TaskBank) -> Iterator[Checkpoint]:
+    """The folder's checkpoint, new if there is none, held while it is used.
+
+    Raises:
+      BusyError: if another process saves into it.
+      FormatError: if the folder holds something else, or is another model's.
+    """
+    with ExitStack() as held:
+        on_primary(f"folder {folder}", lambda: _enter(held, folder))
+        yield _opened(folder, learner, bank)
+
+
+def _opened(folder: Path, learner: Learner | ShareLearner, bank: TaskBank) -> Checkpoint:
     """The folder's checkpoint, new if there is none."""
     if not agreed(manifest.exists(folder)):
         return checkpoint.create(folder, _identity(learner, bank))
@@ -117,7 +129,7 @@ def _opened(folder: Path, learner: Learner, bank: TaskBank) -> Checkpoint:
     return checkpoint.open_checkpoint(folder, _identity(learner, bank, found))
 
 
-def _identity(learner: Learner, bank: TaskBank, store: Checkpoint | None = None) -> Identity:
+def _identity(learner: Learner | ShareLearner, bank: TaskBank, store: Checkpoint | None = None) -> Identity:
     """What the folder is for. Under which name is up to who made it: the fingerprint tells the model."""
     model, base = learner.model, dict(learner.base)
     params = base.pop("params", {})

@@ -1,7 +1,10 @@
-"""What batches are made of: the shuffled order of an epoch, a pure function of its seeds, and padding with weight 0."""
+"""What batches are made of: the shuffled order of an epoch, a pure function of its seeds, and padding with weight 0;
+and how batches are taken up again where an interrupted training left them.
+"""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -79,3 +82,78 @@ def eval_batches(
     for start in range(0, len(labels), batch_size):
         index = np.arange(start, min(start + batch_size, len(labels)))
         yield pick(inputs, labels, index, batch_size, classes)
+
+
+Position = Any
+"""JSON from which batches go on: how many were taken, or what a stream of one's own calls its state. 0 is the start."""
+
+
+class BatchStream(Protocol):
+    """Batches in order, with a position. Left as a context, it ends what prepares them."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def state(self) -> Position:
+        """The position of the batches that were not taken yet."""
+        ...
+
+
+OpenBatches = Callable[[Position], BatchStream]
+"""Gives the batches that follow a position."""
+
+
+class CountedBatches:
+    """Batches of any iterable; the position is how many were taken."""
+
+    def __init__(self, batches: Iterable[Any], taken: int = 0) -> None:
+        """Passes over the first `taken` batches.
+
+        Raises:
+          InputError: if there are not as many.
+        """
+        self._iterator, self._taken = iter(batches), taken
+        for number in range(taken):
+            if next(self._iterator, self) is self:
+                expected, fix = f"at least the {taken} that were taken before", "pass the same batches again"
+                raise InputError(message("batches to go on with", got=number, expected=expected, fix=fix))
+
+    def __enter__(self) -> Self:
+        """The stream itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is to be ended."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches."""
+        for batch in self._iterator:
+            self._taken += 1
+            yield batch
+
+    def state(self) -> int:
+        """How many batches were taken."""
+        return self._taken
+
+
+def opener(batches: Any) -> OpenBatches:
+    """How batches are opened.
+
+    Args:
+      batches: any iterable, which is passed over up to a position, or an object whose `open(position)` gives a
+        `BatchStream`: one that has random access, say, and goes on at once.
+
+    Example:
+      >>> with opener("abcd")(2) as stream:
+      ...     print([(batch, stream.state()) for batch in stream])
+      [('c', 3), ('d', 4)]
+    """
+    own = getattr(batches, "open", None)
+    return own if own is not None else lambda position: CountedBatches(batches, position)

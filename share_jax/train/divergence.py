@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from share_jax.trees import flat
 from share_jax.typing import Array, Tree
@@ -67,3 +68,15 @@ def not_finite(tree: Tree) -> str | None:
 @jax.jit
 def _finite(leaves: dict[str, Array]) -> dict[str, Array]:
     return {path: jnp.isfinite(leaf).all() for path, leaf in leaves.items()}
+
+
+def lower_rate(state: Any, step: int) -> str:
+    """How a divergence is mended: a line that tells the learning rate, if the optimizer's state shows it.
+
+    Args:
+      state: a `StepState`.
+      step: the step that diverged.
+    """
+    rates = optax.tree_utils.tree_get_all_with_path(state.opt_state, "learning_rate")
+    shown = f", now {float(rates[0][1]):.3g}" if rates else " (optax.inject_hyperparams would show it here)"
+    return f"lower the learning rate{shown}, or clip the gradients; the bank is as it was"

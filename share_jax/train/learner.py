@@ -12,18 +12,20 @@ from flax.core import unfreeze
 
 from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, with_task
 from share_jax.bank.slots import read_slot
-from share_jax.errors import DivergedError, InputError, entries, message
+from share_jax.errors import InputError, entries, message
 from share_jax.linen.adapted_model import Adapted, check_variables
+from share_jax.linen.remat import Remat
 from share_jax.linen.variables import SHARED, TASKS
+from share_jax.runtime.preemption import Preemption
+from share_jax.sharding.layout import Layout
+from share_jax.sharding.placement import put
 from share_jax.train import batch_checks
-from share_jax.train.divergence import BadLoss, LossWatch, not_finite
-from share_jax.train.losses import classification, per_task, regression
-from share_jax.train.optimizer import task_optimizer
-from share_jax.train.step import Loss, StepState, forward_of, init_state, make_train_step
+from share_jax.train.loop import Hooks, Inflight, Progress, Unwatched
+from share_jax.train.losses import classification
+from share_jax.train.phase import Phase, make_phase
+from share_jax.train.placed_step import on_mesh, placed_base, placed_predict
+from share_jax.train.update import Loss, StepState
 from share_jax.typing import PRNGKey, Tree
-
-_WEIGHTED = (classification, regression, per_task)
-"""The losses for which an example of weight 0 only fills a batch up."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class Learner:
       transform: optimizer of what trains; clip by global norm inside it.
       loss: (model output, batch) to `LossSums`: sums over the batch's examples, never means.
       head_transform: optimizer of an `Adapted` model's heads; `transform` when None.
+      layout: where arrays lie on a mesh, from `layout_of`; one device when None. What is learnt comes back whole, so a
+        bank does not depend on it.
+      accumulate: microbatches of each batch, computed one after another.
+      remat: what the backward pass computes again instead of keeping it; nothing when None.
+      placed: `base` where steps and `answer` read it.
+      answer: (base variables, shared, slot, inputs) to the model's output, compiled.
 
     Raises:
       InputError: if `base` has no "params", or a module of one's own is given a `head_transform`.
@@ -46,7 +54,14 @@ class Learner:
     transform: optax.GradientTransformation
     loss: Loss = classification
     head_transform: optax.GradientTransformation | None = None
-    _parts: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    layout: Layout | None = field(default=None, kw_only=True)
+    accumulate: int = field(default=1, kw_only=True)
+    remat: Remat | None = field(default=None, kw_only=True)
+    placed: Tree = field(init=False, repr=False, compare=False)
+    answer: Any = field(init=False, repr=False, compare=False)
+    _first: Phase = field(init=False, repr=False, compare=False)
+    _later: Phase = field(init=False, repr=False, compare=False)
+    _mixed: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.model, Adapted) or self.base:  # all of a module's own parameters may belong to tasks
@@ -55,17 +70,18 @@ class Learner:
             got, expected = "an optimizer of the heads", "None for a module of one's own"
             fix = "label the heads in optax.multi_transform, and pass that as transform"
             raise InputError(message("head_transform", got=got, expected=expected, fix=fix))
-        forward = forward_of(self.model)
-        heads, method = (self.model.heads, self.model.method) if isinstance(self.model, Adapted) else ((), None)
-        for first in (True, False):
-            optimizer = task_optimizer(
-                self.transform, heads, train_shared=first, method=method, head_transform=self.head_transform
-            )
-            step = make_train_step(forward, self.loss, optimizer, train_shared=first)
-            self._parts[first] = (optimizer, step)
-        self._parts["forward"] = forward
-        self._parts["predict"] = jax.jit(lambda base, shared, slot, inputs: forward(base, shared, slot, inputs, None))
-        self._parts["mixed"] = jax.jit(partial(_mixed, self.model))
+        options: Any = {"transform": self.transform, "loss": self.loss, "head_transform": self.head_transform}
+        options |= {"layout": self.layout, "accumulate": self.accumulate, "remat": self.remat}
+        first, later = (make_phase(self.model, train_shared=shared, **options) for shared in (True, False))
+        made = {
+            "placed": placed_base(self.layout, self.base),
+            "_first": first,
+            "_later": later,
+            "answer": placed_predict(later.forward, self.layout),
+            "_mixed": jax.jit(partial(_mixed, self.model)),
+        }
+        for name, part in made.items():
+            object.__setattr__(self, name, part)
 
     def start(self, variables: Tree) -> TaskBank:
         """An empty bank on fresh variables.
@@ -86,7 +102,7 @@ class Learner:
 
     def begin(self, bank: TaskBank, key: PRNGKey) -> StepState:
         """The state in which the next task's training starts."""
-        return init_state(bank.shared, next_slot(bank), self._parts[self._first(bank)][0], key)
+        return self._phase_of(bank).begin(bank.shared, next_slot(bank), key)
 
     def step(self, bank: TaskBank, state: StepState, batch: Any) -> tuple[StepState, dict[str, jax.Array]]:
         """One update of the task that `begin` started; `state` is donated.
@@ -96,17 +112,35 @@ class Learner:
           state: the last state.
           batch: {"inputs": ..., "labels": ..., ...}, of the same shapes every time.
         """
-        return self._parts[self._first(bank)][1](state, self.base, batch)
+        return self._phase_of(bank).step(state, self.placed, batch)
 
-    def learn(self, bank: TaskBank, name: str, batches: Iterable[Any], *, seed: int = 0) -> TaskBank:
+    def learn(
+        self,
+        bank: TaskBank,
+        name: str,
+        batches: Iterable[Any],
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+        inflight: Inflight | None = None,
+        save_every: int = 100,
+        preemption: Preemption | None = None,
+    ) -> TaskBank:
         """Learns one more task. Every other task's slot keeps its bits.
 
         Args:
           bank: what has been learnt.
           name: the new task's name.
           batches: its batches, {"inputs": ..., "labels": ..., ...}, all of one size. Each length of texts among them is
-            compiled once, in the first task for the later ones too.
+            compiled once, in the first task for the later ones too. An iterable, or an object whose `open(position)`
+            goes on from a position at once (`share_jax.train.batches.opener`).
           seed: of the dropout, with the task's number.
+          progress: is told of every step.
+          inflight: keeps the training in flight, as `share_jax.InflightFolder` does on disk: called again with the same
+            arguments after a kill, `learn` goes on from the last save and ends with the same bits. Batches of a plain
+            iterable that were seen before are passed over.
+          save_every: steps between two saves of it.
+          preemption: tells when to stop, with what is in flight saved. Call its `released` once the bank is saved.
 
         Returns:
           The bank with the task.
@@ -117,39 +151,18 @@ class Learner:
             one, is not like the first, does not fit the model or the loss, or has a label that is no class, more
             classes than outputs or a weight below 0; if the stack is full and the model cannot grow it.
           DivergedError: if a loss, or what was trained, is not finite; the bank is as it was.
+          Preempted: if the process was asked to stop.
         """
         check_new_name(bank, name)
         bank = self.with_room(bank, len(bank.names) + 1)
+        phase = self._phase_of(bank)
+        checks = phase.checks(name, self.placed)
+        hooks = Hooks(progress or Unwatched(), inflight, save_every, preemption or Preemption(), checks)
         state = self.begin(bank, jax.random.fold_in(jax.random.key(seed), len(bank.names)))
-        watch, examples, step, widths, kinds = LossWatch(), batch_checks.ExampleCount(self.loss in _WEIGHTED), 0, {}, []
-        for batch in batches:
-            step += 1
-            what = f"batch {step} of task {name!r}"
-            found = batch_checks.signature(batch, what)
-            if found not in widths:  # the first batch, or another length
-                batch_checks.check_same(found, next(iter(widths), found), what)
-                widths[found] = self._width(state, batch, found, what)
-                kinds.append(batch)
-            width = widths[found]
-            batch_checks.check_labels(batch, width, what)
-            examples.add(batch, what)
-            answers = {part: batch[part] for part in ("labels", "weights", "classes") if part in batch}
-            state, metrics = self.step(bank, state, batch)
-            self._refuse(watch.add(step, metrics["loss"], answers), state, name, width, examples)
-        if not step:
-            fix = "pass at least one batch; a generator can be read only once"
-            raise InputError(message(f"batches of task {name!r}", got="none", expected="at least one", fix=fix))
-        if (count := examples.total()) < 2:
-            got = "one" if count else "none of weight above 0"
-            fix = "one example shows one class; give the task more" if count else "weigh with 0 what is padding alone"
-            raise InputError(message(f"examples of task {name!r}", got=got, expected="at least two", fix=fix))
-        self._refuse(watch.drain(), state, name, widths[found], examples)
-        path = not_finite({"shared": state.shared, "slot": state.slot})
-        if path is not None:
-            raise _diverged(f"{path} of task {name!r} after step {step}", "numbers that are not finite", state)
-        after = with_task(bank, name, state.shared, state.slot)
-        if self._first(bank):
-            self._compile_later(after, kinds)
+        end = phase.train(state, self.placed, name, batches, hooks)
+        after = with_task(bank, name, end.shared, end.slot)
+        if not bank.names:
+            self._compile_later(after, checks.kinds)
         return after
 
     def predict(
@@ -169,12 +182,16 @@ class Learner:
         ids = bank.index(name) if isinstance(name, str) else bank.ids(name)
         try:
             if isinstance(ids, int) or not ids.ndim:
-                return self._parts["predict"](self.base, bank.shared, read_slot(bank.tasks, int(ids)), inputs)
+                return self.answer(self.placed, bank.shared, read_slot(bank.tasks, int(ids)), inputs)
             size = jax.tree.leaves(inputs)[0].shape[0]
             if len(ids) != size:
                 expected = f"{size}, one per example"
                 raise InputError(message("tasks", got=len(ids), expected=expected, fix="name each example's task"))
-            return self._parts["mixed"](self.base, bank.shared, bank.tasks, ids, inputs)
+            if self.layout is None:
+                return self._mixed(self.placed, bank.shared, bank.tasks, ids, inputs)
+            layout, trees = self.layout, (dict(bank.shared), dict(bank.tasks))
+            placed = put(trees, (layout.shared(trees[0]), layout.tasks(trees[1])))
+            return on_mesh(layout, (ids, inputs), lambda split: self._mixed(self.placed, *placed, *split))
         except batch_checks.NOT_TAKEN as error:
             batch_checks.refuse(error, "inputs")
 
@@ -195,44 +212,16 @@ class Learner:
 
     def _compile_later(self, bank: TaskBank, batches: Sequence[Any]) -> None:
         """Runs a later task's step once on a batch of each shape and drops what comes of it: no later task compiles."""
-        optimizer, step = self._parts[False]
+        phase = self._later
         for batch in batches:
-            step(init_state(bank.shared, read_slot(bank.tasks, 0), optimizer, jax.random.key(0)), self.base, batch)
+            state = phase.begin(bank.shared, read_slot(bank.tasks, 0), jax.random.key(0))
+            phase.step(state, self.placed, batch)
 
-    def _width(self, state: StepState, batch: Any, found: batch_checks.Signature, what: str) -> int | None:
-        """How many classes the model answers with; None if the loss is not one of classes.
-
-        Raises:
-          InputError: if the model, or then the loss, does not take the batch.
-        """
-        parts = (self.base, state.shared, state.slot, batch["inputs"], state.key)
-        out = batch_checks.output_of(lambda: self._parts["forward"](*parts), what)
-        classes = self.loss is classification
-        if classes:
-            batch_checks.check_answers(found, what)
-        batch_checks.check_loss(self.loss, out, batch, what)
-        return out.shape[-1] if classes else None
-
-    def _refuse(
-        self, found: BadLoss | None, state: StepState, name: str, width: int | None, examples: batch_checks.ExampleCount
-    ) -> None:
-        if found is not None:
-            examples.total()  # a weight that is none comes before what it led to
-            batch_checks.check_labels(found.note, width, f"batch {found.step} of task {name!r}", fetch=True)
-            raise _diverged(f"loss of task {name!r}, step {found.step}", str(found.loss), state)
-
-    def _first(self, bank: TaskBank) -> bool:
-        return not bank.names
+    def _phase_of(self, bank: TaskBank) -> Phase:
+        return self._later if bank.names else self._first
 
 
 def _mixed(model: Any, base: Tree, shared: Tree, tasks: Tree, ids: jax.Array, inputs: Any) -> Any:
     variables = {**base, SHARED: shared, TASKS: tasks}
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
     return model.apply(variables, *args, **kwargs, task_id=ids)
-
-
-def _diverged(what: str, got: str, state: StepState) -> DivergedError:
-    rates = optax.tree_utils.tree_get_all_with_path(state.opt_state, "learning_rate")
-    shown = f", now {float(rates[0][1]):.3g}" if rates else " (optax.inject_hyperparams would show it here)"
-    fix = f"lower the learning rate{shown}, or clip the gradients; the bank is as it was"
-    return DivergedError(message(what, got=got, expected="finite numbers", fix=fix))

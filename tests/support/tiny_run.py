@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from experiments import build, run
-from experiments.algorithms import share
 from experiments.backbones.backbone import Backbone
 from share_jax.models.vit import VitClassifier, VitConfig
+from share_jax.train import share_learner
 
 CONFIG = VitConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32)
 
@@ -42,5 +42,5 @@ def marked(merge: Any, mark: Path) -> Any:
 if __name__ == "__main__":
     build.digits_vit = tiny_vit
     if "TINY_RUN_MARKS" in os.environ:
-        share.merge = marked(share.merge, Path(os.environ["TINY_RUN_MARKS"]) / "merging")
+        share_learner.merge = marked(share_learner.merge, Path(os.environ["TINY_RUN_MARKS"]) / "merging")
     sys.exit(run.main())

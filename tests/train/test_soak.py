@@ -70,5 +70,5 @@ def test_two_hundred_tasks_leave_memory_compile_cache_step_time_and_logits_as_th
     assert median(seconds[WARM:]) < 2 * median(seconds[10:74])
     for function, more in KEPT.items():
         assert function._cache_size() - programs[function] <= more
-    steps = [learner._parts[first][1]._cache_size() for first in (True, False)]
+    steps = [phase.step.run._cache_size() for phase in (learner._first, learner._later)]
     assert steps == [1, 1]

@@ -1,7 +1,6 @@
 """The input's state in the checkpoint of the training in flight, and the steps that its lengths compile to."""
 
 import json
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,18 +12,19 @@ import numpy as np
 import pytest
 from jax import monitoring
 
+from experiments.algorithms.hooks import train_task
 from experiments.algorithms.job import Job
-from experiments.algorithms.training import as_tree, run_steps
 from experiments.data.batch_order import bucketed
 from experiments.data.pipeline import Batch, Pipeline, task_pipeline
 from experiments.data.shapes import samples_of
 from experiments.data.sources import ArraySource
-from experiments.devices import Step
 from experiments.report.progress import NullProgress
 from share_jax.checkpoint import checkpoint as ckpt
+from share_jax.checkpoint.inflight_folder import as_tree
 from share_jax.checkpoint.manifest import Identity
 from share_jax.errors import FormatError, InputError
 from share_jax.runtime.preemption import Preemption
+from share_jax.train.placed_step import PlacedStep
 from share_jax.train.step import StepState
 
 IDENTITY = Identity("toy", "0" * 64, {"name": "shared_a", "rank": 2}, ("layer/kernel",), ("head/bias",))
@@ -62,8 +62,7 @@ def train(folder: Path, run: Callable, made: Pipeline, prefetch: int) -> tuple[c
     store = ckpt.open_checkpoint(folder, IDENTITY) if folder.exists() else ckpt.create(folder, IDENTITY)
     config = SimpleNamespace(prefetch=prefetch, save_every=SAVE_EVERY, learning_rate=0.1)
     job = cast("Job", SimpleNamespace(config=config, progress=NullProgress(), name="toy", preemption=Preemption()))
-    any_shape = Step(run, None, lambda text: None, "toy", compiled=defaultdict(lambda: run))
-    return run_steps(job, store, any_shape, start(), {}, made, STEPS, "a")
+    return train_task(job, store, PlacedStep(run), start(), {}, made, "a")
 
 
 def stopping(after: int) -> Callable:
@@ -136,7 +135,7 @@ def test_each_length_compiles_once_and_before_the_first_step() -> None:
     assert sorted(batch["inputs"]["values"].shape for batch in samples) == [(8, 8), (8, 16), (8, 24)]
     fresh = jax.jit(lambda state, base, batch: step(state, base, batch))
     state, before = start(), len(events)
-    run = Step(fresh, None, lambda text: None, "toy").compile(state, {}, samples)
+    run = PlacedStep(fresh).compile(state, {}, samples)
     assert len(events) == before + 3
     with made.open() as stream:
         for batch in stream:

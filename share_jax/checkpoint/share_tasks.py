@@ -1,0 +1,110 @@
+"""Tasks of one evolving subspace on disk: a merge writes the bases, and every task's coefficients, anew.
+
+What is shared holds the bases and what every task has lost, by kernel; a task's slot holds its coefficients by kernel
+and its heads. So a stream goes on from here with the bounds that it had.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from share_jax.bank.router import Router
+from share_jax.checkpoint import arrays, checkpoint
+from share_jax.checkpoint.checkpoint import Checkpoint, Json
+from share_jax.checkpoint.saved_bank import held_checkpoint
+from share_jax.errors import TaskError, message
+from share_jax.subspace.serving import coefficient_arrays, state_arrays, state_of
+from share_jax.train.share_bank import ShareBank, heads_of
+from share_jax.train.share_learner import ShareLearner
+from share_jax.trees import flat, nested
+from share_jax.typing import Tree
+
+
+def save_last_task(
+    store: Checkpoint, learner: ShareLearner, bank: ShareBank, info: Json, router: Router | None = None
+) -> Checkpoint:
+    """Saves the bank's last task, the bases that its merge made, and the other tasks' coefficients on them.
+
+    Args:
+      store: with all of the bank's tasks but the last.
+      learner: what learnt them.
+      bank: the tasks.
+      info: JSON beside the new task.
+      router: the router that knows the new task too; the saved one, if any, is kept when None.
+
+    Raises:
+      TaskError: if the store holds other tasks.
+      InputError: if the info is no JSON.
+      SaveError: if it cannot be written; the last state stays.
+    """
+    if store.names != bank.names[:-1]:
+        got, fix = f"tasks {list(store.names)}", "save after every task"
+        what, expected = f"checkpoint folder {store.root}", f"{list(bank.names[:-1])}"
+        raise TaskError(message(what, got=got, expected=expected, fix=fix))
+    slots = {
+        name: {"adapter": _as_tree(coefficient_arrays(bank.state, t)), "head": nested(heads)}
+        for t, (name, heads) in enumerate(zip(bank.names, heads_of(learner.model, bank), strict=True))
+    }
+    *old, new = bank.names
+    shared = _as_tree(state_arrays(bank.state))
+    changed = {name: slots[name] for name in old}
+    return checkpoint.save_task(store, new, slots[new], info, shared=shared, changed=changed, router=router)
+
+
+def saved_tasks(store: Checkpoint, learner: ShareLearner, fresh: ShareBank) -> ShareBank:
+    """The saved tasks as a bank; `fresh`, an empty bank, if there are none.
+
+    Raises:
+      FormatError: if one is damaged, or not of this form.
+    """
+    if not store.names:
+        return fresh
+    shared = checkpoint.load_shared(store, arrays.like_of(store.manifest.shared or {}))
+    slots = [checkpoint.load_task(store, name, arrays.like_of(store.record(name))) for name in store.names]
+    state = state_of(store.names, _as_arrays(shared), [_as_arrays(slot["adapter"]) for slot in slots])
+    return learner.restore(fresh, state, [flat(slot["head"]) for slot in slots])
+
+
+def save_share_task(
+    folder: str | os.PathLike[str], learner: ShareLearner, bank: ShareBank, *, info: Json | None = None
+) -> Checkpoint:
+    """Saves the last task of a bank, after it was learnt, in a folder of its own; see `save_last_task`.
+
+    Nothing is in flight any more. `save_bank` saves a bank as it serves, once for all; this one can be learnt on.
+
+    Args:
+      folder: new, empty, or with the tasks before the last one.
+      learner: what learnt them.
+      bank: the tasks.
+      info: JSON beside the new task.
+
+    Raises:
+      BusyError: if another process saves into it.
+      FormatError: if the folder holds something else, or is another model's.
+      TaskError, InputError, SaveError: as `save_last_task`.
+    """
+    with held_checkpoint(Path(folder), learner, bank) as store:
+        return save_last_task(store, learner, bank, info or {})
+
+
+def load_share_bank(folder: str | os.PathLike[str], learner: ShareLearner, fresh: ShareBank) -> ShareBank:
+    """The tasks that `save_share_task` saved, with the bounds on their errors; `fresh` if the folder has none.
+
+    Raises:
+      BusyError: if another process saves into it.
+      FormatError: if the folder holds something else, is another model's, or is damaged.
+    """
+    with held_checkpoint(Path(folder), learner, fresh) as store:
+        return saved_tasks(store, learner, fresh)
+
+
+def _as_tree(leaves: Mapping[tuple[str, str], np.ndarray]) -> dict[str, Any]:
+    return nested({f"{target}/{name}": array for (target, name), array in leaves.items()})
+
+
+def _as_arrays(tree: Tree) -> dict[tuple[str, str], np.ndarray]:
+    leaves = [(path.rpartition("/"), leaf) for path, leaf in flat(tree).items()]
+    return {(target, name): np.asarray(leaf) for (target, _, name), leaf in leaves}

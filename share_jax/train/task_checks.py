@@ -1,0 +1,67 @@
+"""The checks of one task's batches while it is learnt, as the loop over its steps calls them."""
+
+from typing import Any
+
+from share_jax.errors import InputError, message
+from share_jax.train import batch_checks
+from share_jax.train.batch_checks import ExampleCount, Signature
+from share_jax.train.divergence import BadLoss
+from share_jax.train.losses import classification, per_task, regression
+from share_jax.train.update import Forward, Loss, StepState
+from share_jax.typing import Tree
+
+_WEIGHTED = (classification, regression, per_task)
+"""The losses for which an example of weight 0 only fills a batch up."""
+
+
+class TaskChecks:
+    """Refuses batches that do not fit the model, the loss or each other, and tasks with too few examples."""
+
+    def __init__(self, task: str, forward: Forward, loss: Loss, base: Tree) -> None:
+        """Has seen no batch yet."""
+        self._task, self._forward, self._loss, self._base = task, forward, loss, base
+        self._examples = ExampleCount(loss in _WEIGHTED)
+        self._widths: dict[Signature, int | None] = {}
+        self._width: int | None = None
+        self._seen = 0
+        self.kinds: list[Any] = []
+        """One batch of each shape."""
+
+    def before(self, batch: Any, number: int, state: StepState) -> dict[str, Any]:
+        """Refuses a batch; the answers that it asks for are kept for `explain`."""
+        what = f"batch {number} of task {self._task!r}"
+        found = batch_checks.signature(batch, what)
+        if found not in self._widths:  # the first batch, or another length
+            batch_checks.check_same(found, next(iter(self._widths), found), what)
+            self._widths[found] = self._outputs(state, batch, found, what)
+            self.kinds.append(batch)
+        self._width = self._widths[found]
+        batch_checks.check_labels(batch, self._width, what)
+        self._examples.add(batch, what)
+        self._seen += 1
+        return {part: batch[part] for part in ("labels", "weights", "classes") if part in batch}
+
+    def explain(self, bad: BadLoss) -> None:
+        """Refuses a weight or a label that is none, which made the loss a bad one."""
+        self._examples.total()  # a weight that is none comes before what it led to
+        batch_checks.check_labels(bad.note, self._width, f"batch {bad.step} of task {self._task!r}", fetch=True)
+
+    def after(self, steps: int) -> None:
+        """Refuses a task without batches, or with fewer than two examples in all, unless it was resumed."""
+        if not steps:
+            fix = "pass at least one batch; a generator can be read only once"
+            raise InputError(message(f"batches of task {self._task!r}", got="none", expected="at least one", fix=fix))
+        if (count := self._examples.total()) < 2 and self._seen == steps:
+            got = "one" if count else "none of weight above 0"
+            fix = "one example shows one class; give the task more" if count else "weigh with 0 what is padding alone"
+            raise InputError(message(f"examples of task {self._task!r}", got=got, expected="at least two", fix=fix))
+
+    def _outputs(self, state: StepState, batch: Any, found: Signature, what: str) -> int | None:
+        """How many classes the model answers with; None if the loss is not one of classes."""
+        parts = (self._base, state.shared, state.slot, batch["inputs"], state.key)
+        out = batch_checks.output_of(lambda: self._forward(*parts), what)
+        classes = self._loss is classification
+        if classes:
+            batch_checks.check_answers(found, what)
+        batch_checks.check_loss(self._loss, out, batch, what)
+        return out.shape[-1] if classes else None
