@@ -1,4 +1,4 @@
-"""The loop over steps under a Learner: hooks are called, a killed training goes on to the bit, a mesh changes nothing."""
+"""The loop over steps under a Learner: hooks are called, a killed training goes on to the bit, meshes change nothing."""
 
 import os
 import signal

@@ -204,7 +204,7 @@ def test_the_bank_is_saved_served_and_routed_as_any_other(wide, tmp_path: Path) 
 
 
 def test_a_model_of_another_method_and_numbers_out_of_range_are_refused_in_one_line() -> None:
-    with pytest.raises(InputError, match="model of the ShareLearner: got .* expected one with Share"):
+    with pytest.raises(InputError, match=r"model of the ShareLearner: got .* expected one with Share"):
         ShareLearner(adapted(), {"params": PARAMS}, share_learner().transform)
     with pytest.raises(InputError, match="k: got 9, expected 1 to num_basis = 8"):
         share_learner(num_basis=8, k=9)
