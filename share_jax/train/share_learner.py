@@ -33,7 +33,7 @@ from share_jax.train.learner import Learner
 from share_jax.train.loop import Hooks, Inflight, Progress, Unwatched
 from share_jax.train.losses import classification
 from share_jax.train.phase import Phase, make_phase
-from share_jax.train.share_bank import ShareBank, as_tree, by_kernel, fresh_slot, heads_of, bank_of_state
+from share_jax.train.share_bank import ShareBank, as_tree, bank_of_state, by_kernel, fresh_slot, heads_of
 from share_jax.train.update import Loss, StepState
 from share_jax.trees import flat, merged
 from share_jax.typing import PRNGKey, Tree

@@ -1,4 +1,4 @@
-"""The loop over steps under a Learner: hooks are called, a killed training goes on to the bit, meshes change nothing."""
+"""The loop over steps under a Learner: hooks are called, and a killed training goes on to the bit."""
 
 import os
 import signal
