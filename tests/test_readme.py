@@ -31,6 +31,20 @@ def test_snippets_run_in_15_lines_and_learn_both_tasks(name: str) -> None:
     assert scope["logits"].shape == (30, 2)
 
 
+def test_the_snippet_of_share_learns_three_tasks_within_the_bound_in_10_lines() -> None:
+    scope: dict = {}
+    exec(snippet("unmodified model"), scope)
+    source = snippet("share")
+    assert len([text for text in source.splitlines() if text.strip()]) <= 12
+    exec(compile(source, "share", "exec"), scope)
+    learner, bank, x = scope["learner"], scope["bank"], scope["x"]
+    for task, column in (("first", 0), ("second", 1), ("third", 2)):
+        predicted = np.asarray(learner.predict(bank, task, x)).argmax(-1)
+        assert np.mean(predicted == np.asarray(x[:, column] > 0)) > 0.9
+        assert bank.report()[task].error_bound <= 0.05
+    assert np.array_equal(scope["logits"], learner.predict(bank, "first", x))
+
+
 def test_a_bank_is_saved_and_loaded_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
