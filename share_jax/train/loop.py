@@ -23,11 +23,11 @@ from share_jax.typing import Array, Tree
 class Progress(Protocol):
     """Is told how far a task is."""
 
-    def skip(self, steps: int) -> None:
+    def skip(self, steps: int, /) -> None:
         """Steps that an earlier life of this training did."""
         ...
 
-    def update(self, steps: int, loss: Array) -> None:
+    def update(self, steps: int, loss: Array, /) -> None:
         """Steps that were done now; the loss may still be under way on the device."""
         ...
 
