@@ -6,10 +6,10 @@ are then merged: new bases by SVD of what is known and what is new, and analytic
 `share_coefficients` trains coefficients alone on the frozen bases of the tasks before `adapt_tasks`.
 
 Source: "Shared LoRA Subspaces for almost Strict Continual Learning", Kaushik et al. 2026 (arXiv 2602.06043), its three
-phases. Defaults stand in `experiments/config/run_config.py`, with a preset for each stream: `--rank`; `--num-basis`,
-which is k; `--phi`, in the default presets as many temporary directions as the LoRA's rank; and `--adapt-tasks`. The
-paper's own values are known here of its language table alone, rank 8 and k = 32, as `glue6` has them
-(`experiments/config/large_presets.py`); of phi, that it is at most k / 4; of the number of tasks to adapt, nothing.
+phases. Each stream has defaults of its own in its file of `experiments/config`: `--rank`; `--num-basis`, which is k;
+`--phi`, in the default presets as many temporary directions as the LoRA's rank; and `--adapt-tasks`. The paper's own
+values are known here of its language table alone, rank 8 and k = 32, as `glue6` has them; of phi, that it is at most
+k / 4; of the number of tasks to adapt, nothing.
 """
 
 import time
@@ -30,6 +30,8 @@ from experiments.algorithms.scoring import predictions
 from experiments.algorithms.store import bytes_of_files, open_store
 from experiments.algorithms.timing import with_tasks
 from experiments.algorithms.training import run_steps
+from experiments.config.methods import Method
+from experiments.config.numbers import MethodNumbers, out_of_range
 from experiments.data.shapes import samples_of
 from share_jax.adapters.factors import Adapter
 from share_jax.bank.accounting import ParameterCounts, count, separate_lora_count
@@ -58,6 +60,28 @@ from share_jax.subspace.temporary_directions import temporary
 from share_jax.train.step import StepState, init_state
 from share_jax.trees import at, flat, merged, nested
 from share_jax.typing import Leaves, Tree
+
+
+@dataclass(frozen=True)
+class ShareNumbers(MethodNumbers):
+    """What only Share reads."""
+
+    behind = "prefix_cache_bytes"
+
+    num_basis: int = 48
+    """Columns of each basis of `share`."""
+    phi: int = 16
+    """Temporary directions per side while `share` learns a task."""
+    adapt_tasks: int = 4
+    """Tasks that `share_coefficients` learns with temporary directions before it trains coefficients alone."""
+    max_error: float | None = None
+    """Proven relative error that `share` may let any task's update reach; bases grow as needed. No limit if None."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name in ("num_basis", "phi"):
+            if getattr(self, name) < 1:
+                raise out_of_range(name, getattr(self, name), "at least 1", "raise it")
 
 
 @dataclass(frozen=True)
@@ -100,15 +124,16 @@ class ShareSequence:
         """Adapts the model for each phase and compiles its step."""
         config = job.config
         self.job, self.alone, self.answers = job, coefficients_alone, by_slots(job)
-        self.choice = Choice(k=config.num_basis)
+        self.numbers = config.of(ShareNumbers)
+        self.choice = Choice(k=self.numbers.num_basis)
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
-        self.serving = adapted_model(job, Share(config.num_basis, config.rank))
+        self.serving = adapted_model(job, Share(self.numbers.num_basis, config.rank))
         self.base = job.devices.base({"params": job.backbone.params}, self.serving)
         self.fresh = self.serving.init(key_init, job.backbone.params, 1)
         self.keys = {target.path: target.module_path for target in self.serving.targets}
         self.predictor = job.devices.predictor(self._forward(self.serving), self.serving, job.backbone.params)
         self.first = self._phase(adapted_model(job, SeparateLoRA(config.rank, config.alpha)))
-        self.adapt = self._phase(adapted_model(job, ShareAdapt(config.phi, config.rank, config.alpha)))
+        self.adapt = self._phase(adapted_model(job, ShareAdapt(self.numbers.phi, config.rank, config.alpha)))
         self.coefficients = self._phase(self.serving) if coefficients_alone else None
         self.originals: dict[str, Adapter] = {}
         self.kept_in = job.folder.with_name(f"{job.folder.name}-originals")
@@ -127,7 +152,7 @@ class ShareSequence:
         """How a task is trained."""
         if index == 0:
             return self.first
-        alone = self.coefficients is not None and index >= self.job.config.adapt_tasks
+        alone = self.coefficients is not None and index >= self.numbers.adapt_tasks
         return self.coefficients if alone and self.coefficients is not None else self.adapt
 
     def _begin(self, adapted: Adapted, optimizer: Any, state: ShareState, index: int) -> StepState:
@@ -143,7 +168,7 @@ class ShareSequence:
 
     def _temporary(self, state: ShareState) -> dict[str, Any]:
         """Copies of the top phi directions of each main basis; a basis with fewer leaves the fresh ones in place."""
-        phi, leaves = self.job.config.phi, {}
+        phi, leaves = self.numbers.phi, {}
         for path, module in self.keys.items():
             layer = state.layers[path]
             for name, basis in (("basis_a", layer.basis_a), ("basis_b", layer.basis_b)):
@@ -153,7 +178,7 @@ class ShareSequence:
 
     def served(self, state: ShareState) -> dict[str, Any]:
         """The shared tree of the served model."""
-        size = self.job.config.num_basis
+        size = self.numbers.num_basis
         return self._tree({p: shared_leaves(layer, size) for p, layer in state.layers.items()})
 
     def slot(self, state: ShareState, heads: tuple[dict[str, Any], ...], index: int) -> dict[str, Any]:
@@ -161,7 +186,7 @@ class ShareSequence:
         config = self.job.config
         if index >= len(state.tasks):
             return read_slot(self.fresh["tasks"], 0)
-        own = {p: task_leaves(x, index, config.num_basis, config.rank) for p, x in state.layers.items()}
+        own = {p: task_leaves(x, index, self.numbers.num_basis, config.rank) for p, x in state.layers.items()}
         return merged(self._tree(own), nested(heads[index]))
 
     def _tree(self, leaves: Mapping[str, Leaves]) -> dict[str, Any]:
@@ -203,7 +228,7 @@ class ShareSequence:
         self.originals[task.name] = learnt
         write_adapter(self.kept_in, index, learnt)
         state = (
-            merge(course.state, {task.name: learnt}, self.choice, limit=self.job.config.max_error)
+            merge(course.state, {task.name: learnt}, self.choice, limit=self.numbers.max_error)
             if index
             else initialize({task.name: learnt}, self.choice)
         )
@@ -349,3 +374,6 @@ def run(job: Job) -> Outcome:
 def run_coefficients(job: Job) -> Outcome:
     """Coefficients alone, on the frozen bases, from task `adapt_tasks` on."""
     return _learn(job, coefficients_alone=True)
+
+
+METHODS = (Method("share", run, (ShareNumbers,)), Method("share_coefficients", run_coefficients, (ShareNumbers,)))

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from experiments.algorithms.job import Job, peak_rate, schedule
-from experiments.config.baselines import RATES, flag
+from experiments.config.methods import rate_field
+from experiments.config.numbers import flag
 from experiments.data.pipeline import Pipeline
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint.checkpoint import Checkpoint
@@ -133,7 +134,7 @@ def _diverged(what: str, got: str, job: Job, steps: int, number: int) -> Diverge
     config, peak = job.config, peak_rate(job)
     rate = np.asarray(schedule(config, peak, steps, wait=config.head_first)(number - 1))
     fix = (
-        f"lower {flag(RATES.get(job.name, 'learning_rate'))}, now {peak} ({rate:.3g} in this step), and start anew; "
+        f"lower {flag(rate_field(job.name))}, now {peak} ({rate:.3g} in this step), and start anew; "
         "the last saved state is good"
     )
     return DivergedError(message(what, got=got, expected="finite numbers", fix=fix))

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import build, run
+from experiments import run
 from experiments.algorithms import share
 from experiments.backbones.backbone import Backbone
+from experiments.config import digits5
 from share_jax.models.vit import VitClassifier, VitConfig
 
 CONFIG = VitConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32)
@@ -40,7 +41,7 @@ def marked(merge: Any, mark: Path) -> Any:
 
 
 if __name__ == "__main__":
-    build.digits_vit = tiny_vit
+    digits5.digits_vit = tiny_vit
     if "TINY_RUN_MARKS" in os.environ:
         share.merge = marked(share.merge, Path(os.environ["TINY_RUN_MARKS"]) / "merging")
     sys.exit(run.main())
