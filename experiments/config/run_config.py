@@ -137,10 +137,10 @@ class Config:
     compile_cache: Path | None = None
     """Where compiled programs are kept, so that a second run of one configuration compiles nothing; nowhere if None."""
     data_folder: Path | None = None
-    """Where the data are: CLINC150's folder with data_full.json and domains.json, from TensorFlow Datasets when None;
-    Fashion-MNIST's folder with its four files, from Debian's package dataset-fashion-mnist when None, or a TensorFlow
-    Datasets folder that has it; for the streams of experiments/streams/tfds.md, such a folder of prepared sets, their
-    default when None."""
+    """Where the data are: of texts and images, one's own (experiments/config/texts.py and images.py); CLINC150's folder
+    with data_full.json and domains.json, from TensorFlow Datasets when None; Fashion-MNIST's with its four files, or
+    TensorFlow Datasets', from Debian's package dataset-fashion-mnist when None; for the streams of
+    experiments/streams/tfds.md, a folder of prepared sets, their default when None."""
     weights: Path | None = None
     """Pretrained weights of the image and GLUE streams: ViT as .npz or a Hugging Face folder, RoBERTa as a folder."""
     image_size: int = 224
