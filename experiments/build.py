@@ -1,39 +1,17 @@
 """Puts a configuration's stream and backbone together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax.numpy as jnp
 
-from experiments.assets import minilm_folder
-from experiments.backbones.backbone import (
-    MNIST_VIT,
-    Backbone,
-    cached_inputs,
-    cut_at,
-    digits_vit,
-    image_vit,
-    minilm,
-    prefix_cache,
-)
-from experiments.config.large import large_backbone, large_stream
-from experiments.config.large_presets import LARGE
+from experiments.backbones.backbone import Backbone, cached_inputs, cut_at, prefix_cache
+from experiments.config.experiment import experiment
 from experiments.config.run_config import Config
-from experiments.streams.base import Stream, TextTask, tokenize
-from experiments.streams.clinc150 import clinc150
-from experiments.streams.digits import digits5
-from experiments.streams.fashion import fashion_split, split_fashion5
+from experiments.streams.base import Stream
 from experiments.streams.held_out import held_out
-from experiments.streams.mnist import mnist_split, rotated_mnist10, split_mnist5
-from experiments.streams.newsgroups import newsgroups10
-from experiments.streams.protocols import TASK, under
-from experiments.streams.three_corpora import three_corpora
+from experiments.streams.protocols import under
 from share_jax.models.split_point import START, Cut
-from share_jax.models.tokenizer import load_tokenizer
-
-PRETRAINING_STEPS = 600
-"""Of the vision transformer for MNIST and Fashion-MNIST; fewer in the quick preset."""
 
 PREFIX = "prefix"
 """Folder of the workdir for the frozen layers' outputs that do not fit into memory."""
@@ -51,11 +29,13 @@ def build(config: Config, notify: Callable[[str], None], tasks: int | None = Non
         ShareError: weights or data cannot be had.
     """
     notify(f"Preparing {config.experiment}: weights and data")
-    raw = raw_stream(config)
-    raw = replace(raw, tasks=raw.tasks[:tasks])
+    whole = raw_stream(config)
+    raw = replace(whole, tasks=whole.tasks[:tasks])
     raw = under(held_out(raw, config.order_seed) if config.held_out else raw, config.protocol)
     classes = max(task.outputs for task in raw.tasks)
-    backbone = cut_at(_backbone(config, classes), config.first_sublayer)
+    dtype = jnp.bfloat16 if config.bf16 else jnp.float32
+    model = experiment(config.experiment).backbone(config, whole, classes, dtype)
+    backbone = cut_at(model, config.first_sublayer)
     if Cut(config.first_layer, config.first_sublayer) == START:
         return raw, backbone
     folder = config.workdir / PREFIX
@@ -73,46 +53,4 @@ def raw_stream(config: Config) -> Stream:
     Raises:
         ShareError: the data cannot be had.
     """
-    if config.experiment in LARGE:
-        return large_stream(config)
-    limits: dict[str, Any] = {
-        "seed": config.order_seed,
-        "train_per_task": config.train_per_task,
-        "test_per_task": config.test_per_task,
-    }
-    match config.experiment:
-        case "digits5":
-            return digits5(config.order_seed)
-        case "split_mnist5":
-            return split_mnist5(config.cache_dir, **limits)
-        case "rotated_mnist10":
-            return rotated_mnist10(config.cache_dir, **limits)
-        case "split_fashion5":
-            return split_fashion5(config.data_folder, config.cache_dir, **limits)
-        case "clinc150":
-            texts: Sequence[TextTask] = clinc150(config.data_folder, **limits)
-        case "three_corpora":
-            texts = three_corpora(config.cache_dir, **limits)
-        case _:
-            texts = newsgroups10(config.cache_dir, **limits)
-    encode = load_tokenizer(minilm_folder(config.cache_dir), config.max_length)
-    return Stream(config.experiment, TASK, tokenize(texts, encode, config.max_length))
-
-
-def _backbone(config: Config, classes: int) -> Backbone:
-    dtype = jnp.bfloat16 if config.bf16 else jnp.float32
-    if config.experiment in LARGE:
-        return large_backbone(config, classes, dtype)
-    match config.experiment:
-        case "digits5":
-            return digits_vit(config.order_seed, classes, dtype, config.first_layer)
-        case "split_mnist5" | "rotated_mnist10":
-            train, _ = mnist_split(config.cache_dir)
-        case "split_fashion5":
-            train, _ = fashion_split(config.data_folder, config.cache_dir)
-        case _:
-            return minilm(config.cache_dir, classes, config.first_layer, dtype)
-    name = "fashion-vit" if config.experiment == "split_fashion5" else "mnist-vit"
-    steps = 60 if config.preset == "quick" else PRETRAINING_STEPS
-    images, seed, first = train.inputs["images"], config.order_seed, config.first_layer
-    return image_vit(name, images, MNIST_VIT, seed, classes, dtype, first, steps=steps)
+    return experiment(config.experiment).stream(config)

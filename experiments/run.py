@@ -41,8 +41,7 @@ def run(config: Config, preemption: Preemption | None = None) -> Path:
 
 def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     from experiments import workdir
-    from experiments.algorithms.job import Job, Outcome
-    from experiments.algorithms.registry import run_method
+    from experiments.algorithms.job import Job, Outcome, run_method
     from experiments.backbones.backbone import PooledFeatures
     from experiments.build import build
     from experiments.devices import open_devices

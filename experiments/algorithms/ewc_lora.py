@@ -8,8 +8,8 @@ is kept as two numbers per weight, sum F_i and sum F_i theta_i, which is the sam
 held is what later tasks would change: the LoRA, and the head where all tasks have one.
 
 Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks" (arXiv 1612.00796), equation 3
-and the end of section 2. Defaults, in `experiments/config/baselines.py`: lambda = 1000 (`--ewc-strength`), which the
-paper chooses per experiment, as is done here (`CHOSEN` there), and 256 examples per task (`--ewc-examples`), by
+and the end of section 2. Defaults: lambda = 1000 (`--ewc-strength`), which the
+paper chooses per experiment, as is done here (`TUNED`), and 256 examples per task (`--ewc-examples`), by
 measurement; the paper's own number of examples is not known here.
 """
 
@@ -25,6 +25,8 @@ from experiments.algorithms.batches import classes_of
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
 from experiments.algorithms.plan import MEMORY, Extension, MethodContext, Plan
+from experiments.config.methods import Method
+from experiments.config.numbers import MethodNumbers
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.parameterizations.separate import SeparateLoRA
@@ -35,6 +37,21 @@ from share_jax.trees import flat, merged
 from share_jax.typing import Array, PRNGKey, Tree
 
 _EXAMPLES, _LABELS = 11, 12  # places of random numbers
+
+
+@dataclass(frozen=True)
+class EwcNumbers(MethodNumbers):
+    """What only EWC reads."""
+
+    ewc_strength: float = 1000.0
+    """ewc_lora: weight of the penalty, lambda."""
+    ewc_examples: int = 256
+    """ewc_lora: training examples per task from which the Fisher information is estimated; all if there are fewer."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        self.at_least(1, "ewc_examples")
+        self.at_least(0, "ewc_strength")
 
 
 def penalty(fisher: Tree, weighted: Tree, now: Tree) -> Array:
@@ -157,6 +174,16 @@ class EWC(Extension):
 
 def run(job: Job) -> Outcome:
     """Goes on training one LoRA under the penalty."""
-    own = job.config.baselines
+    own = job.config.of(EwcNumbers)
     method = SeparateLoRA(job.config.rank, job.config.alpha)
     return learn(job, Plan(method, "adapter", extension=EWC(own.ewc_strength, own.ewc_examples)))
+
+
+TUNED = {
+    "split_mnist5": {"ewc_strength": 1e5},
+    "split_fashion5": {"ewc_strength": 1e5},  # nothing was tried on it
+    "digits5": {"ewc_strength": 1e4},
+    "clinc150-class": {"ewc_strength": 1e5},
+    "rotated_mnist10": {"ewc_strength": 1.0},
+}
+METHODS = (Method("ewc_lora", run, (EwcNumbers,), tuned=TUNED),)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import Plan, learn
 from experiments.backbones.backbone import POOLED
+from experiments.config.methods import Method
 from experiments.streams.base import Split
 from share_jax.parameterizations.separate import SeparateLoRA
 
@@ -31,3 +32,6 @@ def on_features(job: Job) -> Job:
 
     tasks = tuple(replace(task, train=split(task.train), test=split(task.test)) for task in job.stream.tasks)
     return replace(job, stream=replace(job.stream, tasks=tasks))
+
+
+METHODS = (Method("frozen_head", run),)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from experiments.algorithms.job import Job, peak_rate, schedule
-from experiments.config.baselines import RATES, flag
+from experiments.config.methods import rate_field
+from experiments.config.numbers import flag
 from experiments.data.pipeline import Pipeline
 from share_jax.checkpoint.checkpoint import Checkpoint
 from share_jax.checkpoint.inflight_folder import InflightStore
@@ -23,7 +24,7 @@ def hooks_of(job: Job, inflight: InflightStore, steps: int) -> Hooks:
     def advice(state: StepState, number: int) -> str:
         config, peak = job.config, peak_rate(job)
         rate = np.asarray(schedule(config, peak, steps, wait=config.head_first)(number - 1))
-        named = flag(RATES.get(job.name, "learning_rate"))
+        named = flag(rate_field(job.name))
         return f"lower {named}, now {peak} ({rate:.3g} in this step), and start anew; the last saved state is good"
 
     return Hooks(

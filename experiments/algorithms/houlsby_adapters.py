@@ -4,8 +4,8 @@ h + W_up gelu(W_down h + b_down) + b_up, before the residual is added; W_up and 
 model starts as it was. Two forms: an adapter per task, which forgets nothing and shares nothing, and one adapter that
 goes on training from task to task.
 
-Source: Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP" (arXiv 1902.00751), section 2.1. Defaults,
-in `experiments/config/baselines.py`: width 16 (`--adapter-size`; the paper tries 8, 64 and 256 for BERT), rate 2e-3
+Source: Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP" (arXiv 1902.00751), section 2.1. Defaults:
+width 16 (`--adapter-size`; the paper tries 8, 64 and 256 for BERT), rate 2e-3
 (`--adapter-learning-rate`; the paper's is not known here). Layer norms train, as in the paper; W_down is drawn
 with deviation d^-1/2, since W_up at zero already makes it the identity (the paper draws both near zero).
 """
@@ -22,6 +22,8 @@ from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
 from experiments.algorithms.plan import AdapterLifetime, Extension, MethodContext, Plan
 from experiments.algorithms.used_params import patterns, reached
+from experiments.config.methods import Method
+from experiments.config.numbers import MethodNumbers
 from share_jax.linen.variables import TASKS
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.step import Forward
@@ -34,6 +36,21 @@ PLACES = re.compile(r".*/(attention/out|ffn_down)/kernel")
 NORMS = re.compile(r".*norm/(scale|bias)")
 
 LEAVES = ("adapter_down", "adapter_down_bias", "adapter_up", "adapter_up_bias")
+
+
+@dataclass(frozen=True)
+class HoulsbyNumbers(MethodNumbers):
+    """What only Houlsby adapters read."""
+
+    adapter_size: int = 16
+    """houlsby_adapters: width of each bottleneck."""
+    adapter_learning_rate: float = 2e-3
+    """houlsby_adapters: peak rate of adapters and layer norms."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        self.at_least(1, "adapter_size")
+        self.above_zero("adapter_learning_rate")
 
 
 def bottleneck(leaves: Leaves, h: Array) -> Array:
@@ -92,7 +109,7 @@ class Houlsby(Extension):
 
 
 def _run(job: Job, carry: AdapterLifetime) -> Outcome:
-    own = job.config.baselines
+    own = job.config.of(HoulsbyNumbers)
     norms = patterns(tuple(path for path in reached(job) if NORMS.fullmatch(path)))
     unused = SeparateLoRA(job.config.rank, job.config.alpha)
     return learn(job, Plan(unused, carry, adapts=False, owned=norms, extension=Houlsby(own.adapter_size)))
@@ -106,3 +123,9 @@ def run(job: Job) -> Outcome:
 def run_sequential(job: Job) -> Outcome:
     """One set of bottlenecks and layer norms that goes on training."""
     return _run(job, "adapter")
+
+
+METHODS = (
+    Method("houlsby_adapters", run, (HoulsbyNumbers,), "adapter_learning_rate"),
+    Method("houlsby_adapters_sequential", run_sequential, (HoulsbyNumbers,), "adapter_learning_rate"),
+)

@@ -11,8 +11,8 @@ Class-incremental, the loss of a task is over its own outputs, as in the authors
 that is frozen after it and all of them answer. That code adapts the key and value kernels; here it is those of the run.
 
 Source: Liang and Li 2024, "InfLoRA: Interference-Free Low-Rank Adaptation for Continual Learning" (arXiv 2404.00228),
-sections 3.2 and 3.3. Defaults: e rises linearly over the stream to 1, from 0.95 (`--inflora-energy` in
-`experiments/config/baselines.py`); the paper's own e is not known here. A's columns have length 1 / sqrt(3), as in the
+sections 3.2 and 3.3. Defaults: e rises linearly over the stream to 1, from 0.95 (`--inflora-energy`);
+the paper's own e is not known here. A's columns have length 1 / sqrt(3), as in the
 authors' code.
 """
 
@@ -30,6 +30,8 @@ from experiments.algorithms.batches import classes_of
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
 from experiments.algorithms.plan import Extension, MethodContext, Plan
+from experiments.config.methods import Method
+from experiments.config.numbers import MethodNumbers, out_of_range
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.errors import TargetError, message
@@ -68,6 +70,19 @@ def input_energy(adapted: Adapted, params: Tree, slot: Tree, batch: Any) -> dict
     with nn.intercept_methods(intercept):
         forward_of(adapted)({"params": params}, {}, slot, batch["inputs"], None)
     return found
+
+
+@dataclass(frozen=True)
+class InfLoraNumbers(MethodNumbers):
+    """What only InfLoRA reads."""
+
+    inflora_energy: float = 0.95
+    """inflora: share of a task's input energy that the kept space has to hold; rises to 1 over the stream."""
+
+    def __post_init__(self) -> None:
+        """Checks the range."""
+        if not 0 < self.inflora_energy <= 1:
+            raise out_of_range("inflora_energy", self.inflora_energy, "above 0 and at most 1")
 
 
 def outside(energy: Float[np.ndarray, "d d"], basis: Float[np.ndarray, "d k"]) -> Float[np.ndarray, "d d"]:
@@ -168,6 +183,9 @@ def _basis(leaves: dict[str, Any], path: str) -> np.ndarray:
 def run(job: Job) -> Outcome:
     """Trains a B per task on a designed A, and answers with all of them."""
     config = job.config
-    extension = InfLoRA(config.rank, config.baselines.inflora_energy)
+    extension = InfLoRA(config.rank, config.of(InfLoraNumbers).inflora_energy)
     method = SeparateLoRA(config.rank, config.alpha)
     return learn(job, Plan(method, "sum", frozen=("lora_a",), own_outputs=True, extension=extension))
+
+
+METHODS = (Method("inflora", run, (InfLoraNumbers,)),)

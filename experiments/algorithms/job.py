@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from experiments.backbones.backbone import Backbone, PooledFeatures
-from experiments.config.baselines import RATES
-from experiments.config.run_config import Config
+from experiments.config.methods import method, rate_field
+from experiments.config.run_config import Config, value
 from experiments.devices import Devices
 from experiments.report.progress import Progress
 from experiments.streams.base import Stream
@@ -67,10 +67,14 @@ class Outcome:
     extra: Mapping[str, Any]
 
 
+def run_method(job: Job) -> Outcome:
+    """Runs the job's method."""
+    return method(job.name).run(job)
+
+
 def peak_rate(job: Job) -> float:
     """The highest rate of everything but the heads: the method's own where it has one, else the run's."""
-    own = RATES.get(job.name)
-    return job.config.learning_rate if own is None else getattr(job.config.baselines, own)
+    return value(job.config, rate_field(job.name))
 
 
 def schedule(config: Config, peak: float, steps: int, *, wait: float = 0.0) -> optax.Schedule:

@@ -22,6 +22,7 @@ from experiments.algorithms.loop import StreamState, adapted_model, optimizer_of
 from experiments.algorithms.objective import loss_of
 from experiments.algorithms.scoring import predictions, score
 from experiments.algorithms.store import open_store
+from experiments.config.methods import Method
 from experiments.data.lazy import joined
 from experiments.data.pipeline import Pipeline
 from experiments.data.shapes import samples_of
@@ -142,3 +143,6 @@ def run(job: Job) -> Outcome:
         bytes=stored_bytes(StreamState(store, TaskBank({}, fresh["tasks"])), adapted.heads, once=True),
         extra={},
     )
+
+
+METHODS = (Method("joint", run),)

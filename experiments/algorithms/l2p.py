@@ -11,9 +11,9 @@ that sees the mean over its tokens see the mean over tokens and prompts.
 Class-incremental, the loss of a task is over its own outputs, as in the authors' code; answers are over all.
 
 Source: Wang et al. 2022, "Learning to Prompt for Continual Learning" (arXiv 2112.08654), equations 3 to 5, without its
-optional penalty on often-chosen prompts. Defaults stand in `experiments/config/baselines.py`: as in the paper, 10
+optional penalty on often-chosen prompts. Defaults: as in the paper, 10
 prompts (`--prompt-pool`) of 5 tokens (`--prompt-length`), 5 chosen (`--prompt-top`) and lambda = 0.5 (`--prompt-pull`);
-`--prompt-learning-rate` by measurement, stream by stream (`CHOSEN` there). Prompts and keys are drawn uniformly from -1
+`--prompt-learning-rate` by measurement, stream by stream (`TUNED`). Prompts and keys are drawn uniformly from -1
 to 1.
 """
 
@@ -29,6 +29,8 @@ from experiments.algorithms.heads import features
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
 from experiments.algorithms.plan import Extension, MethodContext, Plan
+from experiments.config.methods import Method
+from experiments.config.numbers import MethodNumbers, out_of_range
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss
@@ -36,6 +38,31 @@ from share_jax.trees import at, flat, nested
 from share_jax.typing import PRNGKey, Tree
 
 POOL, KEYS = "prompt/pool", "prompt/keys"
+
+
+@dataclass(frozen=True)
+class PromptNumbers(MethodNumbers):
+    """What only L2P reads."""
+
+    prompt_pool: int = 10
+    """l2p: prompts in the pool."""
+    prompt_length: int = 5
+    """l2p: tokens per prompt."""
+    prompt_top: int = 5
+    """l2p: prompts that are put before each input."""
+    prompt_pull: float = 0.5
+    """l2p: weight of the term that pulls chosen keys towards the query."""
+    prompt_learning_rate: float = 0.01
+    """l2p: peak rate of prompts and keys."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        self.at_least(1, "prompt_pool", "prompt_length", "prompt_top")
+        if self.prompt_top > self.prompt_pool:
+            expected = f"at most {self.prompt_pool}, the prompts in the pool"
+            raise out_of_range("prompt_top", self.prompt_top, expected)
+        self.at_least(0, "prompt_pull")
+        self.above_zero("prompt_learning_rate")
 
 
 def cosines(query: Float[Array, "batch d"], keys: Float[Array, "m d"]) -> Float[Array, "batch m"]:
@@ -155,7 +182,17 @@ class L2P(Extension):
 
 def run(job: Job) -> Outcome:
     """Goes on training one pool of prompts."""
-    own = job.config.baselines
+    own = job.config.of(PromptNumbers)
     extension = L2P(own.prompt_pool, own.prompt_length, own.prompt_top, own.prompt_pull)
     unused = SeparateLoRA(job.config.rank, job.config.alpha)
     return learn(job, Plan(unused, "adapter", adapts=False, own_outputs=True, extension=extension))
+
+
+TUNED = {
+    "split_mnist5": {"prompt_learning_rate": 3e-4},
+    "split_fashion5": {"prompt_learning_rate": 3e-4},  # nothing was tried on it
+    "digits5": {"prompt_learning_rate": 3e-4},
+    "clinc150-class": {"prompt_learning_rate": 0.01},
+    "rotated_mnist10": {"prompt_learning_rate": 0.03},
+}
+METHODS = (Method("l2p", run, (PromptNumbers,), "prompt_learning_rate", TUNED),)

@@ -8,8 +8,8 @@ classes alone, as with a head per task. A head that answers with a number z is h
 for Gaussians of variance 1 around both; no temperature.
 
 Source: Li and Hoiem 2016, "Learning without Forgetting" (arXiv 1606.09282), figure 3 and equations 2 and 3.
-Defaults: T = 2 and lambda_o = 1 as in the paper, but for streams that have a better lambda_o of their own (`CHOSEN` in
-`experiments/config/baselines.py`); no warm-up of the new head but the run's `head_first`.
+Defaults: T = 2 and lambda_o = 1 as in the paper, but for streams that have a better lambda_o of their own
+(`TUNED`); no warm-up of the new head but the run's `head_first`.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,29 @@ from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
 from experiments.algorithms.objective import asks_for_numbers
 from experiments.algorithms.plan import MEMORY, MethodContext, Plan
+from experiments.config.methods import Method
+from experiments.config.numbers import MethodNumbers
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss
 from share_jax.typing import PRNGKey, Tree
+
+
+@dataclass(frozen=True)
+class LwfNumbers(MethodNumbers):
+    """What only LwF reads."""
+
+    lwf_strength: float = 1.0
+    """lwf_lora: weight of the distillation, lambda_o."""
+    lwf_temperature: float = 2.0
+    """lwf_lora: temperature of both distributions."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        self.at_least(0, "lwf_strength")
+        self.above_zero("lwf_temperature")
 
 
 def distillation(
@@ -119,7 +136,17 @@ class LwF(ManyHeads):
 
 def run(job: Job) -> Outcome:
     """Goes on training one LoRA, with the answers of earlier heads distilled."""
-    own = job.config.baselines
+    own = job.config.of(LwfNumbers)
     method = SeparateLoRA(job.config.rank, job.config.alpha)
     extension = LwF(own.lwf_strength, own.lwf_temperature)
     return learn(job, Plan(method, "adapter", "all", own_outputs=True, extension=extension))
+
+
+TUNED = {
+    "split_mnist5": {"lwf_strength": 3.0},
+    "split_fashion5": {"lwf_strength": 3.0},  # nothing was tried on it
+    "digits5": {"lwf_strength": 3.0},
+    "clinc150-class": {"lwf_strength": 10.0},
+    "rotated_mnist10": {"lwf_strength": 10.0},
+}
+METHODS = (Method("lwf_lora", run, (LwfNumbers,), tuned=TUNED),)

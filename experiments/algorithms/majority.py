@@ -3,6 +3,7 @@
 import numpy as np
 
 from experiments.algorithms.job import Job, Outcome
+from experiments.config.methods import Method
 from experiments.metrics import measure
 from experiments.streams.base import Stream, Task
 from experiments.streams.protocols import TASK, offsets, outputs
@@ -46,3 +47,6 @@ def _rate(task: Task) -> float:
     labels = task.train.labels
     answer = labels.mean(keepdims=True) if task.kind == "regression" else np.bincount(labels, minlength=task.outputs)
     return measure(task.metric, np.repeat(answer[None], len(task.test), axis=0), task.test.labels)
+
+
+METHODS = (Method("majority", run),)

@@ -4,9 +4,8 @@ loss = CE + lambda_1 * sum over earlier tasks i and kernels of |A_i^T A_t|_F^2. 
 task, so what a later one adds on an earlier task's inputs is what is forgotten.
 
 Source: Wang et al. 2023, "Orthogonal Subspace Learning for Language Model Continual Learning" (arXiv 2310.14152),
-equations 7 and 8. Defaults: lambda_1 = 10 (`--olora-strength` in `experiments/config/baselines.py`, where some streams
-have their own, `CHOSEN`), and not the paper's 0.5: it depends on the size of A's entries. Rank, alpha and adapted
-kernels of the run.
+equations 7 and 8. Defaults: lambda_1 = 10 (`--olora-strength`; some streams have their own, `TUNED`), and
+not the paper's 0.5: it depends on the size of A's entries. Rank, alpha and adapted kernels of the run.
 """
 
 from dataclasses import dataclass
@@ -18,12 +17,26 @@ import numpy as np
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
 from experiments.algorithms.plan import MEMORY, Extension, MethodContext, Plan
+from experiments.config.methods import Method
+from experiments.config.numbers import MethodNumbers
 from share_jax.bank.bank import TaskBank
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.losses import LossSums
 from share_jax.train.step import Forward, Loss
 from share_jax.trees import flat, nested
 from share_jax.typing import Array, PRNGKey, Tree
+
+
+@dataclass(frozen=True)
+class OLoraNumbers(MethodNumbers):
+    """What only O-LoRA reads."""
+
+    olora_strength: float = 10.0
+    """o_lora: weight of the orthogonality penalty, lambda_1."""
+
+    def __post_init__(self) -> None:
+        """Checks the range."""
+        self.at_least(0, "olora_strength")
 
 
 def overlap(earlier: Array, now: Array) -> Array:
@@ -90,4 +103,14 @@ class OLoRA(Extension):
 def run(job: Job) -> Outcome:
     """Trains a LoRA per task, orthogonal to those before it, and answers with all of them."""
     method = SeparateLoRA(job.config.rank, job.config.alpha)
-    return learn(job, Plan(method, "sum", extension=OLoRA(job.config.baselines.olora_strength)))
+    return learn(job, Plan(method, "sum", extension=OLoRA(job.config.of(OLoraNumbers).olora_strength)))
+
+
+TUNED = {
+    "split_mnist5": {"olora_strength": 1e3},
+    "split_mnist5-class": {"olora_strength": 100.0},
+    "split_fashion5": {"olora_strength": 1e3},  # nothing was tried on it
+    "digits5": {"olora_strength": 1e3},
+    "clinc150-class": {"olora_strength": 1e3},
+}
+METHODS = (Method("o_lora", run, (OLoraNumbers,), tuned=TUNED),)

@@ -25,6 +25,7 @@ from experiments.algorithms.heads import ManyHeads, of_head, one_head
 from experiments.algorithms.objective import one_type
 from experiments.algorithms.plan import MethodContext
 from experiments.algorithms.scoring import predictions
+from experiments.config.numbers import MethodNumbers, out_of_range
 from experiments.data.pipeline import Batch, Pipeline
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
@@ -33,6 +34,26 @@ from share_jax.train.step import Forward, Loss, make_predict
 from share_jax.typing import Tree
 
 _DRAWN, _KEPT = 21, 22  # places of random numbers
+
+
+@dataclass(frozen=True)
+class ReplayNumbers(MethodNumbers):
+    """What every method that replays reads."""
+
+    buffer_size: int = 200
+    """er_lora, der_lora: examples that the replay buffer holds for all tasks together."""
+    replay_batch: int | None = None
+    """er_lora, der_lora: examples from the buffer in each update, on top of the task's own; as many if None."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        self.at_least(1, "buffer_size", *(() if self.replay_batch is None else ("replay_batch",)))
+
+    def check_batches(self, parts: int) -> None:
+        """Refuses a replayed batch that cannot be cut into the parts."""
+        if self.replay_batch is not None and self.replay_batch % parts:
+            expected = f"a multiple of {parts}, the parts of each batch"
+            raise out_of_range("replay_batch", self.replay_batch, expected)
 
 
 def reservoir(size: int, seen: int, offered: int, rng: np.random.Generator) -> np.ndarray:

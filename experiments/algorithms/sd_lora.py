@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
 from experiments.algorithms.plan import MEMORY, Extension, MethodContext, Plan
+from experiments.config.methods import Method
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.ops.products import up_product
@@ -158,3 +159,6 @@ def run(job: Job) -> Outcome:
     """Trains a LoRA per task and the magnitudes of all before it."""
     method = DecoupledLoRA(job.config.rank, job.config.alpha, len(job.stream.tasks))
     return learn(job, Plan(method, "adapter", own_outputs=True, extension=SDLoRA()))
+
+
+METHODS = (Method("sd_lora", run),)

@@ -5,9 +5,13 @@ Source: Hu et al. 2021, "LoRA" (arXiv 2106.09685). Same rank, alpha and kernels 
 
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import Plan, learn
+from experiments.config.methods import Method
 from share_jax.parameterizations.separate import SeparateLoRA
 
 
 def run(job: Job) -> Outcome:
     """Learns the stream with a LoRA per task."""
     return learn(job, Plan(SeparateLoRA(job.config.rank, job.config.alpha)))
+
+
+METHODS = (Method("separate_lora", run),)

@@ -7,6 +7,7 @@ Source: Hu et al. 2021, "LoRA" (arXiv 2106.09685), trained on one task after ano
 
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import Plan, learn
+from experiments.config.methods import Method
 from share_jax.parameterizations.separate import SeparateLoRA
 
 
@@ -18,3 +19,6 @@ def run(job: Job) -> Outcome:
 def run_heads(job: Job) -> Outcome:
     """One adapter for all tasks, a head per task."""
     return learn(job, Plan(SeparateLoRA(job.config.rank, job.config.alpha), carry="adapter"))
+
+
+METHODS = (Method("sequential_lora", run), Method("sequential_lora_heads", run_heads))

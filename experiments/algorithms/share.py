@@ -6,10 +6,10 @@ are then merged: new bases by SVD of what is known and what is new, and analytic
 `share_coefficients` trains coefficients alone on the frozen bases of the tasks before `adapt_tasks`.
 
 Source: "Shared LoRA Subspaces for almost Strict Continual Learning", Kaushik et al. 2026 (arXiv 2602.06043), its three
-phases. Defaults stand in `experiments/config/run_config.py`, with a preset for each stream: `--rank`; `--num-basis`,
-which is k; `--phi`, in the default presets as many temporary directions as the LoRA's rank; and `--adapt-tasks`. The
-paper's own values are known here of its language table alone, rank 8 and k = 32, as `glue6` has them
-(`experiments/config/large_presets.py`); of phi, that it is at most k / 4; of the number of tasks to adapt, nothing.
+phases. Each stream has defaults of its own in its file of `experiments/config`: `--rank`; `--num-basis`, which is k;
+`--phi`, in the default presets as many temporary directions as the LoRA's rank; and `--adapt-tasks`. The paper's own
+values are known here of its language table alone, rank 8 and k = 32, as `glue6` has them; of phi, that it is at most
+k / 4; of the number of tasks to adapt, nothing.
 """
 
 import time
@@ -30,6 +30,8 @@ from experiments.algorithms.objective import loss_of
 from experiments.algorithms.scoring import predictions
 from experiments.algorithms.store import bytes_of_files, open_store
 from experiments.algorithms.timing import with_tasks
+from experiments.config.methods import Method
+from experiments.config.numbers import MethodNumbers, out_of_range
 from experiments.data.shapes import samples_of
 from share_jax.adapters.factors import Adapter
 from share_jax.bank.accounting import ParameterCounts, count, separate_lora_count
@@ -44,6 +46,28 @@ from share_jax.subspace.state import factors_of
 from share_jax.train.share_bank import ShareBank, heads_of
 from share_jax.train.share_learner import ShareLearner
 from share_jax.trees import flat
+
+
+@dataclass(frozen=True)
+class ShareNumbers(MethodNumbers):
+    """What only Share reads."""
+
+    behind = "prefix_cache_bytes"
+
+    num_basis: int = 48
+    """Columns of each basis of `share`."""
+    phi: int = 16
+    """Temporary directions per side while `share` learns a task."""
+    adapt_tasks: int = 4
+    """Tasks that `share_coefficients` learns with temporary directions before it trains coefficients alone."""
+    max_error: float | None = None
+    """Proven relative error that `share` may let any task's update reach; bases grow as needed. No limit if None."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name in ("num_basis", "phi"):
+            if getattr(self, name) < 1:
+                raise out_of_range(name, getattr(self, name), "at least 1", "raise it")
 
 
 @dataclass(frozen=True)
@@ -66,8 +90,9 @@ class ShareSequence:
     def __init__(self, job: Job, *, coefficients_alone: bool) -> None:
         """Adapts the model and compiles the step of each phase."""
         config, params, devices = job.config, job.backbone.params, job.devices
+        numbers = config.of(ShareNumbers)
         self.job, self.answers = job, by_slots(job)
-        adapted = adapted_model(job, Share(config.num_basis, config.rank))
+        adapted = adapted_model(job, Share(numbers.num_basis, config.rank))
         key_init, self.key_train = jax.random.split(jax.random.key(job.seed))
         self.learner = ShareLearner(
             adapted,
@@ -76,9 +101,9 @@ class ShareSequence:
             loss_of(job.stream),
             transform(config, config.head_learning_rate, config.steps),
             alpha=config.alpha,
-            phi=config.phi,
-            coefficients_from=config.adapt_tasks if coefficients_alone else None,
-            max_error=config.max_error,
+            phi=numbers.phi,
+            coefficients_from=numbers.adapt_tasks if coefficients_alone else None,
+            max_error=numbers.max_error,
             layout=devices.layout(adapted, params),
             accumulate=devices.accumulate,
             remat=devices.remat(job.backbone.blocks),
@@ -216,3 +241,6 @@ def run(job: Job) -> Outcome:
 def run_coefficients(job: Job) -> Outcome:
     """Coefficients alone, on the frozen bases, from task `adapt_tasks` on."""
     return _learn(job, coefficients_alone=True)
+
+
+METHODS = (Method("share", run, (ShareNumbers,)), Method("share_coefficients", run_coefficients, (ShareNumbers,)))

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +25,8 @@ from experiments.algorithms import loop
 from experiments.algorithms.batches import task_pipeline_of
 from experiments.algorithms.job import Job
 from experiments.build import build, raw_stream
-from experiments.config.run_config import Config, Experiment, preset
+from experiments.config.experiment import experiments
+from experiments.config.run_config import Config, preset
 from experiments.data.batch_order import Order, bucketed, token_counts
 from experiments.data.pipeline import Batch, Pipeline
 from experiments.report.blocks import table
@@ -149,7 +150,7 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures, prints, and writes JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--experiments", nargs="+", choices=get_args(Experiment), default=["newsgroups10", "clinc150"])
+    parser.add_argument("--experiments", nargs="+", choices=tuple(experiments()), default=["newsgroups10", "clinc150"])
     parser.add_argument("--preset", choices=("quick", "default", "full"), default="default")
     parser.add_argument("--data-folder", type=Path, help="CLINC150 as a folder; from TensorFlow Datasets without it")
     parser.add_argument("--rounds", type=int, default=5)

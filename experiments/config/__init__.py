@@ -1,1 +1,1 @@
-"""What a run is told: its fields, presets, and the numbers of the baselines."""
+"""What a run is told: its fields, and one file per experiment with its presets, its stream and its model."""

@@ -3,26 +3,26 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from experiments.config import large_presets
-from experiments.config.baselines import CHOSEN, Baselines
-from share_jax.errors import InputError, ShareError, message
+from experiments.config.experiment import Preset, Protocol, experiment, experiments, protocol_of
+from experiments.config.methods import (
+    ID_ALONE,
+    MAIN,
+    PUBLISHED,
+    fields_of,
+    method_names,
+    numbers_of,
+    tuned,
+)
+from experiments.config.numbers import ConfigError, MethodNumbers, flag, out_of_range
+from share_jax.errors import InputError, message
 from share_jax.sharding.mesh_shape import parse_mesh
-
-Preset = Literal["quick", "default", "full"]
-Experiment = Literal[
-    "newsgroups10", "clinc150", "three_corpora", "digits5", "split_mnist5", "rotated_mnist10", "split_fashion5",
-    "cifar100_10", "imagenet_r_10", "food101_10", "caltech101_10", "flowers102_10", "images3", "glue6",
-]  # fmt: skip
-Protocol = Literal["task", "domain", "class"]
-OWN_PROTOCOL: dict[str, Protocol] = {"rotated_mnist10": "domain"}
-"""The protocol of each stream; task-incremental if it is not here."""
 
 
 def _commas(item: type) -> Any:
@@ -36,38 +36,18 @@ def _commas(item: type) -> Any:
     )
 
 
+Kind = TypeVar("Kind", bound=MethodNumbers)
+
 Names = Annotated[tuple[str, ...], _commas(str)]
 Numbers = Annotated[tuple[int, ...], _commas(int)]
-
-MAIN = ("shared_a", "separate_lora", "sequential_lora", "sequential_lora_heads", "frozen_head", "joint", "majority")
-PUBLISHED = (
-    "full_finetune",
-    "houlsby_adapters",
-    "houlsby_adapters_sequential",
-    "ewc_lora",
-    "lwf_lora",
-    "er_lora",
-    "der_lora",
-    "o_lora",
-    "inflora",
-    "sd_lora",
-    "l2p",
-)
-METHODS = (*MAIN, "share", "share_coefficients", *PUBLISHED)
-ID_ALONE = "sequential_lora_heads"
-"""What differs from `sequential_lora` only where the task's id is given."""
-
-
-class ConfigError(ShareError):
-    """A field of the configuration is out of range. No ValueError, which the parser would word in its own way."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Learns a stream of tasks one after another on a frozen model, with several methods, and reports."""
 
-    experiment: Experiment = "newsgroups10"
-    """Which stream of tasks."""
+    experiment: str = "newsgroups10"
+    """Which stream of tasks: a file of experiments/config."""
     preset: Preset = "default"
     """Amount of work: quick is a smoke test, default the published table, full uses all data for longer."""
     protocol: Protocol | None = None
@@ -105,14 +85,6 @@ class Config:
     prefix_cache_bytes: int = 4 * 2**30
     """Memory for the outputs of what is frozen below the first adapted layer; what does not fit lies in files of the
     workdir."""
-    num_basis: int = 48
-    """Columns of each basis of `share`."""
-    phi: int = 16
-    """Temporary directions per side while `share` learns a task."""
-    adapt_tasks: int = 4
-    """Tasks that `share_coefficients` learns with temporary directions before it trains coefficients alone."""
-    max_error: float | None = None
-    """Proven relative error that `share` may let any task's update reach; bases grow as needed. No limit if None."""
     bf16: bool = False
     """Compute in bfloat16; parameters stay float32."""
     mesh: str | None = None
@@ -144,8 +116,8 @@ class Config:
     save_every: int = 200
     """Updates between checkpoints of the training in flight."""
 
-    baselines: Annotated[Baselines, tyro.conf.arg(name="")] = Baselines()  # noqa: RUF009  frozen
-    """What only some of the published baselines read."""
+    numbers: tyro.conf.Suppress[tuple[MethodNumbers, ...]] = ()
+    """What only some methods read; a method whose numbers are not here has its defaults."""
 
     max_length: int = 64
     """Tokens per text; longer texts are cut."""
@@ -165,10 +137,10 @@ class Config:
     compile_cache: Path | None = None
     """Where compiled programs are kept, so that a second run of one configuration compiles nothing; nowhere if None."""
     data_folder: Path | None = None
-    """Where the data are: CLINC150's folder with data_full.json and domains.json, from TensorFlow Datasets when None;
-    Fashion-MNIST's folder with its four files, from Debian's package dataset-fashion-mnist when None, or a TensorFlow
-    Datasets folder that has it; for the streams of experiments/streams/tfds.md, such a folder of prepared sets, their
-    default when None."""
+    """Where the data are: of texts and images, one's own (experiments/config/texts.py and images.py); CLINC150's folder
+    with data_full.json and domains.json, from TensorFlow Datasets when None; Fashion-MNIST's with its four files, or
+    TensorFlow Datasets', from Debian's package dataset-fashion-mnist when None; for the streams of
+    experiments/streams/tfds.md, a folder of prepared sets, their default when None."""
     weights: Path | None = None
     """Pretrained weights of the image and GLUE streams: ViT as .npz or a Hugging Face folder, RoBERTa as a folder."""
     image_size: int = 224
@@ -176,13 +148,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Checks what the types cannot."""
-        unknown = [name for name in self.methods if name not in METHODS]
+        unknown = [name for name in self.methods if name not in method_names()]
         if unknown or not self.methods:
-            raise ConfigError(
-                message(
-                    "--methods", got=unknown or "none", expected=f"some of {', '.join(METHODS)}", fix="check the name"
-                )
-            )
+            expected = f"some of {', '.join(method_names())}"
+            raise ConfigError(message("--methods", got=unknown or "none", expected=expected, fix="check the name"))
         if ID_ALONE in self.methods and protocol_of(self.experiment, self.protocol) != "task":
             got, expected = ID_ALONE, "methods that need no task id"
             raise ConfigError(
@@ -194,22 +163,15 @@ class Config:
             "eval_batch_size",
             "save_every",
             "max_length",
-            "num_basis",
-            "phi",
             "rank",
             "accumulate",
             "image_size",
         ):
             if getattr(self, name) < 1:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError(message(flag, got=getattr(self, name), expected="at least 1", fix="raise it"))
-        if (found := self.baselines.problem()) is not None:
-            name, got, expected = found
-            raise ConfigError(message(name, got=got, expected=expected, fix="change it"))
+                raise out_of_range(name, getattr(self, name), "at least 1", "raise it")
         for name, fix in (("prefetch", "pass 0 or 2"), ("prefix_cache_bytes", "pass 0 to use files alone")):
             if getattr(self, name) < 0:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError(message(flag, got=getattr(self, name), expected="at least 0", fix=fix))
+                raise out_of_range(name, getattr(self, name), "at least 0", fix)
         buckets = self.length_buckets
         if list(buckets) != sorted(set(buckets)) or any(length < 1 for length in buckets):
             fix = "pass such as 8,12,16"
@@ -222,10 +184,8 @@ class Config:
             expected = f"a multiple of {parts}, the parts of each batch"
             fix = "change --batch-size, --mesh or --accumulate"
             raise ConfigError(message("--batch-size", got=self.batch_size, expected=expected, fix=fix))
-        replayed = self.baselines.replay_batch
-        if replayed is not None and replayed % parts:
-            expected = f"a multiple of {parts}, the parts of each batch"
-            raise ConfigError(message("--replay-batch", got=replayed, expected=expected, fix="change it"))
+        for each in self.numbers:
+            each.check_batches(parts)
         if not 0 <= self.head_first < 1:
             raise ConfigError(
                 message("--head-first", got=self.head_first, expected="at least 0 and below 1", fix="pass 0.5 or less")
@@ -241,97 +201,58 @@ class Config:
                 message("--resume and --overwrite", got="both", expected="at most one", fix="leave one of them out")
             )
 
-
-_TEXT = {"rank": 16, "alpha": 32.0, "num_basis": 40, "learning_rate": 1e-3, "head_learning_rate": 0.03}
-"""Rates were chosen on CLINC150's validation queries, and for 20 Newsgroups on test texts that the default preset does
-not use."""
-
-_NEWSGROUPS = {
-    **_TEXT,
-    "learning_rate": 2e-3,
-    "first_layer": 4,
-    "first_sublayer": "ffn",
-    "steps": 100,
-    "batch_size": 16,
-    "max_length": 48,
-    "eval_batch_size": 100,
-}
-_CLINC = {
-    **_TEXT,
-    "first_layer": 4,
-    "first_sublayer": "ffn",
-    "steps": 100,
-    "max_length": 24,
-    "length_buckets": (8, 12, 16, 24),
-    "eval_batch_size": 150,
-}
-
-_CORPORA = {**_NEWSGROUPS, "steps": 200}
-"""The rates are those of 20 Newsgroups: nothing was chosen on this stream."""
-
-_IMAGES = {"learning_rate": 5e-3, "head_learning_rate": 1e-2, "num_basis": 12, "phi": 4}
-
-_QUICK: dict[str, dict[str, Any]] = {
-    "newsgroups10": {**_NEWSGROUPS, "steps": 6, "train_per_task": 64, "test_per_task": 32, "max_length": 32},
-    "clinc150": {**_CLINC, "steps": 10, "train_per_task": 150, "test_per_task": 60},
-    "three_corpora": {**_CORPORA, "steps": 6, "train_per_task": 80, "test_per_task": 40, "max_length": 32},
-    "digits5": {"steps": 40},
-    "split_mnist5": {**_IMAGES, "steps": 20, "train_per_task": 200, "test_per_task": 60},
-    "rotated_mnist10": {**_IMAGES, "steps": 20, "train_per_task": 200, "test_per_task": 60},
-    "split_fashion5": {**_IMAGES, "steps": 20, "train_per_task": 200, "test_per_task": 60},
-}
-_DEFAULT: dict[str, dict[str, Any]] = {
-    "newsgroups10": {**_NEWSGROUPS, "test_per_task": 200},
-    "clinc150": _CLINC,
-    "three_corpora": {**_CORPORA, "train_per_task": 4000, "test_per_task": 500},
-    "digits5": {"steps": 100, **_IMAGES},
-    "split_mnist5": {**_IMAGES, "steps": 150},
-    "rotated_mnist10": {**_IMAGES, "steps": 150, "train_per_task": 1000, "test_per_task": 300},
-    "split_fashion5": {**_IMAGES, "steps": 150, "train_per_task": 2000, "test_per_task": 500},
-}
-_FULL: dict[str, dict[str, Any]] = {
-    "newsgroups10": {**_NEWSGROUPS, "steps": 300, "max_length": 128, "length_buckets": (32, 64, 96)},
-    "clinc150": {**_CLINC, "steps": 300, "max_length": 40},
-    "three_corpora": {**_CORPORA, "steps": 600, "max_length": 128, "length_buckets": (32, 64, 96)},
-    "digits5": {"steps": 400, **_IMAGES},
-    "split_mnist5": {**_IMAGES, "steps": 400},
-    "rotated_mnist10": {**_IMAGES, "steps": 400},
-    "split_fashion5": {**_IMAGES, "steps": 600},
-}
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "quick": _QUICK | large_presets.QUICK,
-    "default": _DEFAULT | large_presets.DEFAULT,
-    "full": _FULL | large_presets.FULL,
-}
+    def of(self, kind: type[Kind]) -> Kind:
+        """A method's own numbers."""
+        return next((each for each in self.numbers if isinstance(each, kind)), kind())
 
 
-def protocol_of(experiment: str, protocol: Protocol | None = None) -> Protocol:
-    """The protocol that holds: the one that was asked for, or the stream's own.
+def changed(config: Config, **values: Any) -> Config:
+    """The configuration with other values of its fields, or of those of a method's numbers.
 
-    >>> protocol_of("digits5"), protocol_of("rotated_mnist10"), protocol_of("digits5", "class")
-    ('task', 'domain', 'class')
+    >>> changed(preset("digits5", "quick"), steps=3, buffer_size=9).steps
+    3
+
+    Raises:
+        ConfigError: there is no such field, or a value is out of range.
     """
-    return protocol or OWN_PROTOCOL.get(experiment, "task")
+    numbers = []
+    for kind in numbers_of():
+        own = {name: values.pop(name) for name in fields_of(kind) & values.keys()}
+        numbers.append(replace(config.of(kind), **own))
+    if unknown := values.keys() - {each.name for each in fields(Config)}:
+        expected = "a field of the run or of a method"
+        raise ConfigError(message(flag(min(unknown)), got="no such flag", expected=expected, fix="check its name"))
+    return replace(config, numbers=tuple(numbers), **values)
 
 
-def preset(experiment: Experiment, name: Preset, protocol: Protocol | None = None) -> Config:
+def value(config: Config, name: str) -> Any:
+    """The value of a field of the run, or of a method's numbers.
+
+    >>> value(preset("digits5", "quick"), "ewc_strength")
+    10000.0
+    """
+    kind = next((kind for kind in numbers_of() if name in fields_of(kind)), None)
+    return getattr(config if kind is None else config.of(kind), name)
+
+
+def preset(name: str, amount: Preset, protocol: Protocol | None = None) -> Config:
     """The configuration of an experiment at a preset, under a protocol.
 
     >>> preset("digits5", "quick").steps
     40
+
+    Raises:
+        ConfigError: there is no such experiment.
     """
-    holds, own = protocol_of(experiment, protocol), protocol_of(experiment)
-    workdir = Path("runs") / (experiment if holds == own else f"{experiment}-{holds}")
-    methods = tuple(method for method in MAIN if method != ID_ALONE or holds == "task")
-    return Config(
-        experiment=experiment,
-        preset=name,
+    holds, own = protocol_of(name, protocol), protocol_of(name)
+    plain = Config(
+        experiment=name,
+        preset=amount,
         protocol=protocol,
-        methods=methods,
-        workdir=workdir,
-        baselines=CHOSEN.get(f"{experiment}-{holds}", CHOSEN.get(experiment, Baselines())),
-        **PRESETS[name][experiment],
+        methods=tuple(method for method in MAIN if method != ID_ALONE or holds == "task"),
+        workdir=Path("runs") / (name if holds == own else f"{name}-{holds}"),
     )
+    return changed(plain, **{**tuned(name, holds), **experiment(name).presets[amount]})
 
 
 def parse(argv: Sequence[str]) -> Config:
@@ -345,20 +266,27 @@ def parse(argv: Sequence[str]) -> Config:
     first.add_argument("--preset", default="default")
     first.add_argument("--protocol", default=None)
     chosen, _ = first.parse_known_args(argv)
-    known = chosen.preset in PRESETS and chosen.experiment in PRESETS[chosen.preset]
-    protocol = chosen.protocol if chosen.protocol in ("task", "domain", "class") else None
-    default = preset(chosen.experiment, chosen.preset, protocol) if known else Config()
-    return tyro.cli(Config, args=list(argv), default=default, prog="python -m experiments.run")
+    amount = chosen.preset if chosen.preset in get_args(Preset) else "default"
+    protocol = chosen.protocol if chosen.protocol in get_args(Protocol) else None
+    default = preset(chosen.experiment, amount, protocol)
+    kinds = {kind.__name__: kind for kind in numbers_of()}
+    flat = {name: Annotated[kind, tyro.conf.arg(name="")] for name, kind in {"run": Config, **kinds}.items()}
+    flags: Any = make_dataclass("Flags", flat.items(), frozen=True)
+    told = f"{Config.__doc__}\n\nExperiments: {', '.join(experiments())}. Methods: {', '.join(method_names())}."
+    usual = flags(default, *(default.of(kind) for kind in kinds.values()))
+    found = tyro.cli(flags, args=list(argv), default=usual, prog="python -m experiments.run", description=told)
+    return replace(found.run, numbers=tuple(getattr(found, name) for name in kinds))
 
 
-def _values(config: Any, base: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Name, value and preset of every flag, those of nested fields too."""
-    for field in fields(config):
-        value, usual = getattr(config, field.name), getattr(base, field.name)
-        if isinstance(value, Baselines):
-            yield from _values(value, usual)
-        else:
-            yield field.name, value, usual
+def _values(config: Config) -> Iterator[tuple[str, Any]]:
+    """Name and value of every flag, in the order of a command."""
+    numbers = [config.of(kind) for kind in numbers_of()]
+    for each in fields(config):
+        if each.name != "numbers":
+            yield each.name, getattr(config, each.name)
+        for own in numbers:
+            if own.behind == each.name:
+                yield from ((one.name, getattr(own, one.name)) for one in fields(own))
 
 
 def command_line(config: Config) -> str:
@@ -367,17 +295,16 @@ def command_line(config: Config) -> str:
     A run on held-out examples is what a baseline's numbers are chosen by: its command names them all, so that it stays
     what it is when the presets take over what was chosen.
     """
-    numbers = {field.name for field in fields(Baselines)} if config.held_out else set()
-    base = replace(preset(config.experiment, config.preset, config.protocol), protocol=None)
+    told = {name for kind in numbers_of(PUBLISHED) for name in fields_of(kind)} if config.held_out else set()
+    usual = dict(_values(preset(config.experiment, config.preset, config.protocol))) | {"protocol": None}
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
     paths = {"workdir", "cache_dir", "data_folder", "weights", "resume", "overwrite", "repair", "quiet", "distributed"}
     paths |= {"experiment", "preset", "scalars", "prefix_cache_bytes", "compile_cache"}
-    for name, value, usual in _values(config, base):
-        if name in paths or value is None or (value == usual and name not in numbers):
+    for name, own in _values(config):
+        if name in paths or own is None or (own == usual[name] and name not in told):
             continue
-        flag = "--" + name.replace("_", "-")
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        words.append(flag if value is True else f"{flag} {text}")
+        text = ",".join(map(str, own)) if isinstance(own, tuple) else own
+        words.append(flag(name) if own is True else f"{flag(name)} {text}")
     return " ".join(words)
 
 

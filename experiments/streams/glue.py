@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.data.tfds_sets import prepared_set, records
 from experiments.streams.base import Texts, TextTask
-from experiments.streams.images import balanced
+from experiments.streams.sample import balanced
 from share_jax.errors import FormatError, message
 
 

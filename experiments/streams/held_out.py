@@ -22,11 +22,21 @@ def held_out(stream: Stream, seed: int) -> Stream:
 
 
 def _task(task: Task, seed: int, number: int) -> Task:
-    rng, labels = np.random.default_rng((seed, number)), task.train.labels
-    groups = [np.flatnonzero(labels == c) for c in range(len(task.classes))] or [np.arange(len(labels))]
-    drawn = np.concatenate([rng.permutation(group)[: round(SHARE * len(group))] for group in groups])
-    tested = np.isin(np.arange(len(labels)), drawn)
+    tested = drawn(task.train.labels, len(task.classes), np.random.default_rng((seed, number)))
     return replace(task, train=_part(task.train, ~tested), test=_part(task.train, tested))
+
+
+def drawn(labels: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
+    """Which examples (N,) are tested on: a fifth of each class, or of all where there are no classes.
+
+    Args:
+        labels: (N,).
+        classes: how many there are.
+        rng: draws.
+    """
+    groups = [np.flatnonzero(labels == c) for c in range(classes)] or [np.arange(len(labels))]
+    chosen = np.concatenate([rng.permutation(group)[: round(SHARE * len(group))] for group in groups])
+    return np.isin(np.arange(len(labels)), chosen)
 
 
 def _part(split: Split, chosen: np.ndarray) -> Split:

@@ -60,3 +60,17 @@ def subset(split: Split, limit: int | None, key: list[int]) -> Split:
 def limited(train: Split, test: Split, limits: tuple[int | None, int | None], key: list[int]) -> tuple[Split, Split]:
     """`subset` of both sides of a task: the limits of (train, test)."""
     return subset(train, limits[0], [*key, 0]), subset(test, limits[1], [*key, 1])
+
+
+def balanced(labels: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+    """Places of at most `limit` examples, drawn at random and shared equally among the classes, in rising order.
+
+    >>> balanced(np.array([0, 0, 0, 0, 1]), 2, np.random.default_rng(0)).tolist()[-1]
+    4
+    """
+    shuffled = rng.permutation(len(labels))
+    turn = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        own = shuffled[labels[shuffled] == label]
+        turn[own] = np.arange(len(own))
+    return np.sort(shuffled[np.argsort(turn[shuffled], kind="stable")][:limit])

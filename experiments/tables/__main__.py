@@ -19,7 +19,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.config.run_config import Config, ConfigError, Numbers, Preset
+from experiments.config.experiment import Preset
+from experiments.config.numbers import ConfigError
+from experiments.config.run_config import Config, Numbers
 from experiments.tables.command import AGAIN, run_command
 from experiments.tables.entries import TABLES, Entry, config_of, selected
 from experiments.tables.jobs import cores, run_apart

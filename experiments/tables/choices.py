@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.config.baselines import Baselines, flag
-from experiments.config.run_config import Config, Numbers
+from experiments.config.methods import PUBLISHED, numbers_of
+from experiments.config.numbers import MethodNumbers, flag
+from experiments.config.run_config import Config, Numbers, changed, value
 from experiments.tables.command import AGAIN, run_command
 from experiments.tables.entries import CLASSES, SMALL, Entry, config_of, selected
 from experiments.tables.jobs import cores, run_apart
@@ -26,7 +27,7 @@ GRID: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "o_lora": ("olora_strength", (1.0, 10.0, 30.0, 100.0, 300.0, 1e3)),
     "l2p": ("prompt_learning_rate", (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
 }
-"""The field of `Baselines` and the values tried, by method."""
+"""The field and the values tried, by method."""
 
 ENTRIES = (*(entry for entry in SMALL if not entry.label), *CLASSES)
 """The streams on which the published baselines are compared."""
@@ -53,9 +54,16 @@ class Trial:
             data_folder=data_folder,
             compile_cache=workdir / "compiled" / self.entry.name,
         )
-        chosen = replace(Baselines(), **{GRID[name][0]: value for name, value in self.values.items()})
         own = workdir / f"{self.entry.name}-{self.place + 1}"
-        return replace(base, methods=tuple(self.values), held_out=True, baselines=chosen, workdir=own)
+        tried = {GRID[name][0]: number for name, number in self.values.items()}
+        plain = replace(base, methods=tuple(self.values), held_out=True, workdir=own, numbers=_untuned(base))
+        return changed(plain, **tried)
+
+
+def _untuned(config: Config) -> tuple[MethodNumbers, ...]:
+    """The numbers with those of the published methods at their defaults."""
+    published = numbers_of(PUBLISHED)
+    return tuple(each for each in config.numbers if type(each) not in published)
 
 
 TRIALS = tuple(
@@ -86,7 +94,7 @@ def accuracy(results: Mapping[str, Any], method: str) -> float:
 
 def used(entry: Entry, method: str) -> float:
     """The value with which the tables are made."""
-    return getattr(config_of(entry, Path()).baselines, GRID[method][0])
+    return value(config_of(entry, Path()), GRID[method][0])
 
 
 def page(found: Mapping[Trial, Mapping[str, Any]], seeds: Sequence[int]) -> str:

@@ -2,24 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from experiments.config.run_config import (
-    ID_ALONE,
-    MAIN,
-    PUBLISHED,
-    Config,
-    Experiment,
-    Numbers,
-    Preset,
-    Protocol,
-    command_line,
-    preset,
-    protocol_of,
-)
+from experiments.config.experiment import Preset, Protocol, protocol_of
+from experiments.config.methods import ID_ALONE, MAIN, PUBLISHED
+from experiments.config.run_config import Config, Numbers, changed, command_line, preset
 from share_jax.errors import InputError, message
 
 SHARED = ("shared_a", "share", "share_coefficients")
@@ -39,18 +29,20 @@ class Entry:
         protocol: what is known of an example when it is answered.
         methods: what is compared, in the order of the table.
         seeds: of initialisation and data order.
-        overrides: fields of `Config` that differ from the preset's.
+        overrides: fields of `Config`, or of the numbers of methods, that differ from the preset's.
         label: what tells it from another entry of the stream and protocol.
         why: a sentence for the page, where the entry answers a question of its own.
+        reads_folder: whether the stream is read from the tables' data folder.
     """
 
-    experiment: Experiment
+    experiment: str
     protocol: Protocol
     methods: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
     overrides: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     label: str = ""
     why: str = ""
+    reads_folder: bool = False
 
     @property
     def name(self) -> str:
@@ -85,15 +77,15 @@ SMALL = (
 """The longest first, which keeps two processes busy until the end."""
 
 TEXT = (
-    Entry("clinc150", "task", HEADLINE),
+    Entry("clinc150", "task", HEADLINE, reads_folder=True),
     Entry("newsgroups10", "task", HEADLINE),
-    Entry("clinc150", "domain", WITHOUT_ID),
+    Entry("clinc150", "domain", WITHOUT_ID, reads_folder=True),
     Entry("newsgroups10", "domain", WITHOUT_ID),
     Entry("newsgroups10", "class", WITHOUT_ID),
 )
 CLASSES = (
     Entry("split_mnist5", "class", _allowed("class", EVERY)),
-    Entry("clinc150", "class", _allowed("class", EVERY), label="every_method"),
+    Entry("clinc150", "class", _allowed("class", EVERY), label="every_method", reads_folder=True),
 )
 """Without an id and with every method: what tells methods apart most."""
 
@@ -128,12 +120,12 @@ def config_of(
     """
     own = protocol_of(entry.experiment) == entry.protocol
     base = preset(entry.experiment, amount, None if own else entry.protocol)
-    return replace(
+    return changed(
         base,
         methods=entry.methods,
         seeds=tuple(seeds) or entry.seeds,
         workdir=workdir / entry.name,
-        data_folder=data_folder if entry.experiment == "clinc150" else None,
+        data_folder=data_folder if entry.reads_folder else None,
         cache_dir=cache_dir,
         compile_cache=compile_cache,
         quiet=quiet,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from experiments.config.experiment import experiments
 from experiments.report.blocks import spread, table, text
 from experiments.report.cells import exact, percent, ratio, seconds
 from experiments.report.results import run_seconds, task_names, total_seconds
@@ -48,7 +49,6 @@ PRETRAINED = (
     "The vision transformer of the digits, MNIST and Fashion-MNIST streams is pretrained for the run, on the training "
     "images of all its tasks and without their labels: what is frozen has seen the images of tasks to come."
 )
-_OWN_IMAGES = ("digits5", "split_mnist5", "rotated_mnist10", "split_fashion5")
 MEASURES = ("acc", "forgetting", "retention", "learning_accuracy", "bwt")
 _ROUTED = (("router", ROUTER), ("ACC with id", WITH_ID), ("ACC without router", WITHOUT))
 
@@ -97,10 +97,15 @@ def _blocks(section: Section) -> Iterator[str]:
     yield COLUMNS
     if present != [TASK]:
         yield ROUTED
-    if any(results["experiment"] in _OWN_IMAGES for results in ended.values()):
+    if any(_pretrained_here(results["experiment"]) for results in ended.values()):
         yield PRETRAINED
     for name, results in ended.items():
         yield from _entry(name, results, section.why.get(name))
+
+
+def _pretrained_here(name: str) -> bool:
+    known = experiments()
+    return name in known and known[name].pretrained_here
 
 
 def _protocol(results: Mapping[str, Any]) -> str:

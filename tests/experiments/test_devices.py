@@ -25,10 +25,10 @@ METHODS = ["--methods", "shared_a,share,joint", "--save-every", "3"]
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
     """Every run here uses the tiny model."""
-    from experiments import build
+    from experiments.config import digits5
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(build, "digits_vit", tiny_vit)
+    patch.setattr(digits5, "digits_vit", tiny_vit)
     yield
     patch.undo()
 
@@ -128,10 +128,11 @@ def test_the_mesh_is_in_the_command_and_may_change_when_a_run_is_resumed() -> No
 PROCESS = """
 import json, signal, sys
 from pathlib import Path
-from experiments import build, run
+from experiments import run
+from experiments.config import digits5
 from experiments.config.run_config import parse
 from tiny_run import tiny_vit
-build.digits_vit = tiny_vit
+digits5.digits_vit = tiny_vit
 status = run.main(sys.argv[1:])
 import jax
 print(json.dumps({"status": status, "processes": jax.process_count()}), flush=True)

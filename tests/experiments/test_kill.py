@@ -24,8 +24,8 @@ from processes import (
 )
 from tiny_run import tiny_vit
 
-from experiments import build
 from experiments import run as run_module
+from experiments.config import digits5
 
 FEW = ("--quiet", "--methods", "shared_a", "--steps", "4", "--save-every", "1")
 FLAGS = ("--quiet", "--methods", "share,shared_a", "--steps", "6", "--save-every", "2")
@@ -44,7 +44,7 @@ def test_a_run_killed_within_a_save_ends_as_one_that_ran_through(
         process.kill()
     assert process.returncode == -9
     assert not (broken / "results.json").exists()
-    monkeypatch.setattr(build, "digits_vit", tiny_vit)
+    monkeypatch.setattr(digits5, "digits_vit", tiny_vit)
     assert run_module.main([*DIGITS, *FEW, "--workdir", str(whole)]) == 0
     assert run_module.main([*DIGITS, *FEW, "--workdir", str(broken), "--resume"]) == 0
     assert findings(broken) == findings(whole)

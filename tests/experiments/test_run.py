@@ -13,7 +13,8 @@ from tiny_run import CONFIG, tiny_vit
 
 from experiments import run as run_module
 from experiments.algorithms import loop, objective, training
-from experiments.config.run_config import MAIN, command_line, parse, preset
+from experiments.config.methods import MAIN
+from experiments.config.run_config import command_line, parse, preset
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
 from share_jax.checkpoint import checkpoint as ckpt
@@ -22,10 +23,10 @@ from share_jax.checkpoint import checkpoint as ckpt
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
     """Every run here uses the tiny model."""
-    from experiments import build
+    from experiments.config import digits5
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(build, "digits_vit", tiny_vit)
+    patch.setattr(digits5, "digits_vit", tiny_vit)
     yield
     patch.undo()
 

@@ -15,9 +15,10 @@ import pytest
 from processes import findings
 from tiny_run import tiny_vit
 
-from experiments import build, devices, workdir
+from experiments import devices, workdir
 from experiments import run as run_module
 from experiments.algorithms import loop
+from experiments.config import digits5
 from experiments.report.progress import NullProgress
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.runtime.preemption import Preemption
@@ -33,7 +34,7 @@ LATER = partial(pytest.param, marks=pytest.mark.faults)
 def tiny() -> Iterator[None]:
     """The tiny model, and no watcher that could end the test process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "digits_vit", tiny_vit)
+        patch.setattr(digits5, "digits_vit", tiny_vit)
         patch.setattr(run_module, "Preemption", partial(Preemption, grace=1e6, patience=1e6))
         yield
 

@@ -13,8 +13,7 @@ from experiments.algorithms.job import Job
 from experiments.algorithms.loop import Sequence, StreamState
 from experiments.algorithms.plan import Plan
 from experiments.backbones.backbone import Backbone
-from experiments.config.baselines import Baselines
-from experiments.config.run_config import preset
+from experiments.config.run_config import changed, preset
 from experiments.report.progress import NullProgress
 from experiments.streams.base import Split, Stream, Task
 from experiments.streams.digits import digits5
@@ -41,10 +40,10 @@ def backbone() -> Backbone:
     return tiny_vit(0, 2, jnp.float32, 0)
 
 
-def job(folder: Path, steps: int = 3, baselines: Baselines = Baselines(), **config: Any) -> Job:  # noqa: B008  frozen
-    """A job of few updates."""
-    whole = replace(preset("digits5", "quick"), steps=steps, batch_size=8, eval_batch_size=24, baselines=baselines)
-    return Job("tested", replace(whole, **config), stream(), backbone(), 0, folder / "store", NullProgress())
+def job(folder: Path, steps: int = 3, **config: Any) -> Job:
+    """A job of few updates, with every method's default numbers."""
+    whole = replace(preset("digits5", "quick"), steps=steps, batch_size=8, eval_batch_size=24, numbers=())
+    return Job("tested", changed(whole, **config), stream(), backbone(), 0, folder / "store", NullProgress())
 
 
 def begun(folder: Path, plan: Plan, **config: Any) -> tuple[Sequence, StreamState]:

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import build, run
+from experiments import run
 from experiments.backbones.backbone import Backbone
+from experiments.config import digits5
 from share_jax.models.vit import VitClassifier, VitConfig
 from share_jax.train import share_learner
 
@@ -40,7 +41,7 @@ def marked(merge: Any, mark: Path) -> Any:
 
 
 if __name__ == "__main__":
-    build.digits_vit = tiny_vit
+    digits5.digits_vit = tiny_vit
     if "TINY_RUN_MARKS" in os.environ:
         share_learner.merge = marked(share_learner.merge, Path(os.environ["TINY_RUN_MARKS"]) / "merging")
     sys.exit(run.main())

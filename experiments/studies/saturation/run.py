@@ -115,7 +115,7 @@ def prepare(data_folder: Path | None, cache_dir: Path | None, count: int, seed: 
     """
     from experiments.assets import minilm_folder
     from experiments.backbones.backbone import minilm
-    from experiments.streams.clinc150 import clinc150
+    from experiments.streams.clinc import clinc150
     from share_jax.models.tokenizer import load_tokenizer
 
     texts = clinc150(data_folder, seed=seed, train_per_task=15 * TRAIN, test_per_task=15 * TEST)

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from tiny_run import tiny_vit
 
-from experiments import build
 from experiments import run as run_module
+from experiments.algorithms.replay import ReplayNumbers
 from experiments.backbones.backbone import Backbone, digits_vit
-from experiments.config.run_config import METHODS, ConfigError, command_line, parse
+from experiments.config import digits5
+from experiments.config.methods import METHODS
+from experiments.config.numbers import ConfigError
+from experiments.config.run_config import command_line, parse
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
 from share_jax.checkpoint import checkpoint as ckpt
@@ -39,7 +42,7 @@ def _pretrained(seed: int, classes: int, dtype: Any, first_layer: int) -> Backbo
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "digits_vit", tiny_vit)
+    monkeypatch.setattr(digits5, "digits_vit", tiny_vit)
 
 
 def found(folder: Path, method: str) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def run(method: str) -> Path:
         folder = tmp_path_factory.mktemp("whole") / method
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(build, "digits_vit", tiny_vit)
+            patch.setattr(digits5, "digits_vit", tiny_vit)
             assert run_module.main([*FEW, method, "--workdir", str(folder)]) == 0
         return folder
 
@@ -129,10 +132,10 @@ def test_memories_are_counted(whole: Callable[[str], Path]) -> None:
 
 def test_the_numbers_of_single_methods_are_flags_that_are_checked_and_told() -> None:
     config = parse([*DIGITS, "--buffer-size", "50", "--replay-batch", "8", "--ewc-strength", "7"])
-    assert (config.baselines.buffer_size, config.baselines.replay_batch) == (50, 8)
+    assert config.of(ReplayNumbers) == ReplayNumbers(buffer_size=50, replay_batch=8)
     words = command_line(config)
     assert "--buffer-size 50 --replay-batch 8" in words
-    assert parse(words.split()[3:]).baselines == config.baselines
+    assert parse(words.split()[3:]).numbers == config.numbers
     refused = {
         ("--prompt-top", "11"): "--prompt-top: got 11, expected at most 10",
         ("--buffer-size", "0"): "--buffer-size: got 0, expected at least 1",
@@ -148,7 +151,7 @@ def test_the_numbers_of_single_methods_are_flags_that_are_checked_and_told() -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "majority"])
 def test_every_method_learns_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    monkeypatch.setattr(build, "digits_vit", _pretrained)
+    monkeypatch.setattr(digits5, "digits_vit", _pretrained)
     words = [*DIGITS, "--preset", "default", "--methods", f"{method},majority"]
     assert run_module.main([*words, "--workdir", str(tmp_path / "run")]) == 0
     methods = load_results(tmp_path / "run" / "results.json")["methods"]

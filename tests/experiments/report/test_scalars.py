@@ -19,10 +19,10 @@ LOGGED = ("shared_a", "share", "joint")
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
-    from experiments import build
+    from experiments.config import digits5
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(build, "digits_vit", tiny_vit)
+    patch.setattr(digits5, "digits_vit", tiny_vit)
     yield
     patch.undo()
 

@@ -13,10 +13,10 @@ from tfds_makers import png, prepare
 from experiments.assets import Member, wheel_path
 from experiments.streams import fashion
 from experiments.streams.base import Split, Stream
+from experiments.streams.corpora import BBC, apart, bbc, reuters, three_corpora
 from experiments.streams.fashion import CLASSES, fashion_split, split_fashion5
 from experiments.streams.mnist import ANGLES, MNIST, mnist_split, pairs, rotated_mnist10, split_mnist5, turned
 from experiments.streams.sample import limited, subset
-from experiments.streams.three_corpora import BBC, apart, bbc, reuters, three_corpora
 from share_jax.errors import FormatError, InputError
 
 
@@ -276,7 +276,7 @@ def test_repeated_texts_are_kept_once_and_out_of_the_test() -> None:
 
 
 def test_a_wheel_without_the_bbc_texts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments.streams import three_corpora as module
+    from experiments.streams import corpora as module
 
     path = tmp_path / BBC.wheel
     with zipfile.ZipFile(path, "w") as archive:

@@ -19,7 +19,8 @@ from experiments.algorithms.majority import accuracies
 from experiments.algorithms.plan import Plan
 from experiments.algorithms.replay import Replay
 from experiments.algorithms.share import run as run_share
-from experiments.config.run_config import ConfigError, command_line, parse, preset
+from experiments.config.numbers import ConfigError
+from experiments.config.run_config import command_line, parse, preset
 from experiments.streams.base import Split, Stream, Task
 from experiments.streams.digits import digits5
 from experiments.streams.protocols import offsets, one_head, outputs, under
@@ -281,11 +282,11 @@ def test_the_protocol_is_a_flag_of_its_own_defaults() -> None:
 
 
 def test_a_whole_run_says_its_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments import build
     from experiments import run as run_module
+    from experiments.config import digits5
     from experiments.report.results import load_results
 
-    monkeypatch.setattr(build, "digits_vit", tiny_vit)
+    monkeypatch.setattr(digits5, "digits_vit", tiny_vit)
     flags = ["--experiment", "digits5", "--preset", "quick", "--steps", "3", "--quiet", "--protocol", "class"]
     methods = ["--methods", "shared_a,sequential_lora,majority", "--workdir", str(tmp_path / "run")]
     assert run_module.main([*flags, *methods]) == 0

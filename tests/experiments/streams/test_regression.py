@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.algorithms.job import Job, Outcome
+from experiments.algorithms.job import Job, Outcome, run_method
 from experiments.algorithms.loop import Sequence
-from experiments.algorithms.registry import run_method
 from experiments.backbones.backbone import Backbone
-from experiments.config.baselines import Baselines
-from experiments.config.run_config import preset
+from experiments.config.run_config import changed, preset
 from experiments.data.pipeline import task_pipeline
 from experiments.data.sources import ArraySource, RecordSource
 from experiments.report.progress import NullProgress
@@ -63,8 +61,8 @@ def job(tmp_path_factory):
     stream = ink_stream()
 
     def job(name: str, steps: int) -> Job:
-        own = replace(config, steps=steps, rank=8, learning_rate=1e-2, head_learning_rate=3e-2, phi=8, num_basis=16)
-        own = replace(own, baselines=Baselines())  # not what the digits have
+        own = replace(config, steps=steps, rank=8, learning_rate=1e-2, head_learning_rate=3e-2)
+        own = changed(replace(own, numbers=()), phi=8, num_basis=16)  # not what the digits have
         folder: Path = tmp_path_factory.mktemp(name)
         return Job(name, own, stream, backbone, 0, folder, NullProgress())
 

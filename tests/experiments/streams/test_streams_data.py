@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.streams.clinc150 import DOMAINS, clinc150
+from experiments.streams.clinc import DOMAINS, clinc150
 from experiments.streams.digits import digits5, digits_split
 from experiments.streams.newsgroups import newsgroups10, read_tab
 from share_jax.errors import FormatError, InputError

@@ -13,18 +13,18 @@ import pytest
 pytest.importorskip("tensorflow_datasets")
 import tfds_makers as makers
 
-from experiments.config.large_presets import LARGE
 from experiments.config.run_config import parse
 from experiments.data import tfds_sets
 from experiments.data.images import image_reader
 from experiments.data.lazy import LazyRows, joined, lazy_rows
 from experiments.run import main
-from experiments.streams import images
+from experiments.streams import tfds_images as images
 from experiments.streams.glue import glue6
-from experiments.streams.images import STREAMS, balanced, image_stream
+from experiments.streams.tfds_images import STREAMS, balanced, image_stream
 from share_jax.errors import FormatError, InputError
 
 DATA = Path(__file__).parents[2] / "data"
+LARGE = (*images.STREAMS, "glue6")
 
 
 @pytest.fixture(autouse=True)

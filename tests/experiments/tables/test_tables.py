@@ -11,8 +11,10 @@ import pytest
 from processes import without_times
 from tiny_run import tiny_vit
 
-from experiments import build
-from experiments.config.run_config import ID_ALONE, METHODS, command_line, protocol_of
+from experiments.config import digits5
+from experiments.config.experiment import protocol_of
+from experiments.config.methods import ID_ALONE, METHODS
+from experiments.config.run_config import command_line
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
 from experiments.tables import __main__ as tables
@@ -31,7 +33,7 @@ TINY = (
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny model, a table of two entries, and no watcher that could end the test process."""
-    monkeypatch.setattr(build, "digits_vit", tiny_vit)
+    monkeypatch.setattr(digits5, "digits_vit", tiny_vit)
     monkeypatch.setattr(tables, "TABLES", {"small": TINY})
     monkeypatch.setattr(tables, "Preemption", partial(Preemption, grace=1e6, patience=1e6))
 

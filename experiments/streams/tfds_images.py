@@ -26,6 +26,7 @@ from experiments.data.images import image_reader
 from experiments.data.lazy import LazyRows, lazy_rows
 from experiments.data.tfds_sets import prepared_set, records
 from experiments.streams.base import Split, Stream, Task
+from experiments.streams.sample import balanced
 from share_jax.errors import InputError, message
 
 _TEST_SHARE = 0.2
@@ -131,17 +132,3 @@ def _part(side: _Side, group: np.ndarray, limit: int | None, rng: np.random.Gene
     local = np.argmax(labels[chosen, None] == group[None, :], axis=1)
     images: Any = rows.part(chosen)
     return Split({"images": images}, local)
-
-
-def balanced(labels: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
-    """Places of at most `limit` examples, drawn at random and shared equally among the classes, in rising order.
-
-    >>> balanced(np.array([0, 0, 0, 0, 1]), 2, np.random.default_rng(0)).tolist()[-1]
-    4
-    """
-    shuffled = rng.permutation(len(labels))
-    turn = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        own = shuffled[labels[shuffled] == label]
-        turn[own] = np.arange(len(own))
-    return np.sort(shuffled[np.argsort(turn[shuffled], kind="stable")][:limit])
