@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from experiments.config.run_config import Config
 from experiments.data.shapes import Shapes, shapes
 from experiments.report.notify import to_nobody, to_stderr
-from share_jax.linen.remat import Remat
+from share_jax.ops.remat_policy import Remat
 from share_jax.runtime.processes import to_host
 from share_jax.sharding.compiled_memory import Memory, memory_of
 from share_jax.sharding.layout import Layout, layout_of
@@ -34,7 +34,7 @@ class Devices:
     Attributes:
         mesh: of all devices; one device when None.
         accumulate: microbatches of each batch.
-        policy: what the blocks of the model keep between the passes, a name in `remat.POLICIES`; everything when None.
+        policy: what the blocks of the model keep between the passes, by `Remat`; everything when None.
         tell: told in a line what the first step of a method needs on each device.
     """
 

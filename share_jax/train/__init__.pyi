@@ -10,6 +10,5 @@ from .losses import regression as regression
 from .optimizer import task_optimizer as task_optimizer
 from .pmap import make_pmap_step as make_pmap_step
 from .prefix_cache import PrefixCache as PrefixCache
-from .prefix_cache import linen_prefix as linen_prefix
 from .step import make_predict as make_predict
 from .step import make_train_step as make_train_step

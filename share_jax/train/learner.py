@@ -10,16 +10,15 @@ import numpy as np
 import optax
 from flax.core import unfreeze
 
+from share_jax.adapted import SHARED, TASKS, AdaptedModel, Forward, as_adapted, check_variables
 from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, with_task
 from share_jax.bank.slots import read_slot
 from share_jax.errors import DivergedError, InputError, entries, message
-from share_jax.linen.adapted_model import Adapted, check_variables
-from share_jax.linen.variables import SHARED, TASKS
 from share_jax.train import batch_checks
 from share_jax.train.divergence import BadLoss, LossWatch, not_finite
 from share_jax.train.losses import classification, per_task, regression
 from share_jax.train.optimizer import task_optimizer
-from share_jax.train.step import Loss, StepState, forward_of, init_state, make_train_step
+from share_jax.train.step import Loss, StepState, init_state, make_train_step
 from share_jax.typing import PRNGKey, Tree
 
 _WEIGHTED = (classification, regression, per_task)
@@ -49,23 +48,27 @@ class Learner:
     _parts: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.model, Adapted) or self.base:  # all of a module's own parameters may belong to tasks
+        model = as_adapted(self.model)
+        if model.method is not None or self.base:  # all of a module's own parameters may belong to tasks
             check_variables(self.base, "base of the Learner")
-        if self.head_transform is not None and not isinstance(self.model, Adapted):
+        if self.head_transform is not None and model.method is None:
             got, expected = "an optimizer of the heads", "None for a module of one's own"
             fix = "label the heads in optax.multi_transform, and pass that as transform"
             raise InputError(message("head_transform", got=got, expected=expected, fix=fix))
-        forward = forward_of(self.model)
-        heads, method = (self.model.heads, self.model.method) if isinstance(self.model, Adapted) else ((), None)
+        forward = model.forward()
         for first in (True, False):
             optimizer = task_optimizer(
-                self.transform, heads, train_shared=first, method=method, head_transform=self.head_transform
+                self.transform,
+                model.heads,
+                train_shared=first,
+                method=model.method,
+                head_transform=self.head_transform,
             )
             step = make_train_step(forward, self.loss, optimizer, train_shared=first)
             self._parts[first] = (optimizer, step)
         self._parts["forward"] = forward
         self._parts["predict"] = jax.jit(lambda base, shared, slot, inputs: forward(base, shared, slot, inputs, None))
-        self._parts["mixed"] = jax.jit(partial(_mixed, self.model))
+        self._parts["mixed"] = jax.jit(partial(_mixed, model, forward))
 
     def start(self, variables: Tree) -> TaskBank:
         """An empty bank on fresh variables.
@@ -186,10 +189,10 @@ class Learner:
         """
         if needed <= bank.capacity:
             return bank
-        if not isinstance(self.model, Adapted):
+        model = as_adapted(self.model)
+        if model.method is None:
             got, fix = f"{bank.capacity} slots", "build the module with a larger num_tasks"
             raise InputError(message("task stack", got=got, expected=f"{needed}, one per task", fix=fix))
-        model = self.model
         key = jax.random.fold_in(jax.random.key(0), needed)
         return with_room(bank, lambda more: model.init(key, self.base["params"], more)[TASKS], needed)
 
@@ -225,10 +228,10 @@ class Learner:
         return not bank.names
 
 
-def _mixed(model: Any, base: Tree, shared: Tree, tasks: Tree, ids: jax.Array, inputs: Any) -> Any:
-    variables = {**base, SHARED: shared, TASKS: tasks}
-    args, kwargs = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
-    return model.apply(variables, *args, **kwargs, task_id=ids)
+def _mixed(
+    model: AdaptedModel, forward: Forward, base: Tree, shared: Tree, tasks: Tree, ids: jax.Array, inputs: Any
+) -> Any:
+    return forward(base, shared, model.slot(tasks, ids), inputs, None)
 
 
 def _diverged(what: str, got: str, state: StepState) -> DivergedError:
