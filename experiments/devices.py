@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from experiments.config.run_config import Config
 from experiments.report.notify import to_nobody, to_stderr
-from share_jax.linen.remat import Remat
+from share_jax.ops.remat_policy import Remat
 from share_jax.sharding.compiled_memory import Memory
 from share_jax.sharding.layout import Layout, layout_of
 from share_jax.sharding.mesh import make_mesh
@@ -30,7 +30,7 @@ class Devices:
     Attributes:
         mesh: of all devices; one device when None.
         accumulate: microbatches of each batch.
-        policy: what the blocks of the model keep between the passes, a name in `remat.POLICIES`; everything when None.
+        policy: what the blocks of the model keep between the passes, by `Remat`; everything when None.
         tell: told in a line what the first step of a method needs on each device.
     """
 

@@ -16,12 +16,13 @@ from experiments.assets import minilm_folder
 from experiments.streams.base import Split
 from experiments.streams.digits import digits_split
 from share_jax.errors import InputError, message
+from share_jax.linen.prefix import linen_prefix
 from share_jax.models.bert import BertClassifier, load_bert
 from share_jax.models.roberta import RobertaClassifier, fresh_head
 from share_jax.models.split_point import Cut, Sublayer, check_cut
 from share_jax.models.vit import VitClassifier, VitConfig, pretrain_vit
 from share_jax.train.batches import eval_batches
-from share_jax.train.prefix_cache import PrefixCache, linen_prefix
+from share_jax.train.prefix_cache import PrefixCache
 
 _REPLACED = ("input_ids", "images")
 """Inputs that `hidden` stands for once it is cached."""

@@ -28,7 +28,8 @@ from experiments.bench.subjects import EVERY, FFN_DOWN, KERNELS, Subject, minilm
 from experiments.bench.suite import Options, SuiteResult, raced
 from experiments.bench.timing import Case, Key, ratio, timed, total
 from share_jax.linen.adapted_model import Adapted
-from share_jax.train.prefix_cache import PrefixCache, linen_prefix
+from share_jax.linen.prefix import linen_prefix
+from share_jax.train.prefix_cache import PrefixCache
 
 TRAIN, TEST, BATCH = 1500, 450, 32
 PASSES = (2.1, 6.4, 20)

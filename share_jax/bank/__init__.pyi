@@ -9,6 +9,7 @@ from .router import remove_task as remove_task
 from .router import route as route
 from .router import routing_rule as routing_rule
 from .router import task_scores as task_scores
+from .slots import TaskSlots as TaskSlots
 from .slots import gather as gather
 from .slots import read_slot as read_slot
 from .slots import write_slot as write_slot

@@ -5,6 +5,7 @@ task and its cost does not depend on how many tasks there are.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -101,6 +102,57 @@ def gather(tasks: Any, task_id: Int[Array, "..."]) -> Any:
         return jnp.asarray(leaf).at[task_id].get(mode="fill", wrap_negative_indices=False)
 
     return jax.tree.map(rows, tasks)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TaskSlots:
+    """Leaves of tasks and which task each example takes: said once, and passed on unread to the layer.
+
+    Attributes:
+      leaves: one task's leaves; the stack of all tasks where there are `ids`; one slot per example if `per_example`.
+      ids: int32 (batch,), the slot in the stack that each example takes; None for a stack of none.
+      per_example: whether the leaves have been gathered, (batch, ...).
+      method: the parameterisation whose leaves these are, where a layer reads them. It is a part of the structure: what
+        JAX compiles for one method never runs for another, with another alpha, say.
+    """
+
+    leaves: Any
+    ids: Int[Array, " batch"] | None = None
+    per_example: bool = field(default=False, metadata={"static": True})
+    method: Any = field(default=None, metadata={"static": True})
+
+    @property
+    def batched(self) -> bool:
+        """Whether each example takes a slot of its own."""
+        return self.per_example or self.ids is not None
+
+    def at_hand(self) -> "TaskSlots":
+        """The same without a stack: what `ids` choose is gathered."""
+        if self.ids is None:
+            return self
+        return replace(self, leaves=gather(self.leaves, self.ids), ids=None, per_example=True)
+
+    def stack(self) -> tuple[Any, Int[Array, " batch"]]:
+        """A stack and each example's slot in it, of batched slots; nothing is gathered."""
+        if self.ids is not None:
+            return self.leaves, self.ids
+        return self.leaves, jnp.arange(jax.tree.leaves(self.leaves)[0].shape[0])
+
+
+def slots_of(tasks: Any, task_id: Any) -> TaskSlots:
+    """The slot of one task, lifted once, or the stack with an id for each example.
+
+    Args:
+      tasks: tree of leaves (T, ...).
+      task_id: an integer scalar, or one id per example (batch,); concrete or traced.
+
+    Raises:
+      TaskError: if a concrete id is not a slot.
+      InputError: if the ids are not whole numbers, or the tree is no stack.
+    """
+    ids = as_task_id(task_id, capacity(tasks))
+    return TaskSlots(tasks, ids) if ids.ndim else TaskSlots(gather(tasks, ids))
 
 
 def read_slot(tasks: Any, index: int) -> Any:

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from share_jax.adapted import AdaptedModel
 from share_jax.checkpoint.arrays import Record
 from share_jax.errors import FormatError, InputError, message
-from share_jax.linen.adapted_model import Adapted
 from share_jax.storage.atomic_write import is_partial, replace_text
 from share_jax.trees import flat
 from share_jax.typing import Tree
@@ -93,8 +93,8 @@ def fingerprint(params: Tree) -> str:
     return whole.hexdigest()
 
 
-def identity_of(name: str, params: Tree, adapted: Adapted) -> Identity:
-    """The identity of an adapted model.
+def identity_of(name: str, params: Tree, adapted: AdaptedModel) -> Identity:
+    """The identity of an adapted model that has a method.
 
     Args:
       name: the base model's name.
@@ -106,7 +106,7 @@ def identity_of(name: str, params: Tree, adapted: Adapted) -> Identity:
     return Identity(
         model=name,
         fingerprint=fingerprint(base),
-        method={"name": adapted.method.name, **numbers},
+        method={"name": getattr(adapted.method, "name", ""), **numbers},
         targets=tuple(target.path for target in adapted.targets),
         heads=adapted.heads,
     )

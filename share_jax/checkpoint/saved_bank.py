@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from share_jax.adapted import as_adapted
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.router import Router
 from share_jax.bank.slots import read_slot
@@ -21,7 +22,6 @@ from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.checkpoint import Checkpoint, Json
 from share_jax.checkpoint.manifest import Identity
 from share_jax.errors import InputError, TaskError, message
-from share_jax.linen.adapted_model import Adapted
 from share_jax.runtime.processes import agreed, on_primary, to_host
 from share_jax.storage.lock import hold
 from share_jax.train.learner import Learner
@@ -131,15 +131,14 @@ def _opened(folder: Path, learner: Learner | ShareLearner, bank: TaskBank) -> Ch
 
 def _identity(learner: Learner | ShareLearner, bank: TaskBank, store: Checkpoint | None = None) -> Identity:
     """What the folder is for. Under which name is up to who made it: the fingerprint tells the model."""
-    model, base = learner.model, dict(learner.base)
+    model, base = as_adapted(learner.model), dict(learner.base)
     params = base.pop("params", {})
-    name = type(model.model if isinstance(model, Adapted) else model).__name__
-    name = store.manifest.identity.model if store else name
-    if isinstance(model, Adapted):
+    name = store.manifest.identity.model if store else model.name
+    if model.method is not None:
         identity = manifest.identity_of(name, params, model)
     else:
         layers = sorted({path.rpartition("/")[0] for path in flat(bank.tasks)})
-        method = {"name": "module", "module": type(model).__name__}
+        method = {"name": "module", "module": model.name}
         identity = Identity(name, manifest.fingerprint(params), method, tuple(layers), ())
     if not jax.tree.leaves(base):
         return identity

@@ -1,20 +1,21 @@
-"""The update of one layer in activation space, for each of Flax's linear layers.
+"""The update of one layer in activation space, for each kind of linear layer.
 
-Every function takes the layer's own attributes, its input and one target's leaves, and returns what the adapter adds to
-the layer's output. A slot is one task's matrices, or has a leading axis of one slot per example of the batch.
+Every function takes the layer, its input and one target's leaves, and returns what the adapter adds to the layer's
+output. The slots are at hand: one task's matrices, or one slot per example of the batch.
 """
 
 import math
-from dataclasses import fields
+from dataclasses import replace
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from share_jax.errors import InputError, TargetError, message
+from share_jax.bank.slots import TaskSlots
+from share_jax.errors import InputError, message
+from share_jax.layers.spec import Layer, LayerSpec
 from share_jax.ops.products import down_product
-from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.base import Parameterization, own_down
 from share_jax.typing import Array, Leaves
 
 
@@ -28,14 +29,14 @@ def as_rows(x: Array, d_in: int) -> Array:
     return x.reshape(x.shape[0] if x.ndim > 1 else 1, -1, d_in)
 
 
-def check_batch(slot: Leaves, examples: int) -> None:
-    """Refuses a batched slot that is not one slot per example.
+def check_batch(slots: TaskSlots, examples: int) -> None:
+    """Refuses slots at hand that are not one per example.
 
     Raises:
       InputError: naming both numbers.
     """
-    for leaf in slot.values():
-        if leaf.ndim == 3:
+    if slots.per_example:
+        for leaf in jax.tree.leaves(slots.leaves):
             check_ids(leaf.shape[0], examples)
 
 
@@ -56,150 +57,116 @@ def check_ids(ids: int, examples: int) -> None:
         )
 
 
-def dense_delta(method: Parameterization, shared: Leaves, slot: Leaves, x: Array, features: tuple[int, ...]) -> Array:
+def _dense(method: Parameterization, shared: Leaves, slots: TaskSlots, x: Array, features: tuple[int, ...]) -> Array:
     """x (..., d_in) through the pair, as (..., *features)."""
     d_in = x.shape[-1]
     rows = as_rows(x, d_in)
-    check_batch(slot, rows.shape[0])
-    delta = method.up(shared, slot, down_product(rows, method.down(shared, slot)))
+    check_batch(slots, rows.shape[0])
+    delta = method.up(shared, slots.leaves, down_product(rows, method.down(shared, slots.leaves)))
     return delta.reshape(*x.shape[:-1], *features)
 
 
-def dense_general_delta(
-    module: nn.DenseGeneral, method: Parameterization, shared: Leaves, slot: Leaves, x: Array
-) -> Array:
+def _general(spec: LayerSpec, method: Parameterization, shared: Leaves, slots: TaskSlots, x: Array) -> Array:
     """The contracted axes are flattened into d_in, the feature axes into d_out."""
-    features = (module.features,) if isinstance(module.features, int) else tuple(module.features)
-    axes = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
-    axes = tuple(sorted(axis % x.ndim for axis in axes))  # as Flax orders the kernel's input axes
+    axes = tuple(sorted(axis % x.ndim for axis in spec.axis))  # as Flax orders the kernel's input axes
     kept = tuple(axis for axis in range(x.ndim) if axis not in axes)
     moved = jnp.transpose(x, kept + axes)
     d_in = math.prod(x.shape[axis] for axis in axes)
     flat = moved.reshape(*(x.shape[axis] for axis in kept), d_in)
-    return dense_delta(method, shared, slot, flat, features)
+    return _dense(method, shared, slots, flat, spec.features)
 
 
-class PlainConv(nn.Conv):
-    """The convolution inside an adapter, which interceptors have to leave alone."""
-
-    __no_type_check__ = True  # nn.Conv's fields have annotations that cannot be checked at run time
-
-
-def _conv(module: nn.Conv, kernel: Array, x: Array) -> Array:
-    """A convolution like `module`, with another kernel and no bias: same strides, padding, dilation and groups."""
-    same = {f.name: getattr(module, f.name) for f in fields(nn.Conv) if f.name not in ("parent", "name")}
-    plain = PlainConv(**{**same, "features": kernel.shape[-1], "use_bias": False}, parent=None)
-    return plain.apply({"params": {"kernel": kernel}}, x)  # pyright: ignore[reportReturnType]
-
-
-def conv_delta(module: nn.Conv, method: Parameterization, shared: Leaves, slot: Leaves, x: Array) -> Array:
+def _conv(layer: Layer, method: Parameterization, shared: Leaves, slots: TaskSlots, x: Array) -> Array:
     """A convolution to q channels (per group), then a 1x1 product to the layer's features.
 
     The kernel (*window, c_in / groups, c_out) is seen as a matrix of d_in = window * c_in / groups rows.
     """
-    window = (module.kernel_size,) if isinstance(module.kernel_size, int) else tuple(module.kernel_size)
-    groups = module.feature_group_count
-    down = method.down(shared, slot)
+    (features,), groups = layer.spec.features, layer.spec.groups
+    down = method.down(shared, slots.leaves)
     q = down.shape[-1]
 
     def through(matrix: Array, inputs: Array) -> Array:
-        kernel = matrix.reshape(*window, x.shape[-1] // groups, q)
-        return _conv(module, jnp.tile(kernel, (1,) * (kernel.ndim - 1) + (groups,)), inputs)
+        kernel = matrix.reshape(*layer.spec.window, x.shape[-1] // groups, q)
+        return layer.convolve(jnp.tile(kernel, (1,) * (kernel.ndim - 1) + (groups,)), inputs)
 
-    if down.ndim == 3:
-        check_batch(slot, x.shape[0])
+    if slots.per_example and own_down(method):
+        check_batch(slots, x.shape[0])
         h = jax.vmap(lambda matrix, one: through(matrix, one[None])[0])(down, x)
     else:
         h = through(down, x)
     spatial = h.shape[:-1]
     if groups == 1:
         rows = as_rows(h, q)
-        check_batch(slot, rows.shape[0])
-        return method.up(shared, slot, rows).reshape(*spatial, module.features)
-    return _grouped_up(method, shared, slot, h.reshape(*spatial, groups, q), module.features)
+        check_batch(slots, rows.shape[0])
+        return method.up(shared, slots.leaves, rows).reshape(*spatial, features)
+    return _grouped_up(method, shared, slots, h.reshape(*spatial, groups, q), features)
 
 
-def _grouped_up(method: Parameterization, shared: Leaves, slot: Leaves, h: Array, features: int) -> Array:
+def _grouped_up(method: Parameterization, shared: Leaves, slots: TaskSlots, h: Array, features: int) -> Array:
     """Group g's q channels give only group g's block of the features."""
     *spatial, groups, q = h.shape
     rows = as_rows(h, q)
-    check_batch(slot, rows.shape[0])
-    whole = method.up(shared, slot, rows)
+    check_batch(slots, rows.shape[0])
+    whole = method.up(shared, slots.leaves, rows)
     blocks = whole.reshape(*spatial, groups, groups, features // groups)
     own = jnp.diagonal(blocks, axis1=-3, axis2=-2)  # (*spatial, features / groups, groups)
     return jnp.swapaxes(own, -1, -2).reshape(*spatial, features)
 
 
-def embed_delta(module: nn.Embed, method: Parameterization, shared: Leaves, slot: Leaves, ids: Array) -> Array:
+def _embed(spec: LayerSpec, method: Parameterization, shared: Leaves, slots: TaskSlots, ids: Array) -> Array:
     """Rows of the down matrix looked up by token id, then up: (...,) ids give (..., features)."""
-    down = method.down(shared, slot)
+    down = method.down(shared, slots.leaves)
     rows = ids.reshape(ids.shape[0] if ids.ndim else 1, -1)
-    check_batch(slot, rows.shape[0])
-    if down.ndim == 3:
+    check_batch(slots, rows.shape[0])
+    if slots.per_example and own_down(method):
         h = jax.vmap(lambda table, one: jnp.take(table, one, axis=0))(down, rows)
     else:
         h = jnp.take(down, rows, axis=0)
-    return method.up(shared, slot, h).reshape(*ids.shape, module.features)
+    return method.up(shared, slots.leaves, h).reshape(*ids.shape, *spec.features)
 
 
-def attend_delta(module: nn.Embed, method: Parameterization, shared: Leaves, slot: Leaves, query: Array) -> Array:
+def _attend(spec: LayerSpec, method: Parameterization, shared: Leaves, slots: TaskSlots, query: Array) -> Array:
     """The tied output layer, query (..., features) @ embedding.T, through the transposed pair."""
-    a, b = method.factors(shared, slot) if not _is_batched(slot) else _batched_factors(method, shared, slot)
-    rows = as_rows(query, module.features)
-    check_batch(slot, rows.shape[0])
+    factors = lambda own: method.factors(shared, own)  # noqa: E731
+    a, b = (jax.vmap(factors) if slots.per_example else factors)(slots.leaves)
+    rows = as_rows(query, *spec.features)
+    check_batch(slots, rows.shape[0])
     h = down_product(rows, jnp.swapaxes(b, -1, -2))
-    return down_product(h, jnp.swapaxes(a, -1, -2)).reshape(*query.shape[:-1], module.num_embeddings)
-
-
-def _is_batched(slot: Leaves) -> bool:
-    return any(leaf.ndim == 3 for leaf in slot.values())
-
-
-def _batched_factors(method: Parameterization, shared: Leaves, slot: Leaves) -> tuple[Array, Array]:
-    return jax.vmap(lambda one: method.factors(shared, one))(slot)
+    return down_product(h, jnp.swapaxes(a, -1, -2)).reshape(*query.shape[:-1], spec.rows)
 
 
 def layer_delta(
-    module: nn.Module,
+    layer: Layer,
     method_name: str,
     method: Parameterization,
     shared: Leaves,
-    slot: Leaves,
+    slots: TaskSlots,
     x: Array,
     dtype: DTypeLike,
 ) -> Array:
     """What the adapter adds to this layer's output.
 
     Args:
-      module: a Dense, DenseGeneral, Conv or Embed.
-      method_name: "__call__", or "attend" of an Embed.
+      layer: the layer.
+      method_name: "__call__", or "attend" of a table.
       method: the parameterisation.
       shared: the target's shared leaves, matrices.
-      slot: the target's task leaves, matrices or one matrix per example.
+      slots: the target's task leaves, at hand.
       x: the layer's input.
       dtype: the dtype of the layer's output, in which the adapter computes.
 
     Raises:
-      TargetError: if the layer is of another kind.
       InputError: if the ids of a mixed batch do not fit the layer's input.
     """
-    shared, slot = cast(shared, dtype), cast(slot, dtype)
-    if isinstance(module, nn.Embed):
+    shared, slots = cast(shared, dtype), replace(slots, leaves=cast(slots.leaves, dtype))
+    spec = layer.spec
+    if spec.kind == "embed":
         if method_name == "attend":
-            return attend_delta(module, method, shared, slot, x.astype(dtype))
-        return embed_delta(module, method, shared, slot, x)
+            return _attend(spec, method, shared, slots, x.astype(dtype))
+        return _embed(spec, method, shared, slots, x)
     inputs = x.astype(dtype)
-    if isinstance(module, nn.Dense):
-        return dense_delta(method, shared, slot, inputs, (module.features,))
-    if isinstance(module, nn.DenseGeneral):
-        return dense_general_delta(module, method, shared, slot, inputs)
-    if isinstance(module, nn.Conv):
-        return conv_delta(module, method, shared, slot, inputs)
-    raise TargetError(
-        message(
-            "adapted layer",
-            got=type(module).__name__,
-            expected="Dense, DenseGeneral, Conv or Embed",
-            fix="adapt it with space='parameter'",
-        )
-    )
+    if spec.kind == "dense":
+        return _dense(method, shared, slots, inputs, spec.features)
+    if spec.kind == "general":
+        return _general(spec, method, shared, slots, inputs)
+    return _conv(layer, method, shared, slots, inputs)

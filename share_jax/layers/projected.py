@@ -15,13 +15,15 @@ The model hands what was kept to the layer in place of x. It is a tree: a batch 
 `jax.tree.map(lambda leaf: leaf[chosen], kept)`.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from share_jax.bank.slots import TaskSlots
 from share_jax.errors import InputError, TargetError, message
 from share_jax.layers.deltas import as_rows, cast, check_batch
 from share_jax.layers.targets import Target
@@ -43,16 +45,22 @@ class Projected(NamedTuple):
 
 
 def project(
-    method: Parameterization, target: Target, params: Tree, shared: Leaves, x: Float[Array, "... d_in"]
+    method: Parameterization,
+    target: Target,
+    params: Tree,
+    shared: Leaves,
+    x: Float[Array, "... d_in"],
+    plain: Callable[[], Array],
 ) -> Projected:
     """Both products of an adapted layer; in float32 where its kernel is, whatever it computes in.
 
     Args:
       method: the parameterisation.
-      target: the layer's kernel, of a plain Dense.
+      target: the layer's kernel, of a plain dense layer.
       params: the layer's own parameters.
       shared: the target's shared leaves.
       x: the layer's input, batch first.
+      plain: the layer's output without an update.
 
     Raises:
       TargetError: if the layer is no Dense, or is stacked; or the first product takes leaves of the task.
@@ -73,21 +81,19 @@ def project(
         raise TargetError(message("method", got=got, expected=expected, fix="keep the layer's input itself"))
     dtype = jnp.result_type(x, *params.values())
     matrix = method.down(cast(shared, dtype), {})
-    layer = nn.Dense(target.d_out, use_bias="bias" in params)
-    plain = layer.apply({"params": params}, x)
     down = down_product(as_rows(x.astype(dtype), target.d_in), matrix)
-    return Projected(plain, down.reshape(*x.shape[:-1], matrix.shape[-1]))  # pyright: ignore[reportArgumentType]
+    return Projected(plain(), down.reshape(*x.shape[:-1], matrix.shape[-1]))
 
 
 def projected_output(
-    method: Parameterization, shared: Leaves, slot: Leaves, x: Projected, dtype: DTypeLike | None
+    method: Parameterization, shared: Leaves, slots: TaskSlots, x: Projected, dtype: DTypeLike | None
 ) -> Float[Array, "... d_out"]:
     """The layer's output with the update of a task, or of each example's own.
 
     Args:
       method: the parameterisation.
       shared: the target's shared leaves.
-      slot: the target's task leaves, matrices or one matrix per example.
+      slots: the target's task leaves.
       x: from `project`.
       dtype: the layer's compute dtype; that of `x` if None.
 
@@ -95,7 +101,8 @@ def projected_output(
       InputError: if the ids of a mixed batch do not fit the layer's input.
     """
     x = Projected(*(part.astype(dtype or part.dtype) for part in x))
-    shared, slot = cast(shared, x.plain.dtype), cast(slot, x.plain.dtype)
+    slots = slots.at_hand()
+    shared, slots = cast(shared, x.plain.dtype), replace(slots, leaves=cast(slots.leaves, x.plain.dtype))
     rows = as_rows(x.down, x.down.shape[-1])
-    check_batch(slot, rows.shape[0])
-    return x.plain + method.up(shared, slot, rows).reshape(x.plain.shape)
+    check_batch(slots, rows.shape[0])
+    return x.plain + method.up(shared, slots.leaves, rows).reshape(x.plain.shape)

@@ -5,7 +5,7 @@ from .modules import SharedLoRAConv as SharedLoRAConv
 from .modules import SharedLoRADense as SharedLoRADense
 from .modules import SharedLoRADenseGeneral as SharedLoRADenseGeneral
 from .modules import SharedLoRAEmbed as SharedLoRAEmbed
-from .remat import Remat as Remat
+from .prefix import linen_prefix as linen_prefix
 from .remat import rematerialised as rematerialised
 from .share_modules import ShareConv as ShareConv
 from .share_modules import ShareDense as ShareDense

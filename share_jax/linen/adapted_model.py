@@ -1,28 +1,32 @@
 """Adapting an unmodified Linen model: `adapt` finds the kernels, `Adapted` runs the model with a task's update."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
-import numpy as np
 
-from share_jax.bank.accounting import ParameterCounts, count, separate_lora_count
-from share_jax.bank.slots import as_task_id, capacity, gather
-from share_jax.errors import InputError, TargetError, entries, message
+from share_jax.adapted import SHARED, TASKS, Forward, arguments, check_variables
+from share_jax.bank.accounting import ParameterCounts
+from share_jax.bank.slots import TaskSlots, as_task_id, capacity, gather, slots_of
+from share_jax.errors import InputError, TargetError, message
 from share_jax.layers.effective_params import effective_params
+from share_jax.layers.fresh_trees import counts_of, fresh_trees
 from share_jax.layers.projected import Projected, project
 from share_jax.layers.targets import Target, match, table
 from share_jax.linen.bypass import bypassed
 from share_jax.linen.discover import Use, uses
-from share_jax.linen.intercept import interceptor, static_mark
-from share_jax.linen.variables import SHARED, TASKS, TaskId, init_stack
+from share_jax.linen.gathered_layers import gathering_layers
+from share_jax.linen.intercept import interceptor, layer_slots
+from share_jax.linen.remat import rematerialised
+from share_jax.linen.variables import TaskId
+from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
 from share_jax.trees import at, flat, merged, nested
-from share_jax.typing import Array, Leaves, PRNGKey, Tree
+from share_jax.typing import Array, PRNGKey, Tree
 
 SPACES = ("activation", "parameter")
 
@@ -47,14 +51,19 @@ class Adapted:
     heads: tuple[str, ...]
     space: str
     kernels: Mapping[str, tuple[int, int]] = field(repr=False, compare=False, default_factory=dict)
-    _by_module: dict[tuple[str, ...], Target] = field(repr=False, compare=False, default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._by_module.update({target.module_path: target for target in self.targets})
+    @property
+    def _layers(self) -> frozenset[tuple[str, ...]]:
+        return frozenset(target.module_path for target in self.targets)
 
     def __str__(self) -> str:
         heads = f"\nowned by each task: {', '.join(self.heads)}" if self.heads else ""
         return f"{self.method} in {self.space} space on {len(self.targets)} kernels:\n{table(self.targets)}{heads}"
+
+    @property
+    def name(self) -> str:
+        """Class of the model."""
+        return type(self.model).__name__
 
     def init(self, key: PRNGKey, params: Tree, num_tasks: int) -> dict[str, Any]:
         """Fresh `shared` and `tasks` trees, with which every task's model equals the base model bitwise or to rounding.
@@ -70,40 +79,11 @@ class Adapted:
         Raises:
           InputError: if `num_tasks` is below 1, or `params` is not the tree that was adapted.
         """
-        if num_tasks < 1:
-            raise InputError(message("num_tasks", got=num_tasks, expected="at least 1", fix="pass the number of slots"))
-        leaves = flat(params)
-        missing = [path for path in self.heads if path not in leaves]
-        if "params" in params or missing:  # Flax takes no layer of that name
-            got = 'the tree {"params": ...}' if "params" in params else f"a tree without {missing[0]}"
-            expected, fix = "the base model's parameters", 'pass variables["params"]'
-            raise InputError(message("params", got=got, expected=expected, fix=fix))
-        key_shared, key_tasks = jax.random.split(key)
-        shared, tasks = {}, {}
-        for index, target in enumerate(self.targets):
-            one_shared = jax.random.fold_in(key_shared, index)
-            for name, leaf in self._layers(target, one_shared, self._init_shared(target)).items():
-                shared["/".join((*target.module_path, name))] = leaf
-            one_tasks = jax.random.fold_in(key_tasks, index)
-            stack = self._layers(target, one_tasks, self._init_tasks(target, num_tasks))
-            for name, leaf in stack.items():
-                path = "/".join((*target.module_path, name))
-                tasks[path] = leaf if target.stacked is None else jnp.moveaxis(leaf, 0, 1)
-        for path in self.heads:
-            tasks[path] = jnp.repeat(jnp.asarray(leaves[path])[None], num_tasks, axis=0)
-        return {SHARED: nested(shared), TASKS: nested(tasks)}
+        shared, tasks = fresh_trees(self.method, self.targets, self.heads, key, params, num_tasks)
+        return {SHARED: shared, TASKS: tasks}
 
-    def _init_shared(self, target: Target) -> Any:
-        return lambda key: self.method.init_shared(key, target.d_in, target.d_out)
-
-    def _init_tasks(self, target: Target, num_tasks: int) -> Any:
-        return lambda key: init_stack(self.method, key, target.d_in, target.d_out, num_tasks)
-
-    def _layers(self, target: Target, key: PRNGKey, init: Any) -> Leaves:
-        return init(key) if target.stacked is None else jax.vmap(init)(jax.random.split(key, target.stacked))
-
-    def slot(self, tasks: Tree, task_id: TaskId) -> dict[str, Any]:
-        """The slot of one task, or a batched slot with one task per example of the batch.
+    def slot(self, tasks: Tree, task_id: TaskId) -> TaskSlots:
+        """The slot of one task, or the stack with one task per example of the batch.
 
         Args:
           tasks: the `tasks` tree, leaves (T, ...).
@@ -113,25 +93,17 @@ class Adapted:
           TaskError: if a concrete id is not a slot.
           InputError: if ids per example are given in parameter space, which has one kernel for the batch.
         """
-        ids = as_task_id(task_id, capacity(tasks))
-        if ids.ndim and self.space == "parameter":
+        slots = slots_of(dict(tasks), task_id)
+        if slots.ids is not None and self.space == "parameter":
             raise InputError(
                 message(
                     "task_id in parameter space",
-                    got=f"{ids.shape[0]} ids",
+                    got=f"{slots.ids.shape[0]} ids",
                     expected="one id for the whole batch",
                     fix="adapt with space='activation' for batches of different tasks",
                 )
             )
-        slot = gather(dict(tasks), ids)
-        if ids.ndim:
-            # nn.scan and nn.vmap take the axis they stack from the front.
-            for target in self.targets:
-                if target.stacked is not None:
-                    own = at(slot, target.module_path)
-                    moved = {name: jnp.moveaxis(leaf, 1, 0) for name, leaf in own.items()}
-                    slot = merged(slot, nested({"/".join((*target.module_path, n)): x for n, x in moved.items()}))
-        return slot
+        return slots
 
     def apply(self, variables: Tree, *args: Any, task_id: TaskId, **kwargs: Any) -> Any:
         """`model.apply` with the update and the heads of a task, or of each example's own task.
@@ -147,25 +119,35 @@ class Adapted:
         """
         return self.apply_slot(variables, self.slot(variables[TASKS], task_id), *args, **kwargs)
 
-    def apply_slot(self, variables: Tree, slot: Tree, *args: Any, **kwargs: Any) -> Any:
-        """The same for a slot that is already at hand, as in training."""
+    def apply_slot(self, variables: Tree, slot: TaskSlots | Tree, *args: Any, **kwargs: Any) -> Any:
+        """The same for slots from `slot`, or for one task's leaves at hand, as in training."""
+        slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
         rest = {name: tree for name, tree in variables.items() if name not in (SHARED, TASKS)}
         shared, params = variables[SHARED], variables["params"]
-        own, base = flat(slot), flat(params)
-        whole = {path: own[path] for path in self.heads if own[path].ndim == base[path].ndim}
-        mixed = {path: own[path] for path in self.heads if path not in whole}
-        params = merged(params, nested(whole)) if whole else params
+        if self.heads and not slots.batched:
+            own = flat(slots.leaves)
+            params = merged(params, nested({path: own[path] for path in self.heads}))
         if self.space == "parameter":
-            params = effective_params(self.method, self.targets, params, shared, slot)
+            params = effective_params(self.method, self.targets, params, shared, slots.leaves)
             return self.model.apply({**rest, "params": params}, *args, **kwargs)
-        marks = {
-            "/".join((*t.module_path, static_mark(self.method))): np.zeros((t.stacked,) if t.stacked else (), bool)
-            for t in self.targets
-        }
-        adapters = nested({**{path: x for path, x in own.items() if path not in self.heads}, **mixed, **marks})
-        head_layers = frozenset(tuple(path.split("/")[:-1]) for path in mixed)
-        with nn.intercept_methods(interceptor(self.method, self._by_module, head_layers)):
-            return self.model.apply({**rest, "params": params, SHARED: shared, TASKS: adapters}, *args, **kwargs)
+        tasks = layer_slots(slots, self.method, self.targets, self.heads)
+        heads = self.heads if slots.batched else ()
+        head_layers = frozenset(tuple(path.split("/")[:-1]) for path in heads)
+        with nn.intercept_methods(interceptor(self._layers, head_layers)):
+            return self.model.apply({**rest, "params": params, SHARED: shared, TASKS: tasks}, *args, **kwargs)
+
+    def forward(self, remat: Remat | None = None) -> Forward:
+        """`apply_slot` as training calls it; `remat` says what the backward pass computes again."""
+
+        def run(base: Tree, shared: Tree, slot: Any, inputs: Any, key: PRNGKey | None) -> Any:
+            args, kwargs = arguments(inputs, key)
+            return self.apply_slot({**base, SHARED: shared}, slot, *args, **kwargs)
+
+        return rematerialised(run, remat)
+
+    def gathering(self, whole: Callable[[str, Any], Any]) -> AbstractContextManager[None]:
+        """Within it plain layers run on `whole(path, leaf)` of each of their parameters."""
+        return gathering_layers({path.rpartition("/")[0] for path in self.kernels}, whole)
 
     def project(self, path: str, variables: Tree, x: Array) -> Projected:
         """Both products of one adapted Dense layer, to be kept and handed to it in place of its input; see `Projected`.
@@ -194,7 +176,9 @@ class Adapted:
             raise TargetError(message(f"heads of {path}", got=own, expected="no part of the layer", fix=fix))
         check_variables(variables, "variables to project with")
         leaves = {name: at(variables.get(name, {}), found.module_path) for name in ("params", SHARED)}
-        return project(self.method, found, leaves["params"], leaves[SHARED], x)
+        layer = nn.Dense(found.d_out, use_bias="bias" in leaves["params"])
+        plain: Any = partial(layer.apply, {"params": leaves["params"]}, x)
+        return project(self.method, found, leaves["params"], leaves[SHARED], x, plain)
 
     def effective_params(self, variables: Tree, task_id: int) -> dict[str, Any]:
         """The parameters of an ordinary model that answers as this task does: base + delta, and the task's heads.
@@ -216,31 +200,8 @@ class Adapted:
           tasks: how many of the slots are counted.
           separate_rank: rank of the separate LoRAs; the method's own rank, or pseudo-rank, by default.
         """
-        stack = flat(variables[TASKS])
-        heads = sum(stack[path][0].size for path in self.heads)
-        per_task = sum(leaf[0].size for path, leaf in stack.items() if path not in self.heads)
         rank = separate_rank if separate_rank is not None else self.method.rank
-        kernels = [(t.d_in, t.d_out) for t in self.targets for _ in range(t.stacked or 1)]
-        return ParameterCounts(
-            base=count(params) - sum(flat(params)[path].size for path in self.heads),
-            shared=count(variables[SHARED]),
-            per_task=per_task,
-            heads_per_task=heads,
-            tasks=tasks,
-            separate_per_task=separate_lora_count(kernels, rank),
-            head_sets=tasks,
-        )
-
-
-def check_variables(variables: Any, what: str) -> None:
-    """Refuses what is no dict of collections with "params" among them, such as the parameters without their name.
-
-    Raises:
-      InputError: naming what it has instead.
-    """
-    if not isinstance(variables, Mapping) or "params" not in variables:
-        got, fix = entries(variables, 6), 'pass {"params": params}'
-        raise InputError(message(what, got=got, expected='a dict with "params"', fix=fix))
+        return counts_of(self.targets, self.heads, params, (variables[SHARED], variables[TASKS]), tasks, rank)
 
 
 def adapt(

@@ -12,7 +12,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from share_jax.errors import TargetError, message
-from share_jax.layers.kernel_matrix import KERNEL_LEAF, input_axes, layer_type, obstacle
+from share_jax.linen.layer_spec import KERNEL_LEAF, layer_type, obstacle, spec_of
 from share_jax.linen.variables import SHARED, TASKS
 from share_jax.trees import flat, nested
 from share_jax.typing import Tree
@@ -122,4 +122,6 @@ def _use(module: nn.Module, name: str, leaf: Any, carried: bool) -> Use:
         )
     else:
         reason = obstacle(module)
-    return Use(type(module).__name__, tuple(jnp.shape(leaf)), input_axes(module, leaf.ndim), is_kernel, reason)
+    spec = spec_of(module)
+    axes = leaf.ndim - 1 if spec is None else spec.input_axes(leaf.ndim)
+    return Use(type(module).__name__, tuple(jnp.shape(leaf)), axes, is_kernel, reason)

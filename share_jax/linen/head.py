@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from share_jax.bank.slots import as_task_id, gather
-from share_jax.layers.deltas import check_batch
+from share_jax.layers.deltas import check_ids
 from share_jax.linen.variables import TASKS, TaskId
 from share_jax.typing import Array
 
@@ -46,8 +46,10 @@ class TaskHead(nn.Module):
 
         kernel = self.variable(TASKS, "kernel", kernels).value
         bias = self.variable(TASKS, "bias", lambda: jnp.zeros((self.num_tasks, self.features))).value
-        own = gather({"kernel": kernel, "bias": bias}, as_task_id(task_id, kernel.shape[0]))
-        check_batch(own, inputs.shape[0])
+        ids = as_task_id(task_id, kernel.shape[0])
+        own = gather({"kernel": kernel, "bias": bias}, ids)
+        if ids.ndim:
+            check_ids(ids.shape[0], inputs.shape[0])
         rows = inputs.reshape(inputs.shape[0], -1, d_in)
         own = {name: leaf.astype(inputs.dtype) for name, leaf in own.items()}
         per_example = jnp.broadcast_to(own["kernel"], (rows.shape[0], d_in, self.features))

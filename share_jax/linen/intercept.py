@@ -1,44 +1,74 @@
 """Activation space: a running model's layers are intercepted and the adapter's output is added to theirs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from share_jax.bank.slots import TaskSlots
 from share_jax.errors import TargetError, message
-from share_jax.layers.adapted_layer import PLAIN, adapted_output
-from share_jax.layers.deltas import check_ids
-from share_jax.layers.kernel_matrix import layer_type
-from share_jax.layers.mixed_layer import mixed_output
+from share_jax.layers.adapted_layer import adapted_output
+from share_jax.layers.deltas import check_batch
 from share_jax.layers.projected import Projected, projected_output
 from share_jax.layers.targets import Target
+from share_jax.linen.layer_spec import PLAIN, layer_of, layer_type
 from share_jax.linen.variables import SHARED, TASKS
-from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.base import Parameterization, specs
+from share_jax.trees import at, flat, nested
 from share_jax.typing import Array
 
+SLOT, HEAD = "task:slot", "task:head"
+"""What an adapted layer finds in its collection `tasks`: the `TaskSlots` of its kernel, and of its own parameters."""
 
-def static_mark(method: Parameterization) -> str:
-    """A leaf's name that spells the method's static numbers.
 
-    `nn.jit` keeps a trace for one structure of variables. Two methods of equal shapes, such as SharedA with another
-    alpha, must not share one: a leaf of this name beside a target's own makes the structures differ.
+def layer_slots(
+    slots: TaskSlots, method: Parameterization, targets: Sequence[Target], heads: Collection[str]
+) -> dict[str, Any]:
+    """The collection `tasks`, in which each layer finds its own `TaskSlots`; `interceptor` reads it.
+
+    Args:
+      slots: the model's.
+      method: the parameterisation.
+      targets: the adapted kernels.
+      heads: paths of the parameters that each task owns whole; with one slot for the batch they are in `params`.
     """
-    return f"static:{method!r}"
+    own, names = flat(slots.leaves), specs(method, "task")
+    made, taken = {}, set(heads)
+    for target in targets:
+        there = at(slots.leaves, target.module_path)
+        leaves = {name: there[name] for name in names if name in there}
+        taken |= {"/".join((*target.module_path, name)) for name in leaves}
+        layer = replace(slots, leaves=leaves, method=method)
+        if target.stacked is not None and slots.batched:
+            # nn.scan and nn.vmap take the axis they stack from the front: of the chosen slots, not of the whole stack.
+            layer = layer.at_hand()
+            layer = replace(layer, leaves={name: jnp.moveaxis(leaf, 1, 0) for name, leaf in layer.leaves.items()})
+        if leaves:
+            made["/".join((*target.module_path, SLOT))] = layer
+    rest = {path: leaf for path, leaf in own.items() if path not in taken}
+    made |= flat(replace(slots, leaves=nested(rest)).at_hand().leaves) if rest else {}
+    if slots.batched:
+        by_layer: dict[str, dict[str, Array]] = {}
+        for path in heads:
+            layer_path, _, name = path.rpartition("/")
+            by_layer.setdefault(layer_path, {})[name] = own[path]
+        made |= {f"{path}/{HEAD}".strip("/"): replace(slots, leaves=leaves) for path, leaves in by_layer.items()}
+    return nested(made)
 
 
-def interceptor(method: Parameterization, targets: Mapping[tuple[str, ...], Target], head_layers: frozenset) -> Any:
+def interceptor(targets: Collection[tuple[str, ...]], head_layers: Collection[tuple[str, ...]]) -> Any:
     """For `nn.intercept_methods`: adds each target's update, and answers a mixed batch with each example's own head.
 
-    The leaves are read from the module's own variables, never from a closure, so a trace that `nn.jit` keeps stays
+    The slots are read from the module's own variables, never from a closure, so a trace that `nn.jit` keeps stays
     right: it is another trace when the collections are absent, or when the method's static numbers differ.
 
     Args:
-      method: the parameterisation.
-      targets: by the path of the layer that owns the kernel.
-      head_layers: paths of the layers whose parameters each task owns.
+      targets: paths of the layers that own the adapted kernels.
+      head_layers: paths of the layers whose parameters each example's task owns.
     """
-    mark = static_mark(method)
 
     def intercept(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module
@@ -48,27 +78,18 @@ def interceptor(method: Parameterization, targets: Mapping[tuple[str, ...], Targ
         answers = module.path in head_layers
         if not adapts and not answers:
             return next_fun(*args, **kwargs)
-        own = dict(module.variables.get(TASKS, {}))
-        slot = {name: leaf for name, leaf in own.items() if name not in module.variables["params"] and name != mark}
-        head = {name: leaf for name, leaf in own.items() if name in module.variables["params"]}
-        if (adapts and not slot) or (answers and not head):
+        own = module.variables.get(TASKS, {})
+        if (adapts and SLOT not in own) or (answers and HEAD not in own):
             raise _not_carried(module)
-
-        def plain() -> Any:
-            return _head(module, head, *args, **kwargs) if answers else next_fun(*args, **kwargs)
-
+        run = partial(_head, module, own[HEAD]) if answers else next_fun
         if not adapts:
-            return plain()
+            return run(*args, **kwargs)
         x = args[0] if args else next(iter(kwargs.values()))
-        shared = dict(module.variables.get(SHARED, {}))
+        slots, shared = own[SLOT], dict(module.variables.get(SHARED, {}))
         if isinstance(x, Projected):
-            return projected_output(method, shared, slot, x, module.dtype)
-        examples = {leaf.shape[0] for leaf in slot.values() if leaf.ndim == 3}
-        if len(examples) == 1 and context.method_name == "__call__":
-            y = mixed_output(module, method, shared, slot, jnp.arange(examples.pop()), x, plain)
-            if y is not None:
-                return y
-        return adapted_output(module, context.method_name, method, shared, slot, x, plain)
+            return projected_output(slots.method, shared, slots, x, module.dtype)
+        layer = layer_of(module, partial(run, *args, **kwargs))
+        return adapted_output(layer, context.method_name, slots.method, shared, slots, x)
 
     return intercept
 
@@ -84,7 +105,7 @@ def _not_carried(module: nn.Module) -> TargetError:
     )
 
 
-def _head(module: Any, slot: dict[str, Array], inputs: Array) -> Array:
+def _head(module: Any, slots: TaskSlots, inputs: Array) -> Array:
     """A Dense layer with one kernel and bias per example: inputs (batch, ..., d_in) to (batch, ..., features)."""
     if layer_type(module) is not nn.Dense:
         raise TargetError(
@@ -95,9 +116,9 @@ def _head(module: Any, slot: dict[str, Array], inputs: Array) -> Array:
                 fix="use one task per batch for this model",
             )
         )
-    for leaf in slot.values():
-        check_ids(leaf.shape[0], inputs.shape[0])
-    own = {**module.variables["params"], **slot}
+    slots = slots.at_hand()
+    check_batch(slots, inputs.shape[0])
+    own = {**module.variables["params"], **slots.leaves}
     kernel, bias = own["kernel"], own.get("bias")
     dtype = module.dtype or jnp.result_type(inputs, kernel)
     rows = inputs.reshape(inputs.shape[0], -1, inputs.shape[-1]).astype(dtype)

@@ -10,7 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from share_jax.layers.kernel_matrix import refuse_obstacle
+from share_jax.linen.layer_spec import refuse_obstacle
 from share_jax.linen.variables import TaskId, adapted, declare
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.shared_a import SharedA

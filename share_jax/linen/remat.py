@@ -5,45 +5,16 @@ is the blocks that count: each is computed again alone, and only what passes bet
 """
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from share_jax.errors import InputError, TargetError, message
-from share_jax.train.update import Forward
+from share_jax.adapted import Forward
+from share_jax.errors import TargetError, message
+from share_jax.ops.remat_policy import POLICIES, Remat
 from share_jax.typing import PRNGKey, Tree
-
-POLICIES = {
-    "nothing": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_saveable,
-    "dots_without_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-"""What is kept between the passes: nothing; all matrix products; those that have no batch axis."""
-
-
-@dataclass(frozen=True)
-class Remat:
-    r"""What is computed again.
-
-    Attributes:
-      policy: a name in `POLICIES`.
-      blocks: regular expressions over module paths, such as r"encoder/layer_\d+"; each match is a block of its own.
-        Without any, the whole forward pass is one block.
-
-    Raises:
-      InputError: for an unknown policy.
-    """
-
-    policy: str = "nothing"
-    blocks: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
-            expected = f"one of {', '.join(POLICIES)}"
-            raise InputError(message("remat policy", got=repr(self.policy), expected=expected, fix="check the name"))
 
 
 def rematerialised(forward: Forward, remat: Remat | None) -> Forward:

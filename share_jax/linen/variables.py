@@ -6,25 +6,18 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from share_jax.bank.slots import as_task_id, gather
+from share_jax.adapted import SHARED, TASKS
+from share_jax.bank.slots import slots_of
 from share_jax.errors import InputError, message
 from share_jax.layers.adapted_layer import adapted_output
-from share_jax.layers.kernel_matrix import input_axes, matrix_shape
-from share_jax.layers.mixed_layer import mixed_output
+from share_jax.layers.fresh_trees import init_stack
+from share_jax.layers.kernel_matrix import matrix_shape
+from share_jax.linen.layer_spec import layer_of, spec_of
 from share_jax.parameterizations.base import Parameterization, check_method
-from share_jax.typing import Array, Leaves, PRNGKey
-
-SHARED = "shared"
-TASKS = "tasks"
+from share_jax.typing import Array
 
 TaskId = int | np.integer | Sequence[int] | np.ndarray | jax.Array
 """A whole number, or one per example; concrete or traced."""
-
-
-def init_stack(method: Parameterization, key: PRNGKey, d_in: int, d_out: int, num_tasks: int) -> Leaves:
-    """Fresh task leaves (T, ...), each task from a key of its own."""
-    keys = jax.random.split(key, num_tasks)
-    return jax.vmap(lambda one: method.init_task(one, d_in, d_out))(keys)
 
 
 def declare(module: nn.Module, method: Parameterization, kernel: Array, num_tasks: int) -> None:
@@ -35,10 +28,12 @@ def declare(module: nn.Module, method: Parameterization, kernel: Array, num_task
     """
     if not module.is_initializing():
         return
-    check_method(method, "choose one of share_jax's, or write the functions of core/protocol.py")
+    check_method(method, "choose one of share_jax's, or write the functions of parameterizations/base.py")
     if num_tasks < 1:
         raise InputError(message("num_tasks", got=num_tasks, expected="at least 1", fix="pass the number of slots"))
-    d_in, d_out = matrix_shape(kernel.shape, input_axes(module, kernel.ndim))
+    spec = spec_of(module)
+    axes = kernel.ndim - 1 if spec is None else spec.input_axes(kernel.ndim)
+    d_in, d_out = matrix_shape(kernel.shape, axes)
     key_shared, key_tasks = jax.random.split(module.make_rng("params"))
     for name, leaf in method.init_shared(key_shared, d_in, d_out).items():
         module.variable(SHARED, name, lambda leaf=leaf: leaf)
@@ -79,8 +74,5 @@ def adapted(
                 fix="pass everything that init returned to apply",
             )
         )
-    num_tasks = next(iter(tasks.values())).shape[0]
-    ids, shared = as_task_id(task_id, num_tasks), dict(own.get(SHARED, {}))
-    if ids.ndim and (y := mixed_output(module, method, shared, tasks, ids, x, plain)) is not None:
-        return y
-    return adapted_output(module, method_name, method, shared, gather(tasks, ids), x, plain)
+    slots = slots_of(tasks, task_id)
+    return adapted_output(layer_of(module, plain), method_name, method, dict(own.get(SHARED, {})), slots, x)

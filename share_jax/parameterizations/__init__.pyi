@@ -1,3 +1,4 @@
+from .base import LeafSpec as LeafSpec
 from .base import Parameterization as Parameterization
 from .separate import SeparateLoRA as SeparateLoRA
 from .share import Share as Share

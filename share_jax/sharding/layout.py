@@ -8,8 +8,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
-from share_jax.linen.adapted_model import Adapted
-from share_jax.parameterizations.base import LeafSpec, Parameterization
+from share_jax.adapted import AdaptedModel, as_adapted
+from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.built_in import leaf_specs
 from share_jax.sharding.microbatches import batch_size, check_divides
 from share_jax.sharding.rules import Rules, Where, complete, parts
@@ -45,14 +45,15 @@ class Layout:
       rules: where each logical axis goes.
       kernels: how the base model's kernels are split, by path.
       layered: paths of those that belong to a plain Flax layer, which gathers them when it is called.
-      method: whose leaves stand beside the kernels; those of the library's methods are known by their names.
+      model: whose layers gather those, and whose method's leaves stand beside the kernels; without it those of the
+        library's methods are known by their names.
     """
 
     mesh: Mesh
     rules: Rules
     kernels: Mapping[str, Kernel]
     layered: frozenset[str] = frozenset()
-    method: Parameterization | None = None
+    model: AdaptedModel | None = None
 
     @property
     def batch_parts(self) -> int:
@@ -72,12 +73,12 @@ class Layout:
 
     def shared(self, tree: Tree) -> dict[str, Any]:
         """Shardings of the `shared` tree: each leaf as the kernel that it stands beside."""
-        known = leaf_specs("shared", self.method)
+        known = self._known("shared")
         return nested({path: self.named(*self._leaf(path, leaf.shape, known)) for path, leaf in flat(tree).items()})
 
     def slot(self, tree: Tree) -> dict[str, Any]:
         """Shardings of one task's leaves."""
-        known = leaf_specs("task", self.method)
+        known = self._known("task")
         return nested({path: self.named(*self._leaf(path, leaf.shape, known)) for path, leaf in flat(tree).items()})
 
     def tasks(self, tree: Tree) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class Layout:
         for leaf in jax.tree.leaves(tree)[:1]:
             fix = "start with a capacity that divides, or leave the rule for task at None"
             check_divides("task slots", leaf.shape[0], parts(self.mesh, where), fix)
-        known = leaf_specs("task", self.method)
+        known = self._known("task")
         specs = {path: self._leaf(path, leaf.shape[1:], known) for path, leaf in flat(tree).items()}
         return nested({path: self.named(where, *spec) for path, spec in specs.items()})
 
@@ -142,6 +143,9 @@ class Layout:
             for path, k in self.kernels.items()
         )
 
+    def _known(self, owner: str) -> dict[str, LeafSpec]:
+        return leaf_specs(owner, None if self.model is None else self.model.method)
+
     def _leaf(self, path: str, shape: tuple[int, ...], known: Mapping[str, LeafSpec]) -> tuple[Where, ...]:
         """The spec of a leaf without task axis; axes in front, of a scan or of heads side by side, are replicated."""
         if path in self.kernels and shape[len(shape) - len(self.kernels[path].shape) :] == self.kernels[path].shape:
@@ -174,7 +178,7 @@ def layout_of(mesh: Mesh, params: Tree, model: Any = None, rules: Rules | None =
     Args:
       mesh: from `make_mesh`.
       params: the base model's parameters, arrays or `jax.ShapeDtypeStruct`; only shapes are used.
-      model: the `Adapted`, which knows the input axes of each kernel. Without it the last axis of a kernel is its
+      model: the `AdaptedModel`, which knows the input axes of each kernel. Without it the last axis of a kernel is its
         output, as it is for all of Flax's layers but DenseGeneral with several features.
       rules: where logical axes go, in place of the defaults in `share_jax.sharding.rules`.
 
@@ -182,14 +186,15 @@ def layout_of(mesh: Mesh, params: Tree, model: Any = None, rules: Rules | None =
       InputError: if the rules do not fit the mesh.
     """
     whole = complete(rules, mesh)
-    known, method = (model.kernels, model.method) if isinstance(model, Adapted) else ({}, None)
+    seam = None if model is None else as_adapted(model)
+    known = {} if seam is None else seam.kernels
     kernels = {}
     for path, leaf in flat(params).items():
         if leaf.ndim < 2:
             continue
         inner, in_axes = known.get(path, (leaf.ndim, leaf.ndim - 1))
         kernels[path] = _kernel(mesh, whole, tuple(leaf.shape), leaf.ndim - inner, in_axes)
-    return Layout(mesh, whole, kernels, frozenset(path for path in kernels if path in known), method)
+    return Layout(mesh, whole, kernels, frozenset(path for path in kernels if path in known), seam)
 
 
 def _kernel(mesh: Mesh, rules: Rules, shape: tuple[int, ...], ahead: int, in_axes: int) -> Kernel:

@@ -13,7 +13,6 @@ from .optimizer import task_optimizer as task_optimizer
 from .placed_step import PlacedStep as PlacedStep
 from .pmap import make_pmap_step as make_pmap_step
 from .prefix_cache import PrefixCache as PrefixCache
-from .prefix_cache import linen_prefix as linen_prefix
 from .share_bank import ShareBank as ShareBank
 from .share_learner import ShareLearner as ShareLearner
 from .step import make_predict as make_predict

@@ -10,12 +10,11 @@ import numpy as np
 import optax
 from flax.core import unfreeze
 
+from share_jax.adapted import SHARED, TASKS, AdaptedModel, Forward, as_adapted, check_variables
 from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, with_task
 from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, entries, message
-from share_jax.linen.adapted_model import Adapted, check_variables
-from share_jax.linen.remat import Remat
-from share_jax.linen.variables import SHARED, TASKS
+from share_jax.ops.remat_policy import Remat
 from share_jax.runtime.preemption import Preemption
 from share_jax.sharding.layout import Layout
 from share_jax.sharding.placement import put
@@ -64,21 +63,22 @@ class Learner:
     _mixed: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.model, Adapted) or self.base:  # all of a module's own parameters may belong to tasks
+        model = as_adapted(self.model)
+        if model.method is not None or self.base:  # all of a module's own parameters may belong to tasks
             check_variables(self.base, "base of the Learner")
-        if self.head_transform is not None and not isinstance(self.model, Adapted):
+        if self.head_transform is not None and model.method is None:
             got, expected = "an optimizer of the heads", "None for a module of one's own"
             fix = "label the heads in optax.multi_transform, and pass that as transform"
             raise InputError(message("head_transform", got=got, expected=expected, fix=fix))
         options: Any = {"transform": self.transform, "loss": self.loss, "head_transform": self.head_transform}
         options |= {"layout": self.layout, "accumulate": self.accumulate, "remat": self.remat}
-        first, later = (make_phase(self.model, train_shared=shared, **options) for shared in (True, False))
+        first, later = (make_phase(model, train_shared=shared, **options) for shared in (True, False))
         made = {
             "placed": placed_base(self.layout, self.base),
             "_first": first,
             "_later": later,
             "answer": placed_predict(later.forward, self.layout),
-            "_mixed": jax.jit(partial(_mixed, self.model)),
+            "_mixed": jax.jit(partial(_mixed, model, later.forward)),
         }
         for name, part in made.items():
             object.__setattr__(self, name, part)
@@ -203,10 +203,10 @@ class Learner:
         """
         if needed <= bank.capacity:
             return bank
-        if not isinstance(self.model, Adapted):
+        model = as_adapted(self.model)
+        if model.method is None:
             got, fix = f"{bank.capacity} slots", "build the module with a larger num_tasks"
             raise InputError(message("task stack", got=got, expected=f"{needed}, one per task", fix=fix))
-        model = self.model
         key = jax.random.fold_in(jax.random.key(0), needed)
         return with_room(bank, lambda more: model.init(key, self.base["params"], more)[TASKS], needed)
 
@@ -221,7 +221,7 @@ class Learner:
         return self._later if bank.names else self._first
 
 
-def _mixed(model: Any, base: Tree, shared: Tree, tasks: Tree, ids: jax.Array, inputs: Any) -> Any:
-    variables = {**base, SHARED: shared, TASKS: tasks}
-    args, kwargs = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
-    return model.apply(variables, *args, **kwargs, task_id=ids)
+def _mixed(
+    model: AdaptedModel, forward: Forward, base: Tree, shared: Tree, tasks: Tree, ids: jax.Array, inputs: Any
+) -> Any:
+    return forward(base, shared, model.slot(tasks, ids), inputs, None)

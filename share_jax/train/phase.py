@@ -6,16 +6,16 @@ from typing import Any
 
 import optax
 
-from share_jax.linen.adapted_model import Adapted
-from share_jax.linen.remat import Remat
+from share_jax.adapted import Forward, as_adapted
+from share_jax.ops.remat_policy import Remat
 from share_jax.sharding.layout import Layout
 from share_jax.train.batches import opener
 from share_jax.train.loop import Hooks, run_steps
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.placed_step import PlacedStep
-from share_jax.train.step import forward_of, init_state, make_train_step
+from share_jax.train.step import init_state, make_train_step
 from share_jax.train.task_checks import TaskChecks
-from share_jax.train.update import Forward, Loss, StepState
+from share_jax.train.update import Loss, StepState
 from share_jax.typing import PRNGKey, Tree
 
 
@@ -78,10 +78,10 @@ def make_phase(
       accumulate: microbatches of each batch.
       remat: what the backward pass computes again; nothing when None.
     """
-    heads, method = (model.heads, model.method) if isinstance(model, Adapted) else ((), None)
+    model = as_adapted(model)
     optimizer = task_optimizer(
-        transform, heads, train_shared=train_shared, method=method, head_transform=head_transform
+        transform, model.heads, train_shared=train_shared, method=model.method, head_transform=head_transform
     )
-    forward, options = forward_of(model, remat), {"train_shared": train_shared, "accumulate": accumulate}
+    forward, options = model.forward(remat), {"train_shared": train_shared, "accumulate": accumulate}
     step = make_train_step(forward, loss, optimizer, **options, layout=layout)
     return Phase(model, forward, loss, optimizer, PlacedStep(step, layout))

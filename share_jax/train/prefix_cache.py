@@ -23,7 +23,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from share_jax.errors import InputError, LimitError, message
 from share_jax.storage.atomic_write import flush, replace_text, sha256_of
@@ -31,16 +30,6 @@ from share_jax.typing import Tree
 
 Prefix = Callable[[Tree, Any], Any]
 """Pure: (variables, inputs with a leading axis of examples) to a tree of arrays with the same leading axis."""
-
-
-def linen_prefix(model: nn.Module, method: str = "prefix") -> Prefix:
-    """A method of a Linen model as a prefix; inputs that are a dict are passed by name."""
-
-    def run(variables: Tree, inputs: Any) -> Any:
-        args, kwargs = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
-        return model.apply(variables, *args, **kwargs, method=method)
-
-    return run
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import optax
 from share_jax.adapters.factors import Adapter
 from share_jax.bank.bank import TaskBank, check_new_name
 from share_jax.errors import InputError, message
-from share_jax.linen.remat import Remat
+from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
 from share_jax.runtime.preemption import Preemption

@@ -6,49 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from share_jax.bank.slots import as_stack
-from share_jax.linen.adapted_model import Adapted
-from share_jax.linen.gathered_weights import gathering
-from share_jax.linen.remat import Remat, rematerialised
-from share_jax.linen.variables import SHARED, TASKS
+from share_jax.adapted import Forward, forward_of
+from share_jax.sharding.gathered_weights import gathering
 from share_jax.sharding.layout import Layout
 from share_jax.train.losses import report
-from share_jax.train.update import Forward, Loss, StepState, checked, make_update
+from share_jax.train.update import Loss, StepState, checked, make_update
 from share_jax.typing import Array, PRNGKey, Tree
 
 __all__ = ["Forward", "Loss", "StepState", "forward_of", "init_state", "make_eval_step", "make_train_step"]
-
-
-def forward_of(model: Any, remat: Remat | None = None) -> Forward:
-    """How a model answers for a slot at hand.
-
-    Args:
-      model: an `Adapted`, or a Linen module of one's own whose `__call__` takes `task_id` by name. Inputs that are a
-        dict are passed by name, all others as the one positional argument.
-      remat: what the backward pass computes again instead of keeping it.
-    """
-    return rematerialised(_plain_forward(model), remat)
-
-
-def _plain_forward(model: Any) -> Forward:
-    def split(inputs: Any, key: PRNGKey | None) -> tuple[tuple, dict]:
-        rngs = {} if key is None else {"rngs": {"dropout": key}}
-        return ((), {**inputs, **rngs}) if isinstance(inputs, dict) else ((inputs,), rngs)
-
-    if isinstance(model, Adapted):
-
-        def adapted(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
-            args, kwargs = split(inputs, key)
-            return model.apply_slot({**base, SHARED: shared}, slot, *args, **kwargs)
-
-        return adapted
-
-    def own(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
-        args, kwargs = split(inputs, key)
-        variables = {**base, SHARED: shared, TASKS: as_stack(slot)}
-        return model.apply(variables, *args, **kwargs, task_id=jnp.int32(0))
-
-    return own
 
 
 def init_state(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation, key: PRNGKey) -> StepState:
@@ -116,7 +81,7 @@ def make_eval_step(forward: Forward, loss: Loss, layout: Layout | None = None) -
 def make_predict(forward: Forward, layout: Layout | None = None) -> Any:
     """A jitted (base variables, shared, slot, inputs) -> the model's output, whole on every device.
 
-    The slot is one task's, or a batched slot from `Adapted.slot` with a task for each example.
+    The slot is one task's, or `TaskSlots` from `AdaptedModel.slot` with a task for each example.
     """
     run = forward if layout is None else gathering(forward, layout)
 

@@ -7,14 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from share_jax.adapted import Forward
 from share_jax.errors import InputError, message
 from share_jax.sharding.microbatches import sum_over_parts
 from share_jax.train.losses import LossSums, inverse, report
 from share_jax.train.optimizer import apply_updates
 from share_jax.typing import Array, PRNGKey, Tree
-
-Forward = Callable[[Tree, Tree, Tree, Any, PRNGKey | None], Any]
-"""(base variables, shared, slot, inputs, key of this step's dropout or None) to the model's output."""
 
 Loss = Callable[[Any, Any], LossSums]
 """(model output, batch) to sums over the batch's examples."""

@@ -10,7 +10,7 @@ from parallel_job import ParallelJob, close, random_batch, random_tree
 from share_jax import adapt
 from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, TargetError
-from share_jax.linen.remat import Remat
+from share_jax.ops.remat_policy import Remat
 from share_jax.sharding.compiled_memory import memory_of
 from share_jax.train.losses import classification
 from share_jax.train.optimizer import task_optimizer

@@ -11,8 +11,9 @@ import pytest
 
 from share_jax import adapt
 from share_jax.errors import InputError, LimitError
+from share_jax.linen.prefix import linen_prefix
 from share_jax.train.learner import Learner
-from share_jax.train.prefix_cache import PrefixCache, linen_prefix
+from share_jax.train.prefix_cache import PrefixCache
 
 WIDTH, TOKENS = 48, 6
 

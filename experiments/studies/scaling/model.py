@@ -11,14 +11,15 @@ import optax
 from experiments.studies.scaling.hlo import traffic
 from share_jax.bank.slots import gather
 from share_jax.linen.adapted_model import adapt
-from share_jax.linen.gathered_weights import gathering
-from share_jax.linen.remat import Remat, rematerialised
+from share_jax.linen.remat import rematerialised
 from share_jax.ops.products import unfolded
+from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
 from share_jax.parameterizations.shared_a import SharedA
 from share_jax.sharding.compiled_memory import memory_of
+from share_jax.sharding.gathered_weights import gathering
 from share_jax.sharding.layout import Layout, layout_of
 from share_jax.sharding.mesh import make_mesh
 from share_jax.sharding.mesh_shape import MeshShape
