@@ -37,7 +37,7 @@ HOUSE = (
 )
 """Every room of the library, from the roof down: a room imports from itself and from those below."""
 
-UPWARD = {("formats", "adapter_set"), ("linalg", "adapters"), ("linen", "train"), ("sharding", "linen")}
+UPWARD = {("linalg", "adapters"), ("linen", "train"), ("sharding", "linen")}
 """Imports that still run up."""
 
 NO_FLAX = (

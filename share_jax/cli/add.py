@@ -29,14 +29,15 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from share_jax.adapter_set.build import adapters_of, ready_to_merge, task_entries
     from share_jax.adapter_set.store import changed_set
+    from share_jax.cli.inputs import open_inputs
     from share_jax.cli.report import summary, text
-    from share_jax.formats.open import check_common_shapes, common_base, open_sources
+    from share_jax.formats.open import check_common_shapes, common_base
 
     begin = time.perf_counter()
     progress = Progress(args)
     with changed_set(args.set) as (old, writer):
         manifest = old.manifest
-        sources = open_sources(args.folders, manifest.tasks)
+        sources = open_inputs(args.folders, manifest.tasks)
         base = common_base(sources, args.base_model, [manifest.base_model] if manifest.tasks else [])
         check_common_shapes(sources, {name: (e.d_in, e.d_out) for name, e in manifest.layers.items()})
         limit = manifest.limit if args.max_error is None else args.max_error

@@ -27,13 +27,14 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from share_jax.adapter_set.build import build_state, empty_manifest, task_entries
     from share_jax.adapter_set.store import new_set
+    from share_jax.cli.inputs import open_inputs
     from share_jax.cli.output_folder import check_output
     from share_jax.cli.report import summary, text
-    from share_jax.formats.open import check_common_shapes, common_base, open_sources
+    from share_jax.formats.open import check_common_shapes, common_base
 
     begin = time.perf_counter()
     out = check_output(args.output, args.overwrite, args.folders)
-    sources = open_sources(args.folders)
+    sources = open_inputs(args.folders)
     base = common_base(sources, given=args.base_model)
     check_common_shapes(sources, {})
     progress = Progress(args)
