@@ -14,13 +14,16 @@ def add_parser(subparsers: Any) -> None:
         subparsers, "compress", run, "Compress LoRA adapters into one shared set.",
         "share-jax compress adapters/* -o shared --k 32",
     )  # fmt: skip
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="PEFT adapters, or folders of lorashare or vlora")
+    parser.add_argument(
+        "folders", nargs="+", metavar="DIR", help="PEFT adapters, folders of lorashare or vlora, or banks"
+    )
     add_output(parser, "the set")
     add_size(parser, "smallest k with every task's relative error <= E")
     parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns")
     parser.add_argument("--storage", choices=("f32", "bf16", "int8"), default="f32")
     parser.add_argument("--pseudo-rank", type=whole, metavar="P", help="cut every adapter to this rank first")
-    parser.add_argument("--base-model", metavar="NAME", help="base model of folders that name none (vlora's)")
+    parser.add_argument("--base-model", metavar="NAME", help="base model of folders that name none (vlora's, banks)")
+    parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     begin = time.perf_counter()
     out = check_output(args.output, args.overwrite, args.folders)
-    sources = open_inputs(args.folders)
+    sources = open_inputs(args.folders, names=args.names)
     base = common_base(sources, given=args.base_model)
     check_common_shapes(sources, {})
     progress = Progress(args)

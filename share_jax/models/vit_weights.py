@@ -19,18 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from share_jax.errors import FormatError, InputError, message
+from share_jax.formats.flax_names import Leaf, dense, norm, within
 from share_jax.models.vit import VitConfig
 from share_jax.models.weights import (
-    Leaf,
-    dense,
     local_folder,
-    norm,
     params_of,
     read_config,
     read_npz,
     read_safetensors,
     without_prefix,
-)  # fmt: skip
+)
 
 HUB_NAME = "google/vit-base-patch16-224-in21k"
 _HF_UNUSED = ("pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias")
@@ -137,6 +135,12 @@ def _safetensors_layout(config: VitConfig, channels: int, *, qkv_bias: bool) -> 
         out |= dense((new, "ffn_up"), f"{old}.intermediate.dense", (d,), (c.intermediate_size,))
         out |= dense((new, "ffn_down"), f"{old}.output.dense", (c.intermediate_size,), (d,))
     return out | norm(("norm",), "layernorm", d)
+
+
+def vit_names(config: VitConfig, num_classes: int, channels: int = 3) -> dict[str, Leaf]:
+    """The names of `ViTForImageClassification` for a `VitClassifier`."""
+    encoder = within(_safetensors_layout(config, channels, qkv_bias=True), "vit", ("encoder",))
+    return encoder | dense(("head",), "classifier", (config.hidden_size,), (num_classes,))
 
 
 def _from_npz(path: Path) -> tuple[VitConfig, dict]:
