@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -137,10 +137,29 @@ def _safetensors_layout(config: VitConfig, channels: int, *, qkv_bias: bool) -> 
     return out | norm(("norm",), "layernorm", d)
 
 
-def vit_names(config: VitConfig, num_classes: int, channels: int = 3) -> dict[str, Leaf]:
-    """The names of `ViTForImageClassification` for a `VitClassifier`."""
-    encoder = within(_safetensors_layout(config, channels, qkv_bias=True), "vit", ("encoder",))
-    return encoder | dense(("head",), "classifier", (config.hidden_size,), (num_classes,))
+_RENAMED = (
+    ("encoder.layer.", "layers."), ("attention.attention.query", "attention.q_proj"),
+    ("attention.attention.key", "attention.k_proj"), ("attention.attention.value", "attention.v_proj"),
+    ("attention.output.dense", "attention.o_proj"), ("intermediate.dense", "mlp.fc1"), ("output.dense", "mlp.fc2"),
+)  # fmt: skip
+"""Parts of names as checkpoints hold them, and of the modules that transformers 5 makes of them."""
+
+
+def vit_names(
+    config: VitConfig, num_classes: int, channels: int = 3, *, transformers: Literal[4, 5] = 5
+) -> dict[str, Leaf]:
+    """The names of `ViTForImageClassification` for a `VitClassifier`.
+
+    Args:
+        config: the sizes.
+        num_classes: width of the head.
+        channels: of the images.
+        transformers: its major version. Checkpoints keep their names; modules, and so adapters, have other ones in 5.
+    """
+    layout = _safetensors_layout(config, channels, qkv_bias=True)
+    for old, new in _RENAMED if transformers >= 5 else ():
+        layout = {name.replace(old, new): leaf for name, leaf in layout.items()}
+    return within(layout, "vit", ("encoder",)) | dense(("head",), "classifier", (config.hidden_size,), (num_classes,))
 
 
 def _from_npz(path: Path) -> tuple[VitConfig, dict]:

@@ -19,7 +19,7 @@ from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.share import Share
 from share_jax.subspace.error_bounds import rounding, squared_norm
-from share_jax.subspace.initialize import initialize
+from share_jax.subspace.initialization import initialize
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.serving import STATE_FIELDS
 from share_jax.subspace.state import ShareState, Subspace

@@ -16,8 +16,8 @@ from share_jax.parameterizations.from_factors import FromFactors
 from share_jax.parameterizations.share import Share
 from share_jax.subspace.error_bounds import relative_distance
 from share_jax.subspace.from_bank import bank_state, by_layer, kernel_sizes, layer_names, slot_adapter
-from share_jax.subspace.initialize import initialize
-from share_jax.subspace.project import project
+from share_jax.subspace.initialization import initialize
+from share_jax.subspace.projection import project
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.serving import shared_leaves, task_leaves
 from share_jax.subspace.state import Report, ShareState, Subspace, factors_of, report

@@ -7,7 +7,7 @@ from adapted_models import SEQUENCE, Mlp, Scanned, base_variables, filled
 
 import share_jax
 from share_jax.bank.bank import TaskBank
-from share_jax.linen.adapt import Adapted
+from share_jax.linen.adapted_model import Adapted
 from share_jax.parameterizations.base import Parameterization
 
 TASKS = ("first", "second", "third")
