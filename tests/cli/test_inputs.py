@@ -59,7 +59,9 @@ def test_modules_are_named_by_a_file_and_adapters_join_a_bank(run, tmp_path):
     code, data, err = run("compress", tmp_path / "bank", "-o", tmp_path / "set", "--names", names)
     assert (code, err) == (0, [])
     assert set(read_set(tmp_path / "set").state.layers) == {"fc.out", "fc.in"}
-    more = write_peft(tmp_path / "more", factors(0, ("fc.out",), 7, 6), base_model_name_or_path=None)
+    more = write_peft(
+        tmp_path / "more", factors(0, ("fc.out",), 7, 6), base_model_name_or_path=None, target_modules=["fc.out"]
+    )
     code, data, err = run("add", tmp_path / "set", more)
     assert (code, err, data["tasks"]) == (0, [], 4)
     code, _, err = run("compress", tmp_path / "bank", "-o", tmp_path / "other", "--names", tmp_path / "none")
