@@ -1,7 +1,7 @@
 """The tasks of a bank as the tasks that adapter files hold, and back: PEFT folders, one per task."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +109,26 @@ def with_sources(sources: Sequence[Source], adapted: Any, bank: TaskBank, names:
     table = bank_table(adapted, bank, names)
     adapters, heads = {}, {}
     for source in sources:
-        tensors = {name.removeprefix(PREFIX): raw.array() for name, raw in source.extras().items()}
         try:
             adapters[source.name] = from_modules(table, source.adapter(), kernel_sizes(adapted.targets))
-            heads[source.name] = from_tensors(table, tensors, adapted.heads)
         except TargetError as error:
             raise TargetError(f"{source.label} {error}") from error
+        heads[source.name] = open_heads(source.extras(), table, adapted.heads, source.label)
     return with_adapters(bank, adapted, adapters, heads)
+
+
+def open_heads(
+    extras: Mapping[str, RawTensor], table: Table, heads: Collection[str], what: str
+) -> dict[str, np.ndarray]:
+    """A task's heads by path, of the tensors that lie beside its factors.
+
+    Raises:
+      TargetError: see `flax_names.from_tensors`.
+    """
+    try:
+        return from_tensors(table, {name.removeprefix(PREFIX): raw.array() for name, raw in extras.items()}, heads)
+    except TargetError as error:
+        raise TargetError(f"{what} {error}") from error
 
 
 def bank_table(adapted: Any, bank: TaskBank, names: Names) -> Table:

@@ -8,10 +8,10 @@ that it adapts here, `encoder/layer_0/ffn_down/kernel`, and the way back.
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from share_jax.adapters.factors import Adapter, Factors
 from share_jax.errors import TargetError, message
 from share_jax.storage.untrusted import shown
 
@@ -57,6 +57,17 @@ class Leaf:
         turned = array.reshape([self.stored[axis] for axis in self.axes])
         return np.ascontiguousarray(turned.transpose(np.argsort(self.axes)))
 
+
+class OfKernel(Protocol):
+    """What belongs to one kernel, such as an adapter's factors."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_in, d_out)."""
+        ...
+
+
+T = TypeVar("T", bound=OfKernel)
 
 Table = Mapping[str, Leaf]
 """Leaves by the stored tensor's name."""
@@ -153,8 +164,8 @@ def _module(path: str, given: Mapping[str, str]) -> str:
     return name
 
 
-def to_modules(table: Table, adapter: Adapter) -> dict[str, Factors]:
-    """An adapter by PEFT's module names, of one by kernel paths.
+def to_modules(table: Table, adapter: Mapping[str, T]) -> dict[str, T]:
+    """An adapter, or a subspace's targets, by PEFT's module names, of one by kernel paths.
 
     Raises:
       TargetError: a kernel is not in the table, is no linear module's there, or is of another shape.
@@ -184,7 +195,7 @@ def to_tensors(table: Table, heads: Mapping[str, np.ndarray]) -> dict[str, np.nd
     return out
 
 
-def from_modules(table: Table, adapter: Adapter, targets: Collection[str]) -> dict[str, Factors]:
+def from_modules(table: Table, adapter: Mapping[str, T], targets: Collection[str]) -> dict[str, T]:
     """The inverse of `to_modules`; a target without an adapter is left out.
 
     Raises:
