@@ -96,10 +96,10 @@ def on_columns(
     turn = np.linalg.lstsq(wide, a, rcond=None)[0]
     lost, size = (np.sqrt(max(0.0, np.sum((x.T @ x) * (b @ b.T)))) for x in (a - wide @ turn, a))
     if lost > SPANNED * size:
-        got, expected = (
-            f"an A of which {lost / size:.2g} of the update is outside",
-            "the bank's A, or its columns' span",
+        got = f"another A than the bank's: {lost / size:.2g} of the update lies outside its columns"
+        expected, fix = (
+            "the bank's A, or columns that it spans",
+            "take a bank of SeparateLoRA, or Share, which projects",
         )
-        fix = "take a bank of SeparateLoRA, or of Share, which projects"
         raise InputError(message(what, got=got, expected=expected, fix=fix))
     return (turn @ b).astype(np.float32)

@@ -132,7 +132,7 @@ def _taken(
         def leaves(name: str) -> Mapping[str, Any]:
             none = Factors(np.zeros((sizes[name][0], 1), np.float32), np.zeros((1, sizes[name][1]), np.float32))
             x = adapters[task].get(name, none)
-            what = f"task {task!r}, {name}:"
+            what = f"task {task!r}, {name}"
             return method.slot_from(own[name], x.lora_a, x.lora_b, float(x.scale), what)
 
         return leaves

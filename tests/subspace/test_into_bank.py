@@ -110,7 +110,7 @@ def test_a_wider_adapter_fits_where_there_is_room_for_its_rank_alone():
     small = adapter(2)
     after, _ = with_adapters(empty_bank(adapted, base), adapted, {"small": small}, {})
     assert relative_distance(small, bank_adapters(after, adapted)["small"]) < 1e-6
-    with pytest.raises(InputError, match=r"task 'wide', Dense_0/kernel: rank: got 4, .* adapt with rank=4"):
+    with pytest.raises(InputError, match=r"task 'wide', Dense_0/kernel rank: got 4, .* adapt with rank=4"):
         with_adapters(empty_bank(adapted, base), adapted, {"wide": adapter(4)}, {})
 
 
