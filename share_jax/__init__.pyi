@@ -29,6 +29,8 @@ from .checkpoint.saved_bank import load_bank as load_bank
 from .checkpoint.saved_bank import save_bank as save_bank
 from .checkpoint.share_tasks import load_share_bank as load_share_bank
 from .checkpoint.share_tasks import save_share_task as save_share_task
+from .formats.bank_tasks import export_peft as export_peft
+from .formats.bank_tasks import import_peft as import_peft
 from .linen.adapted_model import Adapted as Adapted
 from .linen.adapted_model import adapt as adapt
 from .linen.head import TaskHead as TaskHead

@@ -37,7 +37,7 @@ HOUSE = (
 )
 """Every room of the library, from the roof down: a room imports from itself and from those below."""
 
-UPWARD = {("formats", "adapter_set"), ("linalg", "adapters")}
+UPWARD = {("linalg", "adapters")}
 """Imports that still run up."""
 
 NO_FLAX = (

@@ -24,7 +24,7 @@ from experiments.algorithms.plan import AdapterLifetime, Extension, MethodContex
 from experiments.algorithms.used_params import patterns, reached
 from experiments.config.methods import Method
 from experiments.config.numbers import MethodNumbers
-from share_jax.linen.variables import TASKS
+from share_jax.adapted import TASKS
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.train.step import Forward
 from share_jax.trees import flat

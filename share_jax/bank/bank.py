@@ -1,14 +1,16 @@
 """What has been learnt so far: the shared tree, the stack of task slots, and whose slot is whose."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from share_jax.bank.slots import append, as_task_id, capacity, doubled, read_slot, write_slot
+from share_jax.bank.slots import append, as_task_id, capacity, check_slot, doubled, read_slot, write_slot
 from share_jax.errors import InputError, TaskError, message
 from share_jax.typing import Tree
 
@@ -123,3 +125,27 @@ def with_task(bank: TaskBank, name: str, shared: Tree, slot: Any) -> TaskBank:
     """
     check_new_name(bank, name)
     return TaskBank(shared, write_slot(bank.tasks, len(bank.names), slot), (*bank.names, name))
+
+
+def with_tasks(bank: TaskBank, shared: Tree, slots: Mapping[str, Tree]) -> TaskBank:
+    """The bank with several tasks that were learnt elsewhere; its stack grows if they need more slots.
+
+    Args:
+      bank: the bank.
+      shared: what all tasks share from now on.
+      slots: each new task's slot, leaves without the task axis, in the stack's structure.
+
+    Raises:
+      TaskError: if a name is taken.
+      InputError: if a slot is not of the stack's structure.
+    """
+    for name, slot in slots.items():
+        check_new_name(bank, name)
+        check_slot(bank.tasks, slot)
+    learnt, end = len(bank.names), len(bank.names) + len(slots)
+
+    def joined(own: Any, *new: Any) -> Array:
+        return jnp.concatenate([own[:learnt], jnp.stack(new).astype(own.dtype), own[end:]])
+
+    tasks = jax.tree.map(joined, bank.tasks, *slots.values()) if slots else bank.tasks
+    return TaskBank(shared, tasks, (*bank.names, *slots))

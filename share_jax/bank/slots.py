@@ -182,11 +182,20 @@ def write_slot(tasks: Any, index: int, slot: Any) -> Any:
       InputError: if the slot's tree or shapes are not those of the stack.
     """
     where = as_task_id(index, capacity(tasks))
+    check_slot(tasks, slot)
+    return _write(tasks, where, slot)
+
+
+def check_slot(tasks: Any, slot: Any) -> None:
+    """Refuses a slot that is none of the stack.
+
+    Raises:
+      InputError: if its tree or shapes are not those of the stack.
+    """
     want = jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), tasks)
     got = jax.tree.map(lambda leaf: tuple(leaf.shape), slot)
     if want != got:
         raise InputError(message("slot", got=got, expected=want, fix="read the slot from the same stack"))
-    return _write(tasks, where, slot)
 
 
 @jax.jit

@@ -15,7 +15,9 @@ def add_parser(subparsers: Any) -> None:
         "share-jax add shared adapters/new --max-error 0.05",
     )  # fmt: skip
     parser.add_argument("set", metavar="OUT", help="the set")
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="PEFT adapters, or folders of lorashare or vlora")
+    parser.add_argument(
+        "folders", nargs="+", metavar="DIR", help="PEFT adapters, folders of lorashare or vlora, or banks"
+    )
     parser.add_argument(
         "--max-error",
         type=error_limit,
@@ -23,20 +25,22 @@ def add_parser(subparsers: Any) -> None:
         help="grow k so that no task's error bound passes E (kept in the set)",
     )
     parser.add_argument("--base-model", metavar="NAME", help="base model of folders, or of a set, that name none")
+    parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from share_jax.adapter_set.build import adapters_of, ready_to_merge, task_entries
     from share_jax.adapter_set.store import changed_set
+    from share_jax.cli.inputs import open_inputs
     from share_jax.cli.report import summary, text
-    from share_jax.formats.open import check_common_shapes, common_base, open_sources
+    from share_jax.formats.open import check_common_shapes, common_base
 
     begin = time.perf_counter()
     progress = Progress(args)
     with changed_set(args.set) as (old, writer):
         manifest = old.manifest
-        sources = open_sources(args.folders, manifest.tasks)
+        sources = open_inputs(args.folders, manifest.tasks, args.names)
         base = common_base(sources, args.base_model, [manifest.base_model] if manifest.tasks else [])
         check_common_shapes(sources, {name: (e.d_in, e.d_out) for name, e in manifest.layers.items()})
         limit = manifest.limit if args.max_error is None else args.max_error

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from share_jax.adapter_set.store import read_set
     from share_jax.cli.report import megabytes, size_change, summary
     from share_jax.cli.table import table
-    from share_jax.formats.export import export_adapter
+    from share_jax.formats.format import writer
 
     progress = Progress(args)
     begin = time.perf_counter()
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             start = time.perf_counter()
             adapter = factors_of(done.state, name)
             extras = done.extras(name)
-            export_adapter(out, adapter, done.manifest.configs[entry.config], extras, entry.metadata, entry.dtype)
+            writer("PEFT")(out, adapter, done.manifest.configs[entry.config], extras, entry.metadata, entry.dtype)
             export.append(time.perf_counter() - start)
             sizes.append(sum(path.stat().st_size for path in out.iterdir()))
     progress("measured", 3, 3)

@@ -14,26 +14,30 @@ def add_parser(subparsers: Any) -> None:
         subparsers, "compress", run, "Compress LoRA adapters into one shared set.",
         "share-jax compress adapters/* -o shared --k 32",
     )  # fmt: skip
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="PEFT adapters, or folders of lorashare or vlora")
+    parser.add_argument(
+        "folders", nargs="+", metavar="DIR", help="PEFT adapters, folders of lorashare or vlora, or banks"
+    )
     add_output(parser, "the set")
     add_size(parser, "smallest k with every task's relative error <= E")
     parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns")
     parser.add_argument("--storage", choices=("f32", "bf16", "int8"), default="f32")
     parser.add_argument("--pseudo-rank", type=whole, metavar="P", help="cut every adapter to this rank first")
-    parser.add_argument("--base-model", metavar="NAME", help="base model of folders that name none (vlora's)")
+    parser.add_argument("--base-model", metavar="NAME", help="base model of folders that name none (vlora's, banks)")
+    parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from share_jax.adapter_set.build import build_state, empty_manifest, task_entries
     from share_jax.adapter_set.store import new_set
+    from share_jax.cli.inputs import open_inputs
     from share_jax.cli.output_folder import check_output
     from share_jax.cli.report import summary, text
-    from share_jax.formats.open import check_common_shapes, common_base, open_sources
+    from share_jax.formats.open import check_common_shapes, common_base
 
     begin = time.perf_counter()
     out = check_output(args.output, args.overwrite, args.folders)
-    sources = open_sources(args.folders)
+    sources = open_inputs(args.folders, names=args.names)
     base = common_base(sources, given=args.base_model)
     check_common_shapes(sources, {})
     progress = Progress(args)

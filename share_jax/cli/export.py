@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from share_jax.adapter_set.store import read_set
     from share_jax.cli.output_folder import check_output
     from share_jax.cli.report import megabytes
-    from share_jax.formats.export import export_adapter
+    from share_jax.formats.format import writer
     from share_jax.storage.untrusted import publish
 
     begin = time.perf_counter()
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     adapter = factors_of(done.state, args.task)
     with publish(out) as temp:
         extras = done.extras(args.task)
-        config = export_adapter(temp, adapter, config, extras, entry.metadata, dtype)
+        config = writer("PEFT")(temp, adapter, config, extras, entry.metadata, dtype)
         size = sum(path.stat().st_size for path in temp.iterdir())
     data = {
         "task": args.task,

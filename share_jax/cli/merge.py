@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from share_jax.cli.output_folder import check_output
     from share_jax.cli.report import megabytes
     from share_jax.errors import InputError, TaskError, message
-    from share_jax.formats.export import export_adapter, merged_config
+    from share_jax.formats.export import merged_config
+    from share_jax.formats.format import writer
     from share_jax.storage.untrusted import publish
 
     begin = time.perf_counter()
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     )
     extras = {} if heads is None else done.extras(heads)
     with publish(out) as temp:
-        config = export_adapter(temp, adapter, config, extras, done.task(heads or args.tasks[0]).metadata, args.dtype)
+        config = writer("PEFT")(temp, adapter, config, extras, done.task(heads or args.tasks[0]).metadata, args.dtype)
         size = sum(path.stat().st_size for path in temp.iterdir())
     data = {
         "tasks": args.tasks,

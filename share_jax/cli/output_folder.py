@@ -6,12 +6,10 @@ from pathlib import Path
 
 from share_jax.adapter_set.manifest import is_set
 from share_jax.errors import InputError, message
-from share_jax.formats.lorashare import is_lorashare
-from share_jax.formats.peft import is_adapter
-from share_jax.formats.vlora import is_vlora
+from share_jax.formats.format import FORMATS
 from share_jax.storage.untrusted import shown
 
-_KINDS = (is_set, is_adapter, is_lorashare, is_vlora)
+_KINDS = (is_set, *(each.detect for each in FORMATS))
 
 
 def check_output(out: str | os.PathLike, overwrite: bool, inputs: Iterable[str | os.PathLike] = ()) -> Path:

@@ -103,9 +103,10 @@ def _of_folders(args: argparse.Namespace, progress: Progress) -> tuple[list[str]
     import numpy as np
 
     from share_jax.adapter_set.build import adapters_of
-    from share_jax.formats.open import check_common_shapes, open_sources
+    from share_jax.cli.inputs import open_inputs
+    from share_jax.formats.open import check_common_shapes
 
-    sources = open_sources(args.folders)
+    sources = open_inputs(args.folders)
     check_common_shapes(sources, {})
     most = max(sum(4 * x.rank * (x.d_in + x.d_out) for x in s.layers.values()) for s in sources)
     size = max(1, _BLOCK_BYTES // (2 * most))

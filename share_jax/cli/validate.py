@@ -29,13 +29,13 @@ def run(args: argparse.Namespace) -> int:
 
     from share_jax.adapter_set.manifest import read_manifest
     from share_jax.adapter_set.store import check_files, is_leftover, read_set
+    from share_jax.cli.inputs import open_inputs
     from share_jax.errors import FormatError
-    from share_jax.formats.open import open_sources
     from share_jax.storage.untrusted import check_folder
 
     begin = time.perf_counter()
     folder = check_folder(args.set, "set")
-    sources = open_sources(args.against) if args.against else []
+    sources = open_inputs(args.against) if args.against else []
     failed: list[str] = []
     leftovers: list[str] = []
     measured: dict[str, dict[str, float]] = {}

@@ -1,9 +1,9 @@
 """Files of adapters that other tools write and read: PEFT, lorashare, vlora.
 
-`adapter_file` is one task as every reader hands it over, with factors on demand; `open` finds out what a folder is.
-One file per format reads and writes it: `peft` (with `peft_config`), `lorashare`, `vlora`; `export` writes a task of a
-set as a PEFT folder. A new format is a new file and an entry in `open`. Folders are not trusted: every shape, name and
-number is checked before it is used.
+`adapter_file` is one task as every reader hands it over, with factors on demand. `format` lists the known formats: how
+each is recognised, opened and written; a new one is a file and an entry there. `peft` (with `peft_config`), `lorashare`
+and `vlora` read them, `export` writes PEFT folders, `open` opens folders of any. `bank_tasks` takes a bank's tasks out
+as PEFT folders and adapters in, `flax_names` translates their names. Every shape, name and number is checked.
 """
 
 import lazy_loader

@@ -1,6 +1,12 @@
 from .adapter_file import Layer as Layer
 from .adapter_file import Source as Source
+from .bank_tasks import bank_sources as bank_sources
+from .bank_tasks import export_peft as export_peft
+from .bank_tasks import import_peft as import_peft
 from .export import export_adapter as export_adapter
+from .flax_names import Leaf as Leaf
+from .format import FORMATS as FORMATS
+from .format import Format as Format
 from .open import open_sources as open_sources
 from .peft import is_adapter as is_adapter
 from .peft import open_adapter as open_adapter

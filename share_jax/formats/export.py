@@ -1,5 +1,6 @@
 """Writing a task, or a merge of tasks, as a PEFT folder that PEFT and vLLM load."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -61,8 +62,46 @@ def _fits(settings: LoraSettings, ranks: Mapping[str, int]) -> bool:
 
 def _plain(ranks: Mapping[str, int]) -> dict[str, Any]:
     common = Counter(ranks.values()).most_common(1)[0][0]
-    other = {f"^{re.escape(module)}": rank for module, rank in ranks.items() if rank != common}
+    other = _others(ranks, common)
     return dict(zip(_KEYS, (common, common, False, other, other), strict=True))
+
+
+def new_config(adapter: "Adapter", saved: Sequence[str], base_model: str | None) -> dict[str, Any]:
+    """The configuration of an adapter that no file had yet; its scales are the adapter's, exactly.
+
+    Args:
+      adapter: by module name.
+      saved: modules whose own parameters lie beside the factors.
+      base_model: its name.
+    """
+    ranks = {module: factors.rank for module, factors in adapter.items()}
+    alphas = {module: alpha_of(float(factors.scale), factors.rank) for module, factors in adapter.items()}
+    rank, alpha = (Counter(x.values()).most_common(1)[0][0] if x else 1 for x in (ranks, alphas))
+    return {
+        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base_model, "inference_mode": True,
+        "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none", "use_rslora": False, "use_dora": False,
+        "fan_in_fan_out": False, "init_lora_weights": True, "target_modules": sorted(adapter),
+        "modules_to_save": list(saved) or None, "rank_pattern": _others(ranks, rank),
+        "alpha_pattern": _others(alphas, alpha),
+    }  # fmt: skip
+
+
+def _others(values: Mapping[str, Any], common: Any) -> dict[str, Any]:
+    return {f"^{re.escape(module)}": value for module, value in values.items() if value != common}
+
+
+def alpha_of(scale: float, rank: int) -> int | float:
+    """The alpha with which `alpha / rank` is the scale, to the bit where a number is; a whole one as an int.
+
+    >>> alpha_of(8 / 3, 3), alpha_of(0.125, 4)
+    (8, 0.5)
+    """
+    near = scale * rank
+    exact = [
+        x for x in (round(near), near, math.nextafter(near, 0), math.nextafter(near, math.inf)) if x / rank == scale
+    ]
+    alpha = exact[0] if exact else near
+    return int(alpha) if alpha == int(alpha) else float(alpha)
 
 
 def merged_config(

@@ -1,30 +1,31 @@
-"""From folders on the command line to tasks: PEFT adapters, and the folders of lorashare and vlora."""
+"""From folders of adapters to tasks, each folder opened as the known format that it is of."""
 
 import os
 from collections.abc import Iterable, Sequence
 
-from share_jax.adapter_set import manifest
 from share_jax.errors import FormatError, InputError, TaskError, message
 from share_jax.formats.adapter_file import Source
-from share_jax.formats.lorashare import is_lorashare, open_lorashare
-from share_jax.formats.peft import CONFIG, is_adapter, open_adapter
-from share_jax.formats.vlora import is_vlora, open_vlora
-from share_jax.storage.untrusted import check_folder, exists_inside, shown
+from share_jax.formats.format import FORMATS, Format, names_of
+from share_jax.formats.peft import CONFIG
+from share_jax.storage.untrusted import check_folder, shown
 
 
-def open_sources(folders: Sequence[str | os.PathLike], taken: Iterable[str] = ()) -> list[Source]:
+def open_sources(
+    folders: Sequence[str | os.PathLike], taken: Iterable[str] = (), formats: tuple[Format, ...] = FORMATS
+) -> list[Source]:
     """Every task of the folders, in order. Only headers and configurations are read.
 
     Args:
       folders: adapters' folders, or compressed folders of lorashare or vlora, each of which holds many tasks.
       taken: names that are not free.
+      formats: those that a folder may be of, in the order in which it is asked.
 
     Raises:
       InputError: a folder is not there, or two sources do not belong to one base model.
       FormatError: a folder is empty, damaged or not supported.
       TaskError: a name is not safe, is there twice, or is taken.
     """
-    sources = [source for folder in folders for source in _open(folder)]
+    sources = [source for folder in folders for source in _open(folder, formats)]
     seen = set(taken)
     for source in sources:
         if source.name in seen:
@@ -78,18 +79,11 @@ def check_common_shapes(sources: Sequence[Source], known: dict[str, tuple[int, i
                 )  # fmt: skip
 
 
-def _open(folder: str | os.PathLike) -> list[Source]:
+def _open(folder: str | os.PathLike, formats: tuple[Format, ...]) -> list[Source]:
     path = check_folder(folder, "adapter")
-    if is_adapter(path):
-        return [open_adapter(path)]
-    if is_lorashare(path):
-        return open_lorashare(path)
-    if is_vlora(path):
-        return open_vlora(path)
-    if exists_inside(path, manifest.NAME):
-        raise InputError(
-            message(f"adapter {shown(folder)}", got="a compressed set", expected="an adapter's folder",
-                 fix="export its tasks first")
-        )  # fmt: skip
+    for each in formats:
+        if each.detect(path):
+            return each.open(path)
     got = "an empty folder" if not any(path.iterdir()) else f"a folder without {CONFIG}"
-    raise FormatError(message(f"adapter {shown(folder)}", got=got, expected="a PEFT adapter", fix="check the path"))
+    expected = f"a folder of {names_of(formats)}"
+    raise FormatError(message(f"adapter {shown(folder)}", got=got, expected=expected, fix="check the path"))

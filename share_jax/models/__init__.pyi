@@ -1,11 +1,14 @@
 from .bert import BertClassifier as BertClassifier
 from .bert import BertConfig as BertConfig
+from .bert import bert_names as bert_names
 from .bert import load_bert as load_bert
 from .roberta import RobertaClassifier as RobertaClassifier
 from .roberta import load_roberta as load_roberta
+from .roberta import roberta_names as roberta_names
 from .split_point import Cut as Cut
 from .tokenizer import load_tokenizer as load_tokenizer
 from .vit import VitClassifier as VitClassifier
 from .vit import VitConfig as VitConfig
 from .vit import pretrain_vit as pretrain_vit
 from .vit_weights import load_vit as load_vit
+from .vit_weights import vit_names as vit_names

@@ -21,10 +21,11 @@ from flax.typing import Dtype
 from jaxtyping import Float, Int
 
 from share_jax.errors import FormatError, InputError, message
+from share_jax.formats.flax_names import Leaf, dense, norm, within
 from share_jax.models.attention import attend
 from share_jax.models.gelu import exact_gelu
 from share_jax.models.split_point import START, Cut, Sublayer, check_cut, parts
-from share_jax.models.weights import Leaf, dense, norm, params_of, read_config, read_safetensors
+from share_jax.models.weights import params_of, read_config, read_safetensors
 from share_jax.typing import Array
 
 _MASKED = -1e9
@@ -355,3 +356,9 @@ def bert_layout(config: BertConfig) -> dict[str, Leaf]:
         out |= dense((new, "ffn_down"), f"{old}.output.dense", (up,), (d,))
         out |= norm((new, "ffn_norm"), f"{old}.output.LayerNorm", d)
     return out
+
+
+def bert_names(config: BertConfig, num_classes: int) -> dict[str, Leaf]:
+    """PyTorch's names of a `BertClassifier`: `bert.encoder...` as the Hugging Face hub has them, and `classifier`."""
+    encoder = within(bert_layout(config), "bert", ("encoder",))
+    return encoder | dense(("head",), "classifier", (config.hidden_size,), (num_classes,))

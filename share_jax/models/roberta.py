@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Float, Int
 
 from share_jax.errors import FormatError, message
+from share_jax.formats.flax_names import Leaf, dense, within
 from share_jax.models.bert import BertClassifier, BertConfig, BertEncoder, bert_layout
 from share_jax.models.weights import local_folder, params_of, read_config, read_safetensors, without_prefix
 from share_jax.typing import Array
@@ -86,3 +87,11 @@ def load_roberta(weights: str | os.PathLike[str] | None) -> tuple[BertConfig, di
 def fresh_head(key: Array, outputs: int, width: int) -> dict:
     """Params of a new head."""
     return dict(RobertaHead(outputs).init(key, jnp.zeros((1, width)))["params"])
+
+
+def roberta_names(config: BertConfig, num_classes: int) -> dict[str, Leaf]:
+    """The names of `RobertaForSequenceClassification` for a `RobertaClassifier`."""
+    size = (config.hidden_size,)
+    encoder = within(bert_layout(config), "roberta", ("encoder",))
+    first = dense(("head", "dense"), "classifier.dense", size, size)
+    return encoder | first | dense(("head", "out"), "classifier.out_proj", size, (num_classes,))

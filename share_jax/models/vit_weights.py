@@ -13,24 +13,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 
 from share_jax.errors import FormatError, InputError, message
+from share_jax.formats.flax_names import Leaf, dense, norm, within
 from share_jax.models.vit import VitConfig
 from share_jax.models.weights import (
-    Leaf,
-    dense,
     local_folder,
-    norm,
     params_of,
     read_config,
     read_npz,
     read_safetensors,
     without_prefix,
-)  # fmt: skip
+)
 
 HUB_NAME = "google/vit-base-patch16-224-in21k"
 _HF_UNUSED = ("pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias")
@@ -137,6 +135,31 @@ def _safetensors_layout(config: VitConfig, channels: int, *, qkv_bias: bool) -> 
         out |= dense((new, "ffn_up"), f"{old}.intermediate.dense", (d,), (c.intermediate_size,))
         out |= dense((new, "ffn_down"), f"{old}.output.dense", (c.intermediate_size,), (d,))
     return out | norm(("norm",), "layernorm", d)
+
+
+_RENAMED = (
+    ("encoder.layer.", "layers."), ("attention.attention.query", "attention.q_proj"),
+    ("attention.attention.key", "attention.k_proj"), ("attention.attention.value", "attention.v_proj"),
+    ("attention.output.dense", "attention.o_proj"), ("intermediate.dense", "mlp.fc1"), ("output.dense", "mlp.fc2"),
+)  # fmt: skip
+"""Parts of names as checkpoints hold them, and of the modules that transformers 5 makes of them."""
+
+
+def vit_names(
+    config: VitConfig, num_classes: int, channels: int = 3, *, transformers: Literal[4, 5] = 5
+) -> dict[str, Leaf]:
+    """The names of `ViTForImageClassification` for a `VitClassifier`.
+
+    Args:
+        config: the sizes.
+        num_classes: width of the head.
+        channels: of the images.
+        transformers: its major version. Checkpoints keep their names; modules, and so adapters, have other ones in 5.
+    """
+    layout = _safetensors_layout(config, channels, qkv_bias=True)
+    for old, new in _RENAMED if transformers >= 5 else ():
+        layout = {name.replace(old, new): leaf for name, leaf in layout.items()}
+    return within(layout, "vit", ("encoder",)) | dense(("head",), "classifier", (config.hidden_size,), (num_classes,))
 
 
 def _from_npz(path: Path) -> tuple[VitConfig, dict]:

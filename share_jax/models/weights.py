@@ -4,7 +4,6 @@ import json
 import os
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -16,41 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from share_jax.errors import FormatError, message
-from share_jax.typing import Path as TreePath
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """Where a stored tensor goes: its axes are put in the order `axes`, then it is given the shape of the params.
-
-    Attributes:
-        path: in the params.
-        stored: shape in the file.
-        shape: in the params.
-        axes: the stored axes in their new order; as they are when None.
-    """
-
-    path: TreePath
-    stored: tuple[int, ...]
-    shape: tuple[int, ...]
-    axes: tuple[int, ...] | None = None
-
-
-def dense(path: TreePath, name: str, side_in: tuple[int, ...], side_out: tuple[int, ...]) -> dict[str, Leaf]:
-    """A linear map as torch stores it: `name.weight` (out, in) and `name.bias` (out,)."""
-    out, wide = int(np.prod(side_out)), int(np.prod(side_in))
-    return {
-        f"{name}.weight": Leaf((*path, "kernel"), (out, wide), (*side_in, *side_out), (1, 0)),
-        f"{name}.bias": Leaf((*path, "bias"), (out,), side_out),
-    }
-
-
-def norm(path: TreePath, name: str, size: int) -> dict[str, Leaf]:
-    """A LayerNorm as torch stores it: `name.weight` and `name.bias` (size,)."""
-    return {
-        f"{name}.weight": Leaf((*path, "scale"), (size,), (size,)),
-        f"{name}.bias": Leaf((*path, "bias"), (size,), (size,)),
-    }
+from share_jax.formats.flax_names import Leaf
 
 
 def params_of(
@@ -80,8 +45,7 @@ def params_of(
             raise FormatError(message(f"{source} {name}", got=tensor.shape, expected=leaf.stored, fix=fix))
         if not np.issubdtype(tensor.dtype, np.floating):
             raise FormatError(message(f"{source} {name}", got=tensor.dtype, expected="floats", fix=fix))
-        turned = tensor if leaf.axes is None else tensor.transpose(leaf.axes)
-        flat[leaf.path] = jnp.asarray(np.ascontiguousarray(turned, dtype=np.float32).reshape(leaf.shape))
+        flat[leaf.path] = jnp.asarray(leaf.to_params(tensor.astype(np.float32)))
     return unflatten_dict(flat)
 
 

@@ -3,6 +3,10 @@
 A manifest holds a method's name, and the layers of a module of one's own have each their own method.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from share_jax.errors import FormatError, InputError, message
 from share_jax.parameterizations.base import LeafSpec, Parameterization, specs
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
@@ -32,3 +36,30 @@ def leaf_specs(owner: str, method: Parameterization | None = None) -> dict[str, 
     for each in (*BUILT_IN, *(() if method is None else (method,))):
         made |= specs(each, owner)
     return made
+
+
+def method_of(stored: Mapping[str, Any], what: str) -> Parameterization:
+    """The parameterisation that a checkpoint's identity describes.
+
+    Args:
+      stored: its name and fields.
+      what: the folder, for the message.
+
+    Raises:
+      FormatError: it is none of the library's, or has other fields.
+
+    >>> method_of({"name": "shared_a", "rank": 2, "alpha": 4.0, "init_std": 0.02}, "bank")
+    SharedA(rank=2, alpha=4.0, init_std=0.02)
+    """
+    numbers = {name: value for name, value in stored.items() if name != "name"}
+    known = built_in(str(stored.get("name")))
+    fix = "load it in Python with share_jax.load_bank, which knows the model, and export it from there"
+    if known is None:
+        got, expected = repr(stored.get("name")), f"one of {sorted(method.name for method in BUILT_IN)}"
+        raise FormatError(message(f"method of {what}", got=got, expected=expected, fix=fix))
+    try:
+        return type(known)(**numbers)
+    except (TypeError, InputError) as error:
+        raise FormatError(
+            message(f"method of {what}", got=error, expected=f"those of {type(known).__name__}", fix=fix)
+        ) from None

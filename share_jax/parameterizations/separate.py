@@ -1,13 +1,16 @@
 """Plain LoRA, one pair per task and nothing shared: delta_t = (alpha / r) A[t] @ B[t] (Hu et al. 2021, eq. 3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from share_jax.ops.products import up_product
 from share_jax.parameterizations.base import LeafSpec
+from share_jax.parameterizations.from_factors import HostLeaves, Pair, padded_pair
 from share_jax.parameterizations.ranks import check_columns, check_positive
 from share_jax.typing import Leaves, PRNGKey
 
@@ -71,3 +74,17 @@ class SeparateLoRA:
 
     def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
         return slot["lora_a"], self.scale * slot["lora_b"]
+
+    def shared_from(self, pairs: Sequence[Pair], what: str) -> HostLeaves:
+        return {}
+
+    def slot_from(
+        self,
+        shared: HostLeaves,
+        lora_a: Float[np.ndarray, "d_in q"],
+        lora_b: Float[np.ndarray, "q d_out"],
+        scale: float,
+        what: str,
+    ) -> HostLeaves:
+        a, b = padded_pair(lora_a, lora_b, self.rank, what)
+        return {"lora_a": a, "lora_b": b * np.float32(scale / self.scale)}

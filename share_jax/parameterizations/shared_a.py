@@ -1,13 +1,16 @@
 """Form 1, `shared_a`: delta_t = (alpha / r) A @ B[t], with one A per kernel for all tasks and one B per task."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from share_jax.ops.products import up_product
 from share_jax.parameterizations.base import LeafSpec
+from share_jax.parameterizations.from_factors import HostLeaves, Pair, common_columns, on_columns
 from share_jax.parameterizations.ranks import check_columns, check_positive
 from share_jax.typing import Leaves, PRNGKey
 
@@ -68,3 +71,17 @@ class SharedA:
 
     def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
         return shared["lora_a"], self.scale * slot["lora_b"]
+
+    def shared_from(self, pairs: Sequence[Pair], what: str) -> HostLeaves:
+        return {"lora_a": common_columns(pairs, self.rank, what)}
+
+    def slot_from(
+        self,
+        shared: HostLeaves,
+        lora_a: Float[np.ndarray, "d_in q"],
+        lora_b: Float[np.ndarray, "q d_out"],
+        scale: float,
+        what: str,
+    ) -> HostLeaves:
+        own = on_columns(np.asarray(shared["lora_a"]), lora_a, lora_b, what)
+        return {"lora_b": own * np.float32(scale / self.scale)}

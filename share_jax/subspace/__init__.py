@@ -3,7 +3,8 @@
 `state` has the records; `initialization` makes the first subspace of any number of adapters, `projection` puts tasks on
 bases that stay, `merging` lets the bases evolve and bounds what old tasks lose, `removal` takes tasks out.
 `rank_choice` and `error_curves` say how many columns to keep; `error_bounds` and `task_drift` measure and prove errors;
-`quantize` stores in fewer bytes; `serving` goes to the trees that Flax layers compute with, and back.
+`quantize` stores in fewer bytes; `serving` goes to the trees that Flax layers compute with, and back; `from_bank` and
+`into_bank` take a bank's tasks out as adapters or a subspace, and in.
 A change of the method goes here; the linear algebra below it is `share_jax.linalg`'s.
 """
 

@@ -1,7 +1,13 @@
 from .duplicates import copies as copies
 from .error_bounds import relative_distance as relative_distance
+from .from_bank import bank_adapters as bank_adapters
+from .from_bank import bank_heads as bank_heads
+from .from_bank import bank_state as bank_state
 from .initialization import initialize as initialize
 from .initialization import initialize_stream as initialize_stream
+from .into_bank import WithTasks as WithTasks
+from .into_bank import with_adapters as with_adapters
+from .into_bank import with_state as with_state
 from .merging import merge as merge
 from .merging import remerge as remerge
 from .projection import project as project

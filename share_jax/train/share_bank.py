@@ -71,9 +71,7 @@ def heads_of(model: Any, bank: TaskBank) -> tuple[dict[str, np.ndarray], ...]:
     return tuple({path: stack[index] for path, stack in stacks.items()} for index in range(len(bank.names)))
 
 
-def bank_of_state(
-    model: Any, bank: TaskBank, state: ShareState, heads: Sequence[Mapping[str, np.ndarray]]
-) -> ShareBank:
+def bank_of_state(model: Any, bank: TaskBank, state: ShareState, heads: Sequence[Mapping[str, Any]]) -> ShareBank:
     """The bank that serves a subspace.
 
     Args:

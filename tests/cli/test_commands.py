@@ -273,7 +273,7 @@ def test_similarity_of_a_set_and_of_folders_agree_with_dense_updates(run, made, 
     assert svg.read_text().startswith("<svg")
     code, whole, _ = run("similarity", *adapters)
     np.testing.assert_allclose(whole["matrix"], expected, atol=1e-4)
-    from share_jax.cli.main import similarity
+    from share_jax.cli import similarity
 
     monkeypatch.setattr(similarity, "_BLOCK_BYTES", 1)
     code, blocks, _ = run("similarity", *adapters)

@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Float
 
-from share_jax.linen.variables import SHARED, TASKS
+from share_jax.adapted import SHARED, TASKS
 from share_jax.models.split_point import START, Cut
 from share_jax.models.vit import VitClassifier, VitConfig, VitEncoder, VitLayer
 from share_jax.trees import flat, nested

@@ -1,0 +1,82 @@
+"""The tasks of a bank on disk as those of adapter files, without the model: what the manifest says is enough."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from share_jax.checkpoint import arrays
+from share_jax.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from share_jax.errors import FormatError, message
+from share_jax.formats.adapter_file import Source
+from share_jax.formats.bank_tasks import task_source
+from share_jax.formats.flax_names import table_for
+from share_jax.layers.targets import Target
+from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.built_in import method_of
+from share_jax.storage.untrusted import shown
+from share_jax.subspace.from_bank import kernel_sizes, slot_adapter
+from share_jax.trees import at, flat
+from share_jax.typing import Tree
+
+
+def open_bank(folder: str | os.PathLike[str], names: Mapping[str, str] | None = None) -> list[Source]:
+    """Every task of a bank that `save_bank` wrote, factors as they were learnt, heads beside them.
+
+    Args:
+      folder: the bank's.
+      names: PyTorch's name of every module by its path; paths with dots when None.
+
+    Raises:
+      FormatError: it is no bank, is damaged, holds no tasks, or is one of a module of one's own.
+      TargetError: a name is missing or of no module.
+    """
+    store = open_checkpoint(folder)
+    identity, what = store.manifest.identity, f"bank {shown(Path(folder).name)}"
+    method = method_of(identity.method, what)
+    if not store.names:
+        raise FormatError(message(what, got="no tasks", expected="at least one", fix="learn a task first"))
+    record = store.manifest.shared
+    shared = _read(store, record, "the shared tree") if record is not None else {}
+    out: list[Source] = []
+    for name in store.names:
+        slot = _read(store, store.record(name), f"task {name!r}")
+        leaves = flat(slot)
+        targets = [_target(path, method, shared, slot, what) for path in identity.targets]
+        heads = {path: np.asarray(leaves[path]) for path in identity.heads}
+        table = table_for(kernel_sizes(targets), {path: head.shape for path, head in heads.items()}, names)
+        size = _bytes(store, store.record(name)) + (_bytes(store, record) // len(store.names) if record else 0)
+        out.append(task_source(name, slot_adapter(method, targets, shared, slot), heads, table, None, size))
+    return out
+
+
+def _read(store: Checkpoint, record: arrays.Record, what: str) -> dict[str, Any]:
+    return arrays.read(store.root, record, arrays.like_of(record), what)
+
+
+def _bytes(store: Checkpoint, record: arrays.Record) -> int:
+    return sum(os.stat(store.root / record["path"] / name).st_size for name in record["files"])
+
+
+def _target(path: str, method: Parameterization, shared: Tree, slot: Tree, what: str) -> Target:
+    """A target whose kernel nobody has here: its sizes are those of the factors, its layers those of the leaves."""
+    module = tuple(path.split("/")[:-1])
+    own, leaves = at(shared, module), at(slot, module)
+    key = jax.random.key(0)
+    want = {
+        **jax.eval_shape(lambda: method.init_shared(key, 1, 1)),
+        **jax.eval_shape(lambda: method.init_task(key, 1, 1)),
+    }
+    have = {**own, **leaves}
+    more = {have[name].ndim - leaf.ndim for name, leaf in want.items() if name in have}
+    if not want.keys() <= have.keys() or len(more) != 1 or not more <= {0, 1}:
+        got = {name: tuple(leaf.shape) for name, leaf in have.items()}
+        fix = "save the bank with share_jax.save_bank"
+        raise FormatError(message(f"leaves of {path} in {what}", got=got, expected=sorted(want), fix=fix))
+    stacked = have[next(iter(want))].shape[0] if more == {1} else None
+    one = jax.tree.map(lambda x: x[0], (own, leaves)) if stacked is not None else (own, leaves)
+    a, b = jax.eval_shape(method.factors, *one)
+    return Target(path, module, type(method).__name__, (a.shape[0], b.shape[1]), 1, stacked)

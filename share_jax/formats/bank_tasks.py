@@ -1,0 +1,205 @@
+"""The tasks of a bank as the tasks that adapter files hold, and back: PEFT folders, one per task."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from share_jax.adapters.factors import Adapter, nbytes
+from share_jax.bank.bank import TaskBank
+from share_jax.errors import InputError, TargetError, message
+from share_jax.formats.adapter_file import Layer, Source
+from share_jax.formats.export import new_config
+from share_jax.formats.flax_names import (
+    Names,
+    Table,
+    from_modules,
+    from_tensors,
+    table_for,
+    to_modules,
+    to_tensors,
+)
+from share_jax.formats.format import writer
+from share_jax.formats.open import open_sources
+from share_jax.formats.peft import PREFIX
+from share_jax.storage.safetensors_file import RawTensor, raw_of
+from share_jax.storage.untrusted import check_task_name, publish, shown
+from share_jax.subspace.from_bank import bank_adapters, bank_heads, kernel_sizes
+from share_jax.subspace.into_bank import WithTasks, with_adapters
+from share_jax.trees import flat
+
+LINEAR = ("Dense", "DenseGeneral")
+"""Layers of Flax whose adapter is one of a linear module in PyTorch, too."""
+
+
+def export_peft(
+    bank: TaskBank,
+    adapted: Any,
+    folder: str | os.PathLike[str],
+    names: Names = None,
+    *,
+    base_model: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Path]:
+    """Writes every task of a bank as a PEFT folder: FOLDER/TASK with its adapter, alpha and heads.
+
+    Args:
+      bank: the learnt tasks; their names become folders.
+      adapted: the adapted model that learnt them.
+      folder: where; made if it is not there.
+      names: PyTorch's names for the model: its own table, such as `models.bert.bert_names(config, classes)`; or
+        {module path: module name}; or None for paths with dots.
+      base_model: `base_model_name_or_path` to write.
+      overwrite: whether folders of these names may be replaced.
+
+    Returns:
+      The folder of each task.
+
+    Raises:
+      TargetError: a kernel or head has no name, or is nothing that PEFT holds.
+      TaskError: a task's name is no folder's.
+      InputError: the bank has no tasks, or a folder is there already.
+    """
+    sources = bank_sources(bank, adapted, names, base_model=base_model)
+    check_linear(adapted)
+    places = {source.name: Path(folder) / source.name for source in sources}
+    for place in places.values():
+        if os.path.lexists(place) and not overwrite:
+            fix = "name another folder or pass overwrite=True"
+            raise InputError(message(f"folder {shown(place)}", got="one that exists", expected="a new one", fix=fix))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for source in sources:
+        with publish(places[source.name]) as temp:
+            writer("PEFT")(temp, source.adapter(), source.config, source.extras(), source.metadata, "f32")
+    return places
+
+
+def import_peft(
+    folders: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    adapted: Any,
+    bank: TaskBank,
+    names: Names = None,
+) -> WithTasks:
+    """The bank with adapters' folders as further tasks, each named as its folder; learnt tasks keep their bits.
+
+    Args:
+      folders: of PEFT, or of another known format; one or several.
+      adapted: the adapted model; what the folders adapt must be its targets, and what they save whole its heads.
+      bank: what has been learnt, on `adapted`; an empty one from `Learner.start`, for example.
+      names: as for `export_peft`.
+
+    Returns:
+      The bank; and for each new task the measured error of its update and a bound on it, relative to its norm: zero, or
+      rounding, but for `Share`, which projects. See `subspace.into_bank.with_adapters`.
+
+    Raises:
+      FormatError: a folder is none of a known format, or is damaged.
+      TargetError: a module or tensor has no name in the model, or is no target or head of it; a head is missing.
+      TaskError: a name is taken.
+      InputError: the method cannot hold an adapter; the message says what can.
+    """
+    single = isinstance(folders, str | os.PathLike)
+    return with_sources(open_sources([folders] if single else folders, bank.names), adapted, bank, names)
+
+
+def with_sources(sources: Sequence[Source], adapted: Any, bank: TaskBank, names: Names = None) -> WithTasks:
+    """As `import_peft`, of tasks that are open already."""
+    table = bank_table(adapted, bank, names)
+    adapters, heads = {}, {}
+    for source in sources:
+        try:
+            adapters[source.name] = from_modules(table, source.adapter(), kernel_sizes(adapted.targets))
+        except TargetError as error:
+            raise TargetError(f"{source.label} {error}") from error
+        heads[source.name] = open_heads(source.extras(), table, adapted.heads, source.label)
+    return with_adapters(bank, adapted, adapters, heads)
+
+
+def open_heads(
+    extras: Mapping[str, RawTensor], table: Table, heads: Collection[str], what: str
+) -> dict[str, np.ndarray]:
+    """A task's heads by path, of the tensors that lie beside its factors.
+
+    Raises:
+      TargetError: see `flax_names.from_tensors`.
+    """
+    try:
+        return from_tensors(table, {name.removeprefix(PREFIX): raw.array() for name, raw in extras.items()}, heads)
+    except TargetError as error:
+        raise TargetError(f"{what} {error}") from error
+
+
+def bank_table(adapted: Any, bank: TaskBank, names: Names) -> Table:
+    """The table of what the bank's tasks own; see `flax_names.table_for`."""
+    stacks = flat(bank.tasks)
+    heads = {path: tuple(stacks[path].shape[1:]) for path in adapted.heads}
+    return table_for(kernel_sizes(adapted.targets), heads, names)
+
+
+def bank_sources(bank: TaskBank, adapted: Any, names: Names = None, *, base_model: str | None = None) -> list[Source]:
+    """Every task of a bank as a task of adapter files, in memory; see `export_peft`."""
+    if not bank.names:
+        raise InputError(message("bank", got="no tasks", expected="at least one", fix="learn a task first"))
+    table, heads = bank_table(adapted, bank, names), bank_heads(bank, adapted)
+    return [
+        task_source(name, adapter, heads[name], table, base_model)
+        for name, adapter in bank_adapters(bank, adapted).items()
+    ]
+
+
+def task_source(
+    name: str,
+    adapter: Adapter,
+    heads: Mapping[str, np.ndarray],
+    table: Table,
+    base_model: str | None,
+    bytes_in: int | None = None,
+) -> Source:
+    """One task of a bank as a task of adapter files, by PEFT's names.
+
+    Args:
+      name: the task's.
+      adapter: by the names of `subspace.from_bank.layer_names`.
+      heads: by path.
+      table: PyTorch's names.
+      base_model: the name of the model that it adapts.
+      bytes_in: of the files that hold it; those of its arrays when None.
+
+    Raises:
+      TargetError: a kernel or head is not in the table, or is nothing that PEFT holds.
+    """
+    modules, tensors = to_modules(table, adapter), to_tensors(table, heads)
+    extras = {PREFIX + tensor: raw_of(array) for tensor, array in tensors.items()}
+    layers = {
+        module: Layer(*factors.shape, factors.rank, float(factors.scale), "F32") for module, factors in modules.items()
+    }
+    size = nbytes(adapter) + sum(len(raw.data) for raw in extras.values()) if bytes_in is None else bytes_in
+
+    def read_factors(chosen: tuple[str, ...] | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {m: (x.lora_a, x.lora_b) for m, x in modules.items() if chosen is None or m in chosen}
+
+    def read_extras() -> dict[str, RawTensor]:
+        return dict(extras)
+
+    config = new_config(modules, sorted({tensor.rpartition(".")[0] for tensor in tensors}), base_model)
+    return Source(
+        check_task_name(name), f"task {shown(name)}", base_model, config, layers, {"format": "pt"}, tuple(extras),
+        size, read_factors, read_extras,
+    )  # fmt: skip
+
+
+def check_linear(adapted: Any) -> None:
+    """Refuses targets that PEFT has no linear module for, and a model that adapts heads alone.
+
+    Raises:
+      TargetError: naming one.
+    """
+    if not adapted.targets:
+        expected, fix = "at least one: PEFT loads no heads alone", "adapt a kernel, too"
+        raise TargetError(message("targets", got="none", expected=expected, fix=fix))
+    for target in adapted.targets:
+        if target.layer not in LINEAR:
+            expected, fix = " or ".join(LINEAR), "leave it out of the targets"
+            raise TargetError(message(f"target {target.path} for PEFT", got=target.layer, expected=expected, fix=fix))

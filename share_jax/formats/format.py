@@ -1,0 +1,73 @@
+"""The known formats of adapter files: how each is recognised, opened and written. A new format is one entry here."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from share_jax.errors import InputError, message
+from share_jax.formats.adapter_file import Source
+from share_jax.formats.export import export_adapter
+from share_jax.formats.lorashare import is_lorashare, open_lorashare
+from share_jax.formats.peft import is_adapter, open_adapter
+from share_jax.formats.vlora import is_vlora, open_vlora
+from share_jax.storage.safetensors_file import RawTensor
+from share_jax.storage.untrusted import shown
+
+if TYPE_CHECKING:
+    from share_jax.adapters.factors import Adapter
+
+Write = Callable[
+    [Path, "Adapter", Mapping[str, Any], Mapping[str, RawTensor], Mapping[str, str], str],
+    dict[str, Any],
+]
+"""(existing folder, adapter, configuration, uncompressed tensors, metadata, dtype) -> the configuration as written."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of adapter files.
+
+    Attributes:
+      name: as messages give it.
+      detect: whether a folder looks like one of this format, be it damaged.
+      open: every task of the folder.
+      write: writes one task; None where the format is read alone.
+    """
+
+    name: str
+    detect: Callable[[str | os.PathLike], bool]
+    open: Callable[[str | os.PathLike], list[Source]]
+    write: Write | None = None
+
+
+FORMATS = (
+    Format("PEFT", is_adapter, lambda folder: [open_adapter(folder)], export_adapter),
+    Format("lorashare", is_lorashare, open_lorashare),
+    Format("vlora", is_vlora, open_vlora),
+)
+"""In the order in which a folder is asked."""
+
+
+def names_of(formats: tuple[Format, ...]) -> str:
+    """The formats' names, as a message lists them.
+
+    >>> names_of(FORMATS)
+    'PEFT, lorashare or vlora'
+    """
+    *first, last = (each.name for each in formats)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def writer(name: str) -> Write:
+    """How tasks are written in a format.
+
+    Raises:
+      InputError: there is no such format, or it is read alone.
+    """
+    written = {each.name: each.write for each in FORMATS if each.write is not None}
+    if name not in written:
+        expected = names_of(tuple(each for each in FORMATS if each.write is not None))
+        raise InputError(message("format to write", got=shown(name), expected=expected, fix="write PEFT folders"))
+    return written[name]
