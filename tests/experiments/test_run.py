@@ -12,12 +12,13 @@ from small_run import SMALL, matrices
 from tiny_run import CONFIG, tiny_vit
 
 from experiments import run as run_module
-from experiments.algorithms import loop, objective, training
+from experiments.algorithms import loop, objective
 from experiments.config.methods import MAIN
 from experiments.config.run_config import command_line, parse, preset
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
 from share_jax.checkpoint import checkpoint as ckpt
+from share_jax.errors import DivergedError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -228,7 +229,7 @@ def test_a_loss_that_is_not_a_number_stops_with_task_step_and_rate(
     assert f"loss of {method}, task" in error
     assert "step 2: got nan" in error
     assert f"lower {rate}, now 1e+30" in error
-    assert issubclass(training.DivergedError, ArithmeticError)
+    assert issubclass(DivergedError, ArithmeticError)
 
 
 @pytest.mark.parametrize(
