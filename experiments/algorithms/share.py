@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.algorithms.batches import task_pipeline_of, task_pipelines
@@ -148,7 +149,7 @@ class ShareSequence:
             layer = state.layers[path]
             for name, basis in (("basis_a", layer.basis_a), ("basis_b", layer.basis_b)):
                 if basis.shape[1] >= phi:
-                    leaves["/".join((*module, name))] = temporary(basis, phi)
+                    leaves["/".join((*module, name))] = jnp.asarray(temporary(basis, phi))
         return nested(leaves)
 
     def served(self, state: ShareState) -> dict[str, Any]:

@@ -1,8 +1,12 @@
-from .basis import Spectrum as Spectrum
-from .basis import orthonormal as orthonormal
-from .basis import rank_tolerance as rank_tolerance
-from .gram import gram_basis as gram_basis
-from .gram import symmetric_basis as symmetric_basis
+from .balance import balanced as balanced
+from .incremental import coefficient_root as coefficient_root
+from .incremental import compressed_stack as compressed_stack
+from .incremental import rotate as rotate
 from .rank_selection import k_by_explained_variance as k_by_explained_variance
 from .rank_selection import k_by_relative_error as k_by_relative_error
 from .rank_selection import tail_energies as tail_energies
+from .spectrum import Spectrum as Spectrum
+from .spectrum import numerical_rank as numerical_rank
+from .spectrum import orthonormal as orthonormal
+from .spectrum import spectra as spectra
+from .spectrum import spectrum_of_gram as spectrum_of_gram
