@@ -41,7 +41,7 @@ def adapters_of(
     sources: Iterable[Source], pseudo_rank: int | None, modules: tuple[str, ...] | None = None
 ) -> "Iterator[tuple[str, Adapter]]":
     """Each source's adapter, cut to the pseudo rank."""
-    from share_jax.adapters.factors import balance
+    from share_jax.adapters.arithmetic import balance
 
     for source in sources:
         adapter = source.adapter(modules)
@@ -149,7 +149,7 @@ def with_errors(
 
 def _compared(entry: TaskEntry, source: Source, stored: "ShareState", rank: int | None) -> TaskEntry:
     """The entry with the error of what is stored, and of the cut to the pseudo rank, against the original."""
-    from share_jax.adapters.factors import balance
+    from share_jax.adapters.arithmetic import balance
     from share_jax.subspace.state import factors_of
 
     adapter = source.adapter()
@@ -158,7 +158,7 @@ def _compared(entry: TaskEntry, source: Source, stored: "ShareState", rank: int 
 
 
 def _distance(x: "Adapter", y: "Adapter") -> float:
-    """As `core.bounds.relative_distance`, from Gram matrices alone: quick, and exact to 1e-7."""
+    """As `error_bounds.relative_distance`, from Gram matrices alone: quick, and exact to 1e-7."""
     from share_jax.subspace.error_bounds import squared_distance, squared_norm
 
     lost = norm = 0.0

@@ -1,9 +1,9 @@
+from .arithmetic import balance as balance
 from .arithmetic import dare as dare
 from .arithmetic import ties as ties
 from .arithmetic import weighted_sum as weighted_sum
 from .factors import Adapter as Adapter
 from .factors import Factors as Factors
-from .factors import balanced as balanced
 from .similarity import clusters as clusters
 from .similarity import cosine as cosine
 from .similarity import overlap as overlap

@@ -1,4 +1,4 @@
-"""New adapters out of learnt ones: weighted sums, TIES and DARE.
+"""New adapters out of learnt ones: in balanced factors, cut to a rank, weighted sums, TIES and DARE.
 
 A weighted sum is exact in factors. TIES and DARE work element by element, which on factors would depend on their
 gauge: they are applied to the reconstructed update, one target at a time, and the result is cut to a rank by SVD.
@@ -6,13 +6,33 @@ gauge: they are applied to the reconstructed update, one target at a time, and t
 
 from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
-from share_jax.adapters.factors import Adapter, Factors, balance
+from share_jax.adapters.factors import Adapter, Factors
+from share_jax.adapters.stacking import groups, pack
 from share_jax.errors import InputError, message
-from share_jax.typing import PRNGKey
+from share_jax.linalg.balance import balanced
+
+
+def balance(adapter: Adapter, *, rank: int | None = None) -> dict[str, Factors]:
+    """The same updates in balanced factors, scale 1: `lora_a = U sqrt(S)`, `lora_b = sqrt(S) V.T`.
+
+    `rank` keeps only that many columns, the best approximation of that rank (Eckart and Young 1936).
+
+    Raises:
+        InputError: `rank` is below 1.
+    """
+    if rank is not None and rank < 1:
+        raise InputError(message("rank", got=rank, expected="at least 1, or None for no cut", fix="pass rank=8"))
+    out: dict[str, Factors] = {}
+    for targets in groups({name: f.shape for name, f in adapter.items()}).values():
+        packed = pack([adapter], targets)
+        a, b = (x[:, 0] for x in balanced(packed.a, packed.b)[:2])
+        for i, name in enumerate(targets):
+            keep = min(adapter[name].rank, *adapter[name].shape, rank or adapter[name].rank)
+            out[name] = Factors(a[i, :, :keep], b[i, :, :keep].T)
+    return {name: out[name] for name in adapter}
 
 
 def weighted_sum(
@@ -64,13 +84,13 @@ def dare(
     weights: Sequence[float],
     *,
     drop_rate: float,
-    key: PRNGKey,
+    seed: int,
     rank: int | None = None,
 ) -> dict[str, Factors]:
     """DARE (Yu et al. 2024, equation 3): drop elements of each update with probability q, scale the rest up, add.
 
     `sum_i w_i m_i * dW_i / (1 - q)`, m_i ~ Bernoulli(1 - q): its expectation is the weighted sum. Cut to `rank`
-    (default: `sum r_i`).
+    (default: `sum r_i`). Each target draws from a stream of its own, which follows from `seed` and its position.
 
     Raises:
         InputError: no adapter, weights that do not match, or a drop rate outside [0, 1).
@@ -80,8 +100,8 @@ def dare(
         raise InputError(message("drop_rate", got=drop_rate, expected="at least 0 and below 1", fix="pass 0.5"))
 
     def combine(updates: Float[np.ndarray, "m d_in d_out"], index: int) -> Float[np.ndarray, "d_in d_out"]:
-        keep = jax.random.bernoulli(jax.random.fold_in(key, index), 1 - drop_rate, updates.shape)
-        return np.where(np.asarray(keep), updates / (1 - drop_rate), 0).sum(axis=0)
+        keep = np.random.default_rng([seed % 2**64, index]).random(updates.shape, np.float32) >= drop_rate
+        return np.where(keep, updates / (1 - drop_rate), 0).sum(axis=0)
 
     return _elementwise(adapters, weights, combine, rank)
 

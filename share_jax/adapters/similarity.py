@@ -1,6 +1,6 @@
 """How alike adapters are: cosines of their updates, overlaps of their column spaces, and simple clusters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -54,6 +54,33 @@ def overlap(adapters: Sequence[Adapter]) -> Float[np.ndarray, "T T"]:
             total += np.where(smaller > 0, squares / np.maximum(smaller, 1), 0)
             count += smaller > 0
     return np.clip(total / np.maximum(count, 1), 0, 1)
+
+
+MEASURES = {"cosine": cosine, "overlap": overlap}
+"""By the names that users give them."""
+
+
+def in_blocks(
+    measure: str, read: Callable[[Sequence[int]], list[Adapter]], count: int, size: int, progress: Callable[[int], None]
+) -> Float[np.ndarray, "T T"]:
+    """A measure of many adapters, two blocks of them at a time, so that memory does not grow with their number.
+
+    Args:
+        measure: a name in `MEASURES`.
+        read: gives the adapters at some positions.
+        count: how many there are.
+        size: how many are a block.
+        progress: called with the number of adapters that have been compared so far.
+    """
+    blocks = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+    matrix = np.eye(count)
+    for i, rows in enumerate(blocks):
+        mine = read(rows)
+        for columns in blocks[i + 1 :] or ([] if len(blocks) > 1 else [[]]):
+            both = rows + columns
+            matrix[np.ix_(both, both)] = MEASURES[measure]([*mine, *read(columns)])
+            progress(both[-1] + 1)
+    return matrix
 
 
 def clusters(matrix: Float[np.ndarray, "..."], threshold: float) -> list[list[int]]:

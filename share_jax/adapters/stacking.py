@@ -1,29 +1,29 @@
 """Targets of one shape, side by side: what lets one kernel do all their layers at once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from share_jax.adapters.factors import Adapter, Factors
 from share_jax.errors import InputError, message
 from share_jax.linalg.finite import all_finite
 from share_jax.runtime.threads import each
-
-if TYPE_CHECKING:
-    from share_jax.adapters.factors import Adapter, Factors
-
 
 LARGE = 2**22
 """Bytes of a group above which its targets are packed on all processors."""
 
 
 class Packed(NamedTuple):
-    """Factors of several tasks on the targets of one group; absent adapters and unused columns are zero."""
+    """Factors of several tasks on the targets of one group; absent adapters and unused columns are zero.
 
-    a: Float[np.ndarray, "layers tasks d_in p"]
-    b: Float[np.ndarray, "layers tasks d_out p"]
-    ranks: Int[np.ndarray, "layers tasks"]
+    Of one target alone, all three are without the axis of layers.
+    """
+
+    a: Float[np.ndarray, "*layers tasks d_in p"]
+    b: Float[np.ndarray, "*layers tasks d_out p"]
+    ranks: Int[np.ndarray, "*layers tasks"]
 
 
 def groups(shapes: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], list[str]]:
@@ -34,7 +34,7 @@ def groups(shapes: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], list[
     return out
 
 
-def shapes_of(adapters: Iterable["Adapter"], known: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+def shapes_of(adapters: Iterable[Adapter], known: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     """(d_in, d_out) of every target that is known or that an adapter brings.
 
     Raises:
@@ -50,22 +50,13 @@ def shapes_of(adapters: Iterable["Adapter"], known: Mapping[str, tuple[int, int]
     return shapes
 
 
-def bucket(n: int, step: int = 16) -> int:
-    """`n` rounded up to a multiple of `step`, so that growing sizes meet few compiled shapes.
-
-    >>> bucket(1), bucket(16), bucket(17)
-    (16, 16, 32)
-    """
-    return -(-n // step) * step
-
-
-def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int = 0) -> Packed:
-    """The factors of `adapters` on `targets` (one shape), scale folded in half on either side.
+def pack(adapters: Sequence[Adapter], targets: Sequence[str], *, columns: int = 0) -> Packed:
+    """The factors of `adapters` on `targets` (one shape) in float32, scale folded in half on either side.
 
     p is the largest rank that occurs, at least `columns`.
 
     Raises:
-        InputError: an update is past what the factors' dtype holds.
+        InputError: an update is past what float32 holds.
     """
     present = [[adapter.get(name) for adapter in adapters] for name in targets]
     d_in, d_out = next(f.shape for row in present for f in row if f is not None)
@@ -74,8 +65,8 @@ def pack(adapters: Sequence["Adapter"], targets: Sequence[str], *, columns: int 
     ranks = np.array([[0 if f is None else f.rank for f in row] for row in present], np.int32)
     new = np.empty if np.all(ranks == p) else np.zeros
     # columns lie in one piece each, as in an adapter's file
-    a = new((len(targets), count, p, d_in), _precision(present)).swapaxes(2, 3)
-    b = new((len(targets), count, p, d_out), a.dtype).swapaxes(2, 3)
+    a = new((len(targets), count, p, d_in), np.float32).swapaxes(2, 3)
+    b = new((len(targets), count, p, d_out), np.float32).swapaxes(2, 3)
     work = each if a.nbytes + b.nbytes > LARGE else _in_turn
     if not all(work(lambda i: _fill(a[i].mT, b[i].mT, present[i]), range(len(targets)))):
         i, j = np.argwhere(~(np.isfinite(a).all((2, 3)) & np.isfinite(b).all((2, 3))))[0]
@@ -90,7 +81,7 @@ def _in_turn(work: Callable[[int], bool], pieces: Iterable[int]) -> list[bool]:
 
 
 def _fill(
-    a: Float[np.ndarray, "tasks p d_in"], b: Float[np.ndarray, "tasks p d_out"], row: Sequence["Factors | None"]
+    a: Float[np.ndarray, "tasks p d_in"], b: Float[np.ndarray, "tasks p d_out"], row: Sequence[Factors | None]
 ) -> bool:
     """Writes one target's factors where they belong; what they leave is zero already. Whether all are finite."""
     scales = np.array([0.0 if f is None else f.scale for f in row])
@@ -103,26 +94,7 @@ def _fill(
             if factors is not None:
                 a[j, : factors.rank] = np.asarray(factors.lora_a).T
                 b[j, : factors.rank] = np.asarray(factors.lora_b)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is past the dtype is refused by the caller
+    with np.errstate(over="ignore", invalid="ignore"):  # what is past float32 is refused by the caller
         for side, half in ((a, halves), (b, np.copysign(halves, scales))):
             np.multiply(side, half.astype(side.dtype)[:, None, None], out=side)
     return all_finite(a) and all_finite(b)
-
-
-def _precision(rows: Iterable[Iterable["Factors | None"]]) -> type[np.floating]:
-    """float32, or float64 if JAX computes in it and any factor is in it."""
-    wide = any(f is not None and f.lora_a.dtype == np.float64 for row in rows for f in row)
-    if not wide:
-        return np.float32
-    import jax.numpy as jnp  # only now: whoever has float32 alone does without JAX
-
-    return np.float64 if jnp.zeros((), float).dtype == np.float64 else np.float32
-
-
-def pad(x: np.ndarray, axis: int, size: int) -> np.ndarray:
-    """`x` with zeros appended along `axis` up to `size`."""
-    if x.shape[axis] == size:
-        return x
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, size - x.shape[axis])
-    return np.pad(x, widths)

@@ -37,7 +37,6 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
 from share_jax.errors import InputError, TaskError, message
-from share_jax.linalg.products import product, transpose
 
 SMALLEST_SHRINKAGE = 1e-6
 """S is shrunk by at least this share, so that a feature which never varies cannot make it singular."""
@@ -269,13 +268,18 @@ def router_of(names: Sequence[str], arrays: Mapping[str, Any]) -> Router:
 
 @jax.jit
 def _scores(rule: Rule, features: Float[Array, "batch D"]) -> Float[Array, "batch T"]:
-    x = product(features - rule.centre[None], rule.whitening)
+    x = _product(features - rule.centre[None], rule.whitening)
     tasks, width, d = rule.means.shape
     means = rule.means.reshape(tasks * width, d)
     squares = jnp.sum(x * x, axis=1)[:, None] + jnp.sum(means * means, axis=1)[None]
-    distances = squares - 2 * product(x, transpose(means))
+    distances = squares - 2 * _product(x, means.T)
     own = -0.5 * distances.reshape(-1, tasks, width) + rule.log_weights[None]
     return logsumexp(own, axis=2)
+
+
+def _product(x: Float[Array, "n m"], y: Float[Array, "m q"]) -> Float[Array, "n q"]:
+    """`x @ y` in full: accelerators otherwise round the inputs of a float32 product to bf16."""
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 def _known(router: Router, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from share_jax.cli.main import command
+from share_jax.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(main())

@@ -3,17 +3,21 @@
 import argparse
 import time
 from dataclasses import replace
-from typing import Any
 
-from share_jax.cli.options import Progress, command, emit, error_limit
+from share_jax.adapter_set.build import adapters_of, ready_to_merge, task_entries
+from share_jax.adapter_set.store import changed_set
+from share_jax.cli.inputs import open_inputs
+from share_jax.cli.options import Progress, emit, error_limit
+from share_jax.cli.report import summary, text
+from share_jax.formats.open import check_common_shapes, common_base
+from share_jax.subspace.merging import merge
+from share_jax.subspace.rank_choice import Choice
+
+EXAMPLE = "share-jax add shared adapters/new --max-error 0.05"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
-    parser = command(
-        subparsers, "add", run, "Add LoRA adapters to a set; the old ones are not needed.",
-        "share-jax add shared adapters/new --max-error 0.05",
-    )  # fmt: skip
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set")
     parser.add_argument(
         "folders", nargs="+", metavar="DIR", help="PEFT adapters, folders of lorashare or vlora, or banks"
@@ -30,12 +34,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from share_jax.adapter_set.build import adapters_of, ready_to_merge, task_entries
-    from share_jax.adapter_set.store import changed_set
-    from share_jax.cli.inputs import open_inputs
-    from share_jax.cli.report import summary, text
-    from share_jax.formats.open import check_common_shapes, common_base
-
     begin = time.perf_counter()
     progress = Progress(args)
     with changed_set(args.set) as (old, writer):
@@ -48,9 +46,6 @@ def run(args: argparse.Namespace) -> int:
         for name, adapter in adapters_of(sources, manifest.pseudo_rank):
             adapters[name] = adapter
             progress("read", len(adapters), len(sources))
-
-        from share_jax.subspace.merging import merge
-        from share_jax.subspace.rank_choice import Choice
 
         state = merge(ready_to_merge(old.state, manifest.storage), adapters, Choice(**manifest.choice), limit=limit)
         manifest = task_entries(replace(manifest, base_model=base, limit=limit), sources, writer)

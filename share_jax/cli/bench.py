@@ -1,23 +1,23 @@
 """`share-jax bench OUT`: how long it takes to load, reconstruct and export, and what the files weigh."""
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from share_jax.cli.options import Progress, command, emit, whole
+from share_jax.adapter_set.store import read_set
+from share_jax.cli.options import Progress, emit, whole
+from share_jax.cli.report import megabytes, size_change, summary
+from share_jax.cli.table import table
+from share_jax.formats.format import writer
+from share_jax.subspace.state import factors_of
+
+EXAMPLE = "share-jax bench shared"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
-    parser = command(
-        subparsers,
-        "bench",
-        run,
-        "Measure loading, reconstructing and exporting a set's tasks.",
-        "share-jax bench shared",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set")
     parser.add_argument("--repeat", type=whole, default=3, metavar="N", help="runs of each; the median is shown (3)")
     parser.add_argument("--tasks", type=whole, default=20, metavar="N", help="tasks to take, evenly spread (20)")
@@ -25,21 +25,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    import tempfile
-
-    from share_jax.adapter_set.store import read_set
-    from share_jax.cli.report import megabytes, size_change, summary
-    from share_jax.cli.table import table
-    from share_jax.formats.format import writer
-
     progress = Progress(args)
     begin = time.perf_counter()
     load = _median(lambda: read_set(args.set), args.repeat)
     progress("measured", 1, 3)
     done = read_set(args.set)
     data = summary(done.folder, done, 0.0)
-
-    from share_jax.subspace.state import factors_of
 
     names = spread(list(done.manifest.tasks), args.tasks)
     rebuild = [_median(lambda n=name: factors_of(done.state, n), args.repeat) for name in names]

@@ -3,17 +3,20 @@
 import argparse
 import time
 from dataclasses import replace
-from typing import Any
 
-from share_jax.cli.options import Progress, add_output, add_size, choice_of, command, emit, whole
+from share_jax.adapter_set.build import build_state, empty_manifest, task_entries
+from share_jax.adapter_set.store import new_set
+from share_jax.cli.inputs import open_inputs
+from share_jax.cli.options import Progress, add_output, add_size, choice_of, emit, whole
+from share_jax.cli.output_folder import check_output
+from share_jax.cli.report import summary, text
+from share_jax.formats.open import check_common_shapes, common_base
+
+EXAMPLE = "share-jax compress adapters/* -o shared --k 32"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
-    parser = command(
-        subparsers, "compress", run, "Compress LoRA adapters into one shared set.",
-        "share-jax compress adapters/* -o shared --k 32",
-    )  # fmt: skip
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument(
         "folders", nargs="+", metavar="DIR", help="PEFT adapters, folders of lorashare or vlora, or banks"
     )
@@ -28,13 +31,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from share_jax.adapter_set.build import build_state, empty_manifest, task_entries
-    from share_jax.adapter_set.store import new_set
-    from share_jax.cli.inputs import open_inputs
-    from share_jax.cli.output_folder import check_output
-    from share_jax.cli.report import summary, text
-    from share_jax.formats.open import check_common_shapes, common_base
-
     begin = time.perf_counter()
     out = check_output(args.output, args.overwrite, args.folders)
     sources = open_inputs(args.folders, names=args.names)

@@ -5,29 +5,26 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from share_jax.cli.options import command, emit
+from share_jax.adapter_set.store import read_set
+from share_jax.cli.options import emit
+from share_jax.cli.table import table
+from share_jax.subspace.error_bounds import update_distance, update_norm
+from share_jax.subspace.state import factors_of
+
+EXAMPLE = "share-jax diff shared cola mrpc"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
-    parser = command(
-        subparsers, "diff", run, "Compare two tasks of a set, layer by layer.", "share-jax diff shared cola mrpc"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set")
     parser.add_argument("tasks", nargs=2, metavar="TASK", help="the two tasks")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from share_jax.adapter_set.store import read_set
-    from share_jax.cli.table import table
-
     done = read_set(args.set)
     for task in args.tasks:
         done.task(task)
-
-    from share_jax.subspace.error_bounds import update_distance, update_norm
-    from share_jax.subspace.state import factors_of
 
     first, second = (factors_of(done.state, task) for task in args.tasks)
     norms, distance = (update_norm(first), update_norm(second)), update_distance(first, second)

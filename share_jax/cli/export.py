@@ -2,17 +2,20 @@
 
 import argparse
 import time
-from typing import Any
 
-from share_jax.cli.options import add_output, command, emit
+from share_jax.adapter_set.store import read_set
+from share_jax.cli.options import add_output, emit
+from share_jax.cli.output_folder import check_output
+from share_jax.cli.report import megabytes
+from share_jax.formats.format import writer
+from share_jax.storage.untrusted import publish
+from share_jax.subspace.state import factors_of
+
+EXAMPLE = "share-jax export shared cola -o cola-adapter --dtype bf16"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
-    parser = command(
-        subparsers, "export", run, "Write a task as a PEFT folder, which PEFT and vLLM load.",
-        "share-jax export shared cola -o cola-adapter --dtype bf16",
-    )  # fmt: skip
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set")
     parser.add_argument("task", metavar="TASK", help="the task")
     add_output(parser, "the adapter")
@@ -22,18 +25,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from share_jax.adapter_set.store import read_set
-    from share_jax.cli.output_folder import check_output
-    from share_jax.cli.report import megabytes
-    from share_jax.formats.format import writer
-    from share_jax.storage.untrusted import publish
-
     begin = time.perf_counter()
     out = check_output(args.output, args.overwrite, [args.set])
     done = read_set(args.set)
     entry = done.task(args.task)
-
-    from share_jax.subspace.state import factors_of
 
     config = dict(done.manifest.configs[entry.config])
     if args.base_model is not None:

@@ -1,7 +1,7 @@
 """The command `share-jax`: many LoRA adapters in one small shared set, and back.
 
-Exit status: 0 done, 1 a check failed, 2 bad usage or input. Every error is one line on stderr. JAX is imported only
-by the commands that compute.
+Exit status: 0 done, 1 a check failed, 2 bad usage or input. Every error is one line on stderr. Only the command that
+is asked for is imported, so that `--help` waits for no library; none of them imports JAX.
 """
 
 import importlib
@@ -9,32 +9,44 @@ import os
 import sys
 from collections.abc import Sequence
 
-from share_jax.cli.options import Parser
+from share_jax import __version__
+from share_jax.cli.options import Parser, complete
 from share_jax.errors import ShareError
-from share_jax.storage.cache_dir import keep_compiled
 
-_SETS = ("compress", "add", "remove", "recompress")
-_COMMANDS = (*_SETS, "info", "validate", "export", "diff", "similarity", "merge", "bench")
+COMMANDS = {
+    "compress": "Compress LoRA adapters into one shared set.",
+    "add": "Add LoRA adapters to a set; the old ones are not needed.",
+    "remove": "Remove tasks from a set; the others do not change.",
+    "recompress": "Choose the bases of a set anew: after tasks were removed, or to make it smaller.",
+    "info": "Show a set's tasks, sizes, errors and proven bounds.",
+    "validate": "Check a set's files, tensors and bounds (exit status 1 if one fails).",
+    "export": "Write a task as a PEFT folder, which PEFT and vLLM load.",
+    "diff": "Compare two tasks of a set, layer by layer.",
+    "similarity": "Show which adapters, or which tasks of a set, are alike.",
+    "merge": "Write the merge of several tasks as a PEFT folder.",
+    "bench": "Measure loading, reconstructing and exporting a set's tasks.",
+}
+"""Each is a file of this folder."""
 
 
-def parser() -> Parser:
-    """The whole command line."""
-    from share_jax import __version__
-
+def parser(argv: Sequence[str]) -> Parser:
+    """The whole command line, with the arguments of the command that `argv` names."""
     out = Parser(prog="share-jax", description="Many LoRA adapters in one small shared set of bases, and back.")
     out.add_argument("--version", action="version", version=f"share-jax {__version__}")
     subparsers = out.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for name in _COMMANDS:
-        importlib.import_module(f"share_jax.cli.{name}").add_parser(subparsers)
+    chosen = next((word for word in argv if word in COMMANDS), None)  # no option before the command takes a value
+    for name, summary in COMMANDS.items():
+        own = subparsers.add_parser(name, help=summary, description=summary)
+        if name == chosen:
+            complete(own, importlib.import_module(f"share_jax.cli.{name}"))
     return out
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
-    # JAX calls LAPACK from several threads of its own; with OpenBLAS's threads on top, batched QR and SVD can hang
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = parser().parse_args(argv)
+        args = parser(words).parse_args(words)
         return args.run(args)
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else 0
@@ -52,12 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("SHARE_JAX_DEBUG"):
             raise
         return _fail(f"internal error, {type(e).__name__}: {e}; set SHARE_JAX_DEBUG=1 to see where, and report it")
-
-
-def command() -> int:
-    """`main` as a process of its own, whose compiled programs are kept for the next one."""
-    keep_compiled(os.environ)
-    return main()
 
 
 def _fail(message: str) -> int:

@@ -3,23 +3,28 @@
 import argparse
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from share_jax.cli.options import add_output, below_one, command, emit, fraction, number, whole
-
-if TYPE_CHECKING:
-    from share_jax.adapter_set.store import AdapterSet
+from share_jax.adapter_set.store import AdapterSet, read_set
+from share_jax.adapters.arithmetic import dare, ties, weighted_sum
+from share_jax.cli.options import add_output, below_one, emit, fraction, number, whole
+from share_jax.cli.output_folder import check_output
+from share_jax.cli.report import megabytes
+from share_jax.errors import InputError, TaskError, message
+from share_jax.formats.export import merged_config
+from share_jax.formats.format import writer
+from share_jax.storage.untrusted import publish, shown
+from share_jax.subspace.state import factors_of
 
 _OPTIONS: dict[str, dict[str, Any]] = {"linear": {}, "ties": {"density": 0.2}, "dare": {"drop_rate": 0.5, "seed": 0}}
 """The flags that one method alone takes, with their defaults."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
-    parser = command(
-        subparsers, "merge", run, "Write the merge of several tasks as a PEFT folder.",
-        "share-jax merge shared cola mrpc --method ties -o both",
-    )  # fmt: skip
+EXAMPLE = "share-jax merge shared cola mrpc --method ties -o both"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set")
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="two tasks or more")
     add_output(parser, "the adapter")
@@ -36,14 +41,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from share_jax.adapter_set.store import read_set
-    from share_jax.cli.output_folder import check_output
-    from share_jax.cli.report import megabytes
-    from share_jax.errors import InputError, TaskError, message
-    from share_jax.formats.export import merged_config
-    from share_jax.formats.format import writer
-    from share_jax.storage.untrusted import publish
-
     begin = time.perf_counter()
     out = check_output(args.output, args.overwrite, [args.set])
     options = method_options(args)
@@ -57,8 +54,6 @@ def run(args: argparse.Namespace) -> int:
     done = read_set(args.set)
     entries = {task: done.task(task) for task in args.tasks}
     heads = heads_task(done, args.tasks, args.heads_from)
-
-    from share_jax.subspace.state import factors_of
 
     adapter = merge_adapters(args, [factors_of(done.state, task) for task in args.tasks], weights, options)
     configs = done.manifest.configs
@@ -92,8 +87,6 @@ def method_options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
       InputError: a flag was given that the method does not use.
     """
-    from share_jax.errors import InputError, message
-
     own = _OPTIONS[args.method]
     for method, flags in _OPTIONS.items():
         for flag in flags:
@@ -105,16 +98,13 @@ def method_options(args: argparse.Namespace) -> dict[str, Any]:
     return {flag: value if getattr(args, flag) is None else getattr(args, flag) for flag, value in own.items()}
 
 
-def heads_task(done: "AdapterSet", tasks: Sequence[str], named: str | None) -> str | None:
+def heads_task(done: AdapterSet, tasks: Sequence[str], named: str | None) -> str | None:
     """The task whose uncompressed tensors are written: the one that was named; None where none was and none has any.
 
     Raises:
       InputError: the named task has no such tensors, or none was named and one of the tasks has some.
       TaskError: the set has no task of that name.
     """
-    from share_jax.errors import InputError, message
-    from share_jax.storage.untrusted import shown
-
     if named is not None and done.task(named).extra:
         return named
     first = next((task for task in tasks if done.task(task).extra), None)
@@ -133,13 +123,8 @@ def heads_task(done: "AdapterSet", tasks: Sequence[str], named: str | None) -> s
 
 def merge_adapters(args: argparse.Namespace, adapters: list, weights: list[float], options: dict[str, Any]) -> Any:
     """The merged adapter by the method that was asked for."""
-    from share_jax.adapters.arithmetic import dare, ties, weighted_sum
-
     if args.method == "linear":
         return weighted_sum(adapters, weights, rank=args.rank)
     if args.method == "ties":
         return ties(adapters, weights, density=options["density"], rank=args.rank)
-    import jax
-
-    key = jax.random.key(options["seed"])
-    return dare(adapters, weights, drop_rate=options["drop_rate"], key=key, rank=args.rank)
+    return dare(adapters, weights, drop_rate=options["drop_rate"], seed=options["seed"], rank=args.rank)

@@ -1,9 +1,12 @@
 """What the commands' parsers share: one-line usage errors, `--json`, examples."""
 
 import argparse
+import json
 import math
 import sys
+import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NoReturn
 
 
@@ -16,21 +19,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {text}; see {self.prog} --help\n")
 
 
-def command(
-    subparsers: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, example: str
-) -> argparse.ArgumentParser:
-    """Adds a command with `--json`, `--progress` and an example in its help."""
-    parser = subparsers.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
+def complete(parser: argparse.ArgumentParser, command: ModuleType) -> None:
+    """Adds what a command takes, `--json`, `--progress`, and the example in its help.
+
+    Args:
+      parser: the command's.
+      command: its file, which has `EXAMPLE`, `add_arguments(parser)` and `run(args)`, the exit status.
+    """
+    parser.epilog = f"example:\n  {command.EXAMPLE}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.set_defaults(run=command.run)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--progress", action="store_true", help="show progress although stderr is no terminal")
-    return parser
+    command.add_arguments(parser)
 
 
 def add_output(parser: argparse.ArgumentParser, what: str) -> None:
@@ -114,8 +115,6 @@ class Progress:
 
     def __call__(self, what: str, done: int, total: int | None = None) -> None:
         """Shows that `done` of `total` are done."""
-        import time
-
         now = time.monotonic()
         if not self._on or (now - self._last < (0.1 if self._tty else 1.0) and done != total):
             return
@@ -134,8 +133,6 @@ class Progress:
 def emit(args: argparse.Namespace, data: Any, text: Callable[[], str]) -> None:
     """Prints the result: JSON with `--json`, else the text."""
     if args.json:
-        import json
-
         print(json.dumps(data, indent=2, allow_nan=False))
     else:
         print(text())

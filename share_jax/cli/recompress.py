@@ -3,35 +3,27 @@
 import argparse
 import time
 from dataclasses import replace
-from typing import Any
 
-from share_jax.cli.options import add_size, choice_of, command, emit
+from share_jax.adapter_set.build import ready_to_merge
+from share_jax.adapter_set.store import changed_set, stored_bytes
+from share_jax.cli.options import add_size, choice_of, emit
+from share_jax.cli.report import megabytes, summary, text
+from share_jax.subspace.rank_choice import Choice
+from share_jax.subspace.removal import recompress
+
+EXAMPLE = "share-jax recompress shared --k 16"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
-    parser = command(
-        subparsers,
-        "recompress",
-        run,
-        "Choose the bases of a set anew: after tasks were removed, or to make it smaller.",
-        "share-jax recompress shared --k 16",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set; its old version is replaced")
     add_size(parser, "smallest k with every task's error bound <= E (kept in the set; else the set's own E is held)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from share_jax.adapter_set.build import ready_to_merge
-    from share_jax.adapter_set.store import changed_set, stored_bytes
-    from share_jax.cli.report import megabytes, summary, text
-
     begin, given = time.perf_counter(), choice_of(args)
     with changed_set(args.set) as (old, writer):
-        from share_jax.subspace.rank_choice import Choice
-        from share_jax.subspace.removal import recompress
-
         chosen = given or dict(old.manifest.choice)
         limit = old.manifest.limit if args.max_error is None else args.max_error
         manifest = replace(old.manifest, choice=chosen, limit=limit)

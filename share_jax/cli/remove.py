@@ -3,35 +3,27 @@
 import argparse
 import time
 from dataclasses import replace
-from typing import Any
 
-from share_jax.cli.options import command, emit
+from share_jax.adapter_set.encoding import without_tasks
+from share_jax.adapter_set.store import changed_set, task_entry
+from share_jax.cli.options import emit
+from share_jax.cli.report import summary, text
+from share_jax.errors import TaskError, message
+from share_jax.subspace.removal import remove
+
+EXAMPLE = "share-jax remove shared old-task"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
-    parser = command(
-        subparsers,
-        "remove",
-        run,
-        "Remove tasks from a set; the others do not change.",
-        "share-jax remove shared old-task",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set")
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="tasks to remove")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from share_jax.adapter_set.encoding import without_tasks
-    from share_jax.adapter_set.store import changed_set, task_entry
-    from share_jax.cli.report import summary, text
-    from share_jax.errors import TaskError, message
-
     begin = time.perf_counter()
     with changed_set(args.set) as (old, writer):
-        from share_jax.subspace.removal import remove
-
         gone = list(dict.fromkeys(args.tasks))
         for task in gone:
             task_entry(old.manifest, task)

@@ -3,21 +3,18 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from share_jax.adapter_set.store import AdapterSet, stored_bytes
 from share_jax.cli.table import table
+from share_jax.storage.safetensors_file import TensorFile
+from share_jax.subspace.state import report
 
-if TYPE_CHECKING:
-    from share_jax.adapter_set.store import AdapterSet
 
-
-def summary(folder: Path, done: "AdapterSet", seconds: float) -> dict[str, Any]:
+def summary(folder: Path, done: AdapterSet, seconds: float) -> dict[str, Any]:
     """What `compress`, `add` and `info` print; bytes are those of the files on the disk."""
-    from share_jax.adapter_set.store import stored_bytes
-    from share_jax.subspace.state import report
-
     manifest = done.manifest
     files = stored_bytes(folder, manifest)
     bytes_in, bytes_out = sum(t.bytes_in for t in manifest.tasks.values()), sum(files.values())
@@ -56,13 +53,11 @@ def summary(folder: Path, done: "AdapterSet", seconds: float) -> dict[str, Any]:
     }
 
 
-def coefficients(done: "AdapterSet") -> dict[str, float]:
+def coefficients(done: AdapterSet) -> dict[str, float]:
     """What one task adds to the set, its coefficients and what decodes them, beside its LoRA factors.
 
     Bytes are those of the tensors in the file, without the tables and the header.
     """
-    from share_jax.storage.safetensors_file import TensorFile
-
     manifest, state = done.manifest, done.state
     numbers = 0.0
     for layer in state.layers.values():
@@ -79,7 +74,7 @@ def coefficients(done: "AdapterSet") -> dict[str, float]:
     }
 
 
-def _geometries(done: "AdapterSet") -> dict[str, int]:
+def _geometries(done: AdapterSet) -> dict[str, int]:
     found = [entry.geometry for entry in done.manifest.layers.values()]
     return {name: found.count(name) for name in sorted(set(found))}
 

@@ -2,25 +2,34 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
 
-from share_jax.cli.options import Progress, command, emit, fraction
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
+from share_jax.adapter_set.build import adapters_of
+from share_jax.adapter_set.manifest import NAME
+from share_jax.adapter_set.store import read_set
+from share_jax.adapters.factors import Adapter
+from share_jax.adapters.similarity import MEASURES, clusters, in_blocks
+from share_jax.cli.heatmap import check_drawing, write_heatmap
+from share_jax.cli.inputs import open_inputs
+from share_jax.cli.options import Progress, emit, fraction
+from share_jax.cli.output_folder import check_file_output
+from share_jax.cli.table import table
+from share_jax.formats.open import check_common_shapes
+from share_jax.storage.untrusted import check_folder, exists_inside
+from share_jax.subspace.coordinates import coordinates_of
 
 _BLOCK_BYTES = 2**28
 
+EXAMPLE = "share-jax similarity shared --heatmap similarity.svg"
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
-    parser = command(
-        subparsers, "similarity", run, "Show which adapters, or which tasks of a set, are alike.",
-        "share-jax similarity shared --heatmap similarity.svg",
-    )  # fmt: skip
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("folders", nargs="+", metavar="DIR", help="adapters, or one set")
-    parser.add_argument("--measure", choices=("cosine", "overlap"), default="cosine",
+    parser.add_argument("--measure", choices=tuple(MEASURES), default="cosine",
                         help="of the updates (cosine) or of the subspaces (overlap)")  # fmt: skip
     parser.add_argument(
         "--threshold", type=fraction, default=0.5, metavar="X", help="least similarity in a cluster (0.5)"
@@ -30,26 +39,19 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from share_jax.adapter_set.manifest import NAME
-    from share_jax.cli.output_folder import check_file_output
-    from share_jax.storage.untrusted import check_folder, exists_inside
-
     begin = time.perf_counter()
     picture = None if args.heatmap is None else check_file_output(args.heatmap)
+    if picture is not None:
+        check_drawing()
     progress = Progress(args)
     first = check_folder(args.folders[0], "folder")
     if len(args.folders) == 1 and exists_inside(first, NAME):
-        names, matrix = _of_set(args, first)
+        names, matrix = _of_set(first, args.measure)
     else:
-        names, matrix = _of_folders(args, progress)
-
-    from share_jax.adapters.similarity import clusters
-
+        names, matrix = _of_folders(args.folders, args.measure, progress)
     progress.close()
     groups = [[names[i] for i in group] for group in clusters(matrix, args.threshold)]
     if picture is not None:
-        from share_jax.cli.heatmap import write_heatmap
-
         write_heatmap(picture, names, matrix, f"{args.measure} similarity")
     data = {
         "tasks": names,
@@ -64,68 +66,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(name: str) -> Callable:
-    from share_jax.adapters import similarity
-
-    return {"cosine": similarity.cosine, "overlap": similarity.overlap}[name]
-
-
-def _of_set(args: argparse.Namespace, folder: Any) -> tuple[list[str], "np.ndarray"]:
-    """In the coordinates of the bases, where a task is as small as its coefficients."""
-    import numpy as np
-
-    from share_jax.adapter_set.store import read_set
-
+def _of_set(folder: Path, measure: str) -> tuple[list[str], np.ndarray]:
     state = read_set(folder).state
-
-    from share_jax.adapters.factors import Factors
-    from share_jax.subspace.state import factors_of
-
-    adapters: list[dict] = [{} for _ in state.tasks]
-    flat = {name for name, layer in state.layers.items() if layer.geometry == "flat"}
-    for name, layer in state.layers.items():
-        if name in flat:
-            continue
-        # basis = Q R with orthonormal Q: R @ coeff has the lengths and angles of basis @ coeff
-        r_a, r_b = (np.linalg.qr(basis, mode="r") for basis in (layer.basis_a, layer.basis_b))
-        for t, rank in enumerate(layer.ranks):
-            if rank:
-                a, b = r_a @ layer.coeff_a[t][:, :rank], r_b @ layer.coeff_b[t][:, :rank]
-                adapters[t][name] = Factors(a, np.ascontiguousarray(b.T))
-    if flat:
-        for t, task in enumerate(state.tasks):
-            adapters[t].update({n: f for n, f in factors_of(state, task).items() if n in flat})
-    return list(state.tasks), np.asarray(_measure(args.measure)(adapters))
+    return list(state.tasks), MEASURES[measure](coordinates_of(state))
 
 
-def _of_folders(args: argparse.Namespace, progress: Progress) -> tuple[list[str], "np.ndarray"]:
-    """Two blocks of adapters at a time, so that memory does not grow with their number."""
-    import numpy as np
-
-    from share_jax.adapter_set.build import adapters_of
-    from share_jax.cli.inputs import open_inputs
-    from share_jax.formats.open import check_common_shapes
-
-    sources = open_inputs(args.folders)
+def _of_folders(folders: Sequence[str], measure: str, progress: Progress) -> tuple[list[str], np.ndarray]:
+    sources = open_inputs(folders)
     check_common_shapes(sources, {})
     most = max(sum(4 * x.rank * (x.d_in + x.d_out) for x in s.layers.values()) for s in sources)
+
+    def read(places: Sequence[int]) -> list[Adapter]:
+        return [adapter for _, adapter in adapters_of([sources[t] for t in places], None)]
+
+    def done(count: int) -> None:
+        progress("compared up to adapter", count, len(sources))
+
     size = max(1, _BLOCK_BYTES // (2 * most))
-    blocks = [list(range(i, min(i + size, len(sources)))) for i in range(0, len(sources), size)]
-    matrix = np.eye(len(sources))
-    measure = _measure(args.measure)
-    for i, rows in enumerate(blocks):
-        mine = [adapter for _, adapter in adapters_of([sources[t] for t in rows], None)]
-        for columns in blocks[i + 1 :] or ([] if len(blocks) > 1 else [[]]):
-            other = [adapter for _, adapter in adapters_of([sources[t] for t in columns], None)]
-            both = rows + columns
-            matrix[np.ix_(both, both)] = np.asarray(measure(mine + other))
-            progress("compared up to adapter", both[-1] + 1, len(sources))
-    return [source.name for source in sources], matrix
+    return [source.name for source in sources], in_blocks(measure, read, len(sources), size, done)
 
 
-def _text(names: Sequence[str], matrix: "np.ndarray", groups: list[list[str]], most: int = 12) -> str:
-    from share_jax.cli.table import table
-
+def _text(names: Sequence[str], matrix: np.ndarray, groups: list[list[str]], most: int = 12) -> str:
     shown = names[:most]
     rows = [("", *(str(i + 1) for i in range(len(shown))))]
     rows += [(f"{i + 1} {name}", *(f"{x:+.2f}" for x in matrix[i][:most])) for i, name in enumerate(shown)]

@@ -1,38 +1,37 @@
 """`share-jax validate OUT`: every check there is; exit status 1 if one fails."""
 
 import argparse
+import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from share_jax.cli.options import Progress, command, emit
+import numpy as np
 
-if TYPE_CHECKING:
-    from share_jax.adapter_set.store import AdapterSet
+from share_jax.adapter_set.build import adapters_of
+from share_jax.adapter_set.manifest import read_manifest
+from share_jax.adapter_set.store import AdapterSet, check_files, is_leftover, read_set
+from share_jax.cli.inputs import open_inputs
+from share_jax.cli.options import Progress, emit
+from share_jax.errors import FormatError
+from share_jax.storage.untrusted import check_folder
+from share_jax.subspace.error_bounds import relative_distance
+from share_jax.subspace.state import factors_of, report
 
 _ORTHONORMAL = {"f32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
 """Largest entry of basis.T @ basis - I that is let pass, by storage."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
-    parser = command(
-        subparsers, "validate", run, "Check a set's files, tensors and bounds (exit status 1 if one fails).",
-        "share-jax validate shared --against adapters/*",
-    )  # fmt: skip
+EXAMPLE = "share-jax validate shared --against adapters/*"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set")
     parser.add_argument("--against", nargs="+", metavar="DIR", help="original adapters, to measure the true errors")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    import os
-
-    from share_jax.adapter_set.manifest import read_manifest
-    from share_jax.adapter_set.store import check_files, is_leftover, read_set
-    from share_jax.cli.inputs import open_inputs
-    from share_jax.errors import FormatError
-    from share_jax.storage.untrusted import check_folder
-
     begin = time.perf_counter()
     folder = check_folder(args.set, "set")
     sources = open_inputs(args.against) if args.against else []
@@ -70,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _arrays(done: "AdapterSet") -> Any:
-    import numpy as np
+def _arrays(done: AdapterSet) -> Any:
 
     for name, layer in done.state.layers.items():
         for side, basis in (("basis_a", layer.basis_a), ("basis_b", layer.basis_b)):
@@ -86,12 +84,8 @@ def _arrays(done: "AdapterSet") -> Any:
         done.extras(task)
 
 
-def _against(done: "AdapterSet", sources: list, progress: Progress) -> tuple[dict[str, dict[str, float]], list[str]]:
+def _against(done: AdapterSet, sources: list, progress: Progress) -> tuple[dict[str, dict[str, float]], list[str]]:
     """(each original's measured error and bound, the tasks whose error is above their bound)."""
-    from share_jax.adapter_set.build import adapters_of
-    from share_jax.subspace.error_bounds import relative_distance
-    from share_jax.subspace.state import factors_of, report
-
     measured, past = {}, []
     reports = report(done.state) if sources else {}
     for i, (name, adapter) in enumerate(adapters_of(sources, None)):

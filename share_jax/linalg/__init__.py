@@ -1,9 +1,9 @@
-"""Linear algebra on arrays: orthonormal bases and spectra of stacks of columns, their ranks and updates.
+"""Linear algebra on arrays: spectra of stacks of columns, their ranks and updates, and balanced factors.
 
-Nothing here knows of adapters or tasks: arrays go in, arrays come out. `spectrum` chooses the way to a stack's leading
-directions; `randomized_svd` and `gram` are two of the ways; `rank_selection` says how many directions to keep;
-`incremental` updates a basis in bounded memory. Another SVD goes here, and products that must not lose precision go
-through `products`.
+Nothing here knows of adapters or tasks, and all is NumPy: arrays go in, arrays come out. `spectrum` chooses the way to
+a stack's leading directions, of which `randomized_svd` is one; `rank_selection` says how many directions to keep;
+`incremental` updates a basis in bounded memory; `balance` makes a pair of factors independent of how it was written.
+Another SVD goes here; products of many tasks at once go through `products`.
 """
 
 import lazy_loader

@@ -1,53 +1,49 @@
-"""The bounded-memory update of a basis: O(d (k + r)^2) however many columns the old coefficients stand for."""
+"""The bounded-memory update of a basis: O(d (k + r)^2) however many columns the old coefficients stand for.
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+All of it is computed in float64 and rounded once, so that float32 loses no more to a merge than one rounding.
+"""
 
-from share_jax.linalg.basis import Spectrum, dense_basis
-from share_jax.linalg.products import product, transpose, working
+import numpy as np
+from jaxtyping import Float
+
+from share_jax.linalg.products import combine, side_by_side
 
 
-@jax.jit
-def coefficient_root(coeff: Float[Array, "*batch k n"]) -> Float[Array, "*batch k m"]:
-    """A factor L, (k, min(k, n)), with L @ L.T = C @ C.T: the R of the QR of C.T, transposed.
+def coefficient_root(coeff: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k m"]:
+    """A factor L, (k, min(k, n)), with L @ L.T = C @ C.T: the R of the QR of C.T, transposed, in float64.
 
     It stands for sqrt(C C.T), from which it differs by a rotation on the right that no left singular vector
     sees, and it does not square C's condition number on the way.
+
+    >>> root = coefficient_root(np.float32([[3, 4]]))
+    >>> np.abs(root).round(6).tolist()
+    [[5.0]]
     """
-    return transpose(jnp.linalg.qr(transpose(working(coeff)), mode="r"))
+    return np.asarray(np.linalg.qr(coeff.T.astype(np.float64), mode="r")).T
 
 
-@jax.jit
 def compressed_stack(
-    basis: Float[Array, "*batch d k"],
-    coeff: Float[Array, "*batch k n"],
-    new: Float[Array, "*batch d r"],
-) -> Float[Array, "*batch d m"]:
+    basis: Float[np.ndarray, "d k"], coeff: Float[np.ndarray, "T k q"], new: Float[np.ndarray, "d r"]
+) -> Float[np.ndarray, "d m"]:
     """[basis @ L, new] with L L.T = C C.T: at most k + r columns with the left singular pairs of [basis @ C, new].
 
-    (basis C)(basis C).T + new new.T is the same matrix for both. Zero columns of `basis`, with zero rows of
-    `coeff`, are padding and add nothing.
+    C is all tasks' coefficients side by side, (k, T q). (basis C)(basis C).T + new new.T is the same matrix for both.
+    Rounded to the dtype of `new`.
+
+    >>> compressed_stack(np.eye(4)[:, :2], np.ones((9, 2, 1)), np.ones((4, 1))).shape
+    (4, 3)
     """
-    old = product(working(basis), coefficient_root(coeff))
-    return jnp.concatenate([old, working(new)], axis=-1)
+    old = basis.astype(np.float64) @ coefficient_root(side_by_side(coeff))
+    return np.concatenate([old.astype(new.dtype), new], axis=1)
 
 
-@jax.jit
-def incremental_basis(
-    basis: Float[Array, "*batch d k"],
-    coeff: Float[Array, "*batch k n"],
-    new: Float[Array, "*batch d r"],
-) -> Spectrum:
-    """Spectrum of [basis @ coeff, new] without forming it; agrees with the dense recomputation to rounding."""
-    return dense_basis(compressed_stack(basis, coeff, new))
-
-
-@jax.jit
 def rotate(
-    basis_new: Float[Array, "*batch d q"],
-    basis_old: Float[Array, "*batch d k"],
-    coeff: Float[Array, "*batch k n"],
-) -> Float[Array, "*batch q n"]:
-    """Old coefficients on the new basis, `(basis_new.T @ basis_old) @ coeff`: rotated, never just padded."""
-    return product(product(transpose(working(basis_new)), working(basis_old)), working(coeff))
+    basis_new: Float[np.ndarray, "d m"], basis_old: Float[np.ndarray, "d k"], coeff: Float[np.ndarray, "T k q"]
+) -> Float[np.ndarray, "T m q"]:
+    """Old coefficients on the new basis, `(basis_new.T @ basis_old) @ coeff[t]`: rotated, never just padded.
+
+    >>> rotate(np.eye(3)[:, :2], np.eye(3)[:, :1], np.float32([[[5]]])).tolist()
+    [[[5.0], [0.0]]]
+    """
+    turn = basis_new.T.astype(np.float64) @ basis_old.astype(np.float64)
+    return np.ascontiguousarray(combine(turn, coeff.astype(np.float64)), coeff.dtype)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+from share_jax.linalg import products
+
 OVERSAMPLE = 16
 POWER_ITERATIONS = 4
 TOGETHER = 6
@@ -26,21 +28,20 @@ Thins = Float[np.ndarray, "L rows w"]
 Pair = tuple[Float[np.ndarray, "d w"], Float[np.ndarray, " w"]]
 
 
-def leading_basis(stack: Stack, *, k: int, seed: int = 0) -> Pair:
-    """The leading left singular vectors and singular values of a stack by a few thin products, for who wants `k`.
+def leading_bases(
+    stacks: Sequence[Stack], *, k: int, seed: int = 0, energies: Sequence[float] | None = None
+) -> list[Pair]:
+    """The leading left singular vectors and singular values of stacks, by a few thin products where `k` is small.
 
     Range finder on a Gaussian test matrix with subspace iterations, then the SVD of the small projection (Halko,
     Martinsson and Tropp 2011, algorithms 4.4 and 5.1). It gives `OVERSAMPLE` columns more than are wanted, or as many
     as there are: drop those, they are the inaccurate ones. float64 stays float64, all else is taken in float32, where
-    columns above the stack's rank are zero.
-    """
-    return leading_bases([stack], k=k, seed=seed)[0]
+    columns above the stack's rank are zero. Each stack's result is the same to the bit as alone.
 
-
-def leading_bases(
-    stacks: Sequence[Stack], *, k: int, seed: int = 0, energies: Sequence[float] | None = None
-) -> list[Pair]:
-    """`leading_basis` of several stacks of one shape, each to the bit as if it were alone.
+    >>> stack = np.outer(np.arange(40.0), np.ones(50))
+    >>> ((basis, values),) = leading_bases([stack], k=1)
+    >>> bool(np.isclose(values[0], np.linalg.norm(stack)))
+    True
 
     Args:
         stacks: of one shape and dtype.
@@ -50,7 +51,7 @@ def leading_bases(
     """
     if stacks[0].dtype == np.float64:
         return [_in_float64(x, k, seed) for x in stacks]
-    known = [energy_of(x) for x in stacks] if energies is None else energies
+    known = [products.energy(x) for x in stacks] if energies is None else energies
     sizes = [energy**0.5 for energy in known]
     fits = [1e-15 < size < 1e15 or not size for size in sizes]
     narrow = [
@@ -58,15 +59,12 @@ def leading_bases(
         x.astype(np.float32, copy=False) if fit else (x.astype(np.float64) / size).astype(np.float32)
         for x, size, fit in zip(stacks, sizes, fits, strict=True)
     ]
-    energy = np.array([energy if fit else energy_of(x) for x, energy, fit in zip(narrow, known, fits, strict=True)])
+    energy = np.array(
+        [energy if fit else products.energy(x) for x, energy, fit in zip(narrow, known, fits, strict=True)]
+    )
     basis, values = _in_float32(narrow, _test(narrow[0], k, seed, np.float32), k, energy)
     scaled = [v if fit else (v * size).astype(np.float32) for v, size, fit in zip(values, sizes, fits, strict=True)]
     return list(zip(basis, scaled, strict=True))
-
-
-def energy_of(stack: Stack) -> float:
-    """The squared norm, in float64."""
-    return float(np.einsum("dn,dn->", stack, stack, dtype=np.float64))
 
 
 def leading_eigenvectors(gram: Float[np.ndarray, "d d"], *, k: int, seed: int = 0) -> Pair:
@@ -124,10 +122,10 @@ def _in_float32(
         np.matmul(x, test, out=y[i])
     active = np.arange(count)
     for left in reversed(range(POWER_ITERATIONS + 1)):
-        q[active] = _spread(y[active], _gram(y[active]))
+        q[active] = _spread(y[active], products.gram(y[active]))
         for i in active.tolist():
             np.matmul(stacks[i].T, q[i], out=z[i])
-        gram[active] = _gram(z[active])
+        gram[active] = products.gram(z[active])
         squares = np.linalg.eigvalsh(gram[active])[:, ::-1]
         before, held[active] = held[active], squares[:, :k].sum(axis=1)
         active = active[_goes_on(before, held[active], energy[active], squares, k, RESOLVED[np.float32])]
@@ -135,7 +133,7 @@ def _in_float32(
             break
         for i, thin in zip(active.tolist(), _spread(z[active], gram[active]), strict=True):
             np.matmul(stacks[i], thin, out=y[i])
-    squares, vectors = np.linalg.eigh(_gram(q))  # from nearly orthonormal to orthonormal
+    squares, vectors = np.linalg.eigh(products.gram(q))  # from nearly orthonormal to orthonormal
     kept = squares > LEAST
     turn = vectors * np.where(kept, 1 / np.sqrt(np.where(kept, squares, 1)), 0)[:, None, :]
     squares, vectors = np.linalg.eigh(turn.mT @ gram @ turn)
@@ -170,11 +168,6 @@ def _shrinking(squares: Float[np.ndarray, "L w"], k: int) -> Float[np.ndarray, "
         return np.ones(len(squares))
     last = np.maximum(squares[:, k - 1], 0)
     return np.minimum(1.0, 2 * np.maximum(squares[:, k], 0) / np.where(last > 0, last, 1) + (last <= 0)) ** 2
-
-
-def _gram(y: Thins) -> Float[np.ndarray, "L w w"]:
-    wide = y.astype(np.float64, copy=False)
-    return wide.mT @ wide
 
 
 def _spread(y: Thins, gram: Float[np.ndarray, "L w w"]) -> Thins:

@@ -1,49 +1,61 @@
 """How many columns of a spectrum to keep. Nothing here goes above the numerical rank."""
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Bool, Float, Int
 
 
-def tail_energies(singular_values: Float[Array, "*batch m"], total: Float[Array, "*batch"]) -> Float[Array, "*batch n"]:
+def tail_energies(
+    singular_values: Float[np.ndarray, "*batch m"], total: Float[np.ndarray, "*batch"] | float
+) -> Float[np.ndarray, "*batch n"]:
     """Squared tail norms after keeping 0, 1, ..., m columns (m + 1 values): `total - sum_{j<=k} s_j^2`, at least 0.
 
     `total` is the squared Frobenius norm of the whole stack, which may hold more than the given values. Where it holds
     just them, the tail is summed from its small end, so nothing cancels.
+
+    >>> tail_energies(np.array([2.0, 1.0]), 5.0).tolist()
+    [5.0, 1.0, 0.0]
     """
-    squares = singular_values**2
-    tails = jnp.cumsum(squares[..., ::-1], axis=-1)[..., ::-1]
-    tails = jnp.concatenate([tails, jnp.zeros_like(tails[..., :1])], axis=-1)
-    missing = jnp.maximum(total - jnp.sum(squares, axis=-1), 0)
-    rounding = total * (8 * jnp.finfo(singular_values.dtype).eps)
-    return tails + jnp.where(missing > rounding, missing, 0)[..., None]
+    total = np.asarray(total, np.float64)
+    squares = np.square(singular_values, dtype=np.float64)
+    tails = np.cumsum(squares[..., ::-1], axis=-1)[..., ::-1]
+    tails = np.concatenate([tails, np.zeros_like(tails[..., :1])], axis=-1)
+    missing = np.maximum(total - np.sum(squares, axis=-1), 0)
+    # singular values are as exact as their dtype: a difference below its rounding is no energy that was lost
+    rounding = total * (8 * np.finfo(singular_values.dtype).eps)
+    return tails + np.where(missing > rounding, missing, 0)[..., None]
 
 
-def _first(holds: Bool[Array, "*batch n"], rank: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
+def _first(holds: Bool[np.ndarray, "*batch n"], rank: Int[np.ndarray, "*batch"] | int) -> Int[np.ndarray, "*batch"]:
     """The first index at which `holds`, never above `rank`; `rank` where none does."""
-    index = jnp.where(jnp.any(holds, axis=-1), jnp.argmax(holds, axis=-1), rank)
-    return jnp.minimum(index, rank).astype(jnp.int32)
+    index = np.where(np.any(holds, axis=-1), np.argmax(holds, axis=-1), rank)
+    return np.minimum(index, rank)
 
 
-@jax.jit
 def k_by_explained_variance(
-    singular_values: Float[Array, "*batch m"],
-    total: Float[Array, "*batch"],
-    rank: Int[Array, "*batch"],
-    threshold: float | Float[Array, ""],
-) -> Int[Array, "*batch"]:
-    """The smallest k with `sum_{j<=k} s_j^2 >= threshold * total`, at most `rank`."""
+    singular_values: Float[np.ndarray, "*batch m"],
+    total: Float[np.ndarray, "*batch"] | float,
+    rank: Int[np.ndarray, "*batch"] | int,
+    threshold: float,
+) -> Int[np.ndarray, "*batch"]:
+    """The smallest k with `sum_{j<=k} s_j^2 >= threshold * total`, at most `rank`.
+
+    >>> int(k_by_explained_variance(np.array([2.0, 1.0]), 5.0, 2, 0.8))
+    1
+    """
     tails = tail_energies(singular_values, total)
-    return _first(tails <= (1 - threshold) * total[..., None], rank)
+    return _first(tails <= (1 - threshold) * np.asarray(total)[..., None], rank)
 
 
-@jax.jit
 def k_by_relative_error(
-    singular_values: Float[Array, "*batch m"],
-    total: Float[Array, "*batch"],
-    rank: Int[Array, "*batch"],
-    error: float | Float[Array, ""],
-) -> Int[Array, "*batch"]:
-    """The smallest k whose tail norm is at most `error` times the norm of the stack, at most `rank`."""
+    singular_values: Float[np.ndarray, "*batch m"],
+    total: Float[np.ndarray, "*batch"] | float,
+    rank: Int[np.ndarray, "*batch"] | int,
+    error: float,
+) -> Int[np.ndarray, "*batch"]:
+    """The smallest k whose tail norm is at most `error` times the norm of the stack, at most `rank`.
+
+    >>> int(k_by_relative_error(np.array([2.0, 1.0]), 5.0, 2, 0.5))
+    1
+    """
     tails = tail_energies(singular_values, total)
-    return _first(tails <= error**2 * total[..., None], rank)
+    return _first(tails <= error**2 * np.asarray(total)[..., None], rank)

@@ -1,112 +1,156 @@
-"""Which path takes the spectrum of a group of stacks; the answers do not depend on it beyond rounding."""
+"""The spectrum of a stack of columns, by the path that its size asks for; the result is the same beyond rounding.
+
+A stack of few columns or rows goes through the thin SVD. Of a large one, whose leading part is all that is kept, the
+randomised path gives that part. The whole of a large one comes from its smaller Gram matrix in float64: squaring a
+float32 stack's condition number there costs nothing that float32 could hold.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from share_jax.adapters.stacking import bucket, pad
-from share_jax.linalg.randomized_svd import OVERSAMPLE, TOGETHER, energy_of, leading_bases, leading_eigenvectors
+from share_jax.linalg import products
+from share_jax.linalg.randomized_svd import OVERSAMPLE, TOGETHER, leading_bases, leading_eigenvectors
 from share_jax.runtime.threads import each
 
 DENSE_UP_TO = 128
 """Up to this many columns or rows one SVD costs no more than its detours."""
 
-
-class Spectra(NamedTuple):
-    """Per layer: an orthonormal basis, its singular values, the stack's energy and its numerical rank."""
-
-    basis: Float[np.ndarray, "L d m"]
-    singular_values: Float[np.ndarray, "L m"]
-    energy: Float[np.ndarray, " L"]
-    rank: Int[np.ndarray, " L"]
+Pair = tuple[Float[np.ndarray, "d m"], Float[np.ndarray, " m"]]
+Parts = Sequence[Float[np.ndarray, "d _"]]
+"""The columns of one stack, in parts."""
 
 
-def spectra_of_stacks(stack: Float[np.ndarray, "L d n"], *, k: int | None = None, seed: int = 0) -> Spectra:
-    """Spectra of stacks of columns: all of it, or the leading part if only `k` columns will be kept.
+class Spectrum(NamedTuple):
+    """The left singular vectors of a stack, largest singular value first."""
 
-    Small stacks go through the dense SVD, a few columns of a large one through the randomised path, the whole of a
-    large one through its Gram matrix. Zero columns are padding and count for nothing.
-    """
-    _, d, n = stack.shape
-    smaller = min(d, n)
-    if few(k, smaller):
-        parts = leading_spectra([[x] for x in stack], k=k, seed=seed)
-        return Spectra(*(np.concatenate(x) for x in zip(*parts, strict=True)))
-    energy = np.einsum("ldn,ldn->l", stack, stack, dtype=np.float64, optimize=False)
-    if smaller <= DENSE_UP_TO:
-        found = each(lambda x: np.linalg.svd(x, full_matrices=False)[:2], list(stack))
-        return _ranked(np.stack([u for u, _ in found]), np.stack([s for _, s in found]), energy, smaller)
-    from share_jax.linalg.gram import gram_basis
-
-    whole = gram_basis(pad(stack, 2, bucket(n)))
-    return _ranked(np.asarray(whole.basis), np.asarray(whole.singular_values), energy, smaller)
+    basis: Float[np.ndarray, "d m"]
+    singular_values: Float[np.ndarray, " m"]
+    energy: float
+    """The squared norm of the whole stack, in float64."""
+    rank: int
+    """Singular values above rounding."""
 
 
-def leading_spectra(
-    stacks: Sequence[Sequence[Float[np.ndarray, "d _"]]],
-    *,
-    k: int,
-    seed: int = 0,
-    energies: Sequence[float] | None = None,
-) -> list[Spectra]:
-    """The leading parts of the spectra of stacks of one shape and dtype, whose columns come in parts.
+def spectra(
+    stacks: Sequence[Parts], *, k: int | None = None, seed: int = 0, energies: Sequence[float] | None = None
+) -> list[Spectrum]:
+    """The spectra of stacks of any shapes: all of each, or the leading part where only `k` columns will be kept.
 
-    A few stacks at a time are taken together; a stack's result does not depend on which. Each has a layer axis of 1.
+    Stacks are computed side by side on all processors; the result of each is the same to the bit as alone.
 
     Args:
-        stacks: the parts of each.
-        k: columns that will be kept.
-        seed: of the range finder.
-        energies: the stacks' squared norms, where they are known.
+        stacks: the parts of each. Zero columns are padding and count for nothing.
+        k: columns that will be kept; all if None.
+        seed: of the randomised path.
+        energies: the stacks' squared norms, where they are known; the randomised path asks for them.
     """
-    blocks = [slice(start, start + TOGETHER) for start in range(0, len(stacks), TOGETHER)]
-    some = each(lambda of: _leading(stacks[of], None if energies is None else energies[of], k, seed), blocks)
-    return [found for block in some for found in block]
+    out: list[Spectrum | None] = [None] * len(stacks)
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for i, parts in enumerate(stacks):
+        kind = parts[0].shape[0], sum(x.shape[1] for x in parts), np.result_type(*parts, np.float32)
+        # stacks of one shape go through the randomised path together, a few at a time
+        alike.setdefault(kind if few(k, min(kind[:2])) else ("whole", i), []).append(i)
+    blocks = [some[start : start + TOGETHER] for some in alike.values() for start in range(0, len(some), TOGETHER)]
+
+    def work(block: list[int]) -> list[Spectrum]:
+        whole = [joined(stacks[i]) for i in block]
+        if few(k, min(whole[0].shape)):
+            sizes = [products.energy(x) for x in whole] if energies is None else [energies[i] for i in block]
+            pairs = leading_bases(whole, k=k, seed=seed, energies=sizes)
+        else:
+            # measured of the stack itself: a choice of k compares it with what is left of it, down to nothing
+            sizes = [products.energy(x) for x in whole]
+            pairs = [svd_basis(x) if min(x.shape) <= DENSE_UP_TO else gram_basis(x) for x in whole]
+        return [ranked(pair, size, min(x.shape)) for pair, size, x in zip(pairs, sizes, whole, strict=True)]
+
+    for block, found in zip(blocks, each(work, blocks), strict=True):
+        for i, spectrum in zip(block, found, strict=True):
+            out[i] = spectrum
+    return [spectrum for spectrum in out if spectrum is not None]
 
 
-def _leading(
-    block: Sequence[Sequence[np.ndarray]], energies: Sequence[float] | None, k: int, seed: int
-) -> list[Spectra]:
-    whole = [parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1) for parts in block]
-    energies = [energy_of(x) for x in whole] if energies is None else energies
-    found = leading_bases(whole, k=k, seed=seed, energies=energies)
-    smaller = min(whole[0].shape)
-    return [
-        _ranked(basis[None], values[None], np.array([energy]), smaller)
-        for (basis, values), energy in zip(found, energies, strict=True)
-    ]
-
-
-def spectra_of_grams(
-    grams: Float[np.ndarray, "L d d"] | Sequence[Float[np.ndarray, "d d"]], *, k: int | None = None, seed: int = 0
-) -> Spectra:
-    """The same from the (d, d) Gram matrices X @ X.T of stacks too wide to keep, in float64 throughout."""
-    d = grams[0].shape[-1]
-    energy = np.array([np.trace(x) for x in grams])
-    if few(k, d):
-        found = each(lambda x: leading_eigenvectors(x, k=k, seed=seed), list(grams))
-        basis, squares = (np.stack(x) for x in zip(*found, strict=True))
+def spectrum_of_gram(matrix: Float[np.ndarray, "d d"], *, k: int | None = None, seed: int = 0) -> Spectrum:
+    """The same of a stack X too wide to keep, from its Gram matrix X @ X.T in float64; float32 comes out."""
+    size = float(np.trace(matrix))
+    if few(k, len(matrix)):
+        basis, squares = leading_eigenvectors(matrix, k=k, seed=seed)
         values = np.sqrt(squares)
     else:
-        import jax
-
-        from share_jax.linalg.gram import symmetric_basis
-
-        with jax.enable_x64(True):
-            basis, values = (np.asarray(x) for x in symmetric_basis(np.asarray(grams)))
-    return _ranked(basis.astype(np.float32), values.astype(np.float32), energy, d)
+        basis, values = symmetric_basis(matrix)
+    return ranked((basis.astype(np.float32), values.astype(np.float32)), size, len(matrix))
 
 
 def few(k: int | None, of: int) -> TypeGuard[int]:
-    """Whether k columns are so few of all that the range finder pays."""
+    """Whether k columns are so few of all that the randomised path pays."""
     return k is not None and of > DENSE_UP_TO and 3 * (k + OVERSAMPLE) <= of
 
 
-def _ranked(basis: np.ndarray, values: np.ndarray, energy: np.ndarray, smaller: int) -> Spectra:
-    basis, values = basis[:, :, :smaller], values[:, :smaller]
-    # the width of a stack grows with its tasks, its rounding does not: the rows alone set the tolerance
-    d = basis.shape[1]
-    floor = values.max(axis=1, keepdims=True, initial=0.0) * (d * np.finfo(np.float32).eps)
-    return Spectra(basis, values, energy, np.sum(values > floor, axis=1))
+def joined(parts: Parts) -> Float[np.ndarray, "d n"]:
+    """One stack of its parts, in float64 if they are, else in float32: lower dtypes are upcast."""
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return whole if whole.dtype == np.float64 else whole.astype(np.float32, copy=False)
+
+
+def svd_basis(stack: Float[np.ndarray, "d n"]) -> Pair:
+    """Left singular vectors and singular values by the thin SVD, in the stack's own float32 or float64.
+
+    The top k columns are the best k-dimensional subspace for the stack: the squared error of projecting on them
+    is the sum of the discarded squared singular values (Eckart and Young 1936).
+    """
+    return np.linalg.svd(stack, full_matrices=False)[:2]
+
+
+def symmetric_basis(matrix: Float[np.ndarray, "d d"]) -> Pair:
+    """The same of a stack X from its X @ X.T, by the symmetric eigen-solver; singular values are square roots.
+
+    Resolves singular values down to sqrt(d * machine epsilon) of the largest: pass float64 for a float32 claim.
+    """
+    values, vectors = np.linalg.eigh(matrix)
+    return vectors[:, ::-1], np.sqrt(np.maximum(values[::-1], 0))
+
+
+def gram_basis(stack: Float[np.ndarray, "d n"]) -> Pair:
+    """As `svd_basis`, from the smaller Gram matrix in float64; a stack in float64 itself goes through the SVD.
+
+    Columns of a wide stack are eigenvectors. Those of a tall one are images X v of eigenvectors v of X.T X, orthogonal
+    to rounding only where the singular value is large: a QR decomposition makes up for that. In order of size, it takes
+    from each column only what larger ones have, which is rounding.
+    """
+    if stack.dtype == np.float64:
+        return svd_basis(stack)
+    if len(stack) <= stack.shape[1]:
+        basis, values = symmetric_basis(products.gram(stack.T))
+    else:
+        right, values = symmetric_basis(products.gram(stack))
+        basis = orthonormal(stack.astype(np.float64) @ right)
+    return basis.astype(stack.dtype), values.astype(stack.dtype)
+
+
+def orthonormal(x: Float[np.ndarray, "d m"]) -> Float[np.ndarray, "d m"]:
+    """Orthonormal columns by Householder QR, each with the sign of the column it comes from.
+
+    Columns that depend on earlier ones come out as arbitrary unit vectors: drop them by rank before use.
+    """
+    q, r = np.linalg.qr(x)
+    return q * np.where(np.diagonal(r) < 0, -1, 1).astype(q.dtype)
+
+
+def numerical_rank(singular_values: Float[np.ndarray, " m"], *, rows: int) -> int:
+    """Number of singular values above `rows` times float32's machine epsilon, relative to the largest.
+
+    The width of a stack grows with its tasks, its rounding does not: the rows alone set the tolerance.
+
+    >>> numerical_rank(np.float32([3, 1, 1e-7]), rows=100), numerical_rank(np.zeros(2), rows=100)
+    (2, 0)
+    """
+    floor = singular_values.max(initial=0.0) * (rows * np.finfo(np.float32).eps)
+    return int(np.sum(singular_values > floor))
+
+
+def ranked(pair: Pair, size: float, smaller: int) -> Spectrum:
+    """What was found of a stack of that squared norm, whose smaller side is `smaller`, as a record."""
+    basis, values = pair[0][:, :smaller], pair[1][:smaller]
+    return Spectrum(basis, values, size, numerical_rank(values, rows=len(basis)))

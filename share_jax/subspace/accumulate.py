@@ -11,15 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from share_jax.adapters.factors import Adapter
-from share_jax.adapters.stacking import groups, pad, shapes_of
-from share_jax.linalg.spectrum import Spectra, few, leading_spectra, spectra_of_grams, spectra_of_stacks
+from share_jax.adapters.stacking import groups, shapes_of
+from share_jax.linalg.spectrum import Spectrum, spectra, spectrum_of_gram
 from share_jax.runtime.threads import each
 from share_jax.subspace.prepared_batches import Prepare, prepared
 
 Key = tuple[str, str]
 """(target, side)."""
-
-BLOCK_BYTES = 96 * 2**20
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,6 @@ class SideSketch:
     def width(self) -> int:
         """Columns that are kept as they are."""
         return sum(x.shape[1] for x in self.columns)
-
-    @property
-    def kind(self) -> tuple[int, int, str]:
-        """Rows, width and dtype of what is kept."""
-        return self.rows, self.width, np.result_type(*self.columns).str
 
     def absorb(self, new: Float[np.ndarray, "d n"], energy: float) -> "SideSketch":
         """With further columns of that squared norm; as many as rows are folded into the Gram matrix."""
@@ -124,51 +117,15 @@ def _with_columns(
     return (old or SideSketch(rows.shape[1])).absorb(rows.T, energy)
 
 
-def spectra(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key, Spectra]:
-    """Spectrum of every target and side (with a layer axis of 1); only the leading part if `k` is given."""
-    out: dict[Key, Spectra] = {}
-    keys = {key: (side.rows, int(side.gram is None)) for key, side in sketch.sides.items()}
-    alone = [key for key, side in sketch.sides.items() if side.gram is None and few(k, min(side.rows, side.width))]
-    if k is not None:
-        alike = {"\0".join(key): sketch.sides[key].kind for key in alone}
-        for joined in groups(alike).values():
-            members = [_key(x) for x in joined]
-            some = [sketch.sides[key] for key in members]
-            parts, energies = [side.columns for side in some], [side.energy for side in some]
-            found = leading_spectra(parts, k=k, seed=seed, energies=energies)
-            out.update(zip(members, found, strict=True))
-    by_key = groups({"\0".join(key): shape for key, shape in keys.items() if key not in out})
-    for (rows, kept), joined in by_key.items():
-        members = [_key(x) for x in joined]
-        width = max(sketch.sides[key].width for key in members) if kept else rows
-        size = max(1, BLOCK_BYTES // (rows * width * (4 if kept else 8)))
-        count = -(-len(members) // -(-len(members) // size))
-        for start in range(0, len(members), count):
-            block = members[start : start + count]
-            some = [sketch.sides[key] for key in block]
-            if kept:
-                found = spectra_of_stacks(_stack(some, count, width), k=k, seed=seed)
-            else:
-                grams = [side.gram for side in each(lambda side: side.finished(), some) if side.gram is not None]
-                whole = grams if few(k, rows) else pad(np.stack(grams), 0, count)  # compiled for one count
-                found = spectra_of_grams(whole, k=k, seed=seed)
-            for i, key in enumerate(block):
-                out[key] = Spectra(*(x[i : i + 1] for x in found))
-    return out
+def spectra_of(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[Key, Spectrum]:
+    """Spectrum of every target and side; only the leading part if `k` is given."""
 
+    def of_gram(side: SideSketch) -> Spectrum | None:
+        whole = side.finished().gram
+        return None if whole is None else spectrum_of_gram(whole, k=k, seed=seed)
 
-def _key(joined: str) -> Key:
-    name, side = joined.split("\0")
-    return name, side
-
-
-def _stack(sides: Sequence[SideSketch], count: int, width: int) -> Float[np.ndarray, "count d width"]:
-    """The columns of some sides of one height, and zeros."""
-    dtype = np.result_type(*(x for side in sides for x in side.columns))
-    out = np.zeros((count, width, sides[0].rows), dtype).swapaxes(1, 2)  # a column lies in one piece
-    for whole, side in zip(out, sides, strict=False):
-        at = 0
-        for x in side.columns:
-            whole[:, at : at + x.shape[1]] = x
-            at += x.shape[1]
-    return out
+    sides = list(sketch.sides.values())
+    narrow = [side for side in sides if side.gram is None]
+    energies = [side.energy for side in narrow]
+    leading = iter(spectra([side.columns for side in narrow], k=k, seed=seed, energies=energies))
+    return {key: found or next(leading) for key, found in zip(sketch.sides, each(of_gram, sides), strict=True)}

@@ -94,13 +94,6 @@ def rounding(a: A, b: B) -> Float[np.ndarray, "*batch"]:
     return np.asarray(ROUNDING * lengths[0] * lengths[1])
 
 
-def product_bound(a: A, b: B, a_new: A, b_new: B) -> Float[np.ndarray, "*batch"]:
-    """`|dA|_F |B|_2 + |A'|_2 |dB|_F`, never below the norm of the difference of the two updates."""
-    a, b, a_new, b_new = (np.asarray(x, np.float64) for x in (a, b, a_new, b_new))
-    da, db = np.sqrt(np.sum((a - a_new) ** 2, (-2, -1))), np.sqrt(np.sum((b - b_new) ** 2, (-2, -1)))
-    return np.asarray(da * np.linalg.norm(b, 2, axis=(-2, -1)) + np.linalg.norm(a_new, 2, axis=(-2, -1)) * db)
-
-
 def _sides(factors: Factors) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(factors.lora_a, np.float64) * factors.scale, np.asarray(factors.lora_b, np.float64).T
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from share_jax.linalg.spectrum import Spectra
+from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace import error_bounds
 from share_jax.subspace.state import Subspace
 
@@ -32,17 +32,17 @@ class Ladder(NamedTuple):
     b: Int[np.ndarray, " G"]
 
 
-def rungs(spectrum: Spectra, total: float | None = None, floor: int = 0) -> Int[np.ndarray, " G"]:
-    """k at every tolerance for one stack (layer axis 1), at least `floor` and at most the numerical rank.
+def rungs(spectrum: Spectrum, total: float | None = None, floor: int = 0) -> Int[np.ndarray, " G"]:
+    """k at every tolerance for one stack, at least `floor` and at most the numerical rank.
 
     `total` is the energy that the tolerance is relative to; what the stack lacks of it counts as lost already.
     """
-    energy = float(spectrum.energy[0]) if total is None else total
-    squares = np.asarray(spectrum.singular_values[0], np.float64) ** 2
+    energy = spectrum.energy if total is None else total
+    squares = np.asarray(spectrum.singular_values, np.float64) ** 2
     tails = np.append(np.cumsum(squares[::-1])[::-1], 0.0)
     # the first k with tail^2 <= (tolerance^2) * energy
     k = len(tails) - np.searchsorted(tails[::-1], TOLERANCES**2 * energy, side="right")
-    return np.clip(np.maximum(k, floor), 0, int(spectrum.rank[0])).astype(np.int64)
+    return np.clip(np.maximum(k, floor), 0, spectrum.rank).astype(np.int64)
 
 
 def _prefixes(coeff: Float[np.ndarray, "T m p"], k: Int[np.ndarray, " G"]) -> Float[np.ndarray, "T G p p"]:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from share_jax.adapters.factors import FactorGrams, balanced
 from share_jax.adapters.stacking import Packed
+from share_jax.linalg.balance import FactorGrams, balanced
 from share_jax.subspace.state import Geometry
 
 
@@ -40,7 +40,8 @@ def columns_of(packed: Packed, geometry: Geometry) -> Columns:
 
 
 def _squared(columns: Float[np.ndarray, "*batch rows q"]) -> Float[np.ndarray, "*batch"]:
-    flat = np.swapaxes(columns, -1, -2).reshape(*columns.shape[:-2], -1).astype(np.float64)
+    rows, q = columns.shape[-2:]
+    flat = np.swapaxes(columns, -1, -2).reshape(*columns.shape[:-2], q * rows).astype(np.float64)
     return np.vecdot(flat, flat)
 
 
@@ -52,9 +53,3 @@ def flatten(x: Float[np.ndarray, "*batch d p"]) -> Float[np.ndarray, "*batch row
 def unflatten(x: Float[np.ndarray, "*batch rows 1"], d: int) -> Float[np.ndarray, "*batch d p"]:
     """The inverse of `flatten`."""
     return np.swapaxes(x.reshape(*x.shape[:-2], x.shape[-2] // d, d), -1, -2)
-
-
-def side_by_side(x: Float[np.ndarray, "layers tasks rows q"]) -> Float[np.ndarray, "layers rows n"]:
-    """All tasks' columns in one stack per layer, n = tasks * q."""
-    layers, tasks, rows, q = x.shape
-    return np.ascontiguousarray(np.swapaxes(x, 1, 2)).reshape(layers, rows, tasks * q)

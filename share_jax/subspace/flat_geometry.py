@@ -11,15 +11,16 @@ import numpy as np
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import groups, pack, shapes_of
 from share_jax.errors import InputError, LimitError, message
-from share_jax.linalg.spectrum import Spectra, spectra_of_stacks
+from share_jax.linalg.products import side_by_side
+from share_jax.linalg.spectrum import Spectrum, spectra
 from share_jax.subspace.error_curves import RESERVE, Ladder, flat_curve, rungs, steps
-from share_jax.subspace.factor_columns import columns_of, side_by_side
+from share_jax.subspace.factor_columns import columns_of
 from share_jax.subspace.initialization import initialize, without_tasks
 from share_jax.subspace.projection import append, slots_on
 from share_jax.subspace.rank_choice import Choice, choose
 from share_jax.subspace.state import ShareState, Subspace, layer_size, relative
 
-Pair = tuple[Spectra, Spectra]
+Pair = tuple[Spectrum, Spectrum]
 
 
 def initialize_with(
@@ -59,11 +60,9 @@ def _spectra(adapters: Mapping[str, Adapter], seed: int) -> tuple[dict[str, Pair
     widths: dict[str, int] = {}
     for names in groups(shapes_of(tasks, {})).values():
         packed = pack(tasks, names)
-        sides = [spectra_of_stacks(side_by_side(x), seed=seed) for x in columns_of(packed, "flat")[:2]]
-        for i, name in enumerate(names):
-            a, b = (Spectra(*(x[i : i + 1] for x in side)) for side in sides)
-            found[name] = a, b
-            widths[name] = packed.a.shape[-1]
+        sides = [spectra([[side_by_side(x)] for x in side], seed=seed) for side in columns_of(packed, "flat")[:2]]
+        for name, *pair in zip(names, *sides, strict=True):
+            found[name], widths[name] = (pair[0], pair[1]), packed.a.shape[-1]
     return found, widths
 
 
@@ -74,7 +73,7 @@ def _with_tasks(
     layers = {}
     for name, shape in shapes_of(tasks, {}).items():
         if name in ks:
-            bases = [np.ascontiguousarray(x.basis[0][:, :k]) for x, k in zip(found[name], ks[name], strict=True)]
+            bases = [np.ascontiguousarray(x.basis[:, :k]) for x, k in zip(found[name], ks[name], strict=True)]
             layers[name] = without_tasks(shape, "flat", bases[0], bases[1], 1)
     own = [{name: f for name, f in task.items() if name in layers} for task in tasks]
     return ShareState(tuple(adapters), append(layers, {n: [s] for n, s in slots_on(layers, own).items()}))
@@ -86,10 +85,9 @@ def _flat(
     if choice.max_error is None:
         ks = {}
         for name, pair in found.items():
-            a, b = (int(choose(choice, x.singular_values, x.energy, x.rank)[0]) for x in pair)
-            ks[name] = (a, b)
+            ks[name] = (choose(choice, pair[0]), choose(choice, pair[1]))
         return _with_tasks(adapters, found, ks)
-    full = _with_tasks(adapters, found, {n: (int(a.rank[0]), int(b.rank[0])) for n, (a, b) in found.items()})
+    full = _with_tasks(adapters, found, {n: (a.rank, b.rank) for n, (a, b) in found.items()})
     ladders = {n: Ladder(rungs(a), rungs(b)) for n, (a, b) in found.items()}
     errors = np.sum([flat_curve(full.layers[n], ladders[n]) for n in found], axis=0)
     norms = np.sqrt(np.sum([layer.norm**2 for layer in full.layers.values()], axis=0))
@@ -122,7 +120,7 @@ def _better(
         each = widths[name] * sum(layer.shape) + 2 * int(np.count_nonzero(layer.ranks))
         k = layer_size(layer) // each
         if k >= 1:
-            ks[name] = (min(k, int(found[name][0].rank[0])), min(k, int(found[name][1].rank[0])))
+            ks[name] = (min(k, found[name][0].rank), min(k, found[name][1].rank))
     flat = _with_tasks(adapters, found, ks).layers
     layers = dict(columns.layers)
     for name, layer in flat.items():

@@ -7,8 +7,8 @@ import numpy as np
 
 from share_jax.adapters.factors import Adapter, nbytes
 from share_jax.errors import InputError, LimitError, message
-from share_jax.linalg.spectrum import Spectra
-from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra
+from share_jax.linalg.spectrum import Spectrum
+from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra_of
 from share_jax.subspace.error_curves import Ladder, rungs, squared_errors, steps
 from share_jax.subspace.prepared_batches import Block, Prepare, PreparedBlocks
 from share_jax.subspace.projection import Slots, append, slots_on
@@ -71,11 +71,11 @@ def initialize_stream(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(message("task names", got=f"{twice!r} twice", expected="distinct names", fix="rename one"))
-    found = spectra(sketch, k=choice.k, seed=seed)
+    found = spectra_of(sketch, k=choice.k, seed=seed)
     sketch = replace(sketch, sides={})  # the sums are no longer needed, and they are what is large
     if choice.max_error is None:
         return _project_all(bases_of(sketch, found, choice), held.again(blocks), held.prepare, tell)
-    full = _with_ks(sketch, found, {key: int(x.rank[0]) for key, x in found.items()})
+    full = _with_ks(sketch, found, {key: x.rank for key, x in found.items()})
     ladders = {n: Ladder(rungs(found[n, "a"]), rungs(found[n, "b"])) for n in sketch.shapes}
     errors, norms = _error_curves(full, ladders, held.again(blocks), held.prepare, tell)
     for step, most in steps(errors, norms, choice.max_error):
@@ -87,20 +87,19 @@ def initialize_stream(
     raise LimitError(message("max_error", got=choice.max_error, expected="what float32 can reach", fix=fix))
 
 
-def bases_of(sketch: Sketch, found: Mapping[Key, Spectra], choice: Choice) -> ShareState:
+def bases_of(sketch: Sketch, found: Mapping[Key, Spectrum], choice: Choice) -> ShareState:
     """The state without tasks: every target's bases, k by `choice` (any but `max_error`)."""
-    ks = {key: int(choose(choice, x.singular_values, x.energy, x.rank)[0]) for key, x in found.items()}
-    return _with_ks(sketch, found, ks)
+    return _with_ks(sketch, found, {key: choose(choice, x) for key, x in found.items()})
 
 
-def _with_ks(sketch: Sketch, found: Mapping[Key, Spectra], ks: Mapping[Key, int]) -> ShareState:
+def _with_ks(sketch: Sketch, found: Mapping[Key, Spectrum], ks: Mapping[Key, int]) -> ShareState:
     return ShareState((), {name: _layer(shape, sketch, found, ks, name) for name, shape in sketch.shapes.items()})
 
 
 def _layer(
-    shape: tuple[int, int], sketch: Sketch, found: Mapping[Key, Spectra], ks: Mapping[Key, int], name: str
+    shape: tuple[int, int], sketch: Sketch, found: Mapping[Key, Spectrum], ks: Mapping[Key, int], name: str
 ) -> Subspace:
-    bases = [np.ascontiguousarray(found[name, s].basis[0][:, : ks[name, s]]) for s in "ab"]
+    bases = [np.ascontiguousarray(found[name, s].basis[:, : ks[name, s]]) for s in "ab"]
     return without_tasks(shape, "columns", bases[0], bases[1], sketch.pseudo_rank)
 
 

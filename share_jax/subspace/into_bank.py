@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from share_jax.adapters.factors import Adapter, Factors, balance
+from share_jax.adapters.arithmetic import balance
+from share_jax.adapters.factors import Adapter, Factors
 from share_jax.bank.bank import TaskBank, with_tasks
 from share_jax.errors import InputError, TargetError, message
 from share_jax.layers.targets import Target

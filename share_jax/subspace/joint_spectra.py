@@ -4,16 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter
-from share_jax.adapters.stacking import Packed, groups, pack, pad
+from share_jax.adapters.stacking import Packed, groups, pack
 from share_jax.linalg.incremental import compressed_stack, rotate
-from share_jax.linalg.spectrum import Spectra, spectra_of_stacks
-from share_jax.subspace.factor_columns import Columns, columns_of, side_by_side
+from share_jax.linalg.products import side_by_side
+from share_jax.linalg.spectrum import Spectrum, spectra
+from share_jax.runtime.threads import each
+from share_jax.subspace.factor_columns import Columns, columns_of
 from share_jax.subspace.initialization import without_tasks
-from share_jax.subspace.projection import join, project_columns, stacked, widened
+from share_jax.subspace.projection import join, project_layer, widened
 from share_jax.subspace.state import Subspace
 from share_jax.subspace.task_drift import moved
 
@@ -22,13 +24,16 @@ Path = Literal["incremental", "dense"]
 
 @dataclass(frozen=True)
 class Joint:
-    """One target on its way through a merge: the old record, the new tasks, the spectra of the joint stacks."""
+    """One target on its way through a merge: the old record, the new tasks, the spectra of the joint stacks.
+
+    `packed` and `columns` are without the axis of layers.
+    """
 
     old: Subspace
     packed: Packed
     columns: Columns
-    a: Spectra
-    b: Spectra
+    a: Spectrum
+    b: Spectrum
 
 
 def joint_spectra(
@@ -37,29 +42,29 @@ def joint_spectra(
     """Spectra of [old, new] for every target that a new task touches (all, if there is none), by shape."""
     out: dict[str, Joint] = {}
     touched = {n: x for n, x in layers.items() if not adapters or any(n in adapter for adapter in adapters)}
-    keys = {n: (*x.shape, x.geometry) for n, x in touched.items()}
-    for names in groups(keys).values():
+    for names in groups({n: (*x.shape, x.geometry) for n, x in touched.items()}).values():
         group = [touched[name] for name in names]
         p = max(x.pseudo_rank for x in group)
         packed = pack(adapters, names, columns=p) if adapters else _no_tasks(group, p)
         group = [widened(x, packed.a.shape[-1]) for x in group]
         columns = columns_of(packed, group[0].geometry) if adapters else _no_columns(group)
-        sides = []
-        for side, new in zip("ab", columns[:2], strict=True):
-            bases = stacked([getattr(x, f"basis_{side}") for x in group], 1)
-            coeffs = [_flat(getattr(x, f"coeff_{side}")) for x in group]
-            coeff = stacked([pad(c, 0, bases.shape[-1]) for c in coeffs], 1, 256)
-            fresh = side_by_side(new)
-            if path == "dense":
-                stack = np.concatenate([bases @ coeff, fresh], axis=-1)
-            else:
-                stack = np.asarray(compressed_stack(jnp.asarray(bases), jnp.asarray(coeff), jnp.asarray(fresh)))
-            sides.append(spectra_of_stacks(stack, k=k, seed=seed))
+        jobs = [
+            (layer, side, new[i]) for side, new in zip("ab", columns[:2], strict=True) for i, layer in enumerate(group)
+        ]
+        found = spectra([[x] for x in each(lambda job: _stack(*job, path), jobs)], k=k, seed=seed)
         for i, (name, layer) in enumerate(zip(names, group, strict=True)):
-            own = type(packed)(*(x[i : i + 1] for x in packed))
-            spectra = [Spectra(*(x[i : i + 1] for x in side)) for side in sides]
-            out[name] = Joint(layer, own, Columns(columns.a[i : i + 1], columns.b[i : i + 1]), *spectra)
+            own = Packed(*(x[i] for x in packed))
+            out[name] = Joint(layer, own, columns.layer(i), found[i], found[i + len(group)])
     return out
+
+
+def _stack(old: Subspace, side: str, new: Float[np.ndarray, "tasks rows q"], path: Path) -> Float[np.ndarray, "rows n"]:
+    """[old, new] of one side: all that is known and the new columns, or fewer columns of the same spectrum."""
+    basis, coeff = getattr(old, f"basis_{side}"), getattr(old, f"coeff_{side}")
+    fresh = side_by_side(new)
+    if path == "dense":
+        return np.concatenate([basis @ side_by_side(coeff), fresh], axis=1)
+    return compressed_stack(basis, coeff, fresh)
 
 
 def _no_tasks(group: Sequence[Subspace], p: int) -> Packed:
@@ -74,52 +79,21 @@ def _no_columns(group: Sequence[Subspace]) -> Columns:
     return Columns(a, b)
 
 
-def _flat(coeff: np.ndarray) -> np.ndarray:
-    """All tasks' coefficients side by side, (k, T p)."""
-    tasks, k, q = coeff.shape
-    return np.swapaxes(coeff, 0, 1).reshape(k, tasks * q)
-
-
 def energies(x: Joint) -> tuple[float, float]:
     """Energy of all that was ever stacked on either side, kept or not."""
-    new = [float(np.sum(np.square(side, dtype=np.float64))) for side in x.columns[:2]]
+    new = [float(side.sum()) for side in x.columns.energies()]
     return float(x.old.energy_a.sum()) + new[0], float(x.old.energy_b.sum()) + new[1]
 
 
 def apply(joint: Mapping[str, Joint], ks: Mapping[str, tuple[int, int]]) -> dict[str, Subspace]:
     """The records after the merge, with bases cut to `ks`."""
-    out: dict[str, Subspace] = {}
-    keys = {name: (*x.old.shape, x.old.geometry, x.old.basis_a.shape[0]) for name, x in joint.items()}
-    for names in groups(keys).values():
-        group = [joint[name] for name in names]
-        bases = []
-        for side, which in enumerate("ab"):
-            spectra = [getattr(x, which).basis[0][:, : ks[n][side]] for n, x in zip(names, group, strict=True)]
-            bases.append([np.ascontiguousarray(x) for x in spectra])
-        rotated = [_rotated([x.old for x in group], bases[side], which) for side, which in enumerate("ab")]
-        bare = [
-            without_tasks(x.old.shape, x.old.geometry, bases[0][i], bases[1][i], x.old.coeff_a.shape[2])
-            for i, x in enumerate(group)
-        ]
-        packed = type(group[0].packed)(*(np.concatenate(f) for f in zip(*(x.packed for x in group), strict=True)))
-        a, b = (np.concatenate(f) for f in zip(*(x.columns[:2] for x in group), strict=True))
-        new = project_columns(bare, packed, Columns(a, b))
-        for i, name in enumerate(names):
-            old = group[i].old
-            slots = moved(old, bases[0][i], bases[1][i], rotated[0][i], rotated[1][i])
-            out[name] = replace(bare[i], **join([slots, new[i]])._asdict())
-    return out
+    return dict(zip(joint, each(lambda name: _merged(joint[name], ks[name]), list(joint)), strict=True))
 
 
-def _rotated(olds: Sequence[Subspace], new: Sequence[np.ndarray], side: str) -> list[np.ndarray]:
-    """Old coefficients of one side on the new bases."""
-    old = stacked([getattr(x, f"basis_{side}") for x in olds], 1)
-    coeffs = [getattr(x, f"coeff_{side}") for x in olds]
-    flat = [pad(_flat(c), 0, old.shape[-1]) for c in coeffs]
-    turned = np.asarray(rotate(jnp.asarray(stacked(new, 1)), jnp.asarray(old), jnp.asarray(stacked(flat, 1, 256))))
-    out = []
-    for i, c in enumerate(coeffs):
-        (tasks, _, q), k = c.shape, new[i].shape[1]
-        own = turned[i, :k, : tasks * q].reshape(k, tasks, q)
-        out.append(np.ascontiguousarray(np.swapaxes(own, 0, 1)))
-    return out
+def _merged(x: Joint, ks: tuple[int, int]) -> Subspace:
+    """One target's record on its new bases: old coefficients are rotated, new ones are projections."""
+    a, b = (np.ascontiguousarray(side.basis[:, :k]) for side, k in zip((x.a, x.b), ks, strict=True))
+    bare = without_tasks(x.old.shape, x.old.geometry, a, b, x.old.coeff_a.shape[2])
+    rotated = rotate(a, x.old.basis_a, x.old.coeff_a), rotate(b, x.old.basis_b, x.old.coeff_b)
+    slots = [moved(x.old, a, b, *rotated), project_layer(bare, x.packed, x.columns)]
+    return replace(bare, **join(slots)._asdict())

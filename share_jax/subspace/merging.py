@@ -140,8 +140,8 @@ def _chosen(joint: Mapping[str, Joint], choice: Choice, *, keep: bool) -> dict[s
     for name, x in joint.items():
         pair = []
         for spectrum, total, old in zip((x.a, x.b), energies(x), x.old.num_basis, strict=True):
-            k = int(choose(choice, spectrum.singular_values, np.array([total]), spectrum.rank)[0])
-            pair.append(min(max(k, old), int(spectrum.rank[0])) if keep else k)
+            k = choose(choice, spectrum, total)
+            pair.append(min(max(k, old), spectrum.rank) if keep else k)
         out[name] = (pair[0], pair[1])
     return out
 
@@ -163,7 +163,7 @@ def _within(
     for name, x in joint.items():
         ea, eb = energies(x)
         ladders[name] = Ladder(rungs(x.a, ea, floors[name][0]), rungs(x.b, eb, floors[name][1]))
-    full = apply(joint, {n: (int(x.a.rank[0]), int(x.b.rank[0])) for n, x in joint.items()})
+    full = apply(joint, {n: (x.a.rank, x.b.rank) for n, x in joint.items()})
     everything = ShareState(names, {**idle, **full})
     norms = np.sqrt(np.sum([x.norm**2 for x in everything.layers.values()], axis=0))
     best = relative(everything, "bound")
@@ -184,7 +184,7 @@ def _within(
         squares += (layer.bound[:, None] + np.sqrt(curve)) ** 2
     rung = first_rung(squares, (norms * aim) ** 2)
     # the curves leave out rounding: the first rung whose measured bound holds is taken, full rank being the last resort
-    merged, needed = everything, max((int(max(x.a.rank[0], x.b.rank[0])) for x in joint.values()), default=0)
+    merged, needed = everything, max((max(x.a.rank, x.b.rank) for x in joint.values()), default=0)
     for step in range(len(TOLERANCES) - 1 if rung is None else rung, len(TOLERANCES)):
         ks = {name: (int(x.a[step]), int(x.b[step])) for name, x in ladders.items()}
         candidate = ShareState(names, {**idle, **apply(joint, ks)})

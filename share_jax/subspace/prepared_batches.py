@@ -17,6 +17,10 @@ Prepare = Callable[[Sequence[Adapter], Sequence[str], int], tuple[Packed, Column
 """(adapters, targets of one shape, least columns) to factors and balanced columns."""
 
 
+Results = dict[tuple[str, ...], tuple[Packed, Columns]]
+"""What preparing a block gave, by the targets of a group."""
+
+
 def prepared(adapters: Sequence[Adapter], names: Sequence[str], columns: int) -> tuple[Packed, Columns]:
     """Packs and balances."""
     packed = pack(adapters, names, columns=columns)
@@ -29,8 +33,7 @@ class PreparedBlocks:
     def __init__(self, limit: int = HELD_BYTES) -> None:
         """Holds nothing yet."""
         self._limit, self._bytes = limit, 0
-        self._blocks: list[Block] | None = []
-        self._known: dict[tuple[int, tuple[str, ...]], tuple[Packed, Columns]] = {}
+        self._blocks: list[tuple[Block, Results]] | None = []
 
     def first(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """The blocks as they come, held until they are too many; then none is."""
@@ -38,22 +41,19 @@ class PreparedBlocks:
             if self._blocks is not None:
                 self._bytes += sum(map(nbytes, block[1]))
                 if self._bytes <= self._limit:
-                    self._blocks.append(block)
+                    self._blocks.append((block, {}))
                 else:
                     self._blocks = None
-                    self._known.clear()
             yield block
 
     def again(self, read: Callable[[], Iterable[Block]]) -> Iterable[Block]:
         """The same blocks once more, read anew if they were too many."""
-        return read() if self._blocks is None else self._blocks
+        return read() if self._blocks is None else [block for block, _ in self._blocks]
 
     def prepare(self, adapters: Sequence[Adapter], names: Sequence[str], columns: int) -> tuple[Packed, Columns]:
-        """As `prepared`, kept for blocks that are held."""
-        if self._blocks is None:
-            return prepared(adapters, names, columns)
-        key = id(adapters), tuple(names)  # the block is held, so no other list has its id
-        known = self._known.get(key)
-        if known is None or known[0].a.shape[-1] < columns:
-            known = self._known[key] = prepared(adapters, names, columns)
-        return known
+        """As `prepared`, kept for blocks that are held: `adapters` must be a block's own list."""
+        results = next((own for block, own in self._blocks or () if block[1] is adapters), {})
+        found = results.get(tuple(names))
+        if found is None or found[0].a.shape[-1] < columns:
+            found = results[tuple(names)] = prepared(adapters, names, columns)
+        return found

@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from share_jax.adapters.factors import Adapter
-from share_jax.adapters.stacking import Packed, bucket, groups, pack, pad, shapes_of
+from share_jax.adapters.stacking import Packed, groups, pack, shapes_of
 from share_jax.errors import TaskError, message
+from share_jax.linalg import products
+from share_jax.linalg.padding import pad
 from share_jax.runtime.threads import each
 from share_jax.subspace import error_bounds
 from share_jax.subspace.factor_columns import Columns, columns_of, unflatten
@@ -67,24 +69,19 @@ def check_new(state: ShareState, names: Sequence[str]) -> None:
         )
 
 
-def stacked(arrays: Sequence[np.ndarray], axis: int, step: int = 16) -> np.ndarray:
-    """Arrays of several layers in one, `axis` of each padded with zeros to a common, bucketed size."""
-    size = bucket(max(1, *(x.shape[axis] for x in arrays)), step)
-    return np.stack([pad(x, axis, size) for x in arrays])
-
-
 def project_columns(layers: Sequence[Subspace], packed: Packed, columns: Columns) -> list[Slots]:
     """Slots of new tasks on each layer's bases, all of one shape and geometry. Errors are against the raw factors."""
-    if not packed.a.shape[1]:
-        return [empty_slots(layer, 0) for layer in layers]
     return each(
-        lambda i: _project(layers[i], packed.a[i], packed.b[i], packed.ranks[i], columns.layer(i)), range(len(layers))
+        lambda i: project_layer(layers[i], Packed(*(x[i] for x in packed)), columns.layer(i)), range(len(layers))
     )
 
 
-def _project(layer: Subspace, a: np.ndarray, b: np.ndarray, ranks: np.ndarray, columns: Columns) -> Slots:
+def project_layer(layer: Subspace, packed: Packed, columns: Columns) -> Slots:
     """One layer's part of `project_columns`, of arrays without the axis of layers."""
-    coeff_a, coeff_b = _coefficients(layer.basis_a, columns.a), _coefficients(layer.basis_b, columns.b)
+    a, b, ranks = packed
+    if not len(ranks):
+        return empty_slots(layer, 0)
+    coeff_a, coeff_b = products.project(layer.basis_a, columns.a), products.project(layer.basis_b, columns.b)
     energy_a, energy_b = columns.energies()
     if layer.geometry == "columns":
         kept = np.minimum(ranks, min(layer.shape))
@@ -102,14 +99,6 @@ def _project(layer: Subspace, a: np.ndarray, b: np.ndarray, ranks: np.ndarray, c
     return Slots(coeff_a, coeff_b, kept, np.sqrt(size), energy_a, energy_b, error, bound)
 
 
-def _coefficients(
-    basis: Float[np.ndarray, "rows k"], columns: Float[np.ndarray, "T rows q"]
-) -> Float[np.ndarray, "T k q"]:
-    """Least-squares coefficients on an orthonormal basis, `basis.T @ columns`, by one product for all tasks."""
-    rows = np.swapaxes(columns, 1, 2)
-    return np.swapaxes((rows.reshape(-1, rows.shape[2]) @ basis).reshape(*rows.shape[:2], basis.shape[1]), 1, 2)
-
-
 def _grams(
     basis: Float[np.ndarray, "d k"],
     factor: Float[np.ndarray, "T d p"],
@@ -121,10 +110,9 @@ def _grams(
     `own` is x.T x where that is known.
     """
     u, c = basis.astype(np.float64), coeff.astype(np.float64)
-    rows = np.swapaxes(factor, 1, 2).astype(np.float64)
-    on_basis = (rows.reshape(-1, rows.shape[2]) @ u).reshape(*rows.shape[:2], u.shape[1])
-    own = rows @ np.swapaxes(rows, 1, 2) if own is None else own
-    return error_bounds.Grams(own, on_basis @ c, np.swapaxes(c, 1, 2) @ ((u.T @ u) @ c))
+    on_basis = products.project(u, factor.astype(np.float64))
+    own = products.gram(factor) if own is None else own
+    return error_bounds.Grams(own, on_basis.mT @ c, c.mT @ (products.gram(u) @ c))
 
 
 def reconstruct(
@@ -135,9 +123,7 @@ def reconstruct(
     ranks: Int[np.ndarray, " T"],
 ) -> Float[np.ndarray, "T d p"]:
     """Factors of several tasks in float64, by one product for all of them."""
-    tasks, k, q = coeff.shape
-    flat = np.asarray(basis, np.float64) @ np.swapaxes(coeff, 0, 1).reshape(k, tasks * q).astype(np.float64)
-    x = np.swapaxes(flat.reshape(basis.shape[0], tasks, q), 0, 1)
+    x = products.combine(basis.astype(np.float64), coeff.astype(np.float64))
     if layer.geometry == "columns":
         return x
     x = unflatten(x, layer.shape[side])

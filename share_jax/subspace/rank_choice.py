@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, fields
 
-import numpy as np
-from jaxtyping import Float, Int
-
 from share_jax.errors import InputError, message
+from share_jax.linalg.rank_selection import k_by_explained_variance, k_by_relative_error
+from share_jax.linalg.spectrum import Spectrum
 
 DEFAULT_EXPLAINED_VARIANCE = 0.999
 
@@ -50,20 +49,17 @@ class Choice:
             raise InputError(message(name, got=value, expected=expected, fix="change it"))
 
 
-def choose(
-    choice: Choice,
-    singular_values: Float[np.ndarray, "L m"],
-    total: Float[np.ndarray, " L"],
-    rank: Int[np.ndarray, " L"],
-) -> Int[np.ndarray, " L"]:
-    """k per layer by any choice but `max_error`, which needs the updates themselves."""
+def choose(choice: Choice, spectrum: Spectrum, total: float | None = None) -> int:
+    """k for one stack by any choice but `max_error`, which needs the updates themselves.
+
+    Args:
+        choice: how.
+        spectrum: of the stack.
+        total: the squared norm that shares are taken of, where that is more than the stack's own.
+    """
     if choice.k is not None:
-        return np.minimum(rank, choice.k)
-    import jax.numpy as jnp
-
-    from share_jax.linalg.rank_selection import k_by_explained_variance, k_by_relative_error
-
-    s, totals, ranks = jnp.asarray(singular_values), jnp.asarray(total, singular_values.dtype), jnp.asarray(rank)
+        return min(spectrum.rank, choice.k)
+    energy = spectrum.energy if total is None else total
     if choice.explained_variance is not None:
-        return np.asarray(k_by_explained_variance(s, totals, ranks, choice.explained_variance))
-    return np.asarray(k_by_relative_error(s, totals, ranks, choice.relative_error or 0.0))
+        return int(k_by_explained_variance(spectrum.singular_values, energy, spectrum.rank, choice.explained_variance))
+    return int(k_by_relative_error(spectrum.singular_values, energy, spectrum.rank, choice.relative_error or 0.0))

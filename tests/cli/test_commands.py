@@ -270,7 +270,7 @@ def test_similarity_of_a_set_and_of_folders_agree_with_dense_updates(run, made, 
     assert (code, data["tasks"]) == (0, [a.name for a in adapters])
     np.testing.assert_allclose(data["matrix"], expected, atol=1e-4)
     assert sorted(task for group in data["clusters"] for task in group) == data["tasks"]
-    assert svg.read_text().startswith("<svg")
+    assert "<svg" in svg.read_text()
     code, whole, _ = run("similarity", *adapters)
     np.testing.assert_allclose(whole["matrix"], expected, atol=1e-4)
     from share_jax.cli import similarity

@@ -2,40 +2,55 @@
 
 import base64
 import io
+import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from share_jax.cli.heatmap import colours, heatmap, png
+from share_jax.cli.heatmap import heatmap
 
-XML = "{http://www.w3.org/2000/svg}"
-
-
-def test_png_is_read_back_as_it_was():
-    pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(pixels)))), pixels)
+SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+LOW, MIDDLE, HIGH = (np.array(c) for c in ((33, 102, 172), (247, 247, 247), (178, 24, 43)))
 
 
-def test_colours_run_from_blue_over_white_to_red():
-    low, middle, high = (tuple(int(c) for c in x) for x in colours(np.array([-1.0, 0.0, 1.0])))
-    assert low[2] > low[0]
-    assert min(middle) > 240
-    assert high[0] > high[2]
+def colours(matrix):
+    """(rows, columns, 3): from blue over white to red."""
+    x = matrix[..., None]
+    return np.where(x < 0, MIDDLE + (MIDDLE - LOW) * x, MIDDLE + (HIGH - MIDDLE) * x)
+
+
+def pixels(image):
+    """(rows, columns, 3) of an image that an SVG holds, as it is seen."""
+    kind, data = image.get(LINK).split(",")
+    assert kind == "data:image/png;base64"
+    whole = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(float)
+    return whole[::-1] if "scale(1 -1)" in image.get("transform") else whole
 
 
 @pytest.mark.parametrize(("count", "texts"), [(3, True), (200, False)])
 def test_svg_holds_the_matrix_and_names_while_there_is_room(count, texts):
     matrix = np.random.default_rng(1).uniform(-1, 1, (count, count))
-    names = [f"<task> & {i}" for i in range(count)]
-    root = ET.fromstring(heatmap(names, matrix, "cosine"))
-    images = root.findall(f"{XML}image")
-    assert all(image.get("href").startswith("data:image/png;base64,") for image in images)
-    data = base64.b64decode(images[0].get("href").split(",")[1])
-    pixels = np.asarray(Image.open(io.BytesIO(data)))
-    cell = len(pixels) // count
-    np.testing.assert_array_equal(pixels[cell // 2 :: cell, cell // 2 :: cell], colours(matrix))
-    found = [text.text for text in root.iter(f"{XML}text")]
+    names = [f"<task> & ${i}$" for i in range(count)]
+    whole = heatmap(names, matrix, "cosine")
+    assert whole == heatmap(names, matrix, "cosine")
+    root = ET.fromstring(whole)
+    shown = pixels(next(root.iter(f"{SVG}image")))
+    cell = len(shown) // count
+    assert shown.shape == (cell * count, cell * count, 3)
+    # 256 colours between -1 and 1
+    np.testing.assert_allclose(shown[cell // 2 :: cell, cell // 2 :: cell], colours(matrix), atol=2)
+    found = [text.text for text in root.iter(f"{SVG}text")]
+    assert f"cosine, {count} tasks" in found
     assert (names[1] in found) is texts
     assert (f"{matrix[0, 1]:.2f}" in found) is texts
+
+
+def test_without_matplotlib_it_is_one_line_before_anything_is_read(run, made, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, said = run("similarity", made[0], "--heatmap", tmp_path / "map.svg", json_out=False)
+    assert (code, len(said)) == (2, 1)
+    assert "pip install 'share_jax[plots]'" in said[0]
+    assert not (tmp_path / "map.svg").exists()
+    assert run("similarity", made[0])[0] == 0

@@ -9,6 +9,8 @@ import time
 import pytest
 from adapter_makers import factors, write_adapters, write_peft
 
+from share_jax.cli.main import COMMANDS
+
 STORE = "share_jax.adapter_set.store"
 KILLED = """
 import importlib, os, sys
@@ -47,6 +49,35 @@ def test_help_imports_neither_numpy_nor_jax():
         "import sys; from share_jax.cli.main import main; main(['--help']); print({'numpy', 'jax'} & set(sys.modules))"
     )
     assert run(code=code).stdout.endswith("set()\n")
+
+
+def test_no_command_loads_jax(tmp_path):
+    """All of them in one process, with every way of choosing k, geometry and storage."""
+    folders = [str(x) for x in write_adapters(tmp_path / "in", 4)]
+    new, made, out = str(write_peft(tmp_path / "new", factors(7))), str(tmp_path / "set"), iter(range(99))
+
+    def fresh():
+        return "-o", str(tmp_path / f"out{next(out)}")
+
+    calls = [("compress", *folders, "-o", made, "--k", "4")]
+    calls += [
+        ("compress", *folders, *fresh(), *flags)
+        for flags in ((), ("--max-error", "0.1"), ("--storage", "int8"), ("--geometry", "flat"), ("--geometry", "auto"))
+    ]
+    calls += [("add", made, new), ("add", str(tmp_path / "out1"), new), ("remove", made, "t3")]
+    calls += [("recompress", made, *flags) for flags in (("--k", "3"), ("--explained-variance", "0.9"))]
+    calls += [("info", made), ("validate", made), ("validate", made, "--against", *folders[:2])]
+    calls += [("export", made, "t0", *fresh()), ("diff", made, "t0", "t1"), ("bench", made, "--repeat", "1")]
+    calls += [("similarity", made, "--heatmap", str(tmp_path / "map.svg")), ("similarity", *folders)]
+    calls += [("merge", made, "t0", "t1", "--method", method, *fresh()) for method in ("linear", "ties", "dare")]
+    assert {name for name, *_ in calls} == set(COMMANDS)
+    code = "import json, sys; from share_jax.cli.main import main\n"
+    code += "print([main(words) for words in json.loads(sys.argv[1])])\n"
+    code += "print([name for name in sys.modules if name.split('.')[0] in ('jax', 'jaxlib', 'flax')])"
+    done = run(json.dumps(calls), code=code)
+    *_, statuses, loaded = done.stdout.splitlines()
+    assert json.loads(statuses) == [0] * len(calls), done.stderr
+    assert loaded == "[]"
 
 
 def test_start_up_is_within_three_numpy_imports():

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import numerical_rank
 
 from share_jax import linalg
 
 QUICK = settings(deadline=None, max_examples=15, derandomize=True)
+
+
+def spectrum_of(basis, coeff, new):
+    """Of [basis @ coeff, new], by the library; all coefficients are one task's."""
+    return linalg.spectra([[linalg.compressed_stack(basis, coeff[None], new)]])[0]
 
 
 def unit(rng, d, k):
@@ -28,7 +34,7 @@ def test_update_agrees_with_the_dense_recomputation(d, k, n, r, seed):
     new = rng.standard_normal((d, r)).astype(np.float32)
     stack = np.concatenate([basis.astype(np.float64) @ coeff, new], axis=1)
     u, s, _ = np.linalg.svd(stack, full_matrices=False)
-    spectrum = linalg.incremental_basis(basis, coeff, new)
+    spectrum = spectrum_of(basis, coeff, new)
     rank = min(np.linalg.matrix_rank(stack), spectrum.singular_values.size)
     np.testing.assert_allclose(spectrum.singular_values[:rank], s[:rank], atol=1e-5 * s[0])
     top = np.asarray(spectrum.basis[:, :rank], np.float64)
@@ -55,9 +61,9 @@ def test_zero_columns_of_the_basis_are_padding(width):
     new = rng.standard_normal((20, 2)).astype(np.float32)
     padded = np.pad(basis, ((0, 0), (0, width)))
     rows = np.pad(coeff, ((0, width), (0, 0)))
-    spectrum = linalg.incremental_basis(padded, rows, new)
-    assert int(linalg.numerical_rank(spectrum.singular_values, rows=20, columns=14)) == 7
-    plain = linalg.incremental_basis(basis, coeff, new)
+    spectrum = spectrum_of(padded, rows, new)
+    assert int(numerical_rank(spectrum.singular_values, rows=20, columns=14)) == 7
+    plain = spectrum_of(basis, coeff, new)
     ours, theirs = np.asarray(spectrum.basis[:, :7]), np.asarray(plain.basis[:, :7])
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-5)
 
@@ -66,4 +72,4 @@ def test_old_coefficients_rotate_into_the_new_basis():
     rng = np.random.default_rng(1)
     old, new = unit(rng, 15, 4), unit(rng, 15, 6)
     coeff = rng.standard_normal((4, 9)).astype(np.float32)
-    np.testing.assert_allclose(linalg.rotate(new, old, coeff), new.T @ (old @ coeff), atol=1e-5)
+    np.testing.assert_allclose(linalg.rotate(new, old, coeff[None])[0], new.T @ (old @ coeff), atol=1e-5)

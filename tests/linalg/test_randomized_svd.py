@@ -12,11 +12,16 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from share_jax.linalg import randomized_svd
-from share_jax.linalg.randomized_svd import OVERSAMPLE, leading_bases, leading_basis, leading_eigenvectors
-from share_jax.linalg.spectrum import leading_spectra, spectra_of_stacks
+from share_jax.linalg.randomized_svd import OVERSAMPLE, leading_bases, leading_eigenvectors
+from share_jax.linalg.spectrum import spectra
 from share_jax.runtime import threads
 
 QUICK = settings(deadline=None, max_examples=15, derandomize=True)
+
+
+def leading_basis(stack, **options):
+    """Of one stack."""
+    return leading_bases([stack], **options)[0]
 
 
 def graded(seed, d, n, smallest):
@@ -114,11 +119,12 @@ def test_wider_than_the_stack_means_all_of_it():
 def test_a_seed_gives_the_same_bits_on_one_processor_and_on_many(monkeypatch):
     x = np.random.default_rng(0).standard_normal((6, 200, 300)).astype(np.float32)
     monkeypatch.setattr(threads, "processors", lambda: 4)
-    many = spectra_of_stacks(x, k=20, seed=7)
+    stacks = [[one] for one in x]
+    many = spectra(stacks, k=20, seed=7)
     monkeypatch.setattr(threads, "processors", lambda: 1)
-    one = spectra_of_stacks(x, k=20, seed=7)
-    np.testing.assert_array_equal(many.basis, one.basis)
-    assert not np.array_equal(spectra_of_stacks(x, k=20, seed=8).basis, one.basis)
+    for one, other, third in zip(spectra(stacks, k=20, seed=7), many, spectra(stacks, k=20, seed=8), strict=True):
+        np.testing.assert_array_equal(other.basis, one.basis)
+        assert not np.array_equal(third.basis, one.basis)
 
 
 def test_stacks_that_are_taken_together_are_each_as_alone():
@@ -135,9 +141,9 @@ def test_stacks_that_are_taken_together_are_each_as_alone():
 
 def test_a_stack_in_parts_is_that_stack():
     x = np.random.default_rng(0).standard_normal((200, 300)).astype(np.float32)
-    whole = spectra_of_stacks(x[None], k=20)
-    (parts,) = leading_spectra([[x[:, :100], np.asfortranarray(x[:, 100:110]), x[:, 110:]]], k=20)
-    np.testing.assert_allclose(projector(whole.basis[0]), projector(parts.basis[0]), atol=1e-3)
+    (whole,) = spectra([[x]], k=20)
+    (parts,) = spectra([[x[:, :100], np.asfortranarray(x[:, 100:110]), x[:, 110:]]], k=20)
+    np.testing.assert_allclose(projector(whole.basis), projector(parts.basis), atol=1e-3)
     np.testing.assert_allclose(whole.singular_values, parts.singular_values, rtol=1e-5)
     np.testing.assert_allclose(whole.energy, parts.energy, rtol=1e-12)
 

@@ -39,7 +39,7 @@ def test_held_and_read_anew_are_the_same(monkeypatch: pytest.MonkeyPatch, choice
             reads.append(1)
             return adapters()
 
-        monkeypatch.setattr(module, "Held", lambda limit=limit: PreparedBlocks(limit))
+        monkeypatch.setattr(module, "PreparedBlocks", lambda limit=limit: PreparedBlocks(limit))
         found.append(initialize_stream(read, choice, chunk=2))
         passes.append(len(reads))
     assert passes[0] == 1

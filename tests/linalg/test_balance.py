@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from share_jax.adapters.factors import Factors, balanced
+from share_jax.adapters.factors import Factors
 from share_jax.errors import InputError
+from share_jax.linalg.balance import balanced
 from share_jax.subspace import error_bounds
 from share_jax.subspace.initialization import initialize
 from share_jax.subspace.rank_choice import Choice
