@@ -42,8 +42,9 @@ from share_jax.checkpoint.inflight_folder import InflightStore
 from share_jax.checkpoint.share_tasks import save_last_task, saved_tasks
 from share_jax.parameterizations.share import Share
 from share_jax.subspace.error_bounds import relative_distance
+from share_jax.subspace.from_bank import bank_heads
 from share_jax.subspace.state import factors_of
-from share_jax.train.share_bank import ShareBank, heads_of
+from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
 from share_jax.trees import flat
 
@@ -183,7 +184,7 @@ class ShareSequence:
         state, model = course.bank.state, self.learner.model
         shared = sum(layer.basis_a.size + layer.basis_b.size for layer in state.layers.values())
         stored = sum(sum(x.num_basis) * x.pseudo_rank for x in state.layers.values())
-        heads = sum(leaf.size for leaf in heads_of(model, course.bank)[0].values())
+        heads = sum(leaf.size for leaf in bank_heads(course.bank, model)[course.bank.names[0]].values())
         counts = ParameterCounts(
             base=count([leaf for path, leaf in flat(self.job.backbone.params).items() if path not in model.heads]),
             shared=shared,

@@ -16,8 +16,9 @@ from share_jax.checkpoint import arrays, checkpoint
 from share_jax.checkpoint.checkpoint import Checkpoint, Json
 from share_jax.checkpoint.saved_bank import held_checkpoint
 from share_jax.errors import TaskError, message
+from share_jax.subspace.from_bank import bank_heads
 from share_jax.subspace.serving import coefficient_arrays, state_arrays, state_of
-from share_jax.train.share_bank import ShareBank, heads_of
+from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
 from share_jax.trees import flat, nested
 from share_jax.typing import Tree
@@ -46,7 +47,7 @@ def save_last_task(
         raise TaskError(message(what, got=got, expected=expected, fix=fix))
     slots = {
         name: {"adapter": _as_tree(coefficient_arrays(bank.state, t)), "head": nested(heads)}
-        for t, (name, heads) in enumerate(zip(bank.names, heads_of(learner.model, bank), strict=True))
+        for t, (name, heads) in enumerate(bank_heads(bank, learner.model).items())
     }
     *old, new = bank.names
     shared = _as_tree(state_arrays(bank.state))

@@ -57,7 +57,7 @@ def heatmap(names: Sequence[str], matrix: Float[np.ndarray, "T T"], title: str) 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "share_jax", "font.size": 12}):
         figure = Figure((width / POINTS, height / POINTS), dpi=POINTS)
         axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
-        colours = LinearSegmentedColormap.from_list("likeness", COLOURS)
+        colours = LinearSegmentedColormap.from_list("likeness", COLOURS, N=2**12)
         image = axes.imshow(matrix, colours, vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
         axes.set_title(f"{title}, {count} tasks", loc="left", parse_math=False)
         axes.set_xticks(range(len(labels)), labels, rotation=90, parse_math=False)

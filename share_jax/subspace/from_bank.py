@@ -1,7 +1,6 @@
 """From a bank of tasks, which a model computes with, to adapters or a subspace, which files hold.
 
-A target whose layers `nn.scan` or `nn.vmap` stacked has an adapter for each of them, by the path and the layer's index:
-`layers/ffn/kernel[0]`, `layers/ffn/kernel[1]`. Every other target's adapter is named by its kernel's path.
+Adapters are named as `share_jax.layers.kernel_trees` names kernels.
 """
 
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from share_jax.adapters.factors import Factors
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, message
+from share_jax.layers.kernel_trees import by_kernel, layer_names
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.share import Share
@@ -23,17 +23,8 @@ from share_jax.subspace.initialization import initialize
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.serving import STATE_FIELDS
 from share_jax.subspace.state import ShareState, Subspace
-from share_jax.trees import at, flat
+from share_jax.trees import flat
 from share_jax.typing import Leaves, Tree
-
-
-def layer_names(target: Target) -> tuple[str, ...]:
-    """The names of a target's adapters: its path, or that of every stacked layer.
-
-    >>> layer_names(Target("layers/ffn/kernel", ("layers", "ffn"), "Dense", (8, 4), 1, stacked=2))
-    ('layers/ffn/kernel[0]', 'layers/ffn/kernel[1]')
-    """
-    return (target.path,) if target.stacked is None else tuple(f"{target.path}[{i}]" for i in range(target.stacked))
 
 
 def kernel_sizes(targets: Sequence[Target]) -> dict[str, tuple[int, int]]:
@@ -85,13 +76,8 @@ def _at_scale_one(method: Parameterization) -> tuple[Parameterization, float]:
 
 def by_layer(targets: Sequence[Target], shared: Tree, slot: Tree) -> list[tuple[str, Leaves, Leaves]]:
     """(name, shared leaves, slot's leaves) of every adapter."""
-    out = []
-    for target in targets:
-        pair = at(shared, target.module_path), at(slot, target.module_path)
-        for index, name in enumerate(layer_names(target)):
-            own, leaves = pair if target.stacked is None else jax.tree.map(lambda x, i=index: x[i], pair)
-            out.append((name, own, leaves))
-    return out
+    own = by_kernel(targets, slot)
+    return [(name, leaves, own[name]) for name, leaves in by_kernel(targets, shared).items()]
 
 
 def bank_state(bank: TaskBank, adapted: Any, before: ShareState | None = None) -> ShareState:

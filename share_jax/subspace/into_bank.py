@@ -12,11 +12,12 @@ from share_jax.adapters.arithmetic import balance
 from share_jax.adapters.factors import Adapter, Factors
 from share_jax.bank.bank import TaskBank, with_tasks
 from share_jax.errors import InputError, TargetError, message
+from share_jax.layers.kernel_trees import as_tree, layer_names
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.from_factors import FromFactors
 from share_jax.parameterizations.share import Share
 from share_jax.subspace.error_bounds import relative_distance
-from share_jax.subspace.from_bank import bank_state, by_layer, kernel_sizes, layer_names, slot_adapter
+from share_jax.subspace.from_bank import bank_state, by_layer, kernel_sizes, slot_adapter
 from share_jax.subspace.initialization import initialize
 from share_jax.subspace.projection import project
 from share_jax.subspace.rank_choice import Choice
@@ -187,13 +188,8 @@ def _slot_of(adapted: Any, state: ShareState, index: int) -> dict[str, np.ndarra
 
 def _stacked(targets: Sequence[Target], of: Callable[[str], Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Leaves by path of what `of` gives for every name, those of stacked layers along a leading axis."""
-    out = {}
-    for target in targets:
-        layers = [of(name) for name in layer_names(target)]
-        for leaf in layers[0]:
-            each = [np.asarray(layer[leaf]) for layer in layers]
-            out["/".join((*target.module_path, leaf))] = each[0] if target.stacked is None else np.stack(each)
-    return out
+    tree = as_tree(targets, {name: of(name) for target in targets for name in layer_names(target)})
+    return {path: np.asarray(leaf) for path, leaf in flat(tree).items()}
 
 
 def _joined(

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from share_jax.errors import InputError, message
+from share_jax.subspace.state import Subspace
 
 
 def temporary(basis: Float[np.ndarray, "d k"], phi: int) -> Float[np.ndarray, "d phi"]:
@@ -24,3 +25,9 @@ def temporary(basis: Float[np.ndarray, "d k"], phi: int) -> Float[np.ndarray, "d
         expected = f"1 to k = {basis.shape[1]}"
         raise InputError(message("phi", got=phi, expected=expected, fix="the method takes at most k / 4"))
     return np.array(basis[:, :phi])
+
+
+def temporary_leaves(layer: Subspace, phi: int) -> dict[str, Float[np.ndarray, "d phi"]]:
+    """The temporary directions of both sides of a target; none of a side whose basis has fewer than `phi` columns."""
+    bases = {"basis_a": layer.basis_a, "basis_b": layer.basis_b}
+    return {name: temporary(basis, phi) for name, basis in bases.items() if basis.shape[1] >= phi}

@@ -10,11 +10,11 @@ import numpy as np
 
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
-from share_jax.layers.targets import Target
+from share_jax.layers.kernel_trees import as_tree
 from share_jax.subspace.serving import shared_leaves, task_leaves
 from share_jax.subspace.state import Report, ShareState, report
-from share_jax.trees import at, flat, nested
-from share_jax.typing import Leaves, Tree
+from share_jax.trees import flat, nested
+from share_jax.typing import Tree
 
 
 @dataclass(frozen=True)
@@ -30,45 +30,6 @@ class ShareBank(TaskBank):
     def report(self) -> dict[str, Report]:
         """Of every task, relative to its update's norm: the change in the last merge, and the bound on its error."""
         return report(self.state)
-
-
-def layer_names(target: Target) -> tuple[str, ...]:
-    """The names of a target's kernels in a subspace: its path, or one for each stacked layer.
-
-    Example:
-      >>> layer_names(Target("layers/ffn/kernel", ("layers", "ffn"), "Dense", (8, 4), 1, stacked=2))
-      ('layers/ffn/kernel[0]', 'layers/ffn/kernel[1]')
-    """
-    return (target.path,) if target.stacked is None else tuple(f"{target.path}[{i}]" for i in range(target.stacked))
-
-
-def by_kernel(targets: Sequence[Target], tree: Tree) -> dict[str, Leaves]:
-    """The leaves of every adapted kernel, by the names of `layer_names`."""
-    found = {}
-    for target in targets:
-        own = at(tree, target.module_path)
-        for index, name in enumerate(layer_names(target)):
-            found[name] = own if target.stacked is None else {key: leaf[index] for key, leaf in own.items()}
-    return found
-
-
-def as_tree(targets: Sequence[Target], leaves: Mapping[str, Leaves]) -> dict[str, Any]:
-    """The inverse of `by_kernel`; a target of which not every layer has leaves is left out."""
-    found = {}
-    for target in targets:
-        own = [leaves[name] for name in layer_names(target) if name in leaves]
-        if len(own) < len(layer_names(target)):
-            continue
-        for key in (key for key in own[0] if all(key in each for each in own)):
-            leaf = own[0][key] if target.stacked is None else jnp.stack([each[key] for each in own])
-            found["/".join((*target.module_path, key))] = leaf
-    return nested(found)
-
-
-def heads_of(model: Any, bank: TaskBank) -> tuple[dict[str, np.ndarray], ...]:
-    """Every learnt task's heads by path."""
-    stacks = {path: np.asarray(leaf) for path, leaf in flat(bank.tasks).items() if path in model.heads}
-    return tuple({path: stack[index] for path, stack in stacks.items()} for index in range(len(bank.names)))
 
 
 def bank_of_state(model: Any, bank: TaskBank, state: ShareState, heads: Sequence[Mapping[str, Any]]) -> ShareBank:

@@ -18,22 +18,24 @@ import optax
 from share_jax.adapters.factors import Adapter
 from share_jax.bank.bank import TaskBank, check_new_name
 from share_jax.errors import InputError, message
+from share_jax.layers.kernel_trees import as_tree, by_kernel
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
 from share_jax.runtime.preemption import Preemption
 from share_jax.sharding.layout import Layout
+from share_jax.subspace.from_bank import bank_heads
 from share_jax.subspace.initialization import initialize
 from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.serving import adapter_of
 from share_jax.subspace.state import ShareState, relative
-from share_jax.subspace.temporary_directions import temporary
+from share_jax.subspace.temporary_directions import temporary_leaves
 from share_jax.train.learner import Learner
 from share_jax.train.loop import Hooks, Inflight, Progress, Unwatched
 from share_jax.train.losses import classification
 from share_jax.train.phase import Phase, make_phase
-from share_jax.train.share_bank import ShareBank, as_tree, bank_of_state, by_kernel, fresh_slot, heads_of
+from share_jax.train.share_bank import ShareBank, bank_of_state, fresh_slot
 from share_jax.train.update import Loss, StepState
 from share_jax.trees import flat, merged
 from share_jax.typing import PRNGKey, Tree
@@ -250,7 +252,7 @@ class ShareLearner:
             state = initialize(new, choice)
             if self.max_error is not None and np.any(relative(state, "bound") > self.max_error):
                 state = merge(ShareState(), new, choice, **limit)
-        return self.restore(bank, state, (*heads_of(self.model, bank), trained.heads))
+        return self.restore(bank, state, (*bank_heads(bank, self.model).values(), trained.heads))
 
     def with_room(self, bank: TaskBank, needed: int) -> TaskBank:
         """The bank with a stack of at least `needed` slots; learnt slots keep their bits."""
@@ -273,8 +275,5 @@ class ShareLearner:
 
     def _temporary(self, state: ShareState) -> dict[str, Any]:
         """Copies of the top phi directions of each main basis; a basis with fewer leaves the fresh ones in place."""
-        phi, leaves = self.directions, {}
-        for name, layer in state.layers.items():
-            bases = {"basis_a": layer.basis_a, "basis_b": layer.basis_b}
-            leaves[name] = {side: temporary(basis, phi) for side, basis in bases.items() if basis.shape[1] >= phi}
+        leaves = {name: temporary_leaves(layer, self.directions) for name, layer in state.layers.items()}
         return as_tree(self.model.targets, leaves)
