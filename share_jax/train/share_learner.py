@@ -118,8 +118,9 @@ class ShareLearner:
             "_coefficients": method,
         }
         for name, own in methods.items():
-            layout = None if self.layout is None else replace(self.layout, method=own)
-            phase = make_phase(replace(self.model, method=own), train_shared=False, **options | {"layout": layout})
+            model = replace(self.model, method=own)
+            layout = None if self.layout is None else replace(self.layout, model=model)
+            phase = make_phase(model, train_shared=False, **options | {"layout": layout})
             needed = name != "_coefficients" or self.coefficients_from is not None
             object.__setattr__(self, name, self._ahead(phase) if needed and self.samples else phase)
 
