@@ -175,7 +175,7 @@ def _row_dtype(k: int) -> type:
     return np.uint8 if k <= 256 else np.uint32
 
 
-def without_tasks(stored: Mapping[str, "StoredLayer"], tasks: list[int], count: int) -> "dict[str, StoredLayer]":
+def without_columns(stored: Mapping[str, "StoredLayer"], tasks: list[int], count: int) -> "dict[str, StoredLayer]":
     """The stored arrays without some of `count` tasks; no byte of the others changes."""
     from share_jax.subspace.quantize import Stored
 

@@ -115,9 +115,11 @@ def heads_task(done: "AdapterSet", tasks: Sequence[str], named: str | None) -> s
     from share_jax.errors import InputError, message
     from share_jax.storage.untrusted import shown
 
-    if named is not None and done.task(named).extra:
+    for task in (*tasks, *([] if named is None else [named])):
+        done.task(task)
+    if named in done.manifest.extras:
         return named
-    first = next((task for task in tasks if done.task(task).extra), None)
+    first = next((task for task in tasks if task in done.manifest.extras), None)
     if named is not None:
         raise InputError(
             message(f"--heads-from {shown(named)}", got="a task without heads or biases", expected="one that has some",

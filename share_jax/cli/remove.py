@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from dataclasses import replace
 from typing import Any
 
 from share_jax.cli.options import command, emit
@@ -23,15 +22,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from share_jax.adapter_set.encoding import without_tasks
+    from share_jax.adapter_set.contents import without_tasks
     from share_jax.adapter_set.store import changed_set, task_entry
     from share_jax.cli.report import summary, text
     from share_jax.errors import TaskError, message
 
     begin = time.perf_counter()
     with changed_set(args.set) as (old, writer):
-        from share_jax.subspace.removal import remove
-
         gone = list(dict.fromkeys(args.tasks))
         for task in gone:
             task_entry(old.manifest, task)
@@ -39,15 +36,7 @@ def run(args: argparse.Namespace) -> int:
             raise TaskError(
                 message("remove", got="every task", expected="at least one to stay", fix="delete the folder instead")
             )
-        state = old.state
-        for task in gone:
-            state = remove(state, task)
-        tasks = {name: entry for name, entry in old.manifest.tasks.items() if name not in gone}
-        used = {entry.config for entry in tasks.values()}
-        configs = {name: config for name, config in old.manifest.configs.items() if name in used}
-        places = [old.state.index(task) for task in gone]
-        stored = without_tasks({n: old.stored[n] for n in state.layers}, places, len(old.manifest.tasks))
-        done = writer.write(replace(old.manifest, tasks=tasks, configs=configs), state, stored)
+        done = writer.write(without_tasks(old.manifest, old.state, old.stored, gone))
     data = {"removed": gone, **summary(done.folder, done, time.perf_counter() - begin)}
     emit(args, data, lambda: text(args.set, data))
     return 0

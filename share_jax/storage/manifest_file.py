@@ -55,7 +55,7 @@ class ManifestKind:
         named = {} if self.format is None else {"format": self.format}
         body = {**named, "schema": self.schema, **as_json(content)}
         sealed = {**named, "schema": self.schema, "sha256": digest(body), **body}
-        return (json.dumps(sealed, indent=1) + "\n").encode()
+        return json.dumps(sealed, indent=1).encode()
 
     def decode(self, data: bytes, source: str) -> Content:
         """The content of a file's bytes, of this schema or an older one.

@@ -293,13 +293,17 @@ def write_tensors(path: Path, tensors: Mapping[str, RawTensor | np.ndarray], met
 
 
 @contextlib.contextmanager
-def opened(folder: str | os.PathLike, name: str, digest: str | None = None) -> Iterator[TensorFile]:
-    """Opens a file of the folder, first checking its sha256 when one is given.
+def opened(
+    folder: str | os.PathLike, name: str, digest: str | None = None, size: int | None = None
+) -> Iterator[TensorFile]:
+    """Opens a file of the folder, first checking its size in bytes and its sha256 when they are given.
 
     Raises:
-      FormatError: see `TensorFile`, or the checksum differs.
+      FormatError: see `TensorFile`, or the size or the checksum differs.
     """
     with TensorFile(folder, name) as file:
+        if size is not None and file.size != size:
+            raise FormatError(message(file.label, got=f"{file.size} bytes", expected=f"{size}", fix="restore the set"))
         if digest is not None and file.digest() != digest:
             raise _broken(file.label, "another checksum (damaged)", f"sha256 {digest[:12]}...")
         yield file

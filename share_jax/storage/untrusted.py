@@ -110,6 +110,15 @@ def read_json(folder: str | os.PathLike, name: str) -> dict[str, Any]:
     Raises:
       FormatError: anything else.
     """
+    return parse_json(read_small(folder, name), f"file {shown(Path(folder).name)}/{shown(name)}")
+
+
+def read_small(folder: str | os.PathLike, name: str) -> bytes:
+    """Reads a file of the folder that JSON is to be in.
+
+    Raises:
+      FormatError: it is larger than any such file, or see `open_inside`.
+    """
     label = f"file {shown(Path(folder).name)}/{shown(name)}"
     with os.fdopen(open_inside(folder, name), "rb") as f:
         size = os.fstat(f.fileno()).st_size
@@ -117,8 +126,7 @@ def read_json(folder: str | os.PathLike, name: str) -> dict[str, Any]:
             raise FormatError(
                 message(label, got=f"{size} bytes", expected=f"at most {JSON_LIMIT}", fix="check the file")
             )
-        data = f.read()
-    return parse_json(data, label)
+        return f.read()
 
 
 def parse_json(data: bytes, label: str) -> dict[str, Any]:
