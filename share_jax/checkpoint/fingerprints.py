@@ -54,7 +54,7 @@ def _hashed(leaves: dict[str, Any]) -> Fingerprint:
     whole, each = hashlib.sha256(), {}
     for path, leaf in leaves.items():
         array = np.ascontiguousarray(jax.device_get(leaf))
-        data = array.reshape(-1).view(np.uint8)
+        data = array.tobytes()
         whole.update(f"{path} {array.shape} {array.dtype}\n".encode())
         whole.update(data)
         each[path] = f"{zlib.crc32(data):08x}"
