@@ -40,11 +40,7 @@ HOUSE = (
 UPWARD = {("linalg", "adapters")}
 """Imports that still run up."""
 
-CIRCLES = {
-    frozenset({"share_jax/adapters/factors.py", "share_jax/adapters/stacking.py"}),
-    frozenset({"experiments/bench/peers/kinds.py", "experiments/bench/peers/server.py"}),
-    frozenset({"experiments/studies/saturation/page.py", "experiments/studies/saturation/run.py"}),
-}
+CIRCLES = {frozenset({"share_jax/adapters/factors.py", "share_jax/adapters/stacking.py"})}
 """Files that still import each other."""
 
 NO_FLAX = (
