@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from share_jax.bank.router import Router
-from share_jax.checkpoint import arrays, inflight, manifest, validate
+from share_jax.checkpoint import arrays, inflight_steps, manifest, validate
 from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.manifest import Identity, Manifest
 from share_jax.errors import FormatError, SaveError, ShareError, TaskError, message
@@ -121,7 +121,7 @@ def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = No
     """
     root = Path(root)
     found = manifest.read(root)
-    opened = Checkpoint(root, replace(found, states=inflight.kept(root, found.states)))
+    opened = Checkpoint(root, replace(found, states=inflight_steps.kept(root, found.states)))
     if identity is not None:
         manifest.check_identity(opened.manifest.identity, identity)
 
@@ -138,7 +138,7 @@ def _sweep(checkpoint: Checkpoint) -> None:
     for name in manifest.leftovers(checkpoint.root):
         (checkpoint.root / name).unlink(missing_ok=True)
     named = {record["path"] for record in checkpoint.manifest.records().values()}
-    for kind in ("shared", "tasks", inflight.FOLDER, "router"):
+    for kind in ("shared", "tasks", inflight_steps.FOLDER, "router"):
         folder = checkpoint.root / kind
         for entry in folder.iterdir() if folder.exists() else ():
             if f"{kind}/{entry.name}" not in named:
@@ -204,8 +204,8 @@ def save_inflight(checkpoint: Checkpoint, state: Mapping[str, Any], info: Json) 
     """
     own = validate.as_json(info, "the training in flight")
     with _saving(checkpoint, "the training in flight"):
-        record = {**inflight.write(checkpoint.root, state), "info": own}
-        states = inflight.kept(checkpoint.root, (*checkpoint.manifest.states[-1:], record))
+        record = {**inflight_steps.write(checkpoint.root, state), "info": own}
+        states = inflight_steps.kept(checkpoint.root, (*checkpoint.manifest.states[-1:], record))
         return committed(checkpoint, replace(checkpoint.manifest, states=states))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from stored import IDENTITY, assert_same, files_below, fill, harm, leaves, like
 
 from share_jax.checkpoint import checkpoint as ckpt
-from share_jax.checkpoint import inflight, repair
+from share_jax.checkpoint import inflight_steps, repair
 
 
 def steps(root: Path) -> list[str]:
@@ -17,7 +17,7 @@ def test_a_kill_after_orbax_saved_and_before_the_manifest_names_it_goes_on_from_
     """Orbax has removed step 0 by then, which the manifest still names."""
     store = fill(tmp_path / "run")
     assert steps(store.root) == ["0", "1"]
-    inflight.write(store.root, leaves(7))
+    inflight_steps.write(store.root, leaves(7))
     assert steps(store.root) == ["1", "2"]
     again = ckpt.open_checkpoint(store.root, IDENTITY)
     assert steps(store.root) == ["1"]
