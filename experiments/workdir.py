@@ -1,19 +1,27 @@
 """The folder of a run: one run at a time; taken empty, resumed, or replaced only when asked to."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.config.run_config import Config, command_line
-from share_jax.errors import InputError, message
+from share_jax.errors import FormatError, InputError, message
 from share_jax.storage import lock
-from share_jax.storage.atomic_write import is_partial, replace_text
+from share_jax.storage.atomic_write import is_partial
+from share_jax.storage.manifest_file import Content, ManifestKind, digest
 
 FILE = "run.json"
 CHECKPOINTS = "checkpoints"
+
+
+def _without_schema(body: Content) -> Content | None:
+    """Notes of before schema 1, of which the first had no checksum either."""
+    note = {name: value for name, value in body.items() if name != "sha256"}
+    return note if "run" in note and body.get("sha256", digest(note)) == digest(note) else None
+
+
+NOTE = ManifestKind(1, "add --repair, with the flags of that run, to note them anew", older={0: _without_schema})
 
 
 @contextmanager
@@ -31,8 +39,7 @@ def locked_workdir(config: Config) -> Iterator[Path]:
         _check(config)  # once more: another run may have ended between the first look and the lock
         if config.overwrite:
             _clear(folder)
-        note = {"run": _work(config)}
-        replace_text(json.dumps({**note, "sha256": _digest(note)}), folder / FILE)
+        NOTE.write({"run": _work(config)}, folder / FILE)
         yield folder
 
 
@@ -74,21 +81,13 @@ def _work(config: Config) -> str:
     return " --".join(word for word in words if not word.startswith(("methods ", "seeds ", "mesh ")))
 
 
-def _digest(note: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(note).encode()).hexdigest()
-
-
 def _check_same(noted: Path, config: Config) -> None:
     try:
-        content = json.loads(noted.read_text(encoding="utf-8"))
-        note = {"run": content["run"]}
-        if content.get("sha256", _digest(note)) != _digest(note):
-            raise ValueError("other content")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        run = NOTE.read(noted).get("run")
+    except FormatError as error:
         if config.repair:
             return
-        fix = "add --repair, with the flags of that run, to note them anew"
-        raise InputError(message(str(noted), got=error, expected="the note of a run", fix=fix)) from error
-    if note["run"] != _work(config):
+        raise InputError(str(error)) from error
+    if run != _work(config):
         fix = "resume with the same flags, or choose another folder"
-        raise InputError(message("--resume", got=_work(config), expected=note["run"], fix=fix))
+        raise InputError(message("--resume", got=_work(config), expected=run, fix=fix))

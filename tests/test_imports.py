@@ -40,6 +40,9 @@ HOUSE = (
 UPWARD: set[tuple[str, str]] = set()
 """Imports that still run up."""
 
+CIRCLES = {frozenset({"share_jax/adapters/factors.py", "share_jax/adapters/stacking.py"})}
+"""Files that still import each other."""
+
 NO_FLAX = (
     "adapters", "bank", "errors", "linalg", "metrics", "ops", "parameterizations", "runtime", "storage", "subspace",
     "typing",
@@ -155,6 +158,45 @@ def test_library_imports_only_downwards(path):
 @pytest.mark.parametrize("path", LIBRARY + EXPERIMENTS, ids=name_of)
 def test_no_forbidden_habits(path):
     assert broken_habits(path.read_text(encoding="utf-8"), name_of(path)) == []
+
+
+def circles_of(files):
+    """The sets of files of which each imports every other, itself or through others, wherever the imports stand.
+
+    Args:
+      files: source by name, as `share_jax/bank/slots.py`.
+    """
+    modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in files}
+    graph = {}
+    for name, source in files.items():
+        starts = {modules.get(module) or modules.get(module.rpartition(".")[0]) for module in imports_of(source, name)}
+        graph[name] = starts - {None, name}
+    reach = {}
+    for name in graph:
+        seen, todo = set(), [name]
+        while todo:
+            new = graph[todo.pop()] - seen
+            seen |= new
+            todo += new
+        reach[name] = seen
+    circles = {name: frozenset(other for other in reach[name] if name in reach[other]) for name in graph}
+    return {circle for circle in circles.values() if circle}
+
+
+def test_no_file_imports_one_that_imports_it():
+    files = {name_of(path): path.read_text(encoding="utf-8") for path in LIBRARY + EXPERIMENTS}
+    assert circles_of(files) - CIRCLES == set()
+
+
+def test_a_circle_of_files_is_found():
+    files = {
+        "share_jax/a/b.py": "if TYPE_CHECKING:\n    from share_jax.a.c import C",
+        "share_jax/a/c.py": "def f():\n    from share_jax.d import e",
+        "share_jax/d/__init__.py": "",
+        "share_jax/d/e.py": "import share_jax.a.b\nfrom share_jax import d",
+        "share_jax/f.py": "from share_jax.a.b import C",
+    }
+    assert circles_of(files) == {frozenset({"share_jax/a/b.py", "share_jax/a/c.py", "share_jax/d/e.py"})}
 
 
 def test_no_file_is_longer_than_it_should_be():

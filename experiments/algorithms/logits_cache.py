@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.algorithms.evaluation import Predict
-from share_jax.checkpoint import manifest
+from share_jax.checkpoint import fingerprints
 from share_jax.trees import flat
 from share_jax.typing import Tree
 
@@ -14,7 +14,7 @@ from share_jax.typing import Tree
 def fingerprint(*trees: Tree) -> str:
     """sha256 of the paths, types, shapes and bits of all leaves, in whatever order they are."""
     leaves = ((f"{number}/{path}", leaf) for number, tree in enumerate(trees) for path, leaf in flat(tree).items())
-    return manifest.fingerprint(dict(sorted(leaves, key=lambda item: item[0])))
+    return fingerprints.fingerprint(dict(sorted(leaves, key=lambda item: item[0]))).whole
 
 
 class LogitsCache:

@@ -9,7 +9,6 @@ after task. What is left are small tables, one row per layer and one column per 
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +17,8 @@ from share_jax.adapter_set.manifest import LayerEntry, Manifest
 from share_jax.errors import FormatError, message
 from share_jax.storage.safetensors_file import TensorFile, numpy_dtype
 from share_jax.storage.untrusted import shown
-
-if TYPE_CHECKING:
-    from share_jax.subspace.quantize import Stored, StoredLayer
-    from share_jax.subspace.state import ShareState, Subspace
+from share_jax.subspace.quantize import Stored, StoredLayer, restore_layer
+from share_jax.subspace.state import ShareState, Subspace
 
 TABLES = ("norm", "energy_a", "energy_b", "change", "bound")
 """Per layer and task, float32; `bound` is rounded up, so that it stays a bound."""
@@ -29,14 +26,14 @@ TABLES = ("norm", "energy_a", "energy_b", "change", "bound")
 _DTYPES = {"f32": "F32", "bf16": "BF16", "int8": "I8"}
 
 
-def layer_entry(layer: "Subspace") -> LayerEntry:
+def layer_entry(layer: Subspace) -> LayerEntry:
     """The sizes of a layer, as the manifest keeps them."""
     d_in, d_out = layer.shape
     return LayerEntry(d_in, d_out, layer.geometry, layer.num_basis, layer.pseudo_rank)
 
 
 def encode_state(
-    state: "ShareState", stored: Mapping[str, "StoredLayer"]
+    state: ShareState, stored: Mapping[str, "StoredLayer"]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(tensors of the basis file, tensors of the coefficients file)."""
     basis: dict[str, np.ndarray] = {}
@@ -83,9 +80,6 @@ def decode_state(
     Raises:
       FormatError: a tensor is missing, unexpected, or of another shape, dtype or value than the manifest says.
     """
-    from share_jax.subspace.quantize import Stored, StoredLayer, restore_layer
-    from share_jax.subspace.state import ShareState, Subspace
-
     tasks = tuple(manifest.tasks)
     size = (len(manifest.layers), len(tasks))
     tables = {table: _read(coefficients, table, size, "F32").astype(np.float64) for table in TABLES}
@@ -175,9 +169,8 @@ def _row_dtype(k: int) -> type:
     return np.uint8 if k <= 256 else np.uint32
 
 
-def without_tasks(stored: Mapping[str, "StoredLayer"], tasks: list[int], count: int) -> "dict[str, StoredLayer]":
+def without_columns(stored: Mapping[str, "StoredLayer"], tasks: list[int], count: int) -> "dict[str, StoredLayer]":
     """The stored arrays without some of `count` tasks; no byte of the others changes."""
-    from share_jax.subspace.quantize import Stored
 
     def cut(part: "Stored") -> "Stored":
         scales = part.scales

@@ -8,22 +8,21 @@ rounding small.
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from share_jax.subspace.state import ShareState, Subspace
+from share_jax.subspace.quantize import decode, encode
+from share_jax.subspace.state import ShareState, Subspace
 
 _SWAPS = 200
 
 
-def pivoted_state(state: "ShareState") -> "ShareState":
+def pivoted_state(state: ShareState) -> ShareState:
     """The same updates with r rows of every `coeff_a` the identity, where that is possible (columns geometry)."""
     return replace(state, layers={name: _pivoted_layer(layer) for name, layer in state.layers.items()})
 
 
-def balanced_state(state: "ShareState") -> "ShareState":
+def balanced_state(state: ShareState) -> ShareState:
     """The same updates in balanced coefficients, the gauge in which merging weighs the two sides alike."""
     layers = {}
     for name, layer in state.layers.items():
@@ -45,7 +44,7 @@ def balanced_state(state: "ShareState") -> "ShareState":
     return replace(state, layers=layers)
 
 
-def _pivoted_layer(layer: "Subspace") -> "Subspace":
+def _pivoted_layer(layer: Subspace) -> Subspace:
     if layer.geometry != "columns" or not layer.basis_a.shape[1]:
         return layer
     coeff_a, coeff_b = layer.coeff_a.copy(), layer.coeff_b.copy()
@@ -68,8 +67,6 @@ def _pivoted_layer(layer: "Subspace") -> "Subspace":
 
 def _on_rounded_basis(basis: np.ndarray) -> np.ndarray:
     """The (k, k) map from coefficients on a basis to the best ones on its int8 rounding, which are what is rounded."""
-    from share_jax.subspace.quantize import decode, encode
-
     rounded = decode(encode(basis, "int8")).astype(np.float64)
     return np.linalg.solve(rounded.T @ rounded, rounded.T @ basis.astype(np.float64))
 

@@ -1,24 +1,23 @@
-"""The manifest of a compressed set: `manifest.json`, schema 1, checked before anything else is read.
+"""The manifest of a compressed set: `manifest.json`, schema 2, checked before anything else is read.
 
 It names the files with their sizes and sha256, the base model, each layer's shape and number of basis columns,
-and each task's configuration. It holds no path.
+and each task's configuration. It holds no path. Schema 1 named the file of a task's uncompressed tensors in the task's
+entry, and had a checksum of another text; it is read, and the next change of the set writes schema 2.
 """
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from share_jax.errors import FormatError, ShareError, message
 from share_jax.formats.peft_config import parse_config
-from share_jax.storage.untrusted import check_task_name, exists_inside, read_json, shown
+from share_jax.storage.manifest_file import Content, ManifestKind, digest
+from share_jax.storage.untrusted import check_task_name, exists_inside, read_small, shown
 
 NAME = "manifest.json"
-FORMAT = "share_jax adapter set"
-SCHEMA = 1
+FIX = "restore the set or compress again"
 FILE_NAME = re.compile(r"(basis|coefficients|extra)-[0-9a-f]{16}\.safetensors")
 STORAGES = ("f32", "bf16", "int8")
 GEOMETRIES = ("columns", "flat")
@@ -42,7 +41,6 @@ class TaskEntry:
     config: str  # id within `configs`
     metadata: Mapping[str, str]  # of its safetensors file
     dtype: str  # of its factors at export: f32, bf16 or f16
-    extra: str | None  # file of the tensors that were not compressed
     bytes_in: int  # of the files that held it
     lora_bytes: int  # of its factors in them
     cut: float  # what the pseudo rank took away, relative to the original's norm
@@ -51,8 +49,8 @@ class TaskEntry:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """All of `manifest.json`."""
+class Settings:
+    """How a set compresses what is added to it, and for which base model."""
 
     base_model: str | None
     storage: str
@@ -60,19 +58,44 @@ class Manifest:
     choice: Mapping[str, Any]  # how k is chosen when tasks are added
     limit: float | None  # no task's error bound may pass it
     pseudo_rank: int | None  # adapters are cut to it before they are compressed
+
+
+@dataclass(frozen=True)
+class Manifest(Settings):
+    """All of `manifest.json`."""
+
     layers: Mapping[str, LayerEntry]
     tasks: Mapping[str, TaskEntry]
     configs: Mapping[str, Mapping[str, Any]]
-    basis: str
-    coefficients: str
-    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> {"bytes", "sha256"}
+    basis: str  # file
+    coefficients: str  # file
+    extras: Mapping[str, str]  # task -> file of the tensors that were not compressed; no entry if there are none
+    files: Mapping[str, Mapping[str, Any]]  # name -> {"bytes", "sha256"}
+
+    def settings(self, **changes: Any) -> Settings:
+        """The set's settings, with some of them changed."""
+        own = Settings(**{each.name: getattr(self, each.name) for each in fields(Settings)})
+        return replace(own, **changes)
+
+
+def _of_schema_1(body: Content) -> Content | None:
+    named = {name: value for name, value in body.items() if name != "checksum"}
+    if body.get("checksum") != digest(named, separators=(",", ":"), ensure_ascii=False):
+        return None
+    content = {name: value for name, value in named.items() if name not in ("format", "schema")}
+    tasks = content.get("tasks")
+    if not isinstance(tasks, dict) or not all(isinstance(entry, dict) for entry in tasks.values()):
+        return content  # refused when it is decoded
+    extras = {name: entry.pop("extra", None) for name, entry in tasks.items()}
+    return {**content, "extras": {name: file for name, file in extras.items() if file is not None}}
+
+
+KIND = ManifestKind(2, FIX, format="share_jax adapter set", older={1: _of_schema_1})
 
 
 def encode(manifest: Manifest) -> bytes:
     """The manifest as `manifest.json` holds it, with a checksum of itself."""
-    body: dict[str, Any] = {"format": FORMAT, "schema": SCHEMA, **asdict(manifest)}
-    body["checksum"] = _checksum(body)
-    return (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode()
+    return KIND.encode(asdict(manifest))
 
 
 def is_set(folder: str | os.PathLike) -> bool:
@@ -95,29 +118,13 @@ def read_manifest(folder: Any) -> Manifest:
                 fix="make one: share-jax compress",
             )
         )
-    body = read_json(folder, NAME)
-    if body.get("format") != FORMAT:
-        raise _bad("format", shown(repr(body.get("format")), 60), repr(FORMAT))
-    schema = body.pop("schema", None)
-    if type(schema) is not int or schema < 1:
-        raise _bad("schema", shown(repr(schema), 60), "a whole number of at least 1")
-    if schema > SCHEMA:
-        raise FormatError(message(f"{NAME} schema", got=schema, expected=f"at most {SCHEMA}", fix="update share_jax"))
-    checksum = body.pop("checksum", None)
-    if checksum != _checksum({**body, "schema": schema}):
-        raise _bad("checksum", "another checksum (damaged or edited)", "that of its contents")
-    body.pop("format")
+    content = KIND.decode(read_small(folder, NAME), NAME)
     try:
-        return _decode(body)
+        return _decode(content)
     except ShareError:
         raise
     except (TypeError, KeyError, ValueError, AttributeError) as e:
-        raise _bad("contents", shown(f"{type(e).__name__} {e}", 80), "those of schema 1") from None
-
-
-def _checksum(body: Mapping[str, Any]) -> str:
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+        raise _bad("contents", shown(f"{type(e).__name__} {e}", 80), "those of a set") from None
 
 
 def _decode(body: dict[str, Any]) -> Manifest:
@@ -131,9 +138,10 @@ def _decode(body: dict[str, Any]) -> Manifest:
     tasks = {check_task_name(name): TaskEntry(**entry) for name, entry in body.pop("tasks").items()}
     manifest = Manifest(**body, layers=layers, tasks=tasks)
     _check(isinstance(manifest.configs, dict), "configs", manifest.configs)
+    _check(set(manifest.extras) <= set(tasks) and all(map(_text, manifest.extras.values())), "extras", manifest.extras)
     for name, task in tasks.items():
         _check_task(name, task, manifest.configs)
-    used = {manifest.basis, manifest.coefficients, *(t.extra for t in tasks.values() if t.extra is not None)}
+    used = {manifest.basis, manifest.coefficients, *manifest.extras.values()}
     _check(used == set(manifest.files) and all(FILE_NAME.fullmatch(name) for name in used), "files", sorted(used))
     for name, entry in manifest.files.items():
         _check(set(entry) == {"bytes", "sha256"} and _count(entry["bytes"]) and _text(entry["sha256"]), name, entry)
@@ -155,7 +163,6 @@ def _check_task(name: str, task: TaskEntry, configs: Mapping[str, Any]) -> None:
     pairs = task.metadata.items()
     _check(all(_text(v) for _, v in pairs) and "__metadata__" not in task.metadata, f"{where} metadata", task.metadata)
     _check(task.dtype in ("f32", "bf16", "f16"), f"{where} dtype", task.dtype)
-    _check(task.extra is None or _text(task.extra), f"{where} extra", task.extra)
     _check(_count(task.bytes_in) and _count(task.lora_bytes), f"{where} bytes", (task.bytes_in, task.lora_bytes))
     _check(_number(task.cut) and _number(task.relative_error), f"{where} errors", (task.cut, task.relative_error))
     _check(isinstance(task.measured, bool), f"{where} measured", task.measured)
@@ -175,8 +182,8 @@ def _text(value: Any) -> bool:
 
 def _check(good: bool, what: str, got: object) -> None:
     if not good:
-        raise _bad(shown(what), shown(repr(got), 80), "what schema 1 says")
+        raise _bad(shown(what), shown(repr(got), 80), "what a set holds")
 
 
 def _bad(what: str, got: str, expected: str) -> FormatError:
-    return FormatError(message(f"{NAME} {what}", got=got, expected=expected, fix="restore the set or compress again"))
+    return FormatError(message(f"{NAME} {what}", got=got, expected=expected, fix=FIX))

@@ -1,7 +1,10 @@
-"""One tree of arrays on disk: an Orbax checkpoint, with our own checksums of every file and every leaf.
+"""One tree of arrays on disk: an Orbax checkpoint, with our own checksum of every file.
 
 Orbax loads a flipped byte in a data file without a word, and raises unrelated types for a missing or truncated file.
-So a record of what was written is kept beside it and verified before Orbax reads anything.
+So a record of what was written is kept beside it and verified before Orbax reads anything. The checksums are those of
+the files, not of the arrays: they cover what describes the arrays too, name the damaged file, are verified without
+reading any array, and need no array of another process. Values are compared by digests only where a caller has to know
+whether its arrays are those on disk (see `digests`).
 """
 
 import hashlib
@@ -21,18 +24,14 @@ from share_jax.storage.atomic_write import flush_tree, sha256_of
 from share_jax.trees import flat, nested
 
 Record = dict[str, Any]
-"""{"path": folder below the root, "leaves": {path: {"shape", "dtype", "sha256"}}, "files": {name: sha256}}"""
+"""{"path": folder below the root, "leaves": {path: {"shape", "dtype"}}, "files": {name: sha256}}, and in a state in
+flight "item", the folder below with the arrays. Tasks and what is shared have "sha256" in "leaves", too."""
 
 FIX = "restore the folder from a copy, or learn this task again"
 
 
-def digest(array: Any) -> str:
-    """sha256 of an array's bytes in C order."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps Orbax from logging the traces of errors that it also raises."""
     log = logging.getLogger("absl")
 
@@ -66,18 +65,44 @@ def write(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
                 f"checkpoint folder {folder}", got="a folder that exists", expected="a new one", fix="resume the run"
             )
         )
-    host = to_host(dict(tree))
-    with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(target.absolute(), host if jax.process_count() == 1 else dict(tree))
+    own = to_write(tree)
+    with quiet(), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(target.absolute(), own)
         checkpointer.wait_until_finished()
+    return record_of(root, folder, own)
+
+
+def to_write(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree as Orbax is given it: on the host, unless its arrays are those of several processes."""
+    return to_host(dict(tree)) if jax.process_count() == 1 else dict(tree)
+
+
+def record_of(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
+    """Flushes what was written to the device and returns its record; all processes have to call it.
+
+    Args:
+      root: the checkpoint's root.
+      folder: the tree's folder below it.
+      tree: what was written there.
+    """
+    target = root / folder
     flush_tree(target)
     wait(f"written {folder}")
-    leaves = {
-        path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": digest(leaf)}
-        for path, leaf in flat(host).items()
-    }
+    leaves = {path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)} for path, leaf in flat(tree).items()}
     files = {str(f.relative_to(target)): sha256_of(f) for f in sorted(target.rglob("*")) if f.is_file()}
     return {"path": folder, "leaves": leaves, "files": files}
+
+
+def digests(tree: Mapping[str, Any]) -> dict[str, str]:
+    """sha256 of every leaf's bytes in C order, by its path; all processes have to call it."""
+    host = flat(to_host(dict(tree)))
+    return {path: hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest() for path, leaf in host.items()}
+
+
+def with_digests(record: Record, tree: Mapping[str, Any]) -> Record:
+    """The record with the digest of every leaf, by which `save_bank` tells a saved task from another of its name."""
+    leaves = {path: {**record["leaves"][path], "sha256": own} for path, own in digests(tree).items()}
+    return {**record, "leaves": leaves}
 
 
 def like_of(record: Record) -> dict[str, Any]:
@@ -149,13 +174,10 @@ def read(root: Path, record: Record, like: Mapping[str, Any], what: str) -> dict
     """
     check_like(record, like, what)
     check_files(root, record, what)
+    folder = root / record["path"] / record.get("item", "")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            tree = checkpointer.restore((root / record["path"]).absolute(), dict(like))
+            return checkpointer.restore(folder.absolute(), dict(like))
     except Exception as error:  # Orbax raises plain Exception among others
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(message(what, got=reason, expected="an Orbax checkpoint", fix=FIX)) from error
-    for path, leaf in flat(to_host(tree)).items():
-        if digest(leaf) != record["leaves"][path]["sha256"]:
-            raise FormatError(message(f"leaf {path} of {what}", got="other values", expected="those saved", fix=FIX))
-    return tree

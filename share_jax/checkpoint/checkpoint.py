@@ -3,12 +3,12 @@
     ROOT/manifest.json       what is there, for which model, with checksums; manifest.copy.json beside it
     ROOT/shared/VERSION/     Orbax
     ROOT/tasks/SLOT.VERSION/ Orbax: adapter slot and head of one task
-    ROOT/inflight/NUMBER/    Orbax: optimizer, key, step and trained leaves
-    ROOT/router/VERSION/     Orbax: the task router's statistics (see `train.routers`), where one is kept
+    ROOT/inflight/STEP/      Orbax's CheckpointManager: optimizer, key, step and trained leaves; the last two are kept
+    ROOT/router/VERSION/     Orbax: the task router's statistics (see `checkpoint.router`), where one is kept
 
 Every save writes a new folder first and then replaces the manifest, which is what makes it count. A kill at any moment
-leaves the last committed state; folders that no manifest names are removed when the checkpoint is opened. The last two
-states of the training in flight are kept. One run at a time may save: hold the folder with `lock.hold`.
+leaves the last committed state; folders that no manifest names are removed when the checkpoint is opened. One run at a
+time may save: hold the folder with `lock.hold`.
 
 On several processes all call the same functions with the same arguments: Orbax writes what each of them holds, the
 first process alone writes manifests and removes folders. The root must be one file system to all of them.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from share_jax.bank.router import Router
-from share_jax.checkpoint import arrays, manifest, validate
+from share_jax.checkpoint import arrays, inflight_steps, manifest, validate
 from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.manifest import Identity, Manifest
 from share_jax.errors import FormatError, SaveError, ShareError, TaskError, message
@@ -120,7 +120,8 @@ def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = No
       SaveError: if it cannot be written.
     """
     root = Path(root)
-    opened = Checkpoint(root, manifest.read(root))
+    found = manifest.read(root)
+    opened = Checkpoint(root, replace(found, states=inflight_steps.kept(root, found.states)))
     if identity is not None:
         manifest.check_identity(opened.manifest.identity, identity)
 
@@ -137,7 +138,7 @@ def _sweep(checkpoint: Checkpoint) -> None:
     for name in manifest.leftovers(checkpoint.root):
         (checkpoint.root / name).unlink(missing_ok=True)
     named = {record["path"] for record in checkpoint.manifest.records().values()}
-    for kind in ("shared", "tasks", "inflight", "router"):
+    for kind in ("shared", "tasks", inflight_steps.FOLDER, "router"):
         folder = checkpoint.root / kind
         for entry in folder.iterdir() if folder.exists() else ():
             if f"{kind}/{entry.name}" not in named:
@@ -202,11 +203,10 @@ def save_inflight(checkpoint: Checkpoint, state: Mapping[str, Any], info: Json) 
       SaveError: if it cannot be written; the last state stays.
     """
     own = validate.as_json(info, "the training in flight")
-    old = checkpoint.manifest.inflight
-    number = int(old["path"].split("/")[1]) + 1 if old else 0
     with _saving(checkpoint, "the training in flight"):
-        record = {**arrays.write(checkpoint.root, f"inflight/{number}", state), "info": own}
-        return committed(checkpoint, replace(checkpoint.manifest, inflight=record, earlier=old))
+        record = {**inflight_steps.write(checkpoint.root, state), "info": own}
+        states = inflight_steps.kept(checkpoint.root, (*checkpoint.manifest.states[-1:], record))
+        return committed(checkpoint, replace(checkpoint.manifest, states=states))
 
 
 def save_task(
@@ -245,20 +245,25 @@ def save_task(
     own = validate.as_json(info, f"task {name!r}")
     validate.check_slots(before, name, slot, shared, changed or {})
     version = before.version + 1
-    new = replace(before, inflight=None, earlier=None, version=version)
+    new = replace(before, states=(), version=version)
     with _saving(checkpoint, f"task {name!r}"):
         if shared:
-            new = replace(new, shared=arrays.write(checkpoint.root, f"shared/{version}", shared))
+            new = replace(new, shared=_write_known(checkpoint.root, f"shared/{version}", shared))
         tasks = dict(before.tasks)
         for other, leaves in (changed or {}).items():
             info_of_other = checkpoint.info(other)
             folder = f"tasks/{checkpoint.names.index(other):04d}.{version}"
-            tasks[other] = {**arrays.write(checkpoint.root, folder, leaves), "info": info_of_other}
-        record = arrays.write(checkpoint.root, f"tasks/{len(tasks):04d}.{version}", slot)
+            tasks[other] = {**_write_known(checkpoint.root, folder, leaves), "info": info_of_other}
+        record = _write_known(checkpoint.root, f"tasks/{len(tasks):04d}.{version}", slot)
         new = replace(new, tasks={**tasks, name: {**record, "info": own}})
         if router is not None:
             new = replace(new, router=router_files.write(checkpoint.root, new, router))
         return committed(checkpoint, new)
+
+
+def _write_known(root: Path, folder: str, tree: Mapping[str, Any]) -> arrays.Record:
+    """Writes a tree that a later save is held against."""
+    return arrays.with_digests(arrays.write(root, folder, tree), tree)
 
 
 def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:

@@ -1,31 +1,42 @@
 """The manifest: what a checkpoint folder holds, and for which model it holds it. Writing it is what commits a save.
 
-It carries a checksum of itself, and is written twice: `manifest.json` counts, `manifest.copy.json` is there for when
-that is damaged. Schemas: 1 had neither the checksum nor the copy nor `earlier`, and 2 had no `router`; both are read,
-and written anew as 3.
+It is written twice: `manifest.json` counts, `manifest.copy.json` is there for when that is damaged. Schemas: 1 had no
+checksum and no copy, 2 no `router`; 3 had the two states in flight as `inflight` and `earlier`, and no checksums of the
+base model's single leaves. All are read, and written anew as 4.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from share_jax.adapted import AdaptedModel
 from share_jax.checkpoint.arrays import Record
+from share_jax.checkpoint.fingerprints import fingerprint
 from share_jax.errors import FormatError, InputError, message
-from share_jax.storage.atomic_write import is_partial, replace_text
+from share_jax.storage.atomic_write import is_partial, replace_bytes
+from share_jax.storage.manifest_file import Content, ManifestKind, as_json, content_of, digest
 from share_jax.trees import flat
 from share_jax.typing import Tree
 
-SCHEMA = 3
 FILE = "manifest.json"
 COPY = "manifest.copy.json"
 FIX = "point to the folder of a run, or restore its manifest.json from a copy"
+
+
+def _older(body: Content) -> Content | None:
+    """The content of schemas 1 to 3, of which 1 needs no checksum."""
+    content = content_of(body)
+    if body.get("sha256") != digest(content) and (body["schema"] > 1 or "sha256" in body):
+        return None
+    states = [content.pop("earlier", None), content.pop("inflight", None)]
+    return {"router": None, **content, "states": [state for state in states if state is not None]}
+
+
+KIND = ManifestKind(4, FIX, older=dict.fromkeys((1, 2, 3), _older), nan=True)
+
+
+STATES = ("the training in flight", "the earlier training in flight")
+"""What a user would call the states in flight, the last one first."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +45,12 @@ class Identity:
 
     Attributes:
       model: the base model's name.
-      fingerprint: sha256 over the base model's parameters.
+      fingerprint: sha256 over the base model's parameters; see `fingerprint`.
       method: name and static numbers of the parameterisation.
       targets: paths of the adapted kernels.
       heads: paths of the parameters that tasks own.
       dtype: dtype of the stored parameters.
+      leaves: a checksum of each of the base model's parameters, to name the one that differs; empty in older manifests.
     """
 
     model: str
@@ -47,6 +59,7 @@ class Identity:
     targets: tuple[str, ...]
     heads: tuple[str, ...]
     dtype: str = "float32"
+    leaves: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,8 +71,7 @@ class Manifest:
       shared: record of the shared tree, None before the first task is done.
       version: how many versions of the shared tree have been written.
       tasks: a record by task name, in the order of learning; each with "info", the caller's JSON.
-      inflight: record of the training in flight, or None; with "info".
-      earlier: the one before it, kept until the task is done: for when the last one is damaged.
+      states: records of the training in flight, the last state and the one before it, oldest first; each with "info".
       router: record of the task router, None if none is kept; with "tasks", the names of the tasks that it knows.
     """
 
@@ -67,30 +79,23 @@ class Manifest:
     shared: Record | None = None
     version: int = 0
     tasks: dict[str, Record] = field(default_factory=dict)
-    inflight: Record | None = None
-    earlier: Record | None = None
+    states: tuple[Record, ...] = ()
     router: Record | None = None
+
+    @property
+    def inflight(self) -> Record | None:
+        """Record of the last state of the training in flight, None if there is none."""
+        return self.states[-1] if self.states else None
 
     def records(self) -> dict[str, Record]:
         """Everything that is saved, by what a user would call it."""
-        others = {
+        others: dict[str, Record | None] = {
             "the shared tree": self.shared,
             "the router": self.router,
-            "the training in flight": self.inflight,
-            "the earlier training in flight": self.earlier,
+            **dict(zip(STATES, reversed(self.states), strict=False)),
         }
         tasks = {f"task {name!r}": record for name, record in self.tasks.items()}
         return {**tasks, **{name: record for name, record in others.items() if record is not None}}
-
-
-def fingerprint(params: Tree) -> str:
-    """sha256 over every parameter's path, shape, dtype and bytes."""
-    whole = hashlib.sha256()
-    for path, leaf in flat(params).items():
-        array = np.ascontiguousarray(jax.device_get(leaf))
-        whole.update(f"{path} {array.shape} {array.dtype}\n".encode())
-        whole.update(array.tobytes())
-    return whole.hexdigest()
 
 
 def identity_of(name: str, params: Tree, adapted: AdaptedModel) -> Identity:
@@ -101,14 +106,15 @@ def identity_of(name: str, params: Tree, adapted: AdaptedModel) -> Identity:
       params: its parameters; those that tasks own are left out of the fingerprint.
       adapted: from `adapt`.
     """
-    base = {path: leaf for path, leaf in flat(params).items() if path not in adapted.heads}
+    base = fingerprint({path: leaf for path, leaf in flat(params).items() if path not in adapted.heads})
     numbers = static_numbers(adapted.method)
     return Identity(
         model=name,
-        fingerprint=fingerprint(base),
+        fingerprint=base.whole,
         method={"name": getattr(adapted.method, "name", ""), **numbers},
         targets=tuple(target.path for target in adapted.targets),
         heads=adapted.heads,
+        leaves=base.leaves,
     )
 
 
@@ -124,57 +130,24 @@ def static_numbers(method: Any) -> dict[str, Any]:
     numbers = asdict(method)  # pyright: ignore[reportArgumentType]
     for name, value in numbers.items():
         try:
-            _as_read(value)
+            as_json(value)
         except (TypeError, ValueError):
             got = type(value).__name__
             raise InputError(message(f"{name} of {method!r}", got=got, expected="what JSON holds", fix=fix)) from None
     return numbers
 
 
-def _as_read(value: Any) -> Any:
-    """What JSON gives back of a value: lists of tuples, texts of keys, Python's numbers of NumPy's."""
-    return json.loads(json.dumps(value, default=_number))
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} is nothing that JSON holds")
-
-
-def to_json(manifest: Manifest) -> dict[str, Any]:
-    """As plain JSON, with the schema's version and a checksum of the rest first."""
-    content = _as_read(asdict(manifest))
-    return {"schema": SCHEMA, "sha256": _digest(content), **content}
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def from_json(content: Any, source: str) -> Manifest:
-    """The inverse of `to_json`; also reads older schemas.
+def _decoded(content: Content, source: str) -> Manifest:
+    """The manifest that a file's content is.
 
     Raises:
-      FormatError: if it is not a manifest, is damaged, or is of a newer schema.
+      FormatError: if a field is missing, unexpected, or none of a manifest.
     """
-    if not isinstance(content, Mapping) or "schema" not in content:
-        raise FormatError(message(source, got="no schema number", expected=f"schema {SCHEMA}", fix=FIX))
-    schema = content["schema"]
-    if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
-        newer = isinstance(schema, int) and schema > SCHEMA
-        fix = "update share_jax" if newer else FIX
-        raise FormatError(message(f"{source}: schema", got=schema, expected=f"at most {SCHEMA}", fix=fix))
-    rest = {name: value for name, value in content.items() if name not in ("schema", "sha256")}
-    if (schema >= 2 or "sha256" in content) and content.get("sha256") != _digest(rest):
-        raise FormatError(message(source, got="other content", expected="the content that was saved", fix=FIX))
-    rest = {**{"earlier": None}, **rest} if schema < 2 else rest
-    rest = {**rest, "router": None} if schema < 3 else rest
     try:
-        own = rest["identity"]
+        own = content["identity"]
         identity = replace(Identity(**own), targets=tuple(own["targets"]), heads=tuple(own["heads"]))
-        fields = {name: rest[name] for name in ("shared", "version", "tasks", "inflight", "earlier", "router")}
-        return Manifest(identity=identity, **fields)
+        fields = {name: content[name] for name in ("shared", "version", "tasks", "router")}
+        return Manifest(identity=identity, states=tuple(content["states"]), **fields)
     except (KeyError, TypeError) as error:
         raise FormatError(message(source, got=f"no or wrong {error}", expected="a manifest", fix=FIX)) from error
 
@@ -191,14 +164,7 @@ def read(root: Path, file: str = FILE) -> Manifest:
       FormatError: if it is missing or damaged.
     """
     path = root / file
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        got = "no file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise FormatError(message(str(path), got=got, expected="a manifest", fix=FIX)) from error
-    except (ValueError, RecursionError) as error:
-        raise FormatError(message(str(path), got=error, expected="a JSON manifest", fix=FIX)) from error
-    return from_json(content, str(path))
+    return _decoded(KIND.read(path), str(path))
 
 
 def commit(root: Path, manifest: Manifest) -> None:
@@ -207,8 +173,7 @@ def commit(root: Path, manifest: Manifest) -> None:
     Raises:
       OSError: if it cannot be written.
     """
-    text = json.dumps(to_json(manifest), indent=1)
-    replace_text(text, root / FILE, root / COPY)
+    KIND.write(asdict(manifest), root / FILE, root / COPY)
 
 
 def settle(root: Path, manifest: Manifest) -> None:
@@ -216,12 +181,12 @@ def settle(root: Path, manifest: Manifest) -> None:
 
     A copy that is damaged stays as it is, to be found and named.
     """
-    text = json.dumps(to_json(manifest), indent=1)
-    if (root / FILE).read_text(encoding="utf-8") != text:
-        replace_text(text, root / FILE)
+    data = KIND.encode(asdict(manifest))
+    if (root / FILE).read_bytes() != data:
+        replace_bytes(data, root / FILE)
     copy = root / COPY
-    if not copy.exists() or (copy.read_bytes() != text.encode() and copy_damage(root) is None):
-        replace_text(text, copy)
+    if not copy.exists() or (copy.read_bytes() != data and copy_damage(root) is None):
+        replace_bytes(data, copy)
 
 
 def copy_damage(root: Path) -> str | None:
@@ -242,17 +207,17 @@ def check_identity(found: Identity, wanted: Identity) -> None:
     """Refuses a checkpoint of another model, method or choice of targets.
 
     Raises:
-      FormatError: naming the first field that differs.
+      FormatError: naming the first field that differs, and of the base model the first parameter.
     """
-    have, wants = (_as_read(asdict(identity)) for identity in (found, wanted))
-    for name, value in have.items():
-        want = wants[name]
-        if value != want:
-            raise FormatError(
-                message(
-                    f"checkpoint's {name}",
-                    got=value,
-                    expected=want,
-                    fix="open it with the model and configuration that it was made with, or take another folder",
-                )
-            )
+    have, wants = (as_json(asdict(identity)) for identity in (found, wanted))
+    leaves, want_leaves = have.pop("leaves"), wants["leaves"]
+    for name, got in have.items():
+        what, expected = f"checkpoint's {name}", wants[name]
+        if got == expected:
+            continue
+        other = [path for path in sorted(leaves | want_leaves) if leaves.get(path) != want_leaves.get(path)]
+        if name == "fingerprint" and leaves and want_leaves and other:
+            what += f" of {other[0]}" + (f" (and {len(other) - 1} more)" if len(other) > 1 else "")
+            got, expected = leaves.get(other[0], "no such leaf"), want_leaves.get(other[0], "no such leaf")
+        fix = "open it with the model and configuration that it was made with, or take another folder"
+        raise FormatError(message(what, got=got, expected=expected, fix=fix))

@@ -68,8 +68,7 @@ def _without(kept: Manifest, damaged: set[str]) -> Manifest:
     count = next((i for i, name in enumerate(names) if f"task {name!r}" in damaged), len(names))
     lost_shared = kept.shared is not None and "the shared tree" not in whole
     if count == len(names) and not lost_shared:
-        last, earlier = whole.get("the training in flight"), whole.get("the earlier training in flight")
-        return replace(kept, inflight=last or earlier, earlier=earlier if last else None)
+        return replace(kept, states=tuple(whole[what] for what in reversed(manifest.STATES) if what in whole))
     # Task number i (from 1) was saved as version i, and nothing that goes back to it may be newer.
     versions = [_version(kept.tasks[name]["path"]) for name in names[:count]]
     versions += [_version(kept.shared["path"])] if kept.shared is not None else []
@@ -79,8 +78,7 @@ def _without(kept: Manifest, damaged: set[str]) -> Manifest:
         kept,
         version=count,
         tasks={name: kept.tasks[name] for name in names[:count]},
-        inflight=None,
-        earlier=None,
+        states=(),
         router=None,
     )
 

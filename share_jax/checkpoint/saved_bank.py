@@ -1,6 +1,6 @@
 """A `Learner`'s bank on disk: each task saved once, when it is new, and all of them back in one call.
 
-The folder is a checkpoint (see `train.checkpoint`), so it may also be opened, noted in and repaired as one.
+The folder is a checkpoint (see `checkpoint.checkpoint`), so it may also be opened, noted in and repaired as one.
 """
 
 import json
@@ -20,9 +20,10 @@ from share_jax.bank.slots import read_slot
 from share_jax.checkpoint import arrays, checkpoint, manifest, validate
 from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.checkpoint import Checkpoint, Json
+from share_jax.checkpoint.fingerprints import fingerprint
 from share_jax.checkpoint.manifest import Identity
 from share_jax.errors import InputError, TaskError, message
-from share_jax.runtime.processes import agreed, on_primary, to_host
+from share_jax.runtime.processes import agreed, on_primary
 from share_jax.storage.lock import hold
 from share_jax.train.learner import Learner
 from share_jax.train.share_learner import ShareLearner
@@ -138,11 +139,13 @@ def _identity(learner: Learner | ShareLearner, bank: TaskBank, store: Checkpoint
         identity = manifest.identity_of(name, params, model)
     else:
         layers = sorted({path.rpartition("/")[0] for path in flat(bank.tasks)})
-        method = {"name": "module", "module": model.name}
-        identity = Identity(name, manifest.fingerprint(params), method, tuple(layers), ())
+        method, found = {"name": "module", "module": model.name}, fingerprint(params)
+        identity = Identity(name, found.whole, method, tuple(layers), (), leaves=found.leaves)
     if not jax.tree.leaves(base):
         return identity
-    return replace(identity, fingerprint=f"{identity.fingerprint} {manifest.fingerprint(base)}")
+    beside = fingerprint(base)
+    whole, leaves = f"{identity.fingerprint} {beside.whole}", {**identity.leaves, **beside.leaves}
+    return replace(identity, fingerprint=whole, leaves=leaves)
 
 
 def _enter(held: ExitStack, folder: Path) -> None:
@@ -206,8 +209,8 @@ def _check_unchanged(store: Checkpoint, bank: TaskBank) -> None:
     if store.manifest.shared is not None:
         parts["the shared tree"] = (store.manifest.shared, bank.shared)
     for what, (record, tree) in parts.items():
-        for path, leaf in flat(to_host(tree)).items():
-            if record["leaves"].get(path, {}).get("sha256") != arrays.digest(leaf):
+        for path, own in arrays.digests(tree).items():
+            if record["leaves"].get(path, {}).get("sha256") != own:
                 got, fix = "other values than were saved", "save this bank into another folder"
                 expected = "those saved: a learnt task does not change"
                 raise InputError(message(f"leaf {path} of {what}", got=got, expected=expected, fix=fix))

@@ -2,9 +2,9 @@
 
 import argparse
 import time
-from dataclasses import replace
 
-from share_jax.adapter_set.build import adapters_of, ready_to_merge, task_entries
+from share_jax.adapter_set.build import adapters_of, ready_to_merge
+from share_jax.adapter_set.contents import contents_of
 from share_jax.adapter_set.store import changed_set
 from share_jax.cli.inputs import open_inputs
 from share_jax.cli.options import Progress, emit, error_limit
@@ -48,8 +48,7 @@ def run(args: argparse.Namespace) -> int:
             progress("read", len(adapters), len(sources))
 
         state = merge(ready_to_merge(old.state, manifest.storage), adapters, Choice(**manifest.choice), limit=limit)
-        manifest = task_entries(replace(manifest, base_model=base, limit=limit), sources, writer)
-        done = writer.commit(manifest, state, sources, old.manifest.tasks)
+        done = writer.write(contents_of(manifest.settings(base_model=base, limit=limit), state, sources, manifest))
     progress.close()
     data = {"added": [source.name for source in sources], **summary(done.folder, done, time.perf_counter() - begin)}
     emit(args, data, lambda: text(args.set, data))

@@ -4,7 +4,9 @@ import argparse
 import time
 from dataclasses import replace
 
-from share_jax.adapter_set.build import build_state, empty_manifest, task_entries
+from share_jax.adapter_set.build import build_state
+from share_jax.adapter_set.contents import contents_of
+from share_jax.adapter_set.manifest import Settings
 from share_jax.adapter_set.store import new_set
 from share_jax.cli.inputs import open_inputs
 from share_jax.cli.options import Progress, add_output, add_size, choice_of, emit, whole
@@ -37,11 +39,10 @@ def run(args: argparse.Namespace) -> int:
     base = common_base(sources, given=args.base_model)
     check_common_shapes(sources, {})
     progress = Progress(args)
-    manifest = empty_manifest(base, args.storage, args.geometry, choice_of(args), args.max_error, args.pseudo_rank)
-    state = build_state(sources, manifest, progress)
+    settings = Settings(base, args.storage, args.geometry, choice_of(args), args.max_error, args.pseudo_rank)
+    contents = contents_of(settings, build_state(sources, settings, progress), sources)
     with new_set(out) as writer:
-        manifest = task_entries(manifest, sources, writer)
-        done = writer.commit(manifest, state, sources)
+        done = writer.write(contents)
     progress.close()
     data = summary(out, replace(done, folder=out), time.perf_counter() - begin)
     emit(args, data, lambda: text(args.output, data))

@@ -105,9 +105,11 @@ def heads_task(done: AdapterSet, tasks: Sequence[str], named: str | None) -> str
       InputError: the named task has no such tensors, or none was named and one of the tasks has some.
       TaskError: the set has no task of that name.
     """
-    if named is not None and done.task(named).extra:
+    for task in (*tasks, *([] if named is None else [named])):
+        done.task(task)
+    if named in done.manifest.extras:
         return named
-    first = next((task for task in tasks if done.task(task).extra), None)
+    first = next((task for task in tasks if task in done.manifest.extras), None)
     if named is not None:
         raise InputError(
             message(f"--heads-from {shown(named)}", got="a task without heads or biases", expected="one that has some",

@@ -2,9 +2,9 @@
 
 import argparse
 import time
-from dataclasses import replace
 
 from share_jax.adapter_set.build import ready_to_merge
+from share_jax.adapter_set.contents import contents_of
 from share_jax.adapter_set.store import changed_set, stored_bytes
 from share_jax.cli.options import add_size, choice_of, emit
 from share_jax.cli.report import megabytes, summary, text
@@ -26,10 +26,10 @@ def run(args: argparse.Namespace) -> int:
     with changed_set(args.set) as (old, writer):
         chosen = given or dict(old.manifest.choice)
         limit = old.manifest.limit if args.max_error is None else args.max_error
-        manifest = replace(old.manifest, choice=chosen, limit=limit)
-        state = recompress(ready_to_merge(old.state, manifest.storage), Choice(**chosen), limit=limit)
+        settings = old.manifest.settings(choice=chosen, limit=limit)
+        state = recompress(ready_to_merge(old.state, settings.storage), Choice(**chosen), limit=limit)
         bytes_before = sum(stored_bytes(old.folder, old.manifest).values())
-        done = writer.commit(manifest, state, before=old.manifest.tasks)
+        done = writer.write(contents_of(settings, state, old=old.manifest))
     data = {"bytes_before": bytes_before, "limit": limit, **summary(done.folder, done, time.perf_counter() - begin)}
     change = f"{megabytes(bytes_before)} before, {megabytes(data['bytes_out'])} now"
     if given and args.max_error is None and limit is not None:

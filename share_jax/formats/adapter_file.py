@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from share_jax.adapters.factors import Factors
 from share_jax.errors import FormatError, InputError, message
 from share_jax.linalg.finite import all_finite
 from share_jax.storage.safetensors_file import RawTensor
 from share_jax.storage.untrusted import shown
-
-if TYPE_CHECKING:
-    from share_jax.adapters.factors import Factors
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,6 @@ class Source:
         Raises:
           FormatError: a value is NaN or infinite, or the file is damaged.
         """
-        from share_jax.adapters.factors import Factors
-
         out = {}
         for module, (lora_a, lora_b) in self.read_factors(modules).items():
             try:

@@ -5,16 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from share_jax.adapters.factors import Adapter
 from share_jax.formats.peft import write_adapter
 from share_jax.formats.peft_config import LoraSettings, parse_config
 from share_jax.storage.safetensors_file import RawTensor
-
-if TYPE_CHECKING:
-    from share_jax.adapters.factors import Adapter
 
 _KEYS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
 _HEAD_KEYS = ("modules_to_save", "bias", "task_type", "trainable_token_indices")
@@ -26,7 +24,7 @@ SCALES = 2.0**16
 
 def export_adapter(
     folder: Path,
-    adapter: "Adapter",
+    adapter: Adapter,
     config: Mapping[str, Any],
     extras: Mapping[str, RawTensor],
     metadata: Mapping[str, str],
@@ -66,7 +64,7 @@ def _plain(ranks: Mapping[str, int]) -> dict[str, Any]:
     return dict(zip(_KEYS, (common, common, False, other, other), strict=True))
 
 
-def new_config(adapter: "Adapter", saved: Sequence[str], base_model: str | None) -> dict[str, Any]:
+def new_config(adapter: Adapter, saved: Sequence[str], base_model: str | None) -> dict[str, Any]:
     """The configuration of an adapter that no file had yet; its scales are the adapter's, exactly.
 
     Args:
@@ -105,7 +103,7 @@ def alpha_of(scale: float, rank: int) -> int | float:
 
 
 def merged_config(
-    configs: Sequence[Mapping[str, Any]], adapter: "Adapter", heads: Mapping[str, Any] | None = None
+    configs: Sequence[Mapping[str, Any]], adapter: Adapter, heads: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The first configuration, with the targets of the merged adapter: the common ones, else the modules' own names.
 

@@ -4,8 +4,9 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from share_jax.adapters.factors import Adapter
 from share_jax.errors import InputError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.export import export_adapter
@@ -15,11 +16,8 @@ from share_jax.formats.vlora import is_vlora, open_vlora
 from share_jax.storage.safetensors_file import RawTensor
 from share_jax.storage.untrusted import shown
 
-if TYPE_CHECKING:
-    from share_jax.adapters.factors import Adapter
-
 Write = Callable[
-    [Path, "Adapter", Mapping[str, Any], Mapping[str, RawTensor], Mapping[str, str], str],
+    [Path, Adapter, Mapping[str, Any], Mapping[str, RawTensor], Mapping[str, str], str],
     dict[str, Any],
 ]
 """(existing folder, adapter, configuration, uncompressed tensors, metadata, dtype) -> the configuration as written."""

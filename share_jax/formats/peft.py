@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from share_jax.errors import FormatError, InputError, message
@@ -127,7 +128,6 @@ def write_adapter(
 
 
 def _numpy_dtype(name: str) -> np.dtype:
-    import ml_dtypes
 
     return np.dtype(ml_dtypes.bfloat16 if name == "bf16" else _NAMES[name])
 

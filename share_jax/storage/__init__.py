@@ -2,7 +2,8 @@
 
 `atomic_write` writes so that a kill leaves the old file or the new one; `lock` lets one process at a time into a
 folder; `cache_dir` is the user's cache; `safetensors_file` reads tensors strictly and lazily; `untrusted` opens files
-of a folder that somebody else made. What every folder on disk needs, whatever it holds, goes here.
+of a folder that somebody else made; `manifest_file` is the checksummed JSON that says what a folder holds.
+What every folder on disk needs, whatever it holds, goes here.
 """
 
 import lazy_loader

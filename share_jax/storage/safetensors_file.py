@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from share_jax.errors import FormatError, message
@@ -77,8 +78,6 @@ Header = tuple[Mapping[str, str], Mapping[str, TensorInfo]]
 def numpy_dtype(name: str) -> np.dtype:
     """The numpy dtype of a safetensors dtype name."""
     if name == "BF16":
-        import ml_dtypes
-
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(_NUMPY[name]).newbyteorder("<")
 
@@ -293,13 +292,17 @@ def write_tensors(path: Path, tensors: Mapping[str, RawTensor | np.ndarray], met
 
 
 @contextlib.contextmanager
-def opened(folder: str | os.PathLike, name: str, digest: str | None = None) -> Iterator[TensorFile]:
-    """Opens a file of the folder, first checking its sha256 when one is given.
+def opened(
+    folder: str | os.PathLike, name: str, digest: str | None = None, size: int | None = None
+) -> Iterator[TensorFile]:
+    """Opens a file of the folder, first checking its size in bytes and its sha256 when they are given.
 
     Raises:
-      FormatError: see `TensorFile`, or the checksum differs.
+      FormatError: see `TensorFile`, or the size or the checksum differs.
     """
     with TensorFile(folder, name) as file:
+        if size is not None and file.size != size:
+            raise FormatError(message(file.label, got=f"{file.size} bytes", expected=f"{size}", fix="restore the set"))
         if digest is not None and file.digest() != digest:
             raise _broken(file.label, "another checksum (damaged)", f"sha256 {digest[:12]}...")
         yield file

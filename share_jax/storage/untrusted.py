@@ -110,6 +110,15 @@ def read_json(folder: str | os.PathLike, name: str) -> dict[str, Any]:
     Raises:
       FormatError: anything else.
     """
+    return parse_json(read_small(folder, name), f"file {shown(Path(folder).name)}/{shown(name)}")
+
+
+def read_small(folder: str | os.PathLike, name: str) -> bytes:
+    """Reads a file of the folder that JSON is to be in.
+
+    Raises:
+      FormatError: it is larger than any such file, or see `open_inside`.
+    """
     label = f"file {shown(Path(folder).name)}/{shown(name)}"
     with os.fdopen(open_inside(folder, name), "rb") as f:
         size = os.fstat(f.fileno()).st_size
@@ -117,22 +126,37 @@ def read_json(folder: str | os.PathLike, name: str) -> dict[str, Any]:
             raise FormatError(
                 message(label, got=f"{size} bytes", expected=f"at most {JSON_LIMIT}", fix="check the file")
             )
-        data = f.read()
-    return parse_json(data, label)
+        return f.read()
 
 
 def parse_json(data: bytes, label: str) -> dict[str, Any]:
     """The JSON object in `data`, strictly; see `read_json`."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_twice, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as e:
-        got = "nesting too deep" if isinstance(e, RecursionError) else shown(e)
-        raise FormatError(message(label, got=got, expected="JSON", fix="write the file again")) from None
+        value = strict_json(data)
+    except ValueError as e:
+        raise FormatError(message(label, got=shown(e), expected="JSON", fix="write the file again")) from None
     if not isinstance(value, dict):
         raise FormatError(
             message(label, got=type(value).__name__, expected="a JSON object", fix="write the file again")
         )
     return value
+
+
+def strict_json(data: bytes, *, nan: bool = False) -> Any:
+    """What a JSON text in UTF-8 says, no key twice.
+
+    Args:
+      data: the text.
+      nan: whether NaN and infinities, which Python writes and JSON lacks, are read.
+
+    Raises:
+      ValueError: it says something else.
+    """
+    constant = float if nan else _no_constant
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_no_twice, parse_constant=constant)
+    except RecursionError:
+        raise ValueError("nesting too deep") from None
 
 
 def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from adapter_makers import factors, write_peft
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from share_jax.adapter_set import manifest
 from share_jax.cli.main import main
+from share_jax.storage.manifest_file import digest
 
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 JSON = st.recursive(
@@ -71,14 +71,14 @@ FIELDS = [
     (key,)
     for key in (
         "base_model", "storage", "geometry", "choice", "limit", "pseudo_rank", "layers", "tasks", "configs", "basis",
-        "coefficients", "files", "more",
+        "coefficients", "extras", "files", "more",
     )
 ]  # fmt: skip
 FIELDS += [("layers", "m.q_proj", key) for key in ("d_in", "d_out", "geometry", "num_basis", "pseudo_rank", "more")]
 FIELDS += [
     ("tasks", "t0", key)
     for key in (
-        "config", "metadata", "dtype", "extra", "bytes_in", "lora_bytes", "cut", "relative_error", "measured", "more",
+        "config", "metadata", "dtype", "bytes_in", "lora_bytes", "cut", "relative_error", "measured", "more",
     )
 ]  # fmt: skip
 FIELDS += [("configs", "c0", key) for key in ("r", "lora_alpha", "peft_type", "rank_pattern")] + [("configs", "c0")]
@@ -94,11 +94,11 @@ FIELDS += [("configs", "c0", key) for key in ("r", "lora_alpha", "peft_type", "r
 def test_forged_manifests(made, field, value):
     folder = copy(made)
     body = json.loads((folder / "manifest.json").read_text())
-    body.pop("checksum")
+    body.pop("sha256")
     inner = body
     for key in field[:-1]:
         inner = inner[key]
     inner[field[-1]] = value
-    body["checksum"] = manifest._checksum(body)
+    body["sha256"] = digest(body)
     (folder / "manifest.json").write_text(json.dumps(body))
     try_all(made)

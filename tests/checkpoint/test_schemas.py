@@ -9,10 +9,10 @@ from stored import IDENTITY, assert_same, files_below, leaves, like
 
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint import repair
-from share_jax.checkpoint.manifest import SCHEMA
+from share_jax.checkpoint.manifest import KIND
 from share_jax.errors import FormatError
 
-STORED = {schema: Path(__file__).parents[1] / "data" / f"checkpoint_schema{schema}.zip" for schema in (1, 2)}
+STORED = {schema: Path(__file__).parents[1] / "data" / f"checkpoint_schema{schema}.zip" for schema in (1, 2, 3)}
 """Each written by the code of its schema: tasks 'a' and 'b', a shared tree, and task 'c' in flight at step 7."""
 
 
@@ -35,7 +35,7 @@ def test_a_look_at_an_old_checkpoint_writes_nothing(old: Path) -> None:
 def test_an_old_checkpoint_migrates_loads_bitwise_and_goes_on(old: Path) -> None:
     arrays = {path: path.read_bytes() for path in files_below(old) if path.parent != old}
     store = ckpt.open_checkpoint(old, IDENTITY)
-    assert json.loads((old / "manifest.json").read_text())["schema"] == SCHEMA
+    assert json.loads((old / "manifest.json").read_text())["schema"] == KIND.schema
     assert {path: path.read_bytes() for path in files_below(old) if path.parent != old} == arrays
     again = ckpt.open_checkpoint(old, IDENTITY)
     assert again.manifest == store.manifest
@@ -46,15 +46,17 @@ def test_an_old_checkpoint_migrates_loads_bitwise_and_goes_on(old: Path) -> None
     assert_same(ckpt.load_inflight(again, like(leaves(3))), leaves(3))
     assert again.info("a") == {"row": [0.5, None]}
     again = ckpt.save_inflight(again, leaves(4), {"task": "c", "step": 8})
-    assert again.manifest.earlier == store.manifest.inflight
+    assert again.manifest.states[:-1] == (store.manifest.inflight,)
     assert ckpt.save_task(again, "c", leaves(5), {}).names == ("a", "b", "c")
 
 
 def test_a_newer_schema_is_refused_and_left_as_it_is(old: Path) -> None:
     for path in old.glob("manifest*.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "schema": SCHEMA + 1}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "schema": KIND.schema + 1}))
     before = {path: path.read_bytes() for path in files_below(old)}
-    with pytest.raises(FormatError, match=f"schema: got {SCHEMA + 1}, expected at most {SCHEMA}; update share_jax"):
+    with pytest.raises(
+        FormatError, match=f"schema: got {KIND.schema + 1}, expected at most {KIND.schema}; update share_jax"
+    ):
         ckpt.open_checkpoint(old, IDENTITY)
     with pytest.raises(FormatError, match="update share_jax"):
         repair.check_manifest(old)

@@ -236,7 +236,7 @@ DAMAGE = {
     "missing": (lambda f: _kind(f, "coeff").unlink(), "coefficients-"),
     "flipped manifest": (lambda f: _flip(f / "manifest.json", 400), "manifest.json"),
     "edited manifest": (lambda f: _edit(f, base_model="other"), "checksum"),
-    "newer schema": (lambda f: _edit(f, schema=2), "update share_jax"),
+    "newer schema": (lambda f: _edit(f, schema=3), "update share_jax"),
     "other format": (lambda f: _edit(f, format="x"), "format"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json"),
 }
@@ -259,11 +259,11 @@ def test_a_damaged_set(made, tmp_path, capsys, case):
 
 def _resign(folder, change_tensors=None, change_manifest=None):
     """Rewrites a set with right checksums but other contents, as a wrong writer would."""
-    from share_jax.adapter_set.manifest import _checksum
+    from share_jax.storage.manifest_file import digest
 
     path = folder / "manifest.json"
     body = json.loads(path.read_text())
-    body.pop("checksum")
+    body.pop("sha256")
     if change_tensors:
         old = _kind(folder, "basis")
         tensors = load_file(old)
@@ -273,7 +273,7 @@ def _resign(folder, change_tensors=None, change_manifest=None):
         body["files"][old.name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     if change_manifest:
         change_manifest(body)
-    body["checksum"] = _checksum(body)
+    body["sha256"] = digest(body)
     path.write_text(json.dumps(body))
 
 

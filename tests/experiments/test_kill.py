@@ -87,7 +87,7 @@ def moment(folder: Path, kind: str, draw: random.Random) -> tuple:
 def hit(folder: Path) -> set[str]:
     """Where a killed run died, by what it left behind."""
     manifests = [manifest_of(store) for store in stores(folder)]
-    busy = any(each["inflight"] for each in manifests)
+    busy = any(each["states"] for each in manifests)
     found = {"between tasks" if not busy else "in a later task"} if tasks_done(folder) else {"in task 1"}
     if (folder.parent / "merging").exists():
         found.add("in a merge")

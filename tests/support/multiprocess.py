@@ -45,7 +45,7 @@ def train() -> dict:
     job = ParallelJob("shared_a", transform=optax.adamw(1e-2))
     layout = layout_of(make_mesh(shape()), job.base["params"], job.adapted)
     step = make_train_step(*job.parts, train_shared=True, layout=layout)
-    state, base = put_state(layout, job.begin()), put_base(layout, job.base)
+    state, base = put_state(layout, job.init_state()), put_base(layout, job.base)
     losses, rows = [], []
     for number in range(STEPS):
         whole = random_batch(RAGGED, seed=number)

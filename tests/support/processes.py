@@ -80,7 +80,7 @@ def manifest_of(store: Path) -> dict[str, Any]:
     try:
         return json.loads((store / "manifest.json").read_text())
     except (OSError, ValueError):
-        return {"tasks": {}, "inflight": None}
+        return {"tasks": {}, "states": []}
 
 
 def tasks_done(folder: Path) -> int:
@@ -90,8 +90,8 @@ def tasks_done(folder: Path) -> int:
 
 def step_in_flight(folder: Path) -> int:
     """The step of the last saved training in flight, 0 if there is none."""
-    found = [manifest_of(store)["inflight"] for store in stores(folder)]
-    return max((record["info"]["step"] for record in found if record), default=0)
+    found = [manifest_of(store)["states"] for store in stores(folder)]
+    return max((states[-1]["info"]["step"] for states in found if states), default=0)
 
 
 def saving(folder: Path) -> bool:

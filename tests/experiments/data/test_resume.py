@@ -1,6 +1,5 @@
 """The input's state in the checkpoint of the training in flight, and the steps that its lengths compile to."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,7 +82,7 @@ def test_a_killed_run_resumes_with_the_next_batch_to_the_bit(tmp_path: Path, pre
     _, whole = train(tmp_path / "whole", step, pipeline(), 0)
     with pytest.raises(Killed):
         train(tmp_path / "broken", stopping(after), pipeline(), prefetch)
-    inflight = json.loads((tmp_path / "broken" / "manifest.json").read_text())["inflight"]
+    inflight = ckpt.open_checkpoint(tmp_path / "broken").manifest.inflight
     saved = after // SAVE_EVERY * SAVE_EVERY
     if saved:
         assert inflight["info"]["input"]["next_index"] == inflight["info"]["step"] == saved
