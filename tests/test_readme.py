@@ -57,6 +57,20 @@ def test_a_bank_is_saved_and_loaded_to_the_bit(tmp_path: Path, monkeypatch: pyte
         np.testing.assert_array_equal(*logits)
 
 
+def test_what_is_learnt_leaves_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(snippet("unmodified model"), scope)
+    source = snippet("doors")
+    assert len([text for text in source.splitlines() if text.strip()]) <= 12
+    exec(compile(source, "doors", "exec"), scope)
+    learner, bank, x = scope["learner"], scope["bank"], scope["x"]
+    for name, other, within in (("second", scope["served"], 1e-6), ("first", scope["again"], 1e-5)):
+        logits = [np.asarray(learner.predict(each, name, x)) for each in (bank, other)]
+        np.testing.assert_allclose(*logits, rtol=0, atol=within)
+    assert max(report.error_bound for report in scope["reports"].values()) < 1e-5
+
+
 def test_the_first_task_keeps_its_bits_as_the_comment_says() -> None:
     scope: dict = {}
     exec(snippet("own module"), scope)
