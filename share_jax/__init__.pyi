@@ -17,6 +17,8 @@ from . import storage as storage
 from . import subspace as subspace
 from . import train as train
 from . import typing as typing
+from .adapter_set.bank_set import export_set as export_set
+from .adapter_set.bank_set import import_set as import_set
 from .bank.router import Router as Router
 from .bank.router import add_task as add_task
 from .bank.router import empty_router as empty_router

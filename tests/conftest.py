@@ -1,6 +1,13 @@
 """Settings of every test: strict ranks, the CPU, 8 virtual devices, and no time spent on fast machine code."""
 
+import ctypes
+import gc
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -9,3 +16,34 @@ _FLAGS = {"--xla_force_host_platform_device_count": "8", "--xla_backend_optimiza
 for _name, _value in _FLAGS.items():
     if _name not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_name}={_value}".strip()
+
+
+ROOM = 2**30
+"""Bytes that a test process may hold before its compiled programs are dropped."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_programs_of_other_files() -> Iterator[None]:
+    """Compiled programs of one file serve few others: a process that has grown drops them when the file ends."""
+    yield
+    if "jax" in sys.modules and held_bytes() > ROOM:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
+        release_freed()
+
+
+def held_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def release_freed() -> None:
+    """Gives freed memory back to the system, where its C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,3 +1,5 @@
+from .bank_set import export_set as export_set
+from .bank_set import import_set as import_set
 from .manifest import Manifest as Manifest
 from .manifest import TaskEntry as TaskEntry
 from .manifest import is_set as is_set

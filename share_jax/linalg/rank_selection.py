@@ -39,7 +39,7 @@ def k_by_explained_variance(
 ) -> Int[np.ndarray, "*batch"]:
     """The smallest k with `sum_{j<=k} s_j^2 >= threshold * total`, at most `rank`.
 
-    >>> int(k_by_explained_variance(np.array([2.0, 1.0]), 5.0, 2, 0.8))
+    >>> int(k_by_explained_variance(np.array([2.0, 1.0]), 5.0, 2, 0.75))
     1
     """
     tails = tail_energies(singular_values, total)
