@@ -3,10 +3,13 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+Array = np.ndarray | np.generic
+"""NumPy gives a scalar of its own where there is no batch."""
+
 
 def tail_energies(
-    singular_values: Float[np.ndarray, "*batch m"], total: Float[np.ndarray, "*batch"] | float
-) -> Float[np.ndarray, "*batch n"]:
+    singular_values: Float[Array, "*batch m"], total: Float[Array, "*batch"] | float
+) -> Float[Array, "*batch n"]:
     """Squared tail norms after keeping 0, 1, ..., m columns (m + 1 values): `total - sum_{j<=k} s_j^2`, at least 0.
 
     `total` is the squared Frobenius norm of the whole stack, which may hold more than the given values. Where it holds
@@ -25,18 +28,18 @@ def tail_energies(
     return tails + np.where(missing > rounding, missing, 0)[..., None]
 
 
-def _first(holds: Bool[np.ndarray, "*batch n"], rank: Int[np.ndarray, "*batch"] | int) -> Int[np.ndarray, "*batch"]:
+def _first(holds: Bool[Array, "*batch n"], rank: Int[Array, "*batch"] | int) -> Int[Array, "*batch"]:
     """The first index at which `holds`, never above `rank`; `rank` where none does."""
     index = np.where(np.any(holds, axis=-1), np.argmax(holds, axis=-1), rank)
     return np.minimum(index, rank)
 
 
 def k_by_explained_variance(
-    singular_values: Float[np.ndarray, "*batch m"],
-    total: Float[np.ndarray, "*batch"] | float,
-    rank: Int[np.ndarray, "*batch"] | int,
+    singular_values: Float[Array, "*batch m"],
+    total: Float[Array, "*batch"] | float,
+    rank: Int[Array, "*batch"] | int,
     threshold: float,
-) -> Int[np.ndarray, "*batch"]:
+) -> Int[Array, "*batch"]:
     """The smallest k with `sum_{j<=k} s_j^2 >= threshold * total`, at most `rank`.
 
     >>> int(k_by_explained_variance(np.array([2.0, 1.0]), 5.0, 2, 0.75))
@@ -47,11 +50,11 @@ def k_by_explained_variance(
 
 
 def k_by_relative_error(
-    singular_values: Float[np.ndarray, "*batch m"],
-    total: Float[np.ndarray, "*batch"] | float,
-    rank: Int[np.ndarray, "*batch"] | int,
+    singular_values: Float[Array, "*batch m"],
+    total: Float[Array, "*batch"] | float,
+    rank: Int[Array, "*batch"] | int,
     error: float,
-) -> Int[np.ndarray, "*batch"]:
+) -> Int[Array, "*batch"]:
     """The smallest k whose tail norm is at most `error` times the norm of the stack, at most `rank`.
 
     >>> int(k_by_relative_error(np.array([2.0, 1.0]), 5.0, 2, 0.5))

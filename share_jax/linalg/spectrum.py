@@ -19,7 +19,7 @@ DENSE_UP_TO = 128
 """Up to this many columns or rows one SVD costs no more than its detours."""
 
 Pair = tuple[Float[np.ndarray, "d m"], Float[np.ndarray, " m"]]
-Parts = Sequence[Float[np.ndarray, "d _"]]
+Parts = Sequence[Float[np.ndarray, "_ _"]]
 """The columns of one stack, in parts."""
 
 
