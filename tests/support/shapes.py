@@ -1,4 +1,4 @@
-"""What the tests check of annotations: the shapes and dtypes of arrays, and nothing that a user's mistake would meet."""
+"""What tests check of annotations: the shapes and dtypes of arrays, and nothing that a user's mistake would meet."""
 
 import types
 from collections.abc import Callable
