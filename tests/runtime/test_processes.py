@@ -73,7 +73,7 @@ def test_processes_that_each_feed_their_own_shard_have_the_losses_of_one(tmp_pat
     """To 1e-5 over some steps of AdamW; the padding of the ragged batch lies on the last process alone."""
     found = together(count, "train", tmp_path / "run")
     job = ParallelJob("shared_a", transform=optax.adamw(1e-2))
-    step, state = make_train_step(*job.parts, train_shared=True), job.begin()
+    step, state = make_train_step(*job.parts, train_shared=True), job.init_state()
     want = []
     for number in range(STEPS):
         state, metrics = step(state, job.base, random_batch(RAGGED, seed=number))

@@ -71,8 +71,8 @@ def term(process: subprocess.Popen[str]) -> None:
 
 
 def stores(folder: Path) -> list[Path]:
-    """The checkpoint folders of a run."""
-    return sorted((folder / "checkpoints").glob("*/seed-*"))
+    """The checkpoint folders of a run; what share measures with lies beside its own, as `seed-0-originals`."""
+    return sorted((folder / "checkpoints").glob("*/seed-*[0-9]"))
 
 
 def manifest_of(store: Path) -> dict[str, Any]:
