@@ -28,7 +28,7 @@ from experiments.data.pipeline import Pipeline
 from experiments.data.shapes import samples_of
 from experiments.streams.protocols import CLASS, TASK
 from share_jax.bank.bank import TaskBank
-from share_jax.bank.slots import gather, read_slot
+from share_jax.bank.slots import TaskSlots, gather, read_slot
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.linen.adapted_model import Adapted
 from share_jax.parameterizations.separate import SeparateLoRA
@@ -40,7 +40,7 @@ ALL = "all tasks"
 
 
 def _with_heads(adapted: Adapted, slot: Tree, task: jax.Array) -> dict[str, Any]:
-    """The one adapter with the head of a task, or of each example's task: heads are stacked, the adapter is not."""
+    """The one adapter with the head of a task: heads are stacked, the adapter is not."""
     leaves = flat(slot)
     heads = {path: leaves[path] for path in adapted.heads}
     return merged(slot, nested(gather(heads, task)))
@@ -51,7 +51,9 @@ def _forward(job: Job, adapted: Adapted) -> Forward:
 
     def forward(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
         own = {name: array for name, array in inputs.items() if name != "task"}
-        return inner(base, shared, _with_heads(adapted, slot, inputs["task"]), own, key)
+        leaves = flat(slot)
+        heads = TaskSlots(nested({path: leaves[path] for path in adapted.heads}), inputs["task"])
+        return inner(base, shared, TaskSlots(slot, heads=heads), own, key)
 
     return forward
 

@@ -113,12 +113,14 @@ class TaskSlots:
       leaves: one task's leaves; the stack of all tasks where there are `ids`; one slot per example if `per_example`.
       ids: int32 (batch,), the slot in the stack that each example takes; None for a stack of none.
       per_example: whether the leaves have been gathered, (batch, ...).
+      heads: of the heads, where they are chosen apart: one adapter for the batch, and each example's own head.
       method: the parameterisation whose leaves these are, where a layer reads them. It is a part of the structure: what
         JAX compiles for one method never runs for another, with another alpha, say.
     """
 
     leaves: Any
     ids: Int[Array, " batch"] | None = None
+    heads: "TaskSlots | None" = None
     per_example: bool = field(default=False, metadata={"static": True})
     method: Any = field(default=None, metadata={"static": True})
 

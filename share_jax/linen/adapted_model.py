@@ -124,14 +124,15 @@ class Adapted:
         slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
         rest = {name: tree for name, tree in variables.items() if name not in (SHARED, TASKS)}
         shared, params = variables[SHARED], variables["params"]
-        if self.heads and not slots.batched:
-            own = flat(slots.leaves)
+        of_heads = slots.heads or slots
+        if self.heads and not of_heads.batched:
+            own = flat(of_heads.leaves)
             params = merged(params, nested({path: own[path] for path in self.heads}))
         if self.space == "parameter":
             params = effective_params(self.method, self.targets, params, shared, slots.leaves)
             return self.model.apply({**rest, "params": params}, *args, **kwargs)
         tasks = layer_slots(slots, self.method, self.targets, self.heads)
-        heads = self.heads if slots.batched else ()
+        heads = self.heads if of_heads.batched else ()
         head_layers = frozenset(tuple(path.split("/")[:-1]) for path in heads)
         with nn.intercept_methods(interceptor(self._layers, head_layers)):
             return self.model.apply({**rest, "params": params, SHARED: shared, TASKS: tasks}, *args, **kwargs)

@@ -35,6 +35,7 @@ def layer_slots(
       targets: the adapted kernels.
       heads: paths of the parameters that each task owns whole; with one slot for the batch they are in `params`.
     """
+    of_heads, slots = slots.heads or slots, replace(slots, heads=None)
     own, names = flat(slots.leaves), specs(method, "task")
     made, taken = {}, set(heads)
     for target in targets:
@@ -50,12 +51,13 @@ def layer_slots(
             made["/".join((*target.module_path, SLOT))] = layer
     rest = {path: leaf for path, leaf in own.items() if path not in taken}
     made |= flat(replace(slots, leaves=nested(rest)).at_hand().leaves) if rest else {}
-    if slots.batched:
+    if of_heads.batched:
+        whole = flat(of_heads.leaves)
         by_layer: dict[str, dict[str, Array]] = {}
         for path in heads:
             layer_path, _, name = path.rpartition("/")
-            by_layer.setdefault(layer_path, {})[name] = own[path]
-        made |= {f"{path}/{HEAD}".strip("/"): replace(slots, leaves=leaves) for path, leaves in by_layer.items()}
+            by_layer.setdefault(layer_path, {})[name] = whole[path]
+        made |= {f"{path}/{HEAD}".strip("/"): replace(of_heads, leaves=leaves) for path, leaves in by_layer.items()}
     return nested(made)
 
 

@@ -119,7 +119,7 @@ def test_unknown_policies_and_blocks_are_refused_in_one_line():
 
 def test_memory_counts_the_arguments_on_each_device():
     job = ParallelJob()
-    state, batch = job.begin(), random_batch()
+    state, batch = job.init_state(), random_batch()
     memory = memory_of(make_train_step(*job.parts, train_shared=True).lower(state, job.base, batch).compile())
     unread = job.base["params"]["head"]  # the task has its own
     arrays = (state._replace(key=jax.random.key_data(state.key)), job.base, batch)

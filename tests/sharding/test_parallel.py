@@ -27,7 +27,7 @@ def trained(state):
 
 def on_one(job, batch, **options):
     step = make_train_step(*job.parts, train_shared=job.first, **options)
-    state, metrics = step(job.begin(), job.base, batch)
+    state, metrics = step(job.init_state(), job.base, batch)
     return trained(state), jax.device_get(metrics)
 
 
@@ -40,7 +40,7 @@ def wanted(method, first=True, size=BATCH, count=RAGGED):
 def on_mesh(job, batch, shape, rules=None, **options):
     layout = layout_of(make_mesh(shape), job.base["params"], job.adapted, rules)
     step = make_train_step(*job.parts, train_shared=job.first, layout=layout, **options)
-    before = put_state(layout, job.begin())
+    before = put_state(layout, job.init_state())
     where = jax.tree.map(lambda leaf: leaf.sharding, before)
     state, metrics = step(before, put_base(layout, job.base), put_batch(layout, batch))
     same = jax.tree.map(lambda leaf, old: leaf.sharding.is_equivalent_to(old, leaf.ndim), state, where)
@@ -50,7 +50,7 @@ def on_mesh(job, batch, shape, rules=None, **options):
 
 def on_pmap(job, batch, **options):
     step = pmap.make_pmap_step(*job.parts, train_shared=job.first, **options)
-    state, metrics = step(pmap.replicate(job.begin()), pmap.replicate(job.base), pmap.split(batch))
+    state, metrics = step(pmap.replicate(job.init_state()), pmap.replicate(job.base), pmap.split(batch))
     for leaf in jax.tree.leaves((state.slot, metrics)):
         np.testing.assert_array_equal(np.asarray(leaf), np.broadcast_to(np.asarray(leaf)[:1], leaf.shape))
     return trained(pmap.unreplicate(state)), jax.device_get(pmap.unreplicate(metrics))
@@ -108,7 +108,7 @@ def test_ten_steps_of_clipped_adamw_end_alike_and_frozen_leaves_keep_their_bits(
     base = put_base(layout, job.base)
     one = make_train_step(*job.parts, train_shared=first)
     mesh = make_train_step(*job.parts, train_shared=first, layout=layout)
-    mine, theirs = job.begin(), put_state(layout, job.begin())
+    mine, theirs = job.init_state(), put_state(layout, job.init_state())
     compiled = mesh.lower(theirs, base, put_batch(layout, random_batch())).compile()
     for seed in range(10):
         batch = random_batch(RAGGED, seed=seed)
@@ -123,7 +123,7 @@ def test_ten_steps_of_clipped_adamw_end_alike_and_frozen_leaves_keep_their_bits(
 def test_moments_lie_where_their_leaves_lie():
     job = ParallelJob(transform=optax.adamw(1e-2))
     layout = layout_of(make_mesh(MeshShape(2, 2, 2)), job.base["params"], job.adapted)
-    where = layout.state(job.begin())
+    where = layout.state(job.init_state())
     shared, slot = where.shared["layer_0"]["up"]["lora_a"], where.slot["layer_0"]["up"]["lora_b"]
     assert (shared.spec, slot.spec) == (jax.P("fsdp", None), jax.P(None, "tensor"))
     moments = [leaf for leaf in jax.tree.leaves(where.opt_state) if leaf.spec in (shared.spec, slot.spec)]
@@ -139,7 +139,7 @@ def test_what_does_not_divide_is_refused_in_one_line():
     with pytest.raises(InputError, match="examples in a batch: got 12, expected a multiple of 8"):
         put_batch(layout, random_batch(size=12))
     with pytest.raises(InputError, match="examples in a batch: got 16, expected a multiple of 3"):
-        make_train_step(*job.parts, train_shared=True, accumulate=3)(job.begin(), job.base, random_batch())
+        make_train_step(*job.parts, train_shared=True, accumulate=3)(job.init_state(), job.base, random_batch())
     with pytest.raises(InputError, match="examples in a batch: got 12, expected a multiple of 8"):
         pmap.split(random_batch(size=12))
     assert BATCH % 8 == 0
