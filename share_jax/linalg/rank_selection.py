@@ -8,8 +8,8 @@ Array = np.ndarray | np.generic
 
 
 def tail_energies(
-    singular_values: Float[Array, "*batch m"], total: Float[Array, "*batch"] | float
-) -> Float[Array, "*batch n"]:
+    singular_values: Float[np.ndarray, "*batch m"], total: Float[Array, "*batch"] | float
+) -> Float[np.ndarray, "*batch n"]:
     """Squared tail norms after keeping 0, 1, ..., m columns (m + 1 values): `total - sum_{j<=k} s_j^2`, at least 0.
 
     `total` is the squared Frobenius norm of the whole stack, which may hold more than the given values. Where it holds
@@ -28,14 +28,14 @@ def tail_energies(
     return tails + np.where(missing > rounding, missing, 0)[..., None]
 
 
-def _first(holds: Bool[Array, "*batch n"], rank: Int[Array, "*batch"] | int) -> Int[Array, "*batch"]:
+def _first(holds: Bool[np.ndarray, "*batch n"], rank: Int[Array, "*batch"] | int) -> Int[Array, "*batch"]:
     """The first index at which `holds`, never above `rank`; `rank` where none does."""
     index = np.where(np.any(holds, axis=-1), np.argmax(holds, axis=-1), rank)
     return np.minimum(index, rank)
 
 
 def k_by_explained_variance(
-    singular_values: Float[Array, "*batch m"],
+    singular_values: Float[np.ndarray, "*batch m"],
     total: Float[Array, "*batch"] | float,
     rank: Int[Array, "*batch"] | int,
     threshold: float,
@@ -50,7 +50,7 @@ def k_by_explained_variance(
 
 
 def k_by_relative_error(
-    singular_values: Float[Array, "*batch m"],
+    singular_values: Float[np.ndarray, "*batch m"],
     total: Float[Array, "*batch"] | float,
     rank: Int[Array, "*batch"] | int,
     error: float,
