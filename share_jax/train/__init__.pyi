@@ -5,10 +5,12 @@ from .learner import Learner as Learner
 from .loop import Hooks as Hooks
 from .loop import run_steps as run_steps
 from .losses import LossSums as LossSums
+from .losses import TaskLoss as TaskLoss
 from .losses import classification as classification
 from .losses import cross_entropy as cross_entropy
 from .losses import per_task as per_task
 from .losses import regression as regression
+from .losses import task_loss as task_loss
 from .optimizer import task_optimizer as task_optimizer
 from .placed_step import PlacedStep as PlacedStep
 from .pmap import make_pmap_step as make_pmap_step
@@ -17,3 +19,5 @@ from .share_bank import ShareBank as ShareBank
 from .share_learner import ShareLearner as ShareLearner
 from .step import make_predict as make_predict
 from .step import make_train_step as make_train_step
+from .token_losses import bits_per_byte as bits_per_byte
+from .token_losses import next_token as next_token

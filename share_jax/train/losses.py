@@ -5,6 +5,8 @@ another, and the parts may hold unlike numbers of examples that count: the mean 
 So sums are added over the parts, and the train step divides once, by the weight of the whole batch.
 """
 
+from collections.abc import Callable
+from functools import update_wrapper
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -24,6 +26,33 @@ class LossSums(NamedTuple):
     total: Float[Array, ""]
     weight: Float[Array, ""]
     metrics: dict[str, Float[Array, ""]]
+
+
+class TaskLoss:
+    """A loss of a task's batches that says how these are to be checked. Called as any other loss.
+
+    Attributes:
+      weighted: whether an example, or a token, of weight 0 only fills the batch up.
+      classes: whether labels are classes, one for each example, and the model's last axis their logits.
+    """
+
+    def __init__(self, sums: Callable[[Any, Any], LossSums], weighted: bool, classes: bool) -> None:
+        """Takes the name and the docstring of the function."""
+        self._sums, self.weighted, self.classes = sums, weighted, classes
+        update_wrapper(self, sums)
+
+    def __call__(self, output: Any, batch: Any) -> LossSums:
+        """The sums over a batch, or a part of one."""
+        return self._sums(output, batch)
+
+
+def task_loss(*, weighted: bool = False, classes: bool = False) -> Callable[[Callable[[Any, Any], LossSums]], TaskLoss]:
+    """Makes a `TaskLoss` of a function (model output, batch) to `LossSums`; a plain function is one without checks.
+
+    >>> classification.weighted, classification.classes, regression.classes
+    (True, True, False)
+    """
+    return lambda sums: TaskLoss(sums, weighted, classes)
 
 
 def inverse(weight: Float[Array, ""]) -> Float[Array, ""]:
@@ -73,6 +102,7 @@ def cross_entropy(
     return LossSums(jnp.sum(weights * losses), examples, {"correct": correct, "examples": examples})
 
 
+@task_loss(weighted=True, classes=True)
 def classification(logits: Float[Array, "batch c"], batch: Any) -> LossSums:
     """`cross_entropy` of a batch as `train.batches` makes it.
 
@@ -85,6 +115,7 @@ def classification(logits: Float[Array, "batch c"], batch: Any) -> LossSums:
     return cross_entropy(logits, labels, weights, batch.get("classes", jnp.int32(logits.shape[-1])))
 
 
+@task_loss(weighted=True)
 def regression(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
     """Squared error of the first output, in float32.
 
@@ -102,6 +133,7 @@ def regression(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
     return LossSums(total, examples, {"squared_error": total, "examples": examples})
 
 
+@task_loss(weighted=True)
 def per_task(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
     """`classification` of the examples whose task has classes and `regression` of those whose task has none.
 

@@ -6,12 +6,9 @@ from share_jax.errors import InputError, message
 from share_jax.train import batch_checks
 from share_jax.train.batch_checks import ExampleCount, Signature
 from share_jax.train.divergence import BadLoss
-from share_jax.train.losses import classification, per_task, regression
+from share_jax.train.losses import TaskLoss
 from share_jax.train.update import Forward, Loss, StepState
 from share_jax.typing import Tree
-
-_WEIGHTED = (classification, regression, per_task)
-"""The losses for which an example of weight 0 only fills a batch up."""
 
 
 class TaskChecks:
@@ -20,7 +17,7 @@ class TaskChecks:
     def __init__(self, task: str, forward: Forward, loss: Loss, base: Tree) -> None:
         """Has seen no batch yet."""
         self._task, self._forward, self._loss, self._base = task, forward, loss, base
-        self._examples = ExampleCount(loss in _WEIGHTED)
+        self._examples = ExampleCount(isinstance(loss, TaskLoss) and loss.weighted)
         self._widths: dict[Signature, int | None] = {}
         self._width: int | None = None
         self._seen = 0
@@ -60,7 +57,7 @@ class TaskChecks:
         """How many classes the model answers with; None if the loss is not one of classes."""
         parts = (self._base, state.shared, state.slot, batch["inputs"], state.key)
         out = batch_checks.output_of(lambda: self._forward(*parts), what)
-        classes = self._loss is classification
+        classes = isinstance(self._loss, TaskLoss) and self._loss.classes
         if classes:
             batch_checks.check_answers(found, what)
         batch_checks.check_loss(self._loss, out, batch, what)
