@@ -1,7 +1,7 @@
 """The tokenizer in a GGUF file, rebuilt from its tokens, merges or scores, and the name of its way to split texts.
 
-Two kinds are covered: byte-level BPE ("gpt2", as of Llama 3, Qwen and SmolLM), whose split follows
-`tokenizer.ggml.pre`, and SentencePiece BPE ("llama", as of Llama 2, Mistral and Gemma), whose merges follow from scores.
+Two kinds are covered. Byte-level BPE ("gpt2", as of Llama 3, Qwen and SmolLM) splits texts as `tokenizer.ggml.pre`
+says. SentencePiece BPE ("llama", as of Llama 2, Mistral and Gemma) has merges that follow from the scores.
 
 Sources: `src/llama-vocab.cpp` of llama.cpp for the names of splits; the published `tokenizer.json` of those models for
 the splits themselves.

@@ -1,41 +1,19 @@
 """Decoders of every family against the logits of transformers that `tests/data/make_decoder_references.py` stored."""
 
-from functools import cache
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_decoders import FAMILIES, random_slots, tiny
 
 from share_jax.linen.adapted_model import adapt
 from share_jax.linen.prefix import linen_prefix
-from share_jax.models.decoder import Decoder
-from share_jax.models.decoder_weights import decoder_names, load_decoder_folder
+from share_jax.models.decoder_weights import decoder_names
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.shared_a import SharedA
 from share_jax.sharding.layout import layout_of
 from share_jax.train.prefix_cache import PrefixCache
 from share_jax.trees import flat
-
-TINY = Path(__file__).parents[1] / "data" / "decoders"
-FAMILIES = ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma3")
-
-
-@cache
-def tiny(family, dtype=jnp.float32, first_layer=0, first_sublayer="attention"):
-    """(model, variables, reference)."""
-    config, params = load_decoder_folder(TINY / family)
-    with np.load(TINY / family / "reference.npz") as stored:
-        return Decoder(config, dtype, first_layer, first_sublayer), {"params": params}, dict(stored)
-
-
-def random_slots(adapted, params, tasks=2):
-    """Trees of `adapted.init` with every leaf at random."""
-    made = adapted.init(jax.random.key(0), params, tasks)
-    leaves, structure = jax.tree.flatten(made)
-    rng = np.random.default_rng(0)
-    return jax.tree.unflatten(structure, [jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32) for x in leaves])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
