@@ -1,7 +1,11 @@
 """Attention in the form that XLA's CPU backend runs fastest.
 
 Heads lead, so that each product is a plain batched one, and the weights are normalised after they have been applied: a
-division per output instead of one per pair of tokens.
+division per output instead of one per pair of tokens. Query heads that share a key head stand under each other as rows
+of one product, so that keys and values are never repeated.
+
+Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv 1706.03762); shared key heads: Ainslie et al. 2023,
+"GQA" (arXiv 2305.13245).
 """
 
 import jax.numpy as jnp
@@ -29,9 +33,33 @@ def attend(
     """
     query = query * (query.shape[-1] ** -0.5)
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-    scores = jnp.einsum("bhnd,bhmd->bhnm", query, key).astype(jnp.float32)
-    scores = scores if bias is None else scores + bias
+    return jnp.swapaxes(attend_heads(query, key, value, bias), 1, 2)
+
+
+def attend_heads(
+    query: Float[Array, "batch heads n d"],
+    key: Float[Array, "batch key_heads m d"],
+    value: Float[Array, "batch key_heads m d"],
+    bias: Float[Array, "#batch #heads #n m"] | None = None,
+    softcap: float | None = None,
+) -> Float[Array, "batch heads n d"]:
+    """softmax(query key^T + bias) value with heads in front; the exponentials and their sum in float32.
+
+    Args:
+        query: scaled already.
+        key: of as many heads, or of fewer: query heads h * heads / key_heads and so on share key head h.
+        value: the same.
+        bias: added to the scores, float32; nothing when None.
+        softcap: bounds the scores, before the bias, to softcap * tanh(scores / softcap).
+    """
+    batch, heads, n, d = query.shape
+    grouped, m = key.shape[1], key.shape[2]
+    rows = query.reshape(batch, grouped, heads // grouped * n, d)
+    scores = jnp.einsum("bhnd,bhmd->bhnm", rows, key).astype(jnp.float32)
+    scores = scores if softcap is None else softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        scores = (scores.reshape(batch, heads, n, m) + bias).reshape(scores.shape)
     weights = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)
     mixed = jnp.einsum("bhnm,bhmd->bhnd", weights.astype(value.dtype), value)
-    return jnp.swapaxes((mixed / total).astype(value.dtype), 1, 2)
+    return (mixed / total).astype(value.dtype).reshape(query.shape)

@@ -3,7 +3,10 @@
 import json
 import os
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -11,17 +14,25 @@ from zipfile import BadZipFile
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
+from jax.typing import DTypeLike
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from share_jax.errors import FormatError, message
 from share_jax.formats.flax_names import Leaf
+from share_jax.storage.safetensors_file import TensorFile
+from share_jax.storage.untrusted import shown
 
 
 def params_of(
-    layout: Mapping[str, Leaf], tensors: Mapping[str, np.ndarray], source: str, kind: str, unused: Collection[str] = ()
+    layout: Mapping[str, Leaf],
+    tensors: Mapping[str, np.ndarray],
+    source: str,
+    kind: str,
+    unused: Collection[str] = (),
+    dtype: DTypeLike = np.float32,
 ) -> dict[str, Any]:
-    """Params, float32, of a layout's tensors.
+    """Params of a layout's tensors.
 
     Args:
         layout: what must be there, by name in the file.
@@ -29,6 +40,7 @@ def params_of(
         source: the file, for messages.
         kind: what the file should hold, such as "a BERT encoder".
         unused: names that may be there and are left out.
+        dtype: of the params.
 
     Raises:
         FormatError: a tensor is missing, unexpected, wrong-shaped or not of floats.
@@ -43,9 +55,9 @@ def params_of(
         tensor = tensors[name]
         if tensor.shape != leaf.stored:
             raise FormatError(message(f"{source} {name}", got=tensor.shape, expected=leaf.stored, fix=fix))
-        if not np.issubdtype(tensor.dtype, np.floating):
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise FormatError(message(f"{source} {name}", got=tensor.dtype, expected="floats", fix=fix))
-        flat[leaf.path] = jnp.asarray(leaf.to_params(tensor.astype(np.float32)))
+        flat[leaf.path] = jnp.asarray(leaf.to_params(tensor.astype(dtype)))
     return unflatten_dict(flat)
 
 
@@ -60,6 +72,70 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         fix = "fetch the checkpoint again"
         raise FormatError(message(str(path), got=error, expected="a safetensors file", fix=fix)) from error
+
+
+@dataclass(frozen=True)
+class ReadWhenAsked(Mapping[str, np.ndarray]):
+    """Tensors by name, each of which is read anew when it is asked for, so that never all are held at once.
+
+    Attributes:
+        readers: of each tensor what reads it.
+
+    >>> tensors = ReadWhenAsked({"scale": lambda: np.ones(2)})
+    >>> list(tensors), tensors["scale"].tolist()
+    (['scale'], [1.0, 1.0])
+    """
+
+    readers: Mapping[str, Callable[[], np.ndarray]]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.readers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.readers)
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+
+@contextmanager
+def open_folder(folder: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """The tensors of a folder by name: of `model.safetensors`, or of the shards that its index names.
+
+    Raises:
+        FormatError: there is neither; a file cannot be read; or index and shards do not hold the same tensors.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if not whole.exists() and not index.exists():
+        expected = "model.safetensors, or shards with model.safetensors.index.json"
+        fix = "save the model with safe_serialization, or pass the folder of the checkpoint"
+        raise FormatError(message(str(folder), got="no weights", expected=expected, fix=fix))
+    places = None if whole.exists() else _shards(index)
+    with ExitStack() as stack:
+        readers: dict[str, Callable[[], np.ndarray]] = {}
+        for name in [whole.name] if places is None else sorted(set(places.values())):
+            path = (folder / name).resolve()  # the hub's cache has links to its blobs
+            file = stack.enter_context(TensorFile(path.parent, path.name))
+            for tensor in file.tensors:
+                if places is not None and places.get(tensor) != name:
+                    fix = "fetch the checkpoint again"
+                    got = f"{shown(tensor)} in {shown(name)}"
+                    raise FormatError(message(str(index), got=got, expected="each tensor where it says", fix=fix))
+                readers[tensor] = partial(file.read, tensor)
+        if places is not None and (missing := sorted(set(places) - set(readers))):
+            fix = "fetch the checkpoint again"
+            raise FormatError(message(str(index), got=f"no {_some(missing)}", expected="every tensor", fix=fix))
+        yield ReadWhenAsked(readers)
+
+
+def _shards(index: Path) -> dict[str, str]:
+    """Of every tensor the file that holds it, beside the index."""
+    places = read_config(index, "a checkpoint's").get("weight_map")
+    names = places.values() if isinstance(places, dict) else [None]
+    if not isinstance(places, dict) or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        expected = "a weight_map of tensors to files beside it"
+        raise FormatError(message(str(index), got="another", expected=expected, fix="fetch the checkpoint again"))
+    return places
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

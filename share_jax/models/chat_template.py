@@ -1,0 +1,71 @@
+"""Conversations as one text, by the template that comes with a checkpoint.
+
+A template is a program that somebody else wrote: it runs in Jinja's sandbox, in which it can change nothing.
+
+Source: `transformers/utils/chat_template_utils.py` for what a template may rely on.
+"""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from share_jax.errors import InputError, message
+
+Message = Mapping[str, Any]
+"""{"role": "system" | "user" | "assistant", "content": text}; further keys, such as tool calls, go to the template."""
+
+
+def render(template: str, messages: Sequence[Message], *, continues: bool = True, **names: Any) -> str:
+    """The text of a conversation.
+
+    Args:
+        template: a Jinja template, as in `tokenizer_config.json`.
+        messages: of the conversation, in order.
+        continues: whether the text ends where the model's next message begins.
+        **names: what else the template sees, such as `bos_token`.
+
+    Raises:
+        InputError: the template is no valid one, or refuses the messages.
+
+    >>> render("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}", [{"role": "user", "content": "Hi"}])
+    '<user>Hi'
+    """
+    from jinja2 import TemplateError
+
+    try:
+        made = _environment().from_string(template)
+        return made.render(messages=list(messages), add_generation_prompt=continues, **names)
+    except (TemplateError, TypeError, ValueError, KeyError, ArithmeticError, RecursionError) as error:
+        got = " ".join(str(error).split())[:200] or type(error).__name__
+        fix = "check the messages' roles and their order"
+        raise InputError(message("chat template", got=got, expected="a text", fix=fix)) from error
+
+
+def _environment() -> Any:
+    from jinja2 import TemplateError, nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """{% generation %} ... {% endgeneration %} marks what the model says; here it is plain text."""
+
+        tags = frozenset({"generation"})
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
+
+    def refuse(reason: str) -> None:
+        raise TemplateError(reason)
+
+    def as_json(value: Any, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, **options)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
+    )
+    environment.filters["tojson"] = as_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    return environment
