@@ -15,6 +15,7 @@ from . import runtime as runtime
 from . import sharding as sharding
 from . import storage as storage
 from . import subspace as subspace
+from . import text as text
 from . import train as train
 from . import typing as typing
 from .adapter_set.bank_set import export_set as export_set

@@ -28,6 +28,7 @@ HOUSE = (
     "linalg",
     "parameterizations",
     "ops",
+    "text",
     "storage",
     "runtime",
     "trees",
@@ -45,7 +46,7 @@ CIRCLES = {frozenset({"share_jax/adapters/factors.py", "share_jax/adapters/stack
 
 NO_FLAX = (
     "adapters", "bank", "errors", "linalg", "metrics", "ops", "parameterizations", "runtime", "storage", "subspace",
-    "typing",
+    "text", "typing",
 )  # fmt: skip
 SEAMS = {"linen", "nnx", "models"}
 """Where module classes are known; what trains, shards and saves knows `share_jax.adapted` alone."""
@@ -67,7 +68,7 @@ OUTSIDE = {
 }
 OPTIONAL = {"share_jax/cli/heatmap.py": {"matplotlib"}}
 """What a file may import of those when it is called, and without which all else works."""
-NO_JAX = ("linalg", "adapters", "subspace", "cli")
+NO_JAX = ("linalg", "adapters", "subspace", "text", "cli")
 WITH_JAX = {f"share_jax/subspace/{name}.py" for name in ("serving", "from_bank", "into_bank")}
 """The files of those rooms that take arrays from Flax's trees, or make them."""
 HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "chex", "tensorflow", "torch", "scipy", "rich", "matplotlib"}

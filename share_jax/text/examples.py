@@ -1,0 +1,118 @@
+"""Examples that a language model learns from, and the JSONL files in which people keep them.
+
+Each line is one of these objects; other members of it are not read:
+
+    {"prompt": "Translate: cheese", "completion": "fromage"}      the completion is learnt, after the prompt
+    {"text": "Any text."}                                         all of the text is learnt
+    {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]}
+                                                                  a chat, to be set by the model's own template
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from share_jax.storage.untrusted import shown
+from share_jax.text.json_lines import Problem, read_json_lines
+
+ROLES = ("system", "user", "assistant", "tool")
+"""Who speaks in a chat."""
+
+FORMS = (("prompt", "completion"), ("text",), ("messages",))
+"""The members of the three kinds of line."""
+
+_FORMS = '{"prompt", "completion"}, {"text"} or {"messages"}'
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt, whose tokens are given, and the completion, whose tokens are learnt.
+
+    Attributes:
+        prompt: "" where all of a text is learnt.
+        completion: follows the prompt as it is: no blank is put between them.
+    """
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat; `role` is one of `ROLES`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat that ends with an answer of the assistant, which is what is learnt."""
+
+    messages: tuple[Message, ...]
+
+
+def read_examples(path: str | os.PathLike[str]) -> tuple[Example | Chat, ...]:
+    """The examples of a JSONL file, in its order; the kinds of line may be mixed.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+        FormatError: a line is wrong; the error names the file, the line, and how to mend it.
+    """
+    return tuple(example for _, example in read_json_lines(path, as_example))
+
+
+def as_example(record: dict[str, Any]) -> Example | Chat | Problem:
+    """The example that one object stands for, or what is wrong with it.
+
+    >>> as_example({"prompt": "2 + 2 =", "completion": " 4"})
+    Example(prompt='2 + 2 =', completion=' 4')
+    """
+    forms = [form for form in FORMS if any(name in record for name in form)]
+    if not forms:
+        names = ", ".join(repr(shown(name, 40)) for name in list(record)[:5]) or "nothing"
+        return Problem(f"an object with {names}", _FORMS, "rename its members")
+    if len(forms) > 1:
+        got = " and ".join(repr(name) for form in forms for name in form if name in record)
+        return Problem(got, f"one of {_FORMS}", "make two lines of it, or delete one")
+    if missing := [name for name in forms[0] if name not in record]:
+        return Problem(f"no {missing[0]!r}", " and ".join(map(repr, forms[0])), f"add {missing[0]!r}")
+    if "messages" in record:
+        return _chat(record["messages"])
+    prompt, completion = record.get("prompt", ""), record.get("completion", record.get("text"))
+    if "prompt" in record and (problem := _text(prompt, "prompt", may_be_empty=True)) is not None:
+        return problem
+    if (problem := _text(completion, forms[0][-1])) is not None:
+        return problem
+    return Example(prompt, completion)
+
+
+def _text(value: Any, name: str, may_be_empty: bool = False) -> Problem | None:
+    """What is wrong with a text."""
+    if not isinstance(value, str):
+        got = {type(None): "null", list: "a list", dict: "an object"}.get(type(value), f"{shown(value, 40)}")
+        return Problem(f"{name!r}: {got}", "a text", f'put the {name} into "quotes"')
+    if not may_be_empty and not value.strip():
+        return Problem(f"an empty {name!r}", "a text to learn", "fill it in, or delete the line")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        return Problem(f"half a surrogate pair in {name!r}", "whole characters", "write the character itself, as UTF-8")
+    return None
+
+
+def _chat(turns: Any) -> Chat | Problem:
+    if not isinstance(turns, list) or not turns:
+        got = "an empty list" if turns == [] else type(turns).__name__
+        return Problem(f"'messages': {got}", "a list of messages", 'write [{"role": "user", "content": "..."}, ...]')
+    messages = []
+    for number, turn in enumerate(turns, start=1):
+        if not isinstance(turn, dict) or not {"role", "content"} <= set(turn):
+            return Problem(f"message {number}: {shown(turn, 60)}", '{"role", "content"}', "give it both")
+        if turn["role"] not in ROLES:
+            return Problem(f"message {number}: role {shown(turn['role'], 40)!r}", ", ".join(ROLES), "choose one")
+        if (problem := _text(turn["content"], "content", turn["role"] != "assistant")) is not None:
+            return problem._replace(got=f"message {number}: {problem.got}")
+        messages.append(Message(turn["role"], turn["content"]))
+    if messages[-1].role != "assistant":
+        expected, fix = "an answer of the assistant, which is learnt", "add it, or delete the turns behind it"
+        return Problem(f"a chat that ends with the {messages[-1].role}", expected, fix)
+    return Chat(tuple(messages))
