@@ -12,6 +12,7 @@ local and global layers. The numbers are held against transformers in `tests/mod
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from share_jax.models.decoder_config import DecoderConfig
 from share_jax.models.kv_cache import Cache, KeyValue, written
 from share_jax.models.rotary import angles, inverse_frequencies, rotate
 from share_jax.models.split_point import START, Cut, Sublayer, check_cut, parts
+from share_jax.ops.token_scores import BLOCK, TokenScores, score_in_blocks, scores_of
 from share_jax.typing import Array
 
 _MASKED = -1e9
@@ -213,7 +215,8 @@ class Decoder(nn.Module):
         attention_mask: Int[Array, "batch n"] | None = None,
         hidden: Float[Array, "batch n d"] | None = None,
         columns: Int[Array, "batch k"] | None = None,
-    ) -> Float[Array, "batch k vocab"]:
+        targets: Int[Array, "batch k"] | None = None,
+    ) -> Float[Array, "batch k vocab"] | TokenScores:
         """Logits of the next token, from token ids or from the `hidden` that `prefix` returned.
 
         Args:
@@ -221,6 +224,8 @@ class Decoder(nn.Module):
             attention_mask: each token's document; 0 is padding.
             hidden: instead of `input_ids`.
             columns: of each row the positions whose logits are wanted; all, in order, when None.
+            targets: the tokens that follow there, -1 where there is none: then their scores come back, and logits are
+                held for a block of positions at a time.
 
         Raises:
             InputError: not exactly one of `input_ids` and `hidden`.
@@ -228,7 +233,16 @@ class Decoder(nn.Module):
         states = self.hidden_states(input_ids, attention_mask, hidden)
         if columns is not None:
             states = jnp.take_along_axis(states, columns[:, :, None], axis=1)
-        return self.project(states)
+        return self.project(states) if targets is None else self.scores(states, targets)
+
+    def scores(self, states: Float[Array, "batch k d"], targets: Int[Array, "batch k"]) -> TokenScores:
+        """How likely tokens are at states from `hidden_states`; for `share_jax.train.next_token`."""
+
+        def score(model: Decoder, part: Float[Array, "p d"], wanted: Int[Array, " p"]) -> TokenScores:
+            return scores_of(model.project(part), wanted)
+
+        kept = nn.remat(score) if targets.size > BLOCK else score
+        return score_in_blocks(partial(kept, self), states, targets)
 
     def hidden_states(
         self,

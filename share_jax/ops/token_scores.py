@@ -46,7 +46,7 @@ def score_in_blocks(
     score: Callable[[Float[Array, "p d"], Int[Array, " p"]], TokenScores],
     states: Float[Array, "batch n d"],
     tokens: Int[Array, "batch n"],
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> TokenScores:
     """Scores of all places, at most `block` of them at a time.
 
@@ -55,8 +55,9 @@ def score_in_blocks(
             backward pass, as under `jax.checkpoint`.
         states: what is projected.
         tokens: one for each place, below 0 where there is none.
-        block: places in one call.
+        block: places in one call; `BLOCK` when None.
     """
+    block = BLOCK if block is None else block
     flat, wanted = states.reshape(-1, states.shape[-1]), tokens.reshape(-1)
     parts = [score(flat[i : i + block], wanted[i : i + block]) for i in range(0, len(wanted), block)]
     return TokenScores(*(jnp.concatenate(each).reshape(tokens.shape) for each in zip(*parts, strict=True)))
