@@ -79,7 +79,8 @@ def as_example(record: dict[str, Any]) -> Example | Chat | Problem:
         return Problem(f"no {missing[0]!r}", " and ".join(map(repr, forms[0])), f"add {missing[0]!r}")
     if "messages" in record:
         return _chat(record["messages"])
-    prompt, completion = record.get("prompt", ""), record.get("completion", record.get("text"))
+    prompt = record.get("prompt", "")
+    completion: Any = record.get("completion", record.get("text"))
     if "prompt" in record and (problem := _text(prompt, "prompt", may_be_empty=True)) is not None:
         return problem
     if (problem := _text(completion, forms[0][-1])) is not None:
