@@ -72,20 +72,49 @@ OF_CLASSES: Mapping[str, Metric] = MappingProxyType({"accuracy": accuracy, "matt
 OF_NUMBERS: Mapping[str, Metric] = MappingProxyType({"pearson": pearson, "spearman": spearman})
 """Metrics of regression tasks, on output 0; the first is the default."""
 
+
+def exact_match(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the examples whose every token is the likeliest: what greedy decoding then writes, to the end.
+
+    Args:
+        scores: (N, K, 2), of each token its nats and whether it is the likeliest.
+        labels: (N, K), -1 where there is none.
+
+    >>> exact_match(np.array([[[0.1, 1], [0, 1]], [[0.2, 1], [3.0, 0]]]), np.array([[5, -1], [5, 6]]))
+    0.5
+    """
+    return float(np.mean(np.all((scores[..., 1] > 0) | (labels < 0), axis=1)))
+
+
+def token_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the tokens that are the likeliest; arguments as of `exact_match`.
+
+    >>> token_accuracy(np.array([[[0.1, 1], [0, 1]], [[0.2, 1], [3.0, 0]]]), np.array([[5, -1], [5, 6]])).__round__(3)
+    0.667
+    """
+    given = labels >= 0
+    return float(np.sum((scores[..., 1] > 0) & given) / max(1, np.sum(given)))
+
+
+OF_TOKENS: Mapping[str, Metric] = MappingProxyType({"exact_match": exact_match, "token_accuracy": token_accuracy})
+"""Metrics of tasks of a language model, on the scores of their tokens; the first is the default."""
+
 CORRELATIONS = ("matthews", "pearson", "spearman")
 """Metrics that may be below 0, down to -1."""
 
 
 def measure(metric: str, outputs: np.ndarray, labels: np.ndarray) -> float:
-    """A metric of a model's outputs (N, width).
+    """A metric of a model's outputs (N, width), or of scores of tokens (N, K, 2).
 
     Raises:
         InputError: no such metric.
     """
     if metric in OF_CLASSES:
         return OF_CLASSES[metric](outputs.argmax(axis=-1), labels)
+    if metric in OF_TOKENS:
+        return OF_TOKENS[metric](outputs, labels)
     if metric not in OF_NUMBERS:
-        expected = ", ".join((*OF_CLASSES, *OF_NUMBERS))
+        expected = ", ".join((*OF_CLASSES, *OF_NUMBERS, *OF_TOKENS))
         raise InputError(message("metric", got=repr(metric), expected=f"one of {expected}", fix="check its name"))
     return OF_NUMBERS[metric](outputs[:, 0], labels)
 

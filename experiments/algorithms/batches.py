@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.algorithms.job import Job
 from experiments.algorithms.objective import one_type
-from experiments.data.batch_order import bucketed
+from experiments.data.batch_order import bucketed, token_counts
 from experiments.data.pipeline import Pipeline, task_pipeline
 from experiments.data.sources import ArraySource
 
@@ -22,8 +22,26 @@ def pipeline_of(
         seed=job.seed,
         task=task,
         steps=steps,
-        buckets=bucketed(inputs, job.config.length_buckets),
+        buckets=bucketed(inputs, job.config.length_buckets, learnt=learnt_widths(job)),
     )
+
+
+def learnt_widths(job: Job) -> tuple[int, ...] | None:
+    """Of each length of texts the most tokens that a task learns of one so long; None where no tokens are learnt.
+
+    They are of all tasks, so that what is compiled for a length serves every one.
+    """
+    tasks = job.stream.tasks
+    if tasks[0].kind != "tokens" or not job.config.length_buckets:
+        return None
+    masks = [split.inputs["attention_mask"] for task in tasks for split in (task.train, task.test)]
+    tokens = np.concatenate([token_counts(mask) for mask in masks])
+    wanted = np.concatenate([(split.labels >= 0).sum(axis=1) for task in tasks for split in (task.train, task.test)])
+    longest = masks[0].shape[1]
+    lengths = (*(n for n in job.config.length_buckets if n < longest), longest)
+    widest = tasks[0].train.labels.shape[1]
+    most = (int(wanted[tokens <= length].max(initial=1)) for length in lengths)
+    return tuple(min(widest, -(-each // 8) * 8) for each in most)
 
 
 def classes_of(job: Job, index: int) -> int:

@@ -86,7 +86,9 @@ class ById:
 
     def _score(self, predict: Predict, j: int) -> Score:
         task = self.tasks[j]
-        return score(predict(j, task.test.inputs)[:, : task.outputs], task.test.labels, task.metric)
+        values = predict(j, task.test.inputs)
+        values = values if task.kind == "tokens" else values[:, : task.outputs]
+        return score(values, task.test.labels, task.metric)
 
     def _padded(self, accuracies: Sequence[float | None]) -> Accuracies:
         return (*accuracies, *[None] * (len(self.tasks) - len(accuracies)))

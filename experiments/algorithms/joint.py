@@ -20,8 +20,9 @@ from experiments.algorithms.hooks import train_task
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import StreamState, adapted_model, optimizer_of, stored_bytes
 from experiments.algorithms.objective import loss_of
-from experiments.algorithms.scoring import predictions, score
+from experiments.algorithms.scoring import score
 from experiments.algorithms.store import open_store
+from experiments.algorithms.token_scoring import outputs_of
 from experiments.config.methods import Method
 from experiments.data.lazy import joined
 from experiments.data.pipeline import Pipeline
@@ -103,12 +104,13 @@ def run(job: Job) -> Outcome:
     predictor = job.devices.predictor(job.devices.forward(adapted, job.backbone.blocks), adapted, params)
 
     def accuracies(slot: Tree) -> list[float]:
-        size, point = config.eval_batch_size, job.preemption.point
         own = [_with_heads(adapted, slot, jnp.int32(t)) for t in range(heads)]
         found = []
         for number, task in enumerate(tasks):
-            values = predictions(predictor, base, {}, own[number % heads], task.test.inputs, size, point)
-            found.append(score(values[:, : None if one_head else task.outputs], task.test.labels, task.metric).accuracy)
+            values = outputs_of(job, predictor, base, {}, own[number % heads], task.test.inputs)
+            whole = one_head or task.kind == "tokens"
+            values = values if whole else values[:, : task.outputs]
+            found.append(score(values, task.test.labels, task.metric).accuracy)
         return found
 
     store = open_store(job, adapted)

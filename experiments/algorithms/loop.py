@@ -22,9 +22,9 @@ from experiments.algorithms.job import Job, Outcome, peak_rate, transform
 from experiments.algorithms.logits_cache import LogitsCache
 from experiments.algorithms.objective import loss_of, of_own_outputs
 from experiments.algorithms.plan import MEMORY, Extension, Heads, MethodContext, Plan
-from experiments.algorithms.scoring import predictions
 from experiments.algorithms.store import bytes_of_files, open_store
 from experiments.algorithms.timing import with_tasks
+from experiments.algorithms.token_scoring import outputs_of
 from experiments.data.pipeline import Pipeline
 from experiments.data.shapes import samples_of
 from share_jax.bank.accounting import count, nbytes, separate_lora_count
@@ -222,11 +222,10 @@ class Sequence:
 
     def predict(self, base: Tree, bank: TaskBank) -> Predict:
         """How the slots of a bank answer now."""
-        size, point = self.job.config.eval_batch_size, self.job.preemption.point
 
         def logits(index: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
             slot = self.answering(bank, index)
-            return predictions(self.predictor, base, bank.shared, slot, inputs, size, point)
+            return outputs_of(self.job, self.predictor, base, bank.shared, slot, inputs)
 
         # After the last task every answer is computed anew, so that logits that have not changed are measured.
         return (

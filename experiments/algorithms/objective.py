@@ -1,4 +1,4 @@
-"""The loss of a stream's tasks: cross entropy, and squared error where a task asks for a number."""
+"""The loss of a stream's tasks: cross entropy of classes or tokens, and squared error where a task asks for a number."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from experiments.streams.base import Stream
 from share_jax.train.losses import LossSums, classification, per_task
+from share_jax.train.token_losses import next_token
 from share_jax.train.update import Loss
 
 
@@ -16,8 +17,15 @@ def asks_for_numbers(stream: Stream) -> bool:
     return any(task.kind == "regression" for task in stream.tasks)
 
 
+def of_tokens(stream: Stream) -> bool:
+    """Whether the tasks are those of a language model."""
+    return stream.tasks[0].kind == "tokens"
+
+
 def loss_of(stream: Stream) -> Loss:
     """One loss for all tasks, so that one compiled step trains them all."""
+    if of_tokens(stream):
+        return next_token
     return per_task if asks_for_numbers(stream) else classification
 
 

@@ -27,9 +27,9 @@ from experiments.algorithms.job import Job, Outcome, peak_rate, transform
 from experiments.algorithms.kept_adapters import read_adapter, write_adapter
 from experiments.algorithms.loop import adapted_model
 from experiments.algorithms.objective import loss_of
-from experiments.algorithms.scoring import predictions
 from experiments.algorithms.store import bytes_of_files, open_store
 from experiments.algorithms.timing import with_tasks
+from experiments.algorithms.token_scoring import outputs_of
 from experiments.config.methods import Method
 from experiments.config.numbers import MethodNumbers, out_of_range
 from experiments.data.shapes import samples_of
@@ -118,12 +118,11 @@ class ShareSequence:
 
     def predict(self, bank: ShareBank) -> Predict:
         """How the tasks' slots answer now; one that is not learnt yet answers as a fresh one."""
-        size, point = self.job.config.eval_batch_size, self.job.preemption.point
         fresh = read_slot(self.fresh.tasks, 0)
 
         def logits(index: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
             slot = read_slot(bank.tasks, index) if index < len(bank.names) else fresh
-            return predictions(self.learner.answer, self.learner.placed, bank.shared, slot, inputs, size, point)
+            return outputs_of(self.job, self.learner.answer, self.learner.placed, bank.shared, slot, inputs)
 
         return logits
 

@@ -13,6 +13,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from experiments.assets import minilm_folder
+from experiments.data.batch_order import LEARNT
 from experiments.streams.base import Split
 from experiments.streams.digits import digits_split
 from share_jax.errors import InputError, message
@@ -167,7 +168,7 @@ def cut_at(backbone: Backbone, sublayer: Sublayer) -> Backbone:
 
 def layers_of(backbone: Backbone) -> int:
     """How many layers its encoder has."""
-    return sum(name.startswith("layer_") for name in backbone.params["encoder"])
+    return sum(name.startswith("layer_") for name in backbone.params.get("encoder", backbone.params))
 
 
 def prefix_cache(
@@ -204,7 +205,8 @@ def cached_inputs(cache: PrefixCache, split: Split) -> Split:
         got, expected = sorted(split.inputs), " or ".join(_REPLACED)
         raise InputError(message("inputs to cache", got=got, expected=expected, fix="pass an uncached split"))
     kept = {name: array for name, array in split.inputs.items() if name not in _REPLACED}
-    return Split({**kept, "hidden": cache.of(dict(split.inputs))}, split.labels)
+    read = {name: array for name, array in split.inputs.items() if name not in LEARNT}
+    return Split({**kept, "hidden": cache.of(read)}, split.labels)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Experiment:
         backbone: (configuration, that stream, width of the head, compute type) -> the frozen model.
         protocol: the stream's own.
         pretrained_here: whether the model is pretrained for the run, on training images of all tasks.
+        methods: what a run compares when it is not told; the usual ones when None.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Experiment:
     backbone: Callable[[Any, "Stream", int, "Dtype"], "Backbone"]
     protocol: Protocol = "task"
     pretrained_here: bool = False
+    methods: tuple[str, ...] | None = None
 
 
 _REGISTERED: dict[str, Experiment] = {}

@@ -34,11 +34,15 @@ PUBLISHED = (
 )
 """Published baselines."""
 
-METHODS = (*MAIN, "share", "share_coefficients", *PUBLISHED)
+PROMPTED = ("frozen", "frozen_few_shot")
+"""A language model without any training, asked plainly and with examples in the prompt."""
+
+METHODS = (*MAIN, "share", "share_coefficients", *PROMPTED, *PUBLISHED)
 
 _SECOND = {
     ID_ALONE: "sequential_lora",
     "share_coefficients": "share",
+    "frozen_few_shot": "frozen",
     "houlsby_adapters_sequential": "houlsby_adapters",
 }
 """The file of a method that is the second of its file; others have a file of their own name."""

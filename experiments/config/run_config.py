@@ -249,7 +249,7 @@ def preset(name: str, amount: Preset, protocol: Protocol | None = None) -> Confi
         experiment=name,
         preset=amount,
         protocol=protocol,
-        methods=tuple(method for method in MAIN if method != ID_ALONE or holds == "task"),
+        methods=experiment(name).methods or tuple(each for each in MAIN if each != ID_ALONE or holds == "task"),
         workdir=Path("runs") / (name if holds == own else f"{name}-{holds}"),
     )
     return changed(plain, **{**tuned(name, holds), **experiment(name).presets[amount]})

@@ -56,6 +56,10 @@ class Shard:
         return slice(self.index * size, (self.index + 1) * size)
 
 
+LEARNT = ("columns", "targets")
+"""Inputs whose second axis is that of the tokens that are learnt."""
+
+
 @dataclass(frozen=True, eq=False)
 class Buckets:
     """A small fixed set of text lengths; each is one shape, and compiles once.
@@ -64,6 +68,7 @@ class Buckets:
         tokens: (examples,) tokens of each text.
         lengths: rising; the last holds the longest text.
         inputs: names of the inputs whose second axis is that of the tokens.
+        learnt: of each length how many tokens are learnt at most in a text of it; None for tasks of another kind.
 
     Raises:
         InputError: `lengths` do not rise, or the longest text is longer than the last.
@@ -72,6 +77,7 @@ class Buckets:
     tokens: np.ndarray
     lengths: tuple[int, ...]
     inputs: tuple[str, ...]
+    learnt: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Checks the lengths."""
@@ -91,7 +97,8 @@ def bucketed(
     inputs: Mapping[str, np.ndarray],
     lengths: Sequence[int],
     mask: str = "attention_mask",
-    whole: Collection[str] = ("pooled",),
+    whole: Collection[str] = ("pooled", *LEARNT),
+    learnt: tuple[int, ...] | None = None,
 ) -> Buckets | None:
     """Buckets of tokenized texts, with the texts' own length as the last; None where there are no texts or lengths.
 
@@ -99,7 +106,8 @@ def bucketed(
         inputs: arrays (examples, ...); `mask` (examples, L) is 0 after a text's end.
         lengths: wanted lengths; those of at least L are left out.
         mask: name of the mask; without it, the inputs are no texts.
-        whole: names of inputs that are one vector per text, of whatever width.
+        whole: names of inputs whose second axis is another one.
+        learnt: as of `Buckets`, of all lengths.
     """
     if not lengths or mask not in inputs:
         return None
@@ -107,7 +115,7 @@ def bucketed(
     names = tuple(
         name for name, array in inputs.items() if name not in whole and array.ndim > 1 and array.shape[1] == length
     )
-    return Buckets(token_counts(inputs[mask]), (*(n for n in lengths if n < length), length), names)
+    return Buckets(token_counts(inputs[mask]), (*(n for n in lengths if n < length), length), names, learnt)
 
 
 def token_counts(mask: np.ndarray) -> np.ndarray:

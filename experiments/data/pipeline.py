@@ -21,7 +21,7 @@ from typing import Any, Self
 import grain
 import numpy as np
 
-from experiments.data.batch_order import Buckets, Order, Shard
+from experiments.data.batch_order import LEARNT, Buckets, Order, Shard
 from experiments.data.sources import Source
 from share_jax.errors import FormatError, InputError, message
 from share_jax.train.batches import as_labels, padded
@@ -54,6 +54,10 @@ class _Batches:
         if width is not None and self.order.buckets is not None:
             cut = {name: np.ascontiguousarray(inputs[name][:, :width]) for name in self.order.buckets.inputs}
             inputs = {**inputs, **cut}
+            if self.order.buckets.learnt is not None:
+                most = self.order.buckets.learnt[self.order.buckets.lengths.index(width)]
+                inputs |= {name: np.ascontiguousarray(inputs[name][:, :most]) for name in LEARNT}
+                labels = np.ascontiguousarray(labels[:, :most])
         return {
             "inputs": inputs,
             "labels": as_labels(labels),

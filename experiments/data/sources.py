@@ -44,7 +44,7 @@ class ArraySource:
 
     Attributes:
         inputs: arrays (examples, ...).
-        labels: (examples,) whole numbers; float32 where numbers are asked for.
+        labels: (examples,) whole numbers; float32 where numbers are asked for; (examples, K) where tokens are.
 
     Raises:
         InputError: no examples, lengths that differ, objects, or labels that are no whole numbers.
@@ -180,6 +180,6 @@ def _check_arrays(inputs: Mapping[str, np.ndarray], labels: np.ndarray, examples
         if array.dtype.kind not in "biufV":  # V: bfloat16 and its like
             fix = "convert or encode it first"
             raise InputError(message(f"input {name!r}", got=array.dtype, expected="an array of numbers", fix=fix))
-    if labels.ndim != 1 or not _may_be_labels(labels.dtype):
+    if labels.ndim not in (1, 2) or not _may_be_labels(labels.dtype):
         got, fix = f"{labels.dtype} of shape {labels.shape}", "map the classes to 0, 1, 2, ..."
         raise InputError(message("labels", got=got, expected="one whole number for each example", fix=fix))

@@ -16,7 +16,7 @@ The names of the inputs are the names of the model's arguments.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,7 +37,8 @@ class Split:
 
     Attributes:
         inputs: arrays (N, ...), one for each argument of the model.
-        labels: int32 (N,), in [0, classes of the task); float32 (N,), finite, where the task asks for a number.
+        labels: int32 (N,), in [0, classes of the task); float32 (N,), finite, where the task asks for a number; int32
+            (N, K), the tokens to be written, -1 for none, where it is one of tokens.
 
     Raises:
         InputError: no inputs, lengths that differ, or labels that are neither whole numbers of at least 0 nor float32.
@@ -76,8 +77,11 @@ class Task:
         classes: names of the classes, in the order of their labels; () for regression.
         train: examples to learn from.
         test: examples to be tested on.
-        kind: "classification" or "regression".
-        metric: how it is scored, a name of `experiments.metrics`; by default accuracy, or Pearson's correlation.
+        kind: "classification", "regression" or "tokens".
+        metric: how it is scored, a name of `experiments.metrics`; by default accuracy, Pearson's correlation, or
+            the share of completions that are right as a whole.
+        further: other test sets by name, answered once, when all tasks are learnt.
+        few_shot: the test set behind a few training examples, for the model without any training; of tokens alone.
 
     Raises:
         InputError: no name, an unknown kind or a metric of the other one, no classes or a class twice, an empty split,
@@ -90,6 +94,8 @@ class Task:
     test: Split
     kind: str = "classification"
     metric: str = ""
+    further: Mapping[str, Split] = field(default_factory=dict)
+    few_shot: Split | None = None
 
     def __post_init__(self) -> None:
         """Checks the task as a whole."""
@@ -156,8 +162,12 @@ class Stream:
                     fix = "use the task-incremental protocol"
                     got = f"{task.classes} in task {task.name!r}"
                     raise InputError(message(f"classes of {what}", got=got, expected=first, fix=fix))
-        if self.protocol != "task-incremental" and any(task.kind != "classification" for task in self.tasks):
-            got, fix = f"a regression task under {self.protocol}", "use the task-incremental protocol"
+        if len({task.kind == "tokens" for task in self.tasks}) > 1:
+            got, fix = "tasks of tokens beside others", "make two streams of them"
+            raise InputError(message(f"tasks of {what}", got=got, expected="all of tokens, or none", fix=fix))
+        other = [task.kind for task in self.tasks if task.kind != "classification"]
+        if self.protocol != "task-incremental" and other:
+            got, fix = f"a task of {other[0]} under {self.protocol}", "use the task-incremental protocol"
             raise InputError(message(f"tasks of {what}", got=got, expected="classes", fix=fix))
         if self.protocol == "class-incremental" and (
             twice := repeated([name for task in self.tasks for name in task.classes])

@@ -5,13 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.metrics import OF_CLASSES, OF_NUMBERS
+from experiments.metrics import OF_CLASSES, OF_NUMBERS, OF_TOKENS
 from share_jax.errors import InputError, message
+
+KINDS = {"classification": OF_CLASSES, "regression": OF_NUMBERS, "tokens": OF_TOKENS}
+"""The kinds of task, and the metrics of each; the first is its default."""
 
 
 def as_labels(labels: Any, what: str) -> np.ndarray:
-    """Labels as int32 (N,), or as they are where they are float32 and finite."""
+    """Labels as int32 (N,), or as they are where they are float32 and finite; of tokens int32 (N, K), -1 for none."""
     array = np.asarray(labels)
+    if array.ndim == 2 and np.issubdtype(array.dtype, np.integer) and array.size and array.min() >= -1:
+        return array.astype(np.int32)
     if array.dtype == np.float32 and array.ndim == 1 and array.size and np.isfinite(array).all():
         return array
     if array.size == 0:
@@ -25,8 +30,10 @@ def as_labels(labels: Any, what: str) -> np.ndarray:
 
 def check_labels(what: str, labels: np.ndarray, classes: int, kind: str) -> None:
     """Refuses no labels, labels of another kind of task, and those that no class has."""
-    if (labels.dtype.kind == "f") != (kind == "regression") and len(labels):
-        got, expected = labels.dtype, "float32" if kind == "regression" else "whole numbers"
+    fits = (labels.dtype.kind == "f") == (kind == "regression") and (labels.ndim == 2) == (kind == "tokens")
+    if not fits and len(labels):
+        expected = {"regression": "float32", "tokens": "whole numbers (examples, tokens)"}.get(kind, "whole numbers")
+        got = f"{labels.dtype} of shape {labels.shape}"
         raise InputError(
             message(what, got=got, expected=f"{expected} for {kind}", fix="convert them, or name the kind")
         )
@@ -40,10 +47,11 @@ def check_kind(name: str, kind: str, classes: tuple[str, ...], metric: str) -> s
     """Refuses a task's name, kind, classes and metric where they do not fit; the metric, or the kind's own."""
     if kind == "classification":
         check_names(name, classes)
-    elif classes or not name or kind != "regression":
-        got, expected = f"{kind!r} with classes {classes}", "classification with classes, or regression with none"
+    elif classes or not name or kind not in KINDS:
+        got = f"{kind!r} with classes {classes}"
+        expected = "classification with classes, or regression or tokens with none"
         raise InputError(message(f"kind of task {name!r}", got=got, expected=expected, fix="correct the task"))
-    known = tuple(OF_CLASSES if kind == "classification" else OF_NUMBERS)
+    known = tuple(KINDS[kind])
     if metric and metric not in known:
         what, expected = f"metric of task {name!r}", f"one of {', '.join(known)}"
         raise InputError(message(what, got=repr(metric), expected=expected, fix="choose one"))

@@ -36,9 +36,10 @@ def under(stream: Stream, protocol: Protocol | None) -> Stream:
     if protocol is None or NAMES[protocol] == stream.protocol:
         return stream
     name, tasks = NAMES[protocol], stream.tasks
-    if numbers := [task.name for task in tasks if task.kind == "regression"]:
+    if other := [(task.name, task.kind) for task in tasks if task.kind != "classification"]:
         what, fix = f"protocol of {stream.name!r}", "choose --protocol task"
-        expected = f"task-incremental, as task {numbers[0]!r} asks for a number"
+        asks = {"regression": "a number", "tokens": "tokens"}[other[0][1]]
+        expected = f"task-incremental, as task {other[0][0]!r} asks for {asks}"
         raise InputError(message(what, got=name, expected=expected, fix=fix))
     if name == DOMAIN and len({task.classes for task in tasks}) > 1:
         counts = sorted({len(task.classes) for task in tasks})

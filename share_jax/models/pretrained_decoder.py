@@ -63,6 +63,13 @@ def load_decoder(
     return Pretrained(Decoder(config, dtype, first_layer), params, tokenizer_of_gguf(opened))
 
 
+def load_tokenizer_of(path: str | os.PathLike[str]) -> TextTokenizer:
+    """The tokenizer alone of what `load_decoder` takes; raises as that."""
+    path = Path(path).expanduser()
+    file = _gguf(path)
+    return tokenizer_of_folder(path) if file is None else tokenizer_of_gguf(read_gguf(file))
+
+
 def _gguf(path: Path) -> Path | None:
     """The GGUF file that is meant, or None for a folder of the hub."""
     fix = "download config.json, model.safetensors and tokenizer.json of the model, or its .gguf file"
