@@ -9,7 +9,7 @@ import optax
 from share_jax.adapted import Forward, forward_of
 from share_jax.sharding.gathered_weights import gathering
 from share_jax.sharding.layout import Layout
-from share_jax.train.update import Loss, StepState, make_update
+from share_jax.train.update import Loss, NeverTrained, StepState, make_update
 from share_jax.typing import Array, PRNGKey, Tree
 
 __all__ = ["Forward", "Loss", "StepState", "forward_of", "init_state", "make_train_step"]
@@ -29,6 +29,7 @@ def make_train_step(
     train_shared: bool,
     accumulate: int = 1,
     layout: Layout | None = None,
+    never: NeverTrained | None = None,
 ) -> Any:
     """A jitted step (state, base variables, batch) -> (state, metrics); the state is donated.
 
@@ -44,12 +45,13 @@ def make_train_step(
       accumulate: microbatches into which each batch is split, computed one after another: less memory for activations,
         the same update up to rounding. Dropout is drawn anew in each.
       layout: where everything lies on a mesh; one device when None.
+      never: says which leaves no step changes, beyond those that the optimizer knows.
 
     Returns:
       The step. `metrics` holds "loss", the mean over the examples that count, and the loss's own metrics. A batch is a
       dict with "inputs" and whatever the loss reads; see `parts` for what of it is split.
     """
-    options: Any = {"train_shared": train_shared, "accumulate": accumulate}
+    options: Any = {"train_shared": train_shared, "accumulate": accumulate, "never": never}
     if layout is None:
         return jax.jit(make_update(forward, loss, optimizer, **options), donate_argnums=0)
     update = make_update(gathering(forward, layout), loss, optimizer, **options, pin=layout.pin_batch)
