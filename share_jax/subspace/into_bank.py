@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from share_jax.adapters.arithmetic import balance
+from share_jax.adapters.arithmetic import cut_to
 from share_jax.adapters.factors import Adapter, Factors
 from share_jax.bank.bank import TaskBank, with_tasks
 from share_jax.errors import InputError, TargetError, message
@@ -148,12 +148,7 @@ def _projected(
 ) -> tuple[Tree, dict[str, dict[str, np.ndarray]], dict[str, Report]]:
     """As `_taken`, on the bases of a `Share` bank, or on those of the adapters where it has no tasks; with bounds."""
     method = adapted.method
-    narrow = {
-        task: balance(adapter, rank=method.pseudo_rank)
-        if any(x.rank > method.pseudo_rank for x in adapter.values())
-        else adapter
-        for task, adapter in adapters.items()
-    }
+    narrow = {task: cut_to(adapter, method.pseudo_rank) for task, adapter in adapters.items()}
     if bank.names:
         state, shared = project(bank_state(bank, adapted), narrow), bank.shared
     else:
