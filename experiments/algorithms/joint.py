@@ -18,10 +18,11 @@ from experiments.algorithms.batches import pipeline_of
 from experiments.algorithms.evaluation import OneHead, with_one_head
 from experiments.algorithms.hooks import train_task
 from experiments.algorithms.job import Job, Outcome
-from experiments.algorithms.loop import StreamState, adapted_model, optimizer_of, stored_bytes
+from experiments.algorithms.loop import adapted_model, optimizer_of, stored_bytes
 from experiments.algorithms.objective import loss_of
 from experiments.algorithms.scoring import score
 from experiments.algorithms.store import open_store
+from experiments.algorithms.stream_state import StreamState
 from experiments.algorithms.token_scoring import outputs_of
 from experiments.config.methods import Method
 from experiments.data.lazy import joined

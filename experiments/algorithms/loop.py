@@ -7,7 +7,7 @@ data order to the checkpoints, is the same code for all of them.
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -23,16 +23,14 @@ from experiments.algorithms.logits_cache import LogitsCache
 from experiments.algorithms.objective import loss_of, of_own_outputs
 from experiments.algorithms.plan import MEMORY, Extension, Heads, MethodContext, Plan
 from experiments.algorithms.store import bytes_of_files, open_store
-from experiments.algorithms.timing import with_tasks
+from experiments.algorithms.stream_state import StreamState, learn_stream, lengthened, restored
 from experiments.algorithms.token_scoring import outputs_of
 from experiments.data.pipeline import Pipeline
 from experiments.data.shapes import samples_of
 from share_jax.bank.accounting import count, nbytes, separate_lora_count
 from share_jax.bank.bank import TaskBank, with_task
-from share_jax.bank.router import Router
 from share_jax.bank.slots import read_slot
 from share_jax.checkpoint import checkpoint as ckpt
-from share_jax.checkpoint.checkpoint import Checkpoint
 from share_jax.layers.kernel_matrix import matrix_shape
 from share_jax.layers.targets import match
 from share_jax.linen.adapted_model import Adapted, adapt
@@ -43,33 +41,6 @@ from share_jax.trees import flat, merged, nested
 from share_jax.typing import PRNGKey, Tree
 
 __all__ = ["Extension", "Heads", "Plan", "Sequence", "StreamState", "learn"]
-
-
-@dataclass(frozen=True)
-class StreamState:
-    """How far a stream has been learnt.
-
-    Attributes:
-        store: the checkpoint.
-        bank: what has been learnt.
-        memory: what the plan's extension remembers.
-        untrained: accuracy of the fresh model on every task.
-        rows: for each learnt task, the accuracies after it, null where not evaluated.
-        digests: for each learnt task, the digests of the test logits of every task evaluated after it.
-        found: for each learnt task, what else its row found.
-        router: chooses the slot of each example, where no task id is given.
-        seconds: wall time by phase.
-    """
-
-    store: Checkpoint
-    bank: TaskBank
-    memory: dict[str, Any] = field(default_factory=dict)
-    untrained: tuple[float | None, ...] = ()
-    rows: tuple[tuple[float | None, ...], ...] = ()
-    digests: tuple[tuple[str, ...], ...] = ()
-    found: tuple[dict[str, Any], ...] = ()
-    router: Router | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def adapted_model(job: Job, method: Parameterization, *, adapts: bool = True, owned: tuple[str, ...] = ()) -> Adapted:
@@ -246,19 +217,7 @@ class Sequence:
         like = read_slot(bank.tasks, 0)
         for name in store.names:
             bank = with_task(bank, name, bank.shared, ckpt.load_task(store, name, like))
-        infos = [store.info(name) for name in store.names]
-        self.job.progress.skip(self.job.config.steps * len(infos))
-        return StreamState(
-            store,
-            bank,
-            memory,
-            untrained=tuple(infos[0]["untrained"]),
-            rows=tuple(tuple(info["row"]) for info in infos),
-            digests=tuple(tuple(info["digests"]) for info in infos),
-            found=tuple(info.get("found", {}) for info in infos),
-            router=self.answers.restored(store),
-            seconds=dict(infos[-1]["seconds"]),
-        )
+        return restored(self.job, store, self.answers, bank, memory)
 
     @staticmethod
     def _to_save(shared: Tree, memory: dict[str, Any]) -> dict[str, Any]:
@@ -280,36 +239,21 @@ class Sequence:
         trained = time.perf_counter()
         router = self.answers.learnt(course.router, index)
         row = self.answers.row(self.predict(base, bank), index, router)
-        seconds = {
-            "train": course.seconds.get("train", 0.0) + trained - began,
-            "evaluate": course.seconds.get("evaluate", 0.0) + time.perf_counter() - trained,
-        }
+        seconds = lengthened(course.seconds, train=trained - began, evaluate=time.perf_counter() - trained)
         self.job.progress.scored(row.accuracies)
-        info = {"row": row.accuracies, "digests": row.digests, "seconds": seconds, "untrained": course.untrained}
-        info |= {"found": row.found} if row.found else {}
+        info = course.info(row, seconds, digests=row.digests)
         shared = self._to_save(state.shared, memory) if first or memory else None
         store = ckpt.save_task(store, task.name, state.slot, info, shared=shared, router=router)
         self.job.preemption.released()
-        rows, digests = (*course.rows, row.accuracies), (*course.digests, row.digests)
-        found = (*course.found, row.found)
-        return StreamState(store, bank, memory, course.untrained, rows, digests, found, router, seconds)
+        return StreamState(store, bank, memory, course.untrained, (*course.infos, info), router, seconds)
 
     def outcome(self, course: StreamState) -> Outcome:
         """What was found, once every task is learnt."""
         changed = sum(then[j] != course.digests[-1][j] for j, then in enumerate(course.digests))
         found = self.plan.extension.findings(self.scene, course.bank, course.memory)
-        return Outcome(
-            accuracy=np.array([[np.nan if a is None else a for a in row] for row in course.rows]),
-            untrained=np.array(course.untrained, np.float64),
-            seconds=with_tasks(course.seconds, course.store),
-            params=self.params(course.bank),
-            bytes=stored_bytes(course, self.scene.heads, once=self._once, head_sets=self.scene.head_sets),
-            extra={
-                "tasks_with_changed_logits": changed,
-                **self.answers.findings(course.found),
-                **found,
-            },
-        )
+        sizes = stored_bytes(course, self.scene.heads, once=self._once, head_sets=self.scene.head_sets)
+        params = self.params(course.bank)
+        return course.outcome(self.answers, params, sizes, tasks_with_changed_logits=changed, **found)
 
     @property
     def _once(self) -> bool:
@@ -373,11 +317,4 @@ def learn(job: Job, plan: Plan) -> Outcome:
     A run that was stopped goes on from its last checkpoint, with the same batches and the same result.
     """
     began = time.perf_counter()
-    sequence = Sequence(job, plan)
-    course = sequence.restored()
-    course.seconds.setdefault("prepare", time.perf_counter() - began)
-    while len(course.rows) < len(job.stream.tasks):
-        prepare = course.seconds["prepare"]
-        course = sequence.learn_next(course)
-        course.seconds["prepare"] = prepare
-    return sequence.outcome(course)
+    return learn_stream(Sequence(job, plan), began)

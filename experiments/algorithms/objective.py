@@ -1,4 +1,4 @@
-"""The loss of a stream's tasks: cross entropy of classes or tokens, and squared error where a task asks for a number."""
+"""The loss of a stream's tasks: cross entropy of classes or tokens, squared error where a task asks for a number."""
 
 from typing import Any
 

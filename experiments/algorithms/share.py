@@ -13,8 +13,8 @@ k / 4; of the number of tasks to adapt, nothing.
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -28,16 +28,14 @@ from experiments.algorithms.kept_adapters import read_adapter, write_adapter
 from experiments.algorithms.loop import adapted_model
 from experiments.algorithms.objective import loss_of
 from experiments.algorithms.store import bytes_of_files, open_store
-from experiments.algorithms.timing import with_tasks
+from experiments.algorithms.stream_state import StreamState, learn_stream, lengthened, restored
 from experiments.algorithms.token_scoring import outputs_of
 from experiments.config.methods import Method
-from experiments.config.numbers import MethodNumbers, out_of_range
+from experiments.config.numbers import MethodNumbers
 from experiments.data.shapes import samples_of
 from share_jax.adapters.factors import Adapter
 from share_jax.bank.accounting import ParameterCounts, count, separate_lora_count
-from share_jax.bank.router import Router
 from share_jax.bank.slots import read_slot
-from share_jax.checkpoint.checkpoint import Checkpoint
 from share_jax.checkpoint.inflight_folder import InflightStore
 from share_jax.checkpoint.share_tasks import save_last_task, saved_tasks
 from share_jax.parameterizations.share import Share
@@ -66,23 +64,7 @@ class ShareNumbers(MethodNumbers):
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name in ("num_basis", "phi"):
-            if getattr(self, name) < 1:
-                raise out_of_range(name, getattr(self, name), "at least 1", "raise it")
-
-
-@dataclass(frozen=True)
-class StreamState:
-    """How far the stream has been learnt."""
-
-    store: Checkpoint
-    bank: ShareBank
-    untrained: tuple[float | None, ...]
-    rows: tuple[tuple[float | None, ...], ...] = ()
-    measured: tuple[dict[str, float], ...] = ()
-    found: tuple[dict[str, Any], ...] = ()
-    router: Router | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+        self.at_least(1, "num_basis", "phi", fix="raise it")
 
 
 class ShareSequence:
@@ -146,37 +128,22 @@ class ShareSequence:
         self.job.progress.scored(row.accuracies)
         measured = {n: relative_distance(x, factors_of(bank.state, n)) for n, x in self.originals.items()}
         times.append(time.perf_counter())
-        seconds = dict(course.seconds)
-        for phase, began, ended in zip(("train", "merge", "evaluate"), times, times[1:], strict=False):
-            seconds[phase] = seconds.get(phase, 0.0) + ended - began
-        info = {"row": row.accuracies, "untrained": course.untrained, "seconds": seconds, "measured": measured}
-        info |= {"found": row.found} if row.found else {}
+        train, merge, evaluate = np.diff(times).tolist()
+        seconds = lengthened(course.seconds, train=train, merge=merge, evaluate=evaluate)
+        info = course.info(row, seconds, measured=measured)
         store = save_last_task(inflight.store, self.learner, bank, info, router)
         self.job.preemption.released()
-        rows, all_measured = (*course.rows, row.accuracies), (*course.measured, measured)
-        found = (*course.found, row.found)
-        return StreamState(store, bank, course.untrained, rows, all_measured, found, router, seconds)
+        return StreamState(store, bank, {}, course.untrained, (*course.infos, info), router, seconds)
 
     def restored(self) -> StreamState:
         """The course as the checkpoint has it."""
         store = open_store(self.job, self.learner.model)
         if not store.names:
-            return StreamState(store, self.fresh, self.answers.untrained(self.predict(self.fresh)))
+            return StreamState(store, self.fresh, untrained=self.answers.untrained(self.predict(self.fresh)))
         for index, name in enumerate(store.names):
             if (original := read_adapter(self.kept_in, index)) is not None:
                 self.originals[name] = original
-        infos = [store.info(name) for name in store.names]
-        self.job.progress.skip(self.job.config.steps * len(infos))
-        return StreamState(
-            store,
-            saved_tasks(store, self.learner, self.fresh),
-            tuple(infos[0]["untrained"]),
-            tuple(tuple(info["row"]) for info in infos),
-            tuple(info["measured"] for info in infos),
-            tuple(info.get("found", {}) for info in infos),
-            self.answers.restored(store),
-            dict(infos[-1]["seconds"]),
-        )
+        return restored(self.job, store, self.answers, saved_tasks(store, self.learner, self.fresh), {})
 
     def outcome(self, course: StreamState) -> Outcome:
         """What was found, with the error of every task's update measured and bounded."""
@@ -194,18 +161,13 @@ class ShareSequence:
             head_sets=len(state.tasks),
         )
         arrays = {"arrays_shared": 4 * shared, "arrays_per_task": 4 * stored, "arrays_head": 4 * heads}
-        return Outcome(
-            accuracy=np.array([[np.nan if a is None else a for a in row] for row in course.rows]),
-            untrained=np.array(course.untrained, np.float64),
-            seconds=with_tasks(course.seconds, course.store),
-            params={**counts.as_dict(), "trained_per_later_task": self.trained(len(state.tasks) - 1)},
-            bytes={**bytes_of_files(course.store), **arrays},
-            extra={
-                "error_bound": {name: each.error_bound for name, each in course.bank.report().items()},
-                "measured_error": _known(course.measured, state.tasks),
-                "num_basis": {name: list(layer.num_basis) for name, layer in state.layers.items()},
-                **self.answers.findings(course.found),
-            },
+        return course.outcome(
+            self.answers,
+            {**counts.as_dict(), "trained_per_later_task": self.trained(len(state.tasks) - 1)},
+            {**bytes_of_files(course.store), **arrays},
+            error_bound={name: each.error_bound for name, each in course.bank.report().items()},
+            measured_error=_known(course.infos, state.tasks),
+            num_basis={name: list(layer.num_basis) for name, layer in state.layers.items()},
         )
 
     def trained(self, index: int) -> int:
@@ -215,22 +177,17 @@ class ShareSequence:
         return count(slots)
 
 
-def _known(measured: tuple[dict[str, float], ...], tasks: tuple[str, ...]) -> dict[str, float | None]:
+def _known(infos: Sequence[Mapping[str, Any]], tasks: tuple[str, ...]) -> dict[str, float | None]:
     """The last measured error of each task; None where its update as learnt is no longer there to be measured with."""
     latest: dict[str, float | None] = dict.fromkeys(tasks)
-    for each in measured:
-        latest.update(each)
+    for info in infos:
+        latest.update(info["measured"])
     return latest
 
 
 def _learn(job: Job, *, coefficients_alone: bool) -> Outcome:
     began = time.perf_counter()
-    sequence = ShareSequence(job, coefficients_alone=coefficients_alone)
-    course = sequence.restored()
-    course = replace(course, seconds={"prepare": time.perf_counter() - began, **course.seconds})
-    while len(course.rows) < len(job.stream.tasks):
-        course = sequence.learn_next(course)
-    return sequence.outcome(course)
+    return learn_stream(ShareSequence(job, coefficients_alone=coefficients_alone), began)
 
 
 def run(job: Job) -> Outcome:

@@ -220,7 +220,7 @@ class PooledFeatures:
     """
 
     batch_size: int = 128
-    _kept: dict[int, tuple[Split, np.ndarray]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _kept: dict[Split, np.ndarray] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def of(self, backbone: Backbone, split: Split, point: Callable[[], None] = lambda: None) -> np.ndarray:
         """The vectors of a split.
@@ -232,9 +232,9 @@ class PooledFeatures:
         """
         if POOLED in split.inputs:
             return split.inputs[POOLED]
-        if id(split) not in self._kept:  # the split is kept too, so that no other one can get its id
-            self._kept[id(split)] = split, self._computed(backbone, split, point)
-        return self._kept[id(split)][1]
+        if split not in self._kept:  # a split is equal to itself alone
+            self._kept[split] = self._computed(backbone, split, point)
+        return self._kept[split]
 
     def _computed(self, backbone: Backbone, split: Split, point: Callable[[], None]) -> np.ndarray:
         rows: list[np.ndarray] = []

@@ -27,7 +27,7 @@ class MethodNumbers:
             ConfigError: a number of examples cannot be cut into the parts.
         """
 
-    def at_least(self, least: int, *names: str) -> None:
+    def at_least(self, least: int, *names: str, fix: str = "change it") -> None:
         """Refuses a field below a bound.
 
         Raises:
@@ -35,7 +35,7 @@ class MethodNumbers:
         """
         for name in names:
             if not getattr(self, name) >= least:
-                raise out_of_range(name, getattr(self, name), f"at least {least}")
+                raise out_of_range(name, getattr(self, name), f"at least {least}", fix)
 
     def above_zero(self, *names: str) -> None:
         """Refuses a field that is not positive.

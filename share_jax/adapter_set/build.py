@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from share_jax.adapter_set.int8_gauge import balanced_state
 from share_jax.adapter_set.manifest import Settings
-from share_jax.adapters.arithmetic import balance
+from share_jax.adapters.arithmetic import cut_to
 from share_jax.adapters.factors import Adapter
 from share_jax.formats.adapter_file import Source
 from share_jax.subspace.flat_geometry import initialize_with
@@ -23,10 +23,7 @@ def adapters_of(
 ) -> Iterator[tuple[str, Adapter]]:
     """Each source's adapter, cut to the pseudo rank."""
     for source in sources:
-        adapter = source.adapter(modules)
-        if pseudo_rank is not None and any(f.rank > pseudo_rank for f in adapter.values()):
-            adapter = balance(adapter, rank=pseudo_rank)
-        yield source.name, adapter
+        yield source.name, cut_to(source.adapter(modules), pseudo_rank)
 
 
 def build_state(sources: Sequence[Source], settings: Settings, progress: Report) -> ShareState:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from share_jax.adapter_set.manifest import Settings, TaskEntry
-from share_jax.adapters.arithmetic import balance
+from share_jax.adapters.arithmetic import cut_to
 from share_jax.adapters.factors import Adapter
 from share_jax.errors import LimitError, message
 from share_jax.formats.adapter_file import Source
@@ -58,7 +58,7 @@ def task_errors(
         rank = settings.pseudo_rank
         cut = rank is not None and any(layer.rank > rank for layer in source.layers.values())
         if cut or settings.storage != "f32":
-            errors[source.name] = _compared(source, stored, rank if cut else None)
+            errors[source.name] = _compared(source, stored, rank)
     return errors
 
 
@@ -83,7 +83,8 @@ def check_limit(settings: Settings, errors: Mapping[str, TaskError], stored: Sha
 def _compared(source: Source, stored: ShareState, rank: int | None) -> TaskError:
     """The error of what is stored, and of the cut to the pseudo rank, against the original."""
     adapter = source.adapter()
-    cut = 0.0 if rank is None else _gram_distance(adapter, balance(adapter, rank=rank))
+    narrow = cut_to(adapter, rank)
+    cut = 0.0 if narrow is adapter else _gram_distance(adapter, narrow)
     return TaskError(cut, _gram_distance(adapter, factors_of(stored, source.name)), True)
 
 

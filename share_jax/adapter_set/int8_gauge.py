@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from share_jax.linalg.balance import balanced
 from share_jax.subspace.quantize import decode, encode
 from share_jax.subspace.state import ShareState, Subspace
 
@@ -32,14 +33,10 @@ def balanced_state(state: ShareState) -> ShareState:
         coeff_a, coeff_b = layer.coeff_a.copy(), layer.coeff_b.copy()
         for rank in np.unique(layer.ranks[layer.ranks > 0]):
             tasks = np.flatnonzero(layer.ranks == rank)
-            qa, ra = np.linalg.qr(coeff_a[tasks, :, :rank].astype(np.float64))
-            qb, rb = np.linalg.qr(coeff_b[tasks, :, :rank].astype(np.float64))
-            u, s, vt = np.linalg.svd(ra @ np.swapaxes(rb, 1, 2))
-            width = s.shape[1]
-            root = np.sqrt(s)[:, None, :]
-            coeff_a[tasks, :, :rank], coeff_b[tasks, :, :rank] = 0, 0
-            coeff_a[tasks, :, :width] = qa @ u[:, :, :width] * root
-            coeff_b[tasks, :, :width] = qb @ np.swapaxes(vt, 1, 2)[:, :, :width] * root
+            found = balanced(*(side[None, tasks, :, :rank].astype(np.float64) for side in (coeff_a, coeff_b)))
+            for side, own in ((coeff_a, found.a), (coeff_b, found.b)):
+                side[tasks, :, :rank] = 0
+                side[tasks, :, : own.shape[-1]] = own[0]
         layers[name] = replace(layer, coeff_a=coeff_a, coeff_b=coeff_b)
     return replace(state, layers=layers)
 

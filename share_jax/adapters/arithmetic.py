@@ -35,6 +35,13 @@ def balance(adapter: Adapter, *, rank: int | None = None) -> dict[str, Factors]:
     return {name: out[name] for name in adapter}
 
 
+def cut_to(adapter: Adapter, rank: int | None) -> Adapter:
+    """The adapter in balanced factors of at most `rank` columns; itself where none has more, or without a rank."""
+    if rank is None or all(factors.rank <= rank for factors in adapter.values()):
+        return adapter
+    return balance(adapter, rank=rank)
+
+
 def weighted_sum(
     adapters: Sequence[Adapter], weights: Sequence[float], *, rank: int | None = None
 ) -> dict[str, Factors]:

@@ -144,8 +144,9 @@ def with_tasks(bank: TaskBank, shared: Tree, slots: Mapping[str, Tree]) -> TaskB
         check_slot(bank.tasks, slot)
     learnt, end = len(bank.names), len(bank.names) + len(slots)
 
-    def joined(own: Any, *new: Any) -> Array:
-        return jnp.concatenate([own[:learnt], jnp.stack(new).astype(own.dtype), own[end:]])
+    def joined(own: Any, *new: Any) -> Array:  # in NumPy, which compiles nothing for another number of tasks
+        own, added = np.asarray(own), np.stack([np.asarray(leaf) for leaf in new])
+        return jnp.asarray(np.concatenate([own[:learnt], added.astype(own.dtype), own[end:]]))
 
     tasks = jax.tree.map(joined, bank.tasks, *slots.values()) if slots else bank.tasks
     return TaskBank(shared, tasks, (*bank.names, *slots))

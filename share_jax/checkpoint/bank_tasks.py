@@ -65,13 +65,9 @@ def _target(path: str, method: Parameterization, shared: Tree, slot: Tree, what:
     """A target whose kernel nobody has here: its sizes are those of the factors, its layers those of the leaves."""
     module = tuple(path.split("/")[:-1])
     own, leaves = at(shared, module), at(slot, module)
-    key = jax.random.key(0)
-    want = {
-        **jax.eval_shape(lambda: method.init_shared(key, 1, 1)),
-        **jax.eval_shape(lambda: method.init_task(key, 1, 1)),
-    }
+    want = method.leaves(1, 1)
     have = {**own, **leaves}
-    more = {have[name].ndim - leaf.ndim for name, leaf in want.items() if name in have}
+    more = {have[name].ndim - len(spec.axes) for name, spec in want.items() if name in have}
     if not want.keys() <= have.keys() or len(more) != 1 or not more <= {0, 1}:
         got = {name: tuple(leaf.shape) for name, leaf in have.items()}
         fix = "save the bank with share_jax.save_bank"

@@ -1,12 +1,12 @@
 """Flax's linear layers with a shared low-rank adapter: the same `params`, and a required `task_id`.
 
-Each module is the Flax layer of the same name plus two fields, so a pretrained `params` tree loads as it is. The
-collection `shared` holds what all tasks share, the collection `tasks` what each task owns, stacked (T, ...).
+Each module is the Flax layer of the same name plus the two fields of `TaskLayer`, so a pretrained `params` tree loads
+as it is. The collection `shared` holds what all tasks share, the collection `tasks` what each task owns, stacked
+(T, ...).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 
@@ -17,18 +17,8 @@ from share_jax.parameterizations.shared_a import SharedA
 from share_jax.typing import Array
 
 
-def _linear(module: Any, layer: Callable[[Array], Array], inputs: Array, task_id: TaskId) -> Array:
-    """The output of a layer that owns a kernel; the layer itself creates the kernel, then the adapter its variables."""
-    plain = partial(layer, inputs)
-    if module.is_initializing():
-        y = plain()
-        declare(module, module.method, module.variables["params"]["kernel"], module.num_tasks)
-        plain = lambda: y  # noqa: E731
-    return adapted(module, module.method, "__call__", inputs, task_id, plain)
-
-
-class SharedLoRADense(nn.Dense):
-    """`nn.Dense` plus scale * x @ A @ B[task_id].
+class TaskLayer(nn.Module):
+    """What every one of these layers has beside its Flax layer's own fields.
 
     Attributes:
       num_tasks: slots in the task stack, T.
@@ -38,6 +28,23 @@ class SharedLoRADense(nn.Dense):
     num_tasks: int = 1
     method: Parameterization = SharedA()
     __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
+
+
+def _linear(module: TaskLayer, layer: Callable[[Array], Array], inputs: Array, task_id: TaskId) -> Array:
+    """The output of a layer that owns a kernel; the layer itself creates the kernel, then the adapter its variables."""
+    plain = partial(layer, inputs)
+    if module.is_initializing():
+        y = plain()
+        declare(module, module.method, module.variables["params"]["kernel"], module.num_tasks)
+        plain = lambda: y  # noqa: E731
+    return adapted(module, module.method, "__call__", inputs, task_id, plain)
+
+
+class SharedLoRADense(TaskLayer, nn.Dense):
+    """`nn.Dense` plus scale * x @ A @ B[task_id].
+
+    `num_tasks` and `method` are those of `TaskLayer`.
+    """
 
     @nn.compact
     def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -56,17 +63,11 @@ class SharedLoRADense(nn.Dense):
         return _linear(self, super().__call__, inputs, task_id)
 
 
-class SharedLoRADenseGeneral(nn.DenseGeneral):
+class SharedLoRADenseGeneral(TaskLayer, nn.DenseGeneral):
     """`nn.DenseGeneral`, as in attention's 3-axis kernels, plus a low-rank update of its flattened kernel.
 
-    Attributes:
-      num_tasks: slots in the task stack, T.
-      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    `num_tasks` and `method` are those of `TaskLayer`.
     """
-
-    num_tasks: int = 1
-    method: Parameterization = SharedA()
-    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
 
     @nn.compact
     def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -87,17 +88,11 @@ class SharedLoRADenseGeneral(nn.DenseGeneral):
         return _linear(self, super().__call__, inputs, task_id)
 
 
-class SharedLoRAConv(nn.Conv):
+class SharedLoRAConv(TaskLayer, nn.Conv):
     """`nn.Conv`, groups included, plus a convolution to r channels followed by a product to the features.
 
-    Attributes:
-      num_tasks: slots in the task stack, T.
-      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    `num_tasks` and `method` are those of `TaskLayer`.
     """
-
-    num_tasks: int = 1
-    method: Parameterization = SharedA()
-    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
 
     @nn.compact
     def __call__(self, inputs: Array, task_id: TaskId) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -118,17 +113,11 @@ class SharedLoRAConv(nn.Conv):
         return _linear(self, super().__call__, inputs, task_id)
 
 
-class SharedLoRAEmbed(nn.Embed):
+class SharedLoRAEmbed(TaskLayer, nn.Embed):
     """`nn.Embed` plus A[ids] @ B[task_id]; the tied output layer `attend` takes the transposed pair.
 
-    Attributes:
-      num_tasks: slots in the task stack, T.
-      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+    `num_tasks` and `method` are those of `TaskLayer`.
     """
-
-    num_tasks: int = 1
-    method: Parameterization = SharedA()
-    __no_type_check__ = True  # Flax's own fields have annotations that cannot be checked at run time
 
     def setup(self) -> None:
         super().setup()

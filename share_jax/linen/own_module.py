@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from share_jax.adapted import SHARED, TASKS, Forward, arguments
@@ -14,7 +15,11 @@ from share_jax.errors import InputError, message
 from share_jax.layers.targets import Target
 from share_jax.linen.remat import rematerialised
 from share_jax.ops.remat_policy import Remat
+from share_jax.parameterizations.base import Parameterization, specs
 from share_jax.typing import PRNGKey, Tree
+
+PLACES = {"shared": "shared", "slot": "task"}
+"""Of the trees that train, the owner of their leaves."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,25 @@ class OwnModule:
             return self.model.apply({**base, SHARED: shared, TASKS: stack}, *args, **kwargs, task_id=ids)
 
         return rematerialised(run, remat)
+
+    def never_trained(self, base: Tree, trained: Tree, inputs: Any, key: PRNGKey) -> frozenset[str]:
+        """Paths in {"shared": ..., "slot": ...} of what the layers' own methods never train.
+
+        The layers are met by an abstract forward pass, as a compact module makes its layers only there.
+        """
+        found: set[str] = set()
+
+        def look(run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+            method = getattr(context.module, "method", None)
+            if isinstance(method, Parameterization):
+                for place, owner in PLACES.items():
+                    never = [name for name, leaf in specs(method, owner).items() if leaf.trains == "never"]
+                    found.update("/".join((place, *context.module.path, name)) for name in never)
+            return run(*args, **kwargs)
+
+        with nn.intercept_methods(look):
+            jax.eval_shape(lambda: self.forward()(base, trained["shared"], trained["slot"], inputs, key))
+        return frozenset(found)
 
     def gathering(self, whole: Callable[[str, Any], Any]) -> AbstractContextManager[None]:
         """Of no layer: which of its parameters are kernels is not known."""

@@ -3,20 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from share_jax.ops.products import up_product
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.from_factors import HostLeaves, Pair, padded_pair
-from share_jax.parameterizations.ranks import check_columns, check_positive
+from share_jax.parameterizations.lora_pair import LoRAPair
 from share_jax.typing import Leaves, PRNGKey
 
 
 @dataclass(frozen=True)
-class SeparateLoRA:
+class SeparateLoRA(LoRAPair):
     """One ordinary LoRA pair per task: the upper bound that sharing is compared with.
 
     `lora_a` (d_in, r) ~ N(0, init_std^2) and `lora_b` (r, d_out) = 0 are both the task's slot; `shared` is empty.
@@ -30,47 +27,21 @@ class SeparateLoRA:
       InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
     """
 
-    rank: int = 4
-    alpha: float = 8.0
-    init_std: float = 0.02
-
-    def __post_init__(self) -> None:
-        check_columns("rank", self.rank)
-        check_positive("alpha", self.alpha)
-        check_positive("init_std", self.init_std)
-
     @property
     def name(self) -> str:
         return "separate"
 
-    @property
-    def scale(self) -> float:
-        return self.alpha / self.rank
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        return "lora_a", "lora_b"
-
     def leaves(self, d_in: int, d_out: int) -> dict[str, LeafSpec]:
-        return {
-            "lora_a": LeafSpec((d_in, self.rank), ("d_in", None)),
-            "lora_b": LeafSpec((self.rank, d_out), (None, "d_out")),
-        }
+        return {"lora_a": LeafSpec((d_in, self.rank), ("d_in", None)), "lora_b": self._b(d_out)}
 
     def init_shared(self, key: PRNGKey, d_in: int, d_out: int) -> Leaves:
         return {}
 
     def init_task(self, key: PRNGKey, d_in: int, d_out: int) -> Leaves:
-        return {
-            "lora_a": self.init_std * jax.random.normal(key, (d_in, self.rank), jnp.float32),
-            "lora_b": jnp.zeros((self.rank, d_out), jnp.float32),
-        }
+        return {"lora_a": self._fresh_a(key, d_in), "lora_b": self._fresh_b(d_out)}
 
     def down(self, shared: Leaves, slot: Leaves) -> Float[Array, "*batch d_in r"]:
         return slot["lora_a"]
-
-    def up(self, shared: Leaves, slot: Leaves, h: Float[Array, "batch n r"]) -> Float[Array, "batch n d_out"]:
-        return up_product(h, self.scale * slot["lora_b"])
 
     def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
         return slot["lora_a"], self.scale * slot["lora_b"]

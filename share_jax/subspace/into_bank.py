@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from share_jax.adapters.arithmetic import balance
+from share_jax.adapters.arithmetic import cut_to
 from share_jax.adapters.factors import Adapter, Factors
 from share_jax.bank.bank import TaskBank, with_tasks
 from share_jax.errors import InputError, TargetError, message
@@ -92,13 +92,13 @@ def with_state(bank: TaskBank, adapted: Any, state: ShareState, heads: Heads) ->
     _check_targets("of the state", state.layers, kernel_sizes(adapted.targets))
     for task in state.tasks:
         _check_heads(task, heads.get(task, {}), bank, adapted.heads)
-    shared = _shared_of(bank, adapted, state)
+    shared = shared_of(bank, adapted, state)
     mine, theirs = flat(bank.shared), flat(shared)
     if bank.names and not all(np.array_equal(np.asarray(mine[path]), leaf) for path, leaf in theirs.items()):
         fix = "start from a bank without tasks, or take the adapters one by one, which projects them"
         raise InputError(message("bank", got="tasks on other bases", expected="the state's bases", fix=fix))
     adapters = {task: factors_of(state, task) for task in state.tasks}
-    slots = {task: _slot_of(adapted, state, index) for index, task in enumerate(state.tasks)}
+    slots = {task: slot_of(adapted, state, index) for index, task in enumerate(state.tasks)}
     return _joined(bank, adapted, shared, slots, heads, adapters, report(state))
 
 
@@ -148,34 +148,29 @@ def _projected(
 ) -> tuple[Tree, dict[str, dict[str, np.ndarray]], dict[str, Report]]:
     """As `_taken`, on the bases of a `Share` bank, or on those of the adapters where it has no tasks; with bounds."""
     method = adapted.method
-    narrow = {
-        task: balance(adapter, rank=method.pseudo_rank)
-        if any(x.rank > method.pseudo_rank for x in adapter.values())
-        else adapter
-        for task, adapter in adapters.items()
-    }
+    narrow = {task: cut_to(adapter, method.pseudo_rank) for task, adapter in adapters.items()}
     if bank.names:
         state, shared = project(bank_state(bank, adapted), narrow), bank.shared
     else:
         state = initialize(narrow, Choice(k=method.num_basis))
-        shared = _shared_of(bank, adapted, state)
+        shared = shared_of(bank, adapted, state)
     bounds = {}
     for task, found in report(state).items():
         if task in adapters:
             cut = 0.0 if narrow[task] is adapters[task] else relative_distance(adapters[task], narrow[task])
             bounds[task] = replace(found, error_bound=cut + found.error_bound)
-    slots = {task: _slot_of(adapted, state, index) for index, task in enumerate(state.tasks) if task in adapters}
+    slots = {task: slot_of(adapted, state, index) for index, task in enumerate(state.tasks) if task in adapters}
     return shared, slots, bounds
 
 
-def _shared_of(bank: TaskBank, adapted: Any, state: ShareState) -> Tree:
+def shared_of(bank: TaskBank, adapted: Any, state: ShareState) -> Tree:
     """The shared tree of a `Share` bank on the state's bases; a target that the state lacks keeps the bank's."""
     own = {name: leaves for name, leaves, _ in by_layer(adapted.targets, bank.shared, {})}
     served = {name: shared_leaves(layer, adapted.method.num_basis) for name, layer in state.layers.items()}
     return nested({**flat(bank.shared), **_stacked(adapted.targets, {**own, **served}.__getitem__)})
 
 
-def _slot_of(adapted: Any, state: ShareState, index: int) -> dict[str, np.ndarray]:
+def slot_of(adapted: Any, state: ShareState, index: int) -> dict[str, np.ndarray]:
     """A task's coefficients by path, zeros on a target that the state lacks."""
     sizes = adapted.method.num_basis, adapted.method.pseudo_rank
     none = {name: np.zeros(sizes, np.float32) for name in ("coeff_a", "coeff_b")}

@@ -27,7 +27,7 @@ def temporary(basis: Float[np.ndarray, "d k"], phi: int) -> Float[np.ndarray, "d
     return np.array(basis[:, :phi])
 
 
-def temporary_leaves(layer: Subspace, phi: int) -> dict[str, Float[np.ndarray, "d phi"]]:
+def temporary_leaves(layer: Subspace, phi: int) -> dict[str, Float[np.ndarray, "_ phi"]]:
     """The temporary directions of both sides of a target; none of a side whose basis has fewer than `phi` columns."""
     bases = {"basis_a": layer.basis_a, "basis_b": layer.basis_b}
     return {name: temporary(basis, phi) for name, basis in bases.items() if basis.shape[1] >= phi}

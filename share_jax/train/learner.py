@@ -1,34 +1,30 @@
 """Learning tasks one after another with any batches: a bank goes in, a bank with one more task comes out."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from flax.core import unfreeze
 
 from share_jax.adapted import SHARED, TASKS, AdaptedModel, Forward, as_adapted, check_variables
 from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, with_task
 from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, entries, message
-from share_jax.ops.remat_policy import Remat
-from share_jax.runtime.preemption import Preemption
-from share_jax.sharding.layout import Layout
 from share_jax.sharding.placement import put
 from share_jax.train import batch_checks
-from share_jax.train.loop import Hooks, Inflight, Progress, Unwatched
-from share_jax.train.losses import classification
+from share_jax.train.loop import Hooks
 from share_jax.train.phase import Phase, make_phase
 from share_jax.train.placed_step import on_mesh, placed_base, placed_predict
-from share_jax.train.update import Loss, StepState
+from share_jax.train.task_learner import TaskLearner
+from share_jax.train.update import StepState
 from share_jax.typing import PRNGKey, Tree
 
 
 @dataclass(frozen=True)
-class Learner:
+class Learner(TaskLearner[TaskBank]):
     """A frozen model and how its tasks are learnt. Holds compiled steps, and no state of any task.
 
     Attributes:
@@ -48,14 +44,6 @@ class Learner:
       InputError: if `base` has no "params", or a module of one's own is given a `head_transform`.
     """
 
-    model: Any
-    base: Tree
-    transform: optax.GradientTransformation
-    loss: Loss = classification
-    head_transform: optax.GradientTransformation | None = None
-    layout: Layout | None = field(default=None, kw_only=True)
-    accumulate: int = field(default=1, kw_only=True)
-    remat: Remat | None = field(default=None, kw_only=True)
     placed: Tree = field(init=False, repr=False, compare=False)
     answer: Any = field(init=False, repr=False, compare=False)
     _first: Phase = field(init=False, repr=False, compare=False)
@@ -70,9 +58,7 @@ class Learner:
             got, expected = "an optimizer of the heads", "None for a module of one's own"
             fix = "label the heads in optax.multi_transform, and pass that as transform"
             raise InputError(message("head_transform", got=got, expected=expected, fix=fix))
-        options: Any = {"transform": self.transform, "loss": self.loss, "head_transform": self.head_transform}
-        options |= {"layout": self.layout, "accumulate": self.accumulate, "remat": self.remat}
-        first, later = (make_phase(model, train_shared=shared, **options) for shared in (True, False))
+        first, later = (make_phase(model, train_shared=shared, **self.training) for shared in (True, False))
         made = {
             "placed": placed_base(self.layout, self.base),
             "_first": first,
@@ -114,52 +100,13 @@ class Learner:
         """
         return self._phase_of(bank).step(state, self.placed, batch)
 
-    def learn(
-        self,
-        bank: TaskBank,
-        name: str,
-        batches: Iterable[Any],
-        *,
-        seed: int = 0,
-        progress: Progress | None = None,
-        inflight: Inflight | None = None,
-        save_every: int = 100,
-        preemption: Preemption | None = None,
-    ) -> TaskBank:
-        """Learns one more task. Every other task's slot keeps its bits.
-
-        Args:
-          bank: what has been learnt.
-          name: the new task's name.
-          batches: its batches, {"inputs": ..., "labels": ..., ...}, all of one size. Each length of texts among them is
-            compiled once, in the first task for the later ones too. An iterable, or an object whose `open(position)`
-            goes on from a position at once (`share_jax.train.batches.opener`).
-          seed: of the dropout, with the task's number.
-          progress: is told of every step.
-          inflight: keeps the training in flight, as `share_jax.InflightFolder` does on disk: called again with the same
-            arguments after a kill, `learn` goes on from the last save and ends with the same bits. Batches of a plain
-            iterable that were seen before are passed over.
-          save_every: steps between two saves of it.
-          preemption: tells when to stop, with what is in flight saved. Call its `released` once the bank is saved.
-
-        Returns:
-          The bank with the task.
-
-        Raises:
-          TaskError: if the name is taken, empty or no text.
-          InputError: if there are no batches, or fewer than two examples of weight above 0 in all; if a batch is not
-            one, is not like the first, does not fit the model or the loss, or has a label that is no class, more
-            classes than outputs or a weight below 0; if the stack is full and the model cannot grow it.
-          DivergedError: if a loss, or what was trained, is not finite; the bank is as it was.
-          Preempted: if the process was asked to stop.
-        """
+    def _learnt(self, bank: TaskBank, name: str, batches: Any, key: PRNGKey, hooks: Hooks) -> TaskBank:
         check_new_name(bank, name)
         bank = self.with_room(bank, len(bank.names) + 1)
         phase = self._phase_of(bank)
         checks = phase.checks(name, self.placed)
-        hooks = Hooks(progress or Unwatched(), inflight, save_every, preemption or Preemption(), checks)
-        state = self.begin(bank, jax.random.fold_in(jax.random.key(seed), len(bank.names)))
-        end = phase.train(state, self.placed, name, batches, hooks)
+        state = self.begin(bank, jax.random.fold_in(key, len(bank.names)))
+        end = phase.train(state, self.placed, name, batches, replace(hooks, checks=checks))
         after = with_task(bank, name, end.shared, end.slot)
         if not bank.names:
             self._compile_later(after, checks.kinds)

@@ -87,3 +87,12 @@ def apply_updates(trained: Tree, updates: Any, *, train_shared: bool) -> dict[st
         "shared": optax.apply_updates(trained["shared"], updates["shared"]) if train_shared else trained["shared"],
         "slot": optax.apply_updates(trained["slot"], updates["slot"]),
     }
+
+
+def with_leaves_of(other: Any, tree: Any, paths: Collection[str]) -> Any:
+    """The tree with another one's leaves at some paths."""
+
+    def of(path: tuple, leaf: Any, own: Any) -> Any:
+        return own if "/".join(str(entry.key) for entry in path) in paths else leaf
+
+    return jax.tree_util.tree_map_with_path(of, tree, other)

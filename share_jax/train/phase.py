@@ -83,5 +83,6 @@ def make_phase(
         transform, model.heads, train_shared=train_shared, method=model.method, head_transform=head_transform
     )
     forward, options = model.forward(remat), {"train_shared": train_shared, "accumulate": accumulate}
-    step = make_train_step(forward, loss, optimizer, **options, layout=layout)
+    never = getattr(model, "never_trained", None)  # of a module of one's own, whose layers have each their method
+    step = make_train_step(forward, loss, optimizer, **options, layout=layout, never=never)
     return Phase(model, forward, loss, optimizer, PlacedStep(step, layout))

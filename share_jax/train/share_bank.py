@@ -6,14 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from share_jax.bank.bank import TaskBank
+from share_jax.bank.bank import TaskBank, with_tasks
 from share_jax.bank.slots import read_slot
-from share_jax.layers.kernel_trees import as_tree
-from share_jax.subspace.serving import shared_leaves, task_leaves
+from share_jax.subspace.into_bank import shared_of, slot_of
 from share_jax.subspace.state import Report, ShareState, report
-from share_jax.trees import flat, nested
+from share_jax.trees import nested
 from share_jax.typing import Tree
 
 
@@ -44,19 +42,12 @@ def bank_of_state(model: Any, bank: TaskBank, state: ShareState, heads: Sequence
     Raises:
       InputError: if the state has more columns than the model.
     """
-    k, p, tasks = model.method.num_basis, model.method.pseudo_rank, len(state.tasks)
-    shared = as_tree(model.targets, {name: shared_leaves(layer, k) for name, layer in state.layers.items()})
-    slots = [
-        {**flat(as_tree(model.targets, {n: task_leaves(x, t, k, p) for n, x in state.layers.items()})), **heads[t]}
-        for t in range(tasks)
-    ]
-
-    def stacked(path: str, fresh: Any) -> jax.Array:
-        own = np.stack([np.asarray(slot[path]) for slot in slots])
-        return jnp.asarray(np.concatenate([own, np.asarray(fresh)[tasks:]]))
-
-    stack = nested({path: stacked(path, fresh) for path, fresh in flat(bank.tasks).items()}) if tasks else bank.tasks
-    return ShareBank(shared if tasks else bank.shared, stack, state.tasks, state)
+    if not state.tasks:
+        return ShareBank(bank.shared, bank.tasks)
+    slots = {task: nested({**slot_of(model, state, t), **heads[t]}) for t, task in enumerate(state.tasks)}
+    shared = jax.tree.map(jnp.asarray, shared_of(bank, model, state))
+    served = with_tasks(TaskBank(bank.shared, bank.tasks), shared, slots)
+    return ShareBank(served.shared, served.tasks, served.names, state)
 
 
 def fresh_slot(model: Any, key: jax.Array, params: Tree) -> tuple[Tree, dict[str, Any]]:

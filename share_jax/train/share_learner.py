@@ -7,23 +7,19 @@ new bases by SVD of what is known and what is new, and analytic coefficients for
 Source: "Shared LoRA Subspaces for almost Strict Continual Learning", Kaushik et al. 2026 (arXiv 2602.06043).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from share_jax.adapters.factors import Adapter
 from share_jax.bank.bank import TaskBank, check_new_name
 from share_jax.errors import InputError, message
 from share_jax.layers.kernel_trees import as_tree, by_kernel
-from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
-from share_jax.runtime.preemption import Preemption
-from share_jax.sharding.layout import Layout
 from share_jax.subspace.from_bank import bank_heads
 from share_jax.subspace.initialization import initialize
 from share_jax.subspace.merging import merge
@@ -32,11 +28,11 @@ from share_jax.subspace.serving import adapter_of
 from share_jax.subspace.state import ShareState, relative
 from share_jax.subspace.temporary_directions import temporary_leaves
 from share_jax.train.learner import Learner
-from share_jax.train.loop import Hooks, Inflight, Progress, Unwatched
-from share_jax.train.losses import classification
+from share_jax.train.loop import Hooks
 from share_jax.train.phase import Phase, make_phase
 from share_jax.train.share_bank import ShareBank, bank_of_state, fresh_slot
-from share_jax.train.update import Loss, StepState
+from share_jax.train.task_learner import TaskLearner
+from share_jax.train.update import StepState
 from share_jax.trees import flat, merged
 from share_jax.typing import PRNGKey, Tree
 
@@ -54,7 +50,7 @@ class Trained(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShareLearner:
+class ShareLearner(TaskLearner[ShareBank]):
     """A frozen model whose tasks share one subspace that evolves. Holds compiled steps, and no state of any task.
 
     Attributes:
@@ -81,20 +77,12 @@ class ShareLearner:
       InputError: if the model is not one with `Share`, or a number is out of range.
     """
 
-    model: Any
-    base: Tree
-    transform: optax.GradientTransformation
-    loss: Loss = classification
-    head_transform: optax.GradientTransformation | None = None
     alpha: float = field(default=8.0, kw_only=True)
     phi: int | None = field(default=None, kw_only=True)
     coefficients_from: int | None = field(default=None, kw_only=True)
     k: int | None = field(default=None, kw_only=True)
     max_error: float | None = field(default=None, kw_only=True)
     on_limit: Literal["grow", "refuse"] = field(default="grow", kw_only=True)
-    layout: Layout | None = field(default=None, kw_only=True)
-    accumulate: int = field(default=1, kw_only=True)
-    remat: Remat | None = field(default=None, kw_only=True)
     samples: Sequence[Any] = field(default=(), kw_only=True, repr=False, compare=False)
     _serving: Learner = field(init=False, repr=False, compare=False)
     _lora: Phase = field(init=False, repr=False, compare=False)
@@ -109,9 +97,7 @@ class ShareLearner:
         if self.k is not None and not 1 <= self.k <= method.num_basis:
             fix = "adapt the model with a larger num_basis"
             raise InputError(message("k", got=self.k, expected=f"1 to num_basis = {method.num_basis}", fix=fix))
-        options: Any = {"layout": self.layout, "accumulate": self.accumulate, "remat": self.remat}
-        options |= {"transform": self.transform, "loss": self.loss, "head_transform": self.head_transform}
-        object.__setattr__(self, "_serving", Learner(self.model, self.base, **options))
+        object.__setattr__(self, "_serving", Learner(self.model, self.base, **self.training))
         methods = {
             "_lora": SeparateLoRA(method.pseudo_rank, self.alpha),
             "_adapt": ShareAdapt(self.directions, method.pseudo_rank, self.alpha),
@@ -120,7 +106,7 @@ class ShareLearner:
         for name, own in methods.items():
             model = replace(self.model, method=own)
             layout = None if self.layout is None else replace(self.layout, model=model)
-            phase = make_phase(model, train_shared=False, **options | {"layout": layout})
+            phase = make_phase(model, train_shared=False, **self.training | {"layout": layout})
             needed = name != "_coefficients" or self.coefficients_from is not None
             object.__setattr__(self, name, self._ahead(phase) if needed and self.samples else phase)
 
@@ -178,43 +164,8 @@ class ShareLearner:
         """
         return bank_of_state(self.model, self._serving.with_room(bank, len(state.tasks)), state, heads)
 
-    def learn(
-        self,
-        bank: ShareBank,
-        name: str,
-        batches: Iterable[Any],
-        *,
-        seed: int = 0,
-        progress: Progress | None = None,
-        inflight: Inflight | None = None,
-        save_every: int = 100,
-        preemption: Preemption | None = None,
-    ) -> ShareBank:
-        """Learns one more task and merges it. What old tasks lose is bounded: `ShareBank.report`.
-
-        Args:
-          bank: what has been learnt.
-          name: the new task's name.
-          batches: as of `Learner.learn`.
-          seed: of fresh leaves and the dropout, with the task's number.
-          progress: is told of every step.
-          inflight: keeps the training in flight, as of `Learner.learn`.
-          save_every: steps between two saves of it.
-          preemption: tells when to stop, with what is in flight saved. Call its `released` once the bank is saved.
-
-        Returns:
-          The bank with the task.
-
-        Raises:
-          TaskError: if the name is taken, empty or no text.
-          InputError: if a batch, or all of them, is not as `Learner.learn` says; if a merge would need more columns
-            than the model has.
-          LimitError: if `max_error` would be passed and may not be, or no k is enough; the bank is as it was.
-          DivergedError: if a loss, or what was trained, is not finite; the bank is as it was.
-          Preempted: if the process was asked to stop.
-        """
-        hooks = Hooks(progress or Unwatched(), inflight, save_every, preemption or Preemption())
-        return self.merge(bank, name, self.train(bank, name, batches, jax.random.key(seed), hooks))
+    def _learnt(self, bank: ShareBank, name: str, batches: Any, key: PRNGKey, hooks: Hooks) -> ShareBank:
+        return self.merge(bank, name, self.train(bank, name, batches, key, hooks))
 
     def train(self, bank: ShareBank, name: str, batches: Any, key: PRNGKey, hooks: Hooks) -> Trained:
         """Trains one more task and does not merge it yet: the first two phases.

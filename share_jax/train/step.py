@@ -1,4 +1,4 @@
-"""The jitted steps: one task's slot is trained, or evaluated, against a frozen base model."""
+"""The jitted steps: one task's slot is trained, or answers, on a frozen base model."""
 
 from typing import Any
 
@@ -9,11 +9,10 @@ import optax
 from share_jax.adapted import Forward, forward_of
 from share_jax.sharding.gathered_weights import gathering
 from share_jax.sharding.layout import Layout
-from share_jax.train.losses import report
-from share_jax.train.update import Loss, StepState, checked, make_update
+from share_jax.train.update import Loss, NeverTrained, StepState, make_update
 from share_jax.typing import Array, PRNGKey, Tree
 
-__all__ = ["Forward", "Loss", "StepState", "forward_of", "init_state", "make_eval_step", "make_train_step"]
+__all__ = ["Forward", "Loss", "StepState", "forward_of", "init_state", "make_train_step"]
 
 
 def init_state(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation, key: PRNGKey) -> StepState:
@@ -30,6 +29,7 @@ def make_train_step(
     train_shared: bool,
     accumulate: int = 1,
     layout: Layout | None = None,
+    never: NeverTrained | None = None,
 ) -> Any:
     """A jitted step (state, base variables, batch) -> (state, metrics); the state is donated.
 
@@ -45,12 +45,13 @@ def make_train_step(
       accumulate: microbatches into which each batch is split, computed one after another: less memory for activations,
         the same update up to rounding. Dropout is drawn anew in each.
       layout: where everything lies on a mesh; one device when None.
+      never: says which leaves no step changes, beyond those that the optimizer knows.
 
     Returns:
       The step. `metrics` holds "loss", the mean over the examples that count, and the loss's own metrics. A batch is a
       dict with "inputs" and whatever the loss reads; see `parts` for what of it is split.
     """
-    options: Any = {"train_shared": train_shared, "accumulate": accumulate}
+    options: Any = {"train_shared": train_shared, "accumulate": accumulate, "never": never}
     if layout is None:
         return jax.jit(make_update(forward, loss, optimizer, **options), donate_argnums=0)
     update = make_update(gathering(forward, layout), loss, optimizer, **options, pin=layout.pin_batch)
@@ -60,22 +61,6 @@ def make_train_step(
         return layout.pin_state(after), layout.pin_replicated(metrics)
 
     return jax.jit(train_step, donate_argnums=0)
-
-
-def make_eval_step(forward: Forward, loss: Loss, layout: Layout | None = None) -> Any:
-    """A jitted (base variables, shared, slot, batch) -> metrics, without gradients; nothing is donated.
-
-    The metrics are "loss", what the loss returned beside it, and the model's "output", whole on every device.
-    """
-    run = forward if layout is None else gathering(forward, layout)
-
-    def eval_step(base: Tree, shared: Tree, slot: Tree, batch: Any) -> dict[str, Array]:
-        batch = batch if layout is None else layout.pin_batch(batch)
-        out = run(base, shared, slot, batch["inputs"], None)
-        found = {**report(checked(loss(out, batch))), "output": out}
-        return found if layout is None else layout.pin_replicated(found)
-
-    return jax.jit(eval_step)
 
 
 def make_predict(forward: Forward, layout: Layout | None = None) -> Any:

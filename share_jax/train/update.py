@@ -11,11 +11,14 @@ from share_jax.adapted import Forward
 from share_jax.errors import InputError, message
 from share_jax.sharding.microbatches import sum_over_parts
 from share_jax.train.losses import LossSums, inverse, report
-from share_jax.train.optimizer import apply_updates
+from share_jax.train.optimizer import apply_updates, with_leaves_of
 from share_jax.typing import Array, PRNGKey, Tree
 
 Loss = Callable[[Any, Any], LossSums]
 """(model output, batch) to sums over the batch's examples."""
+
+NeverTrained = Callable[[Tree, Tree, Any, PRNGKey], frozenset[str]]
+"""(base variables, {"shared": ..., "slot": ...}, inputs, key) to the paths of leaves that no step changes."""
 
 
 class StepState(NamedTuple):
@@ -66,6 +69,7 @@ def make_update(
     accumulate: int = 1,
     pin: Callable[[Any], Any] = same,
     axis: str | None = None,
+    never: NeverTrained | None = None,
 ) -> Update:
     """The update of `share_jax.train.step.make_train_step`, without any compiling.
 
@@ -80,6 +84,7 @@ def make_update(
       accumulate: microbatches, computed one after another.
       pin: applied to the batch and to each microbatch, to fix where its examples lie.
       axis: name of a mapped axis over which the batch is split, as in `jax.pmap`.
+      never: says which leaves no step changes, beyond those that the optimizer knows; asked once, when it is traced.
     """
 
     def update(state: StepState, base: Tree, batch: Any) -> tuple[StepState, dict[str, Array]]:
@@ -107,8 +112,13 @@ def make_update(
         scale = inverse(sums.weight)
         grads = jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), grads)
         grads = grads if train_shared else {"shared": jax.tree.map(jnp.zeros_like, state.shared), **grads}
+        fixed = frozenset() if never is None else never(base, trained, whole["inputs"], key)
+        if fixed:
+            grads = with_leaves_of(jax.tree.map(jnp.zeros_like, grads), grads, fixed)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         new = apply_updates(trained, updates, train_shared=train_shared)
+        if fixed:
+            new = with_leaves_of(trained, new, fixed)
         return StepState(new["shared"], new["slot"], opt_state, state.step + 1, state.key), report(sums)
 
     return update

@@ -14,7 +14,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
-from share_jax import Learner, SharedA, SharedLoRADense, adapt, load_bank, save_bank
+from share_jax import Learner, SharedA, SharedLoRADense, TaskHead, adapt, load_bank, save_bank
 from share_jax.ops.mixed_batch import Kernel, mixed_kernel
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.sharding.layout import layout_of
@@ -112,3 +112,23 @@ def test_a_layer_of_ones_own_takes_it_too():
     variables = layer.init(jax.random.key(0), X, 0)
     assert set(variables["shared"]) == {"frozen_a"}
     assert layer.apply(variables, X, IDS).shape == (8, 8)
+
+
+class Own(nn.Module):
+    """A module of one's own with a layer of the variant."""
+
+    @nn.compact
+    def __call__(self, x, task_id):
+        hidden = SharedLoRADense(8, num_tasks=2, method=LoRAFA(rank=2), name="up")(x, task_id)
+        return TaskHead(3, num_tasks=2)(nn.gelu(hidden), task_id)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_never_trains_in_a_module_of_ones_own_either(accumulate):
+    variables = Own().init(jax.random.key(0), X, task_id=0)
+    transform = optax.adamw(0.05, weight_decay=0.1)  # which moves what has no gradient
+    learner = Learner(Own(), {"params": variables["params"]}, transform, accumulate=accumulate)
+    fresh = learner.start(variables)
+    bank = learner.learn(fresh, "first", [{"inputs": X, "labels": jnp.arange(8) % 3}] * 3)
+    np.testing.assert_array_equal(bank.shared["up"]["frozen_a"], fresh.shared["up"]["frozen_a"])
+    assert np.abs(bank.tasks["up"]["lora_b"][0]).max() > 0
