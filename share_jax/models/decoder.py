@@ -256,7 +256,7 @@ class Decoder(nn.Module):
             given = [name for name, value in inputs.items() if value is not None]
             expected = "input_ids or hidden, with or without attention_mask"
             raise InputError(message("model inputs", got=given, expected=expected, fix="pass exactly these"))
-        if hidden is None:
+        if input_ids is not None:
             return self.norm(self.run(self.embedded(input_ids), attention_mask))
         return self.norm(self.run(hidden, attention_mask, self.cut))
 
