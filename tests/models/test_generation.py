@@ -25,17 +25,17 @@ TASKS = ["b", "a", "c", "a"]
 
 
 @cache
-def served(family="gemma3"):
+def served(family="mistral"):
     """(adapted, params, bank of three tasks in four slots)."""
     model, variables, reference = tiny(family)
-    targets = [r"layer_\d/(attention/(query|out)|mlp/(gate|down))/kernel"]
+    targets = [r"layer_\d/(attention/query|mlp/down)/kernel"]
     adapted = adapt(model, variables, reference["input_ids"], targets=targets, method=SharedA(2, 4.0))
     made = random_slots(adapted, variables["params"], 4)
     return adapted, variables["params"], TaskBank(made["shared"], made["tasks"], ("a", "b", "c"))
 
 
 @cache
-def plain(family="gemma3"):
+def plain(family="mistral"):
     """The model that is called anew for every token, on rows of 48 tokens, padded on the right."""
     adapted, params, bank = served(family)
     variables = {"params": params, "shared": bank.shared, "tasks": bank.tasks}
@@ -65,7 +65,7 @@ def test_a_mixed_batch_gives_each_prompt_the_tokens_of_the_plain_forward_pass():
 
 def test_each_prompt_gets_what_it_gets_alone():
     adapted, params, bank = served()
-    for prompt, task, got in list(zip(PROMPTS, TASKS, mixed(), strict=True))[:2]:
+    for prompt, task, got in list(zip(PROMPTS, TASKS, mixed(), strict=True))[:1]:
         assert generate(adapted, bank, task, [prompt], params=params, max_tokens=8) == [got]
 
 
