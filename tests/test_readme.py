@@ -7,6 +7,9 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from pretrained_folders import pretrained_folder
+
+import share_jax
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -43,6 +46,21 @@ def test_the_snippet_of_share_learns_three_tasks_within_the_bound_in_10_lines() 
         assert np.mean(predicted == np.asarray(x[:, column] > 0)) > 0.9
         assert bank.report()[task].error_bound <= 0.05
     assert np.array_equal(scope["logits"], learner.predict(bank, "first", x))
+
+
+@pytest.mark.parametrize("kind", ["decoder", "bert", "roberta", "vit"])
+def test_a_folder_becomes_an_adapted_model_in_five_lines(kind: str, tmp_path: Path) -> None:
+    source = snippet(f"pretrained {kind}")
+    assert len([text for text in source.splitlines() if text.strip()]) == 5
+    scope = {"share_jax": share_jax, "jax": jax, "FOLDER": pretrained_folder(kind, tmp_path)}
+    exec(compile(source, kind, "exec"), scope)
+    adapted, params = scope["adapted"], scope["params"]
+    trees = adapted.init(jax.random.key(1), params, num_tasks=2)
+    inputs = (scope["images"],) if kind == "vit" else (scope["ids"], scope["mask"])
+    variables = {"params": params, **trees}
+    out = jax.jit(lambda *args: adapted.apply(variables, *args, task_id=jax.numpy.arange(2)))(*inputs)
+    assert np.isfinite(np.asarray(out)).all()
+    assert out.shape == ((2, inputs[0].shape[1], 64) if kind == "decoder" else (2, 3))
 
 
 def test_a_bank_is_saved_and_loaded_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

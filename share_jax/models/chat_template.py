@@ -50,7 +50,7 @@ def _environment() -> Any:
     class Generation(Extension):
         """{% generation %} ... {% endgeneration %} marks what the model says; here it is plain text."""
 
-        tags = frozenset({"generation"})
+        tags: Any = frozenset({"generation"})
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno

@@ -256,9 +256,9 @@ class Decoder(nn.Module):
             given = [name for name, value in inputs.items() if value is not None]
             expected = "input_ids or hidden, with or without attention_mask"
             raise InputError(message("model inputs", got=given, expected=expected, fix="pass exactly these"))
-        if input_ids is not None:
-            return self.norm(self.run(self.embedded(input_ids), attention_mask))
-        return self.norm(self.run(hidden, attention_mask, self.cut))
+        if hidden is not None:
+            return self.norm(self.run(hidden, attention_mask, self.cut))
+        return self.norm(self.run(self.embedded(jnp.asarray(input_ids)), attention_mask))
 
     def project(self, states: Float[Array, "*axes d"]) -> Float[Array, "*axes vocab"]:
         """Logits, float32, of states from `hidden_states`; any of them, in any shape."""
@@ -290,7 +290,7 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Array, "batch vocab"], Cache]:
         """Logits behind the last column, and what later tokens need of all; prompts end at the last column."""
         x, kept = self.embedded(input_ids), []
-        seen = self.views(*input_ids.shape, attention_mask)
+        seen = self.views(input_ids.shape[0], input_ids.shape[1], attention_mask)
         for index, layer in enumerate(self.layer):
             x, own = layer.extend(x, seen[self._kind(index)])
             kept.append(own)

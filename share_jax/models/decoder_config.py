@@ -155,7 +155,7 @@ def config_of(raw: Mapping[str, Any], source: str) -> DecoderConfig:
         main, local = _ropes(raw, source, gemma=gemma)
         theta, divisors = _rope(main, head_dim, source)
         local_theta, local_divisors = (None, None) if local is None else _rope(local, head_dim, source)
-        if local_divisors is not None:
+        if local is not None and local_divisors is not None:
             got = repr(local.get("rope_type"))
             raise FormatError(message(f"{source} rope of local layers", got=got, expected="'default'", fix=_FIX))
         return DecoderConfig(

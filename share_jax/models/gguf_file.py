@@ -1,6 +1,6 @@
 """GGUF files, as llama.cpp writes them: metadata, tensors in float32, and the form of a decoder that they describe.
 
-Sources: the `gguf` package of llama.cpp, which reads and dequantises; its `convert_hf_to_gguf.py` for what conversion
+Sources: the `gguf` package of llama.cpp, which dequantises; its `convert_hf_to_gguf.py` for what conversion
 does to tensors: in files of the architecture "llama" the rows of query and key are in another order (pairs of a
 rotation lie beside each other), and Gemma's norms hold 1 + scale.
 """
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from jax.typing import DTypeLike
 
-from share_jax.errors import FormatError, message
+from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.flax_names import Leaf
 from share_jax.models.decoder_config import DecoderConfig
 from share_jax.models.decoder_weights import decoder_names
+from share_jax.models.gguf_header import TensorPlace, read_header
 from share_jax.models.weights import ReadWhenAsked, params_of
 
 _FAMILIES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
@@ -51,39 +52,50 @@ def read_gguf(path: str | os.PathLike[str]) -> GgufFile:
     Raises:
         FormatError: it cannot be read, or is a part of a split file.
     """
-    from gguf import GGUFReader
-
     path = Path(path)
-    try:
-        reader = GGUFReader(path)
-        metadata = {name: field.contents() for name, field in reader.fields.items()}
-    except Exception as error:  # the reader has no errors of its own: ValueError, IndexError, KeyError and others
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise FormatError(message(str(path), got=reason, expected="a GGUF file", fix="fetch it again")) from error
+    metadata, places = read_header(path)
     if metadata.get("split.count", 1) > 1:
         got, fix = f"one of {metadata['split.count']} parts", "join them with llama-gguf-split --merge"
         raise FormatError(message(str(path), got=got, expected="one whole file", fix=fix))
-    tensors = ReadWhenAsked({each.name: partial(_values, path, each) for each in reader.tensors})
-    shapes = {each.name: tuple(int(size) for size in reversed(each.shape)) for each in reader.tensors}
-    return GgufFile(path, metadata, tensors, shapes)
+    tensors = ReadWhenAsked({name: partial(_values, path, name, place) for name, place in places.items()})
+    return GgufFile(path, metadata, tensors, {name: place.shape for name, place in places.items()})
 
 
-def _values(path: Path, tensor: Any) -> np.ndarray:
+def _values(path: Path, name: str, place: TensorPlace) -> np.ndarray:
+    """A tensor in float32."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import dequantize
 
     try:
-        return dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
-    except (NotImplementedError, ValueError) as error:
-        got, fix = f"{tensor.name} of type {tensor.tensor_type.name}", "quantise the model in another way"
-        raise FormatError(message(str(path), got=got, expected="a type that gguf reads", fix=fix)) from error
+        kind = GGMLQuantizationType(place.kind)
+        block, size = GGML_QUANT_SIZES[kind]
+        width = place.shape[-1] // block * size
+        raw = np.memmap(path, np.uint8, "r", place.start, (*place.shape[:-1], width))
+        return np.asarray(dequantize(raw, kind), np.float32).reshape(place.shape)
+    except (NotImplementedError, ValueError, LookupError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        what, fix = f"{path} {name}", "fetch the file again, or take one that is quantised in another way"
+        raise FormatError(message(what, got=reason, expected="a type that gguf reads", fix=fix)) from error
 
 
 def gguf_config(file: GgufFile) -> DecoderConfig:
     """The form that a file's metadata and tensors describe.
 
     Raises:
-        FormatError: the architecture is not covered, or a number is missing.
+        FormatError: the architecture is not covered, or a number is missing or wrong.
     """
+    try:
+        return _config(file)
+    except FormatError:
+        raise
+    except InputError as error:
+        raise FormatError(f"{file.path} {error}") from error
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        fix = "convert the model again"
+        raise FormatError(message(str(file.path), got=error, expected="a decoder's sizes", fix=fix)) from error
+
+
+def _config(file: GgufFile) -> DecoderConfig:
     meta, where = file.metadata, str(file.path)
     arch = meta.get("general.architecture")
     if arch not in _FAMILIES:

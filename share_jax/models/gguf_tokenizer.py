@@ -76,7 +76,7 @@ def tokenizer_of_gguf(file: GgufFile) -> TextTokenizer:
 
 
 def _split(meta: Mapping[str, Any]) -> str:
-    name = meta.get("pre", "default")
+    name = str(meta.get("pre", "default"))
     return _ALIKE.get(name, name)
 
 

@@ -120,11 +120,12 @@ def tokenizer_of_folder(folder: Path) -> TextTokenizer:
     ends = {**_optional(folder / "config.json"), **_optional(folder / "generation_config.json")}.get("eos_token_id")
     stop = [ends] if isinstance(ends, int) else list(ends or [])
     own = tokenizer.token_to_id(special["eos_token"]) if "eos_token" in special else None
-    stop = tuple(dict.fromkeys([*stop, *([] if own is None else [own])]))
+    stop = [*stop, *([] if own is None else [own])]
     if not stop or not all(isinstance(each, int) for each in stop):
         fix = "add eos_token_id to generation_config.json"
         raise FormatError(message(str(folder), got="no token that ends a text", expected="one", fix=fix))
     pad = tokenizer.token_to_id(special["pad_token"]) if "pad_token" in special else None
+    stop = tuple(dict.fromkeys(int(each) for each in stop))
     return TextTokenizer(tokenizer, stop, stop[0] if pad is None else pad, special, _template(folder, config))
 
 

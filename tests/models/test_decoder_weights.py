@@ -75,6 +75,7 @@ def write_gguf(path, family, tokenizer=None, changes=None, **meta):
         "attention.head_count": config.num_attention_heads, "attention.head_count_kv": config.num_key_value_heads,
         "attention.key_length": config.head_dim,
     }  # fmt: skip
+    numbers = {name: n for name, n in numbers.items() if f"ARCH__{name.replace('.', '__')}" not in meta}
     for name, number in numbers.items():
         writer.add_uint32(f"{arch}.{name}", number)
     writer.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", config.rms_norm_eps)
@@ -283,9 +284,15 @@ def test_files_that_are_no_checkpoints_are_refused_in_one_line(tmp_path):
             (tmp_path / name).write_bytes(b"x")
         with pytest.raises(FormatError, match=words):
             load_decoder(tmp_path / name)
-    (tmp_path / "broken.gguf").write_bytes(b"GGUFxxxx")
-    with pytest.raises(FormatError, match="expected a GGUF file"):
-        load_decoder(tmp_path / "broken.gguf")
+    whole = write_gguf(tmp_path / "few.gguf", "llama").read_bytes()
+    for cut, words in ((0, "a GGUF file"), (6, "a GGUF file"), (300, "a GGUF file"), (-9000, "a type that gguf reads")):
+        (tmp_path / "broken.gguf").write_bytes(whole[:cut])
+        with pytest.raises(FormatError, match=f"expected {words}"):
+            load_gguf(read_gguf(tmp_path / "broken.gguf"))
+    for name, value in (("ARCH__block_count", "many"), ("ARCH__attention__head_count_kv", 3)):
+        wrong = write_gguf(tmp_path / "wrong.gguf", "qwen3", **{name: value})
+        with pytest.raises(FormatError, match=r"wrong\.gguf"):
+            load_gguf(read_gguf(wrong))
     few = write_gguf(tmp_path / "few.gguf", "llama3", changes=lambda out: without(out, "blk.0.ffn_up.weight"))
     with pytest.raises(FormatError, match=r"got no blk\.0\.ffn_up\.weight"):
         load_gguf(read_gguf(few))

@@ -25,17 +25,17 @@ TASKS = ["b", "a", "c", "a"]
 
 
 @cache
-def served(family="gemma3"):
+def served(family="mistral"):
     """(adapted, params, bank of three tasks in four slots)."""
     model, variables, reference = tiny(family)
-    targets = [r"layer_\d/(attention/(query|out)|mlp/(gate|down))/kernel"]
+    targets = [r"layer_\d/(attention/query|mlp/down)/kernel"]
     adapted = adapt(model, variables, reference["input_ids"], targets=targets, method=SharedA(2, 4.0))
     made = random_slots(adapted, variables["params"], 4)
     return adapted, variables["params"], TaskBank(made["shared"], made["tasks"], ("a", "b", "c"))
 
 
 @cache
-def plain(family="gemma3"):
+def plain(family="mistral"):
     """The model that is called anew for every token, on rows of 48 tokens, padded on the right."""
     adapted, params, bank = served(family)
     variables = {"params": params, "shared": bank.shared, "tasks": bank.tasks}
@@ -65,8 +65,7 @@ def test_a_mixed_batch_gives_each_prompt_the_tokens_of_the_plain_forward_pass():
 
 def test_each_prompt_gets_what_it_gets_alone():
     adapted, params, bank = served()
-    for prompt, task, got in list(zip(PROMPTS, TASKS, mixed(), strict=True))[:2]:
-        assert generate(adapted, bank, task, [prompt], params=params, max_tokens=8) == [got]
+    assert generate(adapted, bank, TASKS[1], [PROMPTS[1]], params=params, max_tokens=8) == [mixed()[1]]
 
 
 def test_cached_logits_are_those_of_the_plain_forward_pass_and_of_a_prompt_alone():
@@ -78,7 +77,7 @@ def test_cached_logits_are_those_of_the_plain_forward_pass_and_of_a_prompt_alone
     found = {}
     for rows in (np.arange(4), np.asarray([1])):
         slots = TaskSlots(gather(bank.tasks, bank.ids([TASKS[row] for row in rows])), per_example=True)
-        logits, cache = decoding.prefill(adapted, variables, slots, ids[rows], mask[rows], 8)
+        logits, cache = decoding.prefill(adapted, variables, slots, ids[rows], mask[rows], 16)
         every, starts = [logits], jnp.asarray(24 - mask[rows].sum(axis=1), jnp.int32)
         for place in range(4):
             logits, cache = step(slots, jnp.asarray(tokens[rows, place]), cache, jnp.int32(24 + place), starts)
@@ -145,9 +144,9 @@ def test_a_router_chooses_the_tasks():
     for name, low in (("a", 3), ("b", 20), ("c", 40)):
         texts = [rng.integers(low, low + 6, 6).tolist() for _ in range(30)]
         router = add_task(router, name, prompt_features(adapted.model, params, texts))
-    prompts = [[41, 44, 40, 43, 42], [3, 7, 5, 4], [22, 21, 20, 25, 24]]
+    prompts = [[41, 44, 40, 43, 42], [3, 7, 5, 4], [22, 21, 20, 25, 24], [42, 44, 45] * 6]
     got = generate(adapted, bank, None, prompts, params=params, max_tokens=2, router=router)
-    assert [each.task for each in got] == [2, 0, 1]
+    assert [each.task for each in got] == [2, 0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_the_capital_of_italy_and_bits_per_byte(loaded):
         likely = np.asarray(jax.nn.log_softmax(run({"params": params}, ids)))[0, :-1]
         nats = -likely[np.arange(ids.shape[1] - 1), ids[0, 1:]].sum()
         bits.append(nats / np.log(2) / len(text.encode()))
-    np.testing.assert_allclose(bits, [0.51, 1.05], atol=0.03)
+    np.testing.assert_allclose(bits, [0.5981, 1.5108], atol=5e-4)  # transformers 5.24 on this file: 0.59807, 1.51077
 
 
 @pytest.mark.slow
