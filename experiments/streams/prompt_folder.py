@@ -60,17 +60,17 @@ def _task(
 ) -> CompletionTask:
     examples = read_examples(path)
     order = np.random.default_rng(key).permutation(len(examples))
+    own = [examples[place] for place in order]
     if test is None:
-        held = max(1, round(len(examples) / 5)) if len(examples) > 1 else 0
+        held = max(1, round(len(own) / 5)) if len(own) > 1 else 0
         check_test(path, held, f"add {name}.test.jsonl, or another line")
-        own, tested = order[held:], [examples[place] for place in order[:held]]
+        tested, own = own[:held], own[held:]
     else:
         found = read_examples(test)
-        own = order
         tested = [found[place] for place in np.random.default_rng([*key, 1]).permutation(len(found))]
-    train = tuple(examples[place] for place in own[: limits[0]])
-    score = "bits_per_byte" if all(_is_text(example) for example in (*train, *tested)) else "exact"
-    return CompletionTask(name, train, {"test": tuple(tested[: limits[1]])}, score)
+    own, tested = own[: limits[0]], tested[: limits[1]]
+    score = "bits_per_byte" if all(_is_text(example) for example in (*own, *tested)) else "exact"
+    return CompletionTask(name, tuple(own), {"test": tuple(tested)}, score)
 
 
 def _is_text(example: Example | Chat) -> bool:
