@@ -66,7 +66,9 @@ _OPENZEPPELIN = NpmPackage(
 
 SOURCES = (
     Source("Python", _NETWORKX, "BSD-3-Clause", ("networkx/",), (".py",), ("/tests/",)),
-    Source("C", _TREE_SITTER, "MIT", ("package/vendor/tree-sitter/lib/src/",), (".c", ".h"), ("/unicode/", "wasm-stdlib")),
+    Source(
+        "C", _TREE_SITTER, "MIT", ("package/vendor/tree-sitter/lib/src/",), (".c", ".h"), ("/unicode/", "wasm-stdlib")
+    ),
     Source("Java", _CAPACITOR, "MIT", ("package/capacitor/src/main/java/",), (".java",)),
     Source("TypeScript", _RXJS, "Apache-2.0", ("package/src/",), (".ts",)),
     Source("Solidity", _OPENZEPPELIN, "MIT", ("package/",), (".sol",), ("/mocks/",)),
