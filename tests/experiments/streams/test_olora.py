@@ -1,0 +1,109 @@
+"""O-LoRA's benchmark: orders, prompts, limits, and files that are not what they should be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.streams.olora import ORDERS, olora
+from share_jax.errors import FormatError, InputError
+
+LABELS = {"NLI/MNLI": ["neutral", "entailment"], "SC/amazon": ["negative", "positive"], "COPA/COPA": ["A", "B"]}
+
+
+def rows(labels: list[str], start: int, count: int) -> list[dict[str, str]]:
+    return [{"sentence": f"sentence {start + n}\n", "label": labels[n % 3 == 0]} for n in range(count)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, labels in LABELS.items():
+        (tmp_path / name).mkdir(parents=True)
+        undecided = [{"sentence": "Who knows", "label": "-"}]
+        files = {"labels": labels, "train": rows(labels, 0, 30) + undecided, "test": rows(labels, 100, 12)}
+        for part, content in files.items():
+            (tmp_path / name / f"{part}.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_the_orders_are_those_published() -> None:
+    assert ORDERS[1] == ("dbpedia", "amazon", "yahoo", "agnews")
+    assert all(len(set(ORDERS[number])) == len(ORDERS[number]) == 15 for number in (4, 5, 6))
+    assert len({frozenset(ORDERS[number]) for number in (4, 5, 6)}) == 1
+    assert all(set(ORDERS[number]) == set(ORDERS[1]) < set(ORDERS[4]) for number in (2, 3))
+
+
+def test_what_is_there_comes_in_the_order_and_what_is_missing_is_named(folder: Path) -> None:
+    told: list[str] = []
+    tasks = olora(folder, 6, notify=told.append)
+    assert [task.name for task in tasks] == ["amazon", "MNLI", "COPA"]
+    assert [task.name for task in olora(folder, 4, notify=told.append)] == ["MNLI", "COPA", "amazon"]
+    assert told[0].startswith("order 6 without yelp, CB, QQP,")
+    assert [task.name for task in olora(folder, 1, notify=told.append)] == ["amazon"]
+
+
+def test_a_prompt_has_the_set_and_its_options(folder: Path) -> None:
+    amazon, mnli, copa = olora(folder, 6, notify=lambda line: None)
+    assert mnli.options == (" neutral", " entailment")
+    assert mnli.score == "option"
+    head = 'Task:NLI\nDataset:MNLI\nWhat is the logical relationship between the "sentence 1" and the "sentence 2"? '
+    assert mnli.train[0].prompt.startswith(head + "Choose one from the option.\nOption: neutral, entailment\nsentence ")
+    assert mnli.train[0].prompt.endswith("\nAnswer:")
+    assert copa.train[0].prompt.startswith("Task:COPA\nDataset:COPA\nsentence ")
+    assert {example.completion for example in amazon.train} == {" negative", " positive"}
+    assert len(amazon.train) == 30
+
+
+def test_limits_draw_by_the_seed_and_dev_is_held_out(folder: Path) -> None:
+    task = olora(folder, 1, train_per_task=10, test_per_task=5, dev_per_task=6, notify=lambda line: None)[0]
+    assert sum(example.completion == " positive" for example in task.train) == 5
+    assert list(task.test) == ["test", "dev"]
+    assert [len(task.test[name]) for name in task.test] == [5, 6]
+    whole = olora(folder, 1, train_per_task=None, dev_per_task=100, notify=lambda line: None)[0]
+    assert not set(whole.train) & set(whole.test["dev"])
+    assert len(whole.train) == 24
+    again, other = (
+        olora(folder, 1, seed=seed, train_per_task=10, test_per_task=5, dev_per_task=6, notify=lambda line: None)[0]
+        for seed in (0, 1)
+    )
+    assert again == task
+    assert other != task
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("train", None, "train.json: got No such file"),
+        ("train", "[", "expected a JSON list in UTF-8"),
+        ("train", {}, "train.json: got dict, expected a list of rows"),
+        ("test", [], "test.json: got an empty list"),
+        ("test", [{"sentence": "a"}], "test.json row 1: got {'sentence': 'a'}"),
+        ("test", [{"sentence": " ", "label": "A"}], "row 1: got sentence"),
+        ("test", [{"sentence": "a", "label": "A"}, {"sentence": "a", "label": "C"}], "row 2: got label 'C'"),
+        ("test", [{"sentence": "a", "label": ["A"]}], "row 1: got label"),
+        ("labels", ["A"], "labels.json: got ['A'], expected a list of two labels or more"),
+        ("labels", ["A", "A"], "each once"),
+        ("labels", ["A", 1], "each once"),
+        ("labels", [["A"], ["B"]], "each once"),
+    ],
+)
+def test_a_wrong_file_is_named(folder: Path, file: str, content: Any, said: str) -> None:
+    path = folder / "COPA" / "COPA" / f"{file}.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(FormatError) as caught:
+        olora(folder, 4, notify=lambda line: None)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_asked_for_is_refused(folder: Path, tmp_path: Path) -> None:
+    for wrong in ({"order": 7}, {"train_per_task": 0}, {"test_per_task": 0}, {"dev_per_task": -1}):
+        with pytest.raises(InputError, match="expected"):
+            olora(folder, **wrong)
+    (tmp_path / "empty").mkdir()
+    for wrong in (None, tmp_path / "nowhere", tmp_path / "empty"):
+        with pytest.raises(InputError, match="O-LoRA's layout"):
+            olora(wrong)
