@@ -1,16 +1,12 @@
 """The same run on one device, over meshes and on two processes: the same accuracies in results.json."""
 
-import json
-import os
-import socket
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
+from process_group import environment, free_port, printed_by
 from small_run import SMALL, matrices
 from tiny_run import tiny_vit
 
@@ -143,30 +139,13 @@ signal.pause()
 @pytest.mark.slow
 def test_two_processes_make_one_run(one: dict, tmp_path: Path) -> None:
     """Each feeds its own half of every batch; one report is written; both end with status 0."""
-    root, folder = Path(__file__).parents[2], tmp_path / "run"
-    path = os.pathsep.join([str(root), str(root / "tests" / "support"), os.environ.get("PYTHONPATH", "")])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    folder, port = tmp_path / "run", free_port()
     flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
-    started = []
-    for index in range(2):
-        env = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": flags, "JAX_NUM_PROCESSES": "2"}
-        env |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_PROCESS_ID": str(index)}
-        words = [*SMALL, *METHODS, "--workdir", str(folder), "--distributed"]
-        with (tmp_path / f"{index}.err").open("w") as errors:
-            command = [sys.executable, "-c", PROCESS, *words]
-            started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors, text=True))
-    guard = threading.Timer(400, lambda: [process.kill() for process in started])
-    guard.start()
-    try:
-        lines = [next((text for text in process.stdout if text.startswith("{")), "") for process in started]
-    finally:
-        guard.cancel()
-        for process in started:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-    assert all(lines), "\n".join((tmp_path / f"{index}.err").read_text()[-3000:] for index in range(2))
-    assert [json.loads(text) for text in lines] == [{"status": 0, "processes": 2}] * 2
+    group = {"XLA_FLAGS": flags, "JAX_NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}"}
+
+    def words(index: int) -> tuple[list[str], dict[str, str]]:
+        command = [sys.executable, "-c", PROCESS, *SMALL, *METHODS, "--workdir", str(folder), "--distributed"]
+        return command, environment(**group, JAX_PROCESS_ID=str(index))
+
+    assert printed_by(2, words, tmp_path / "process", 400) == [{"status": 0, "processes": 2}] * 2
     assert matrices(folder) == one

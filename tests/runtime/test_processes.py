@@ -1,12 +1,7 @@
 """Real processes over loopback, one device each: the losses of one process, and checkpoints that change topology."""
 
-import json
-import os
 import signal
-import socket
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import jax
@@ -14,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from parallel_job import BATCH, RAGGED, STEPS, ParallelJob, digest_of, random_batch, saved_tree, tree_of
+from process_group import environment, free_port, printed_by
 
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.checkpoint.manifest import Identity
@@ -30,40 +26,17 @@ IDENTITY = Identity("toy", "0" * 64, {"name": "shared_a"}, ("layer/kernel",), ("
 FOUR = pytest.param(4, marks=pytest.mark.slow)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def together(count: int, what: str, folder: Path) -> list[dict]:
-    """What each process printed; all are ended with SIGKILL whatever happens."""
+    """What each process of `multiprocess.py` printed."""
     script, port = Path(__file__).parents[1] / "support" / "multiprocess.py", free_port()
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(root), str(script.parent), os.environ.get("PYTHONPATH", "")])
-    env = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
-    logs = [folder.parent / f"{what}.{index}.err" for index in range(count)]
-    started = []
-    for index, log in enumerate(logs):
-        with log.open("w") as errors:
-            words = [sys.executable, str(script), str(port), str(count), str(index), what, str(folder)]
-            pipe = subprocess.PIPE
-            started.append(
-                subprocess.Popen(words, stdout=pipe, stderr=errors, text=True, env={**env, "PYTHONPATH": path})
-            )
-    guard = threading.Timer(TIMEOUT, lambda: [process.kill() for process in started])
-    guard.start()
-    try:
-        # Gloo writes lines of its own to stdout.
-        lines = [next((text for text in process.stdout if text.startswith("{")), "") for process in started]
-    finally:
-        guard.cancel()
-        for process in started:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-    assert all(lines), "\n".join(log.read_text()[-2000:] for log in logs)
-    found = [json.loads(text) for text in lines]
+    env = environment()
+    for name in ("XLA_FLAGS", "JAX_PLATFORMS"):
+        env.pop(name, None)
+
+    def words(index: int) -> tuple[list[str], dict[str, str]]:
+        return [sys.executable, str(script), str(port), str(count), str(index), what, str(folder)], env
+
+    found = printed_by(count, words, folder.parent / what, TIMEOUT)
     assert [(one["processes"], one["index"]) for one in found] == [(count, index) for index in range(count)]
     return found
 
