@@ -6,15 +6,32 @@ completion ends with the token that stops the decoder, which is learnt, too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from share_jax.errors import InputError, message
-from share_jax.models.text_tokenizer import TextTokenizer
 from share_jax.text.examples import Chat, Example
 
 GRID = (8, 16, 24, 32, 48, 64, 96, 128)
 """Short lengths that rows are padded to; beyond, multiples of 64. Each is compiled once."""
+
+
+class Tokenizer(Protocol):
+    """What a tokenizer has to do, as `share_jax.models.TextTokenizer` does it."""
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """Ids that end a completion; the first is learnt."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """Token ids of texts, with or without what the checkpoint puts around them."""
+        ...
+
+    def chat(self, messages: Any) -> str:
+        """The text of a conversation, up to where the next answer begins."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +73,7 @@ class TokenRows:
         return np.array([len(own) - start for own, start in zip(self.ids, self.starts, strict=True)])
 
 
-def token_rows(examples: Sequence[Example | Chat], tokenizer: TextTokenizer, max_length: int) -> TokenRows:
+def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_length: int) -> TokenRows:
     """Examples as tokens; one that is too long loses the beginning of its prompt, then the end of what is learnt.
 
     Args:
@@ -82,7 +99,7 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: TextTokenizer, max
             wanted.append(example.completion)
     plain = tokenizer.encode_batch(prompts)
     for place in (place for place, chat in enumerate(chats) if chat):
-        plain[place] = tokenizer.encode(prompts[place], special=False)
+        (plain[place],) = tokenizer.encode_batch([prompts[place]], special=False)
     answers = tokenizer.encode_batch(wanted, special=False)
     ids, starts, cut = [], [], 0
     for number, (before, answer) in enumerate(zip(plain, answers, strict=True), start=1):
