@@ -212,9 +212,7 @@ def routing_rule(router: Router, names: Sequence[str] | None = None) -> Rule:
     return Rule(*(jnp.asarray(array, jnp.float32) for array in (centre, whitening, means, weights)))
 
 
-def task_scores(
-    rule: Rule, features: Float[Array, "batch D"] | Float[np.ndarray, "batch D"]
-) -> Float[Array, "batch T"]:
+def task_scores(rule: Rule, features: Array | np.ndarray) -> Float[Array, "batch T"]:
     """The log density of each example under each task, up to a constant that all tasks share.
 
     An example with a number that is not finite has NaN for every task.
@@ -229,7 +227,7 @@ def task_scores(
     return _scores(rule, jnp.asarray(features, jnp.float32))
 
 
-def route(rule: Rule, features: Float[Array, "batch D"] | Float[np.ndarray, "batch D"]) -> Int[Array, " batch"]:
+def route(rule: Rule, features: Array | np.ndarray) -> Int[Array, " batch"]:
     """The id of the likeliest task of each example, (batch,) int32.
 
     Within `jit` nothing can be refused: there, an example whose features are not finite, or too large for float32, gets

@@ -40,8 +40,8 @@ def adapted_output(
     dtype = layer.dtype(x)
 
     def run(params: dict[str, Array], leaves: tuple[Leaves, Leaves], x: Array) -> Any:
-        a, b = method.factors(*(cast(own, dtype) for own in leaves))
-        kernel = outer_sum(a, b).reshape(params["kernel"].shape) + params["kernel"]
+        pair: Any = method.factors(*(cast(own, dtype) for own in leaves))
+        kernel = outer_sum(*pair).reshape(params["kernel"].shape) + params["kernel"]
         return layer.on({**params, "kernel": kernel}, x)
 
     def delta(leaves: tuple[Leaves, Leaves], x: Array) -> Array:

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization
 from share_jax.trees import at, flat, nested
-from share_jax.typing import Array, Leaves, Tree
+from share_jax.typing import AnyArray, Leaves, Tree
 
 
-def kernel_delta(method: Parameterization, target: Target, shared: Leaves, slot: Leaves) -> Array:
+def kernel_delta(method: Parameterization, target: Target, shared: Leaves, slot: Leaves) -> AnyArray:
     """The update of one kernel, in the kernel's own shape, with the axis of a scan in front where there is one.
 
     It costs a temporary of the kernel's size.
     """
 
-    def one(shared: Leaves, slot: Leaves) -> Array:
+    def one(shared: Leaves, slot: Leaves) -> AnyArray:
         a, b = method.factors(shared, slot)
         return (a @ b).reshape(target.shape)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from jaxtyping import Array, Float
 
 from share_jax.errors import InputError, message
-from share_jax.typing import Leaves, PRNGKey
+from share_jax.typing import AnyArray, Leaves, PRNGKey
 
 Side = Literal["d_in", "d_out"]
 """The side of a kernel, seen as a (d_in, d_out) matrix."""
@@ -96,8 +96,8 @@ class Parameterization(Protocol):
         """Takes the q columns to the output, for one slot or a batched slot, with the scale applied."""
         ...
 
-    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
-        """The update of one slot as a pair whose product is the kernel's delta, scale folded in."""
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in r"], Float[AnyArray, "r d_out"]]:
+        """The update of one slot as a pair whose product is the kernel's delta, scale folded in; NumPy of NumPy's."""
         ...
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.from_factors import HostLeaves, Pair, padded_pair
 from share_jax.parameterizations.lora_pair import LoRAPair
-from share_jax.typing import Leaves, PRNGKey
+from share_jax.typing import AnyArray, Leaves, PRNGKey
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SeparateLoRA(LoRAPair):
     def down(self, shared: Leaves, slot: Leaves) -> Float[Array, "*batch d_in r"]:
         return slot["lora_a"]
 
-    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in r"], Float[AnyArray, "r d_out"]]:
         return slot["lora_a"], self.scale * slot["lora_b"]
 
     def shared_from(self, pairs: Sequence[Pair], what: str) -> HostLeaves:

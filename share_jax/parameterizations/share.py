@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from share_jax.ops.products import up_product
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.ranks import check_columns, check_positive
-from share_jax.typing import Leaves, PRNGKey
+from share_jax.typing import AnyArray, Leaves, PRNGKey
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Share:
         core = slot["coeff_a"] @ jnp.swapaxes(slot["coeff_b"], -1, -2)
         return up_product(up_product(h, core), shared["basis_b"].T)
 
-    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in p"], Float[Array, "p d_out"]]:
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in p"], Float[AnyArray, "p d_out"]]:
         return shared["basis_a"] @ slot["coeff_a"], (shared["basis_b"] @ slot["coeff_b"]).T
 
 
@@ -168,5 +168,5 @@ class ShareAdapt:
         core = self.scale * slot["coeff_a"] @ jnp.swapaxes(slot["coeff_b"], -1, -2)
         return up_product(up_product(h, core), jnp.swapaxes(slot["basis_b"], -1, -2))
 
-    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in p"], Float[Array, "p d_out"]]:
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in p"], Float[AnyArray, "p d_out"]]:
         return self.scale * slot["basis_a"] @ slot["coeff_a"], (slot["basis_b"] @ slot["coeff_b"]).T

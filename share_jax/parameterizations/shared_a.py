@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.from_factors import HostLeaves, Pair, common_columns, on_columns
 from share_jax.parameterizations.lora_pair import LoRAPair
-from share_jax.typing import Leaves, PRNGKey
+from share_jax.typing import AnyArray, Leaves, PRNGKey
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SharedA(LoRAPair):
     def down(self, shared: Leaves, slot: Leaves) -> Float[Array, "d_in r"]:
         return shared["lora_a"]
 
-    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in r"], Float[AnyArray, "r d_out"]]:
         return shared["lora_a"], self.scale * slot["lora_b"]
 
     def shared_from(self, pairs: Sequence[Pair], what: str) -> HostLeaves:
