@@ -21,15 +21,15 @@ def adapted_output(
     """The output of an adapted layer.
 
     Args:
-      layer: the layer.
-      method_name: "__call__", or "attend" of a table.
-      method: the parameterisation.
-      shared: the target's shared leaves, matrices.
-      slots: the target's task leaves.
-      x: the layer's input.
+        layer: the layer.
+        method_name: "__call__", or "attend" of a table.
+        method: the parameterisation.
+        shared: the target's shared leaves, matrices.
+        slots: the target's task leaves.
+        x: the layer's input.
 
     Raises:
-      InputError: if the ids of a mixed batch do not fit the layer's input.
+        InputError: if the ids of a mixed batch do not fit the layer's input.
     """
     if slots.batched and (y := mixed_output(layer, method, shared, *slots.stack(), x)) is not None:
         return y

@@ -31,14 +31,14 @@ def effective_params(
     """`params` with base + delta in place of each adapted kernel.
 
     Args:
-      method: the parameterisation.
-      targets: the adapted kernels.
-      params: the base model's parameters.
-      shared: the `shared` tree.
-      slot: one task's leaves, without task axis.
+        method: the parameterisation.
+        targets: the adapted kernels.
+        params: the base model's parameters.
+        shared: the `shared` tree.
+        slot: one task's leaves, without task axis.
 
     Returns:
-      A tree of the structure, shapes and dtypes of `params`.
+        A tree of the structure, shapes and dtypes of `params`.
     """
     leaves = flat(params)
     for target in targets:

@@ -23,13 +23,13 @@ class LeafSpec:
     """One leaf of the update of one kernel.
 
     Attributes:
-      shape: its shape, of one task where it is a task's.
-      axes: for each axis the kernel's side that it lies along; None for a rank or another number of the method's own.
-      owner: "shared" by all tasks, or each "task" has its own.
-      trains: in the "first" task and never after it, "never", or "always" while its task is learnt.
+        shape: its shape, of one task where it is a task's.
+        axes: for each axis the kernel's side that it lies along; None for a rank or another number of the method's own.
+        owner: "shared" by all tasks, or each "task" has its own.
+        trains: in the "first" task and never after it, "never", or "always" while its task is learnt.
 
     Raises:
-      InputError: if there is not one entry of `axes` per axis, or what is shared would train after the first task.
+        InputError: if there is not one entry of `axes` per axis, or what is shared would train after the first task.
     """
 
     shape: tuple[int, ...]
@@ -105,11 +105,11 @@ def check_method(method: Any, fix: str) -> None:
     """Refuses what is no parameterisation, a class of them included.
 
     Args:
-      method: what was passed.
-      fix: what to do where it is something else altogether.
+        method: what was passed.
+        fix: what to do where it is something else altogether.
 
     Raises:
-      InputError: showing it.
+        InputError: showing it.
     """
     a_class = isinstance(method, type)  # it has all names that its instances have
     if a_class or not isinstance(method, Parameterization):
@@ -122,8 +122,8 @@ def specs(method: Parameterization, owner: str) -> dict[str, LeafSpec]:
     """What of a method's leaves does not depend on the kernel, by the leaf's name.
 
     Args:
-      method: the parameterisation.
-      owner: "shared" or "task": whose leaves.
+        method: the parameterisation.
+        owner: "shared" or "task": whose leaves.
     """
     return {name: spec for name, spec in method.leaves(1, 1).items() if spec.owner == owner}
 

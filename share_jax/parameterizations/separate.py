@@ -19,12 +19,12 @@ class SeparateLoRA(LoRAPair):
     `lora_a` (d_in, r) ~ N(0, init_std^2) and `lora_b` (r, d_out) = 0 are both the task's slot; `shared` is empty.
 
     Attributes:
-      rank: r, the rank of each task's update.
-      alpha: numerator of the update's scale alpha / r.
-      init_std: standard deviation of A's entries.
+        rank: r, the rank of each task's update.
+        alpha: numerator of the update's scale alpha / r.
+        init_std: standard deviation of A's entries.
 
     Raises:
-      InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
+        InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
     """
 
     @property

@@ -30,12 +30,12 @@ class Share:
     with `ShareAdapt` is merged into them (`core.merge`).
 
     Attributes:
-      num_basis: k, columns of each basis.
-      pseudo_rank: p, columns of a task's coefficients.
-      init_std: standard deviation of coeff_a's entries; coeff_b starts at zero, so the update does too.
+        num_basis: k, columns of each basis.
+        pseudo_rank: p, columns of a task's coefficients.
+        init_std: standard deviation of coeff_a's entries; coeff_b starts at zero, so the update does too.
 
     Raises:
-      InputError: if num_basis or pseudo_rank is below 1.
+        InputError: if num_basis or pseudo_rank is below 1.
     """
 
     num_basis: int = 32
@@ -108,13 +108,13 @@ class ShareAdapt:
     bases or fresh ones, and `coeff_a`, `coeff_b` (phi, p). The main bases are not touched.
 
     Attributes:
-      phi: temporary directions per side.
-      pseudo_rank: p, columns of the coefficients.
-      alpha: numerator of the update's scale alpha / p, folded into the factors at the merge.
-      init_std: standard deviation of coeff_a's entries; coeff_b starts at zero.
+        phi: temporary directions per side.
+        pseudo_rank: p, columns of the coefficients.
+        alpha: numerator of the update's scale alpha / p, folded into the factors at the merge.
+        init_std: standard deviation of coeff_a's entries; coeff_b starts at zero.
 
     Raises:
-      InputError: if phi or pseudo_rank is below 1.
+        InputError: if phi or pseudo_rank is below 1.
     """
 
     phi: int = 4

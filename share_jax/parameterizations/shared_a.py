@@ -19,12 +19,12 @@ class SharedA(LoRAPair):
     `lora_a` (d_in, r) ~ N(0, init_std^2) lives in `shared`; `lora_b` (r, d_out) = 0 is the task's slot.
 
     Attributes:
-      rank: r, columns of A.
-      alpha: numerator of the update's scale alpha / r.
-      init_std: standard deviation of A's entries.
+        rank: r, columns of A.
+        alpha: numerator of the update's scale alpha / r.
+        init_std: standard deviation of A's entries.
 
     Raises:
-      InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
+        InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
     """
 
     @property
