@@ -78,7 +78,7 @@ def as_adapted(model: Any) -> AdaptedModel:
     """The model itself where it is an adapted one, or what its module system's seam makes of a module of one's own.
 
     Raises:
-      InputError: if it is neither.
+        InputError: if it is neither.
     """
     if isinstance(model, AdaptedModel):
         return model
@@ -94,9 +94,9 @@ def forward_of(model: Any, remat: Remat | None = None) -> Forward:
     """The model's output for a slot at hand.
 
     Args:
-      model: an `AdaptedModel`, or a Linen module of one's own whose `__call__` takes `task_id` by name. Inputs that are
-        a dict are passed by name, all others as the one positional argument.
-      remat: what the backward pass computes again instead of keeping it.
+        model: an `AdaptedModel`, or a Linen module of one's own whose `__call__` takes `task_id` by name. Inputs that
+            are a dict are passed by name, all others as the one positional argument.
+        remat: what the backward pass computes again instead of keeping it.
     """
     return as_adapted(model).forward(remat)
 
@@ -111,7 +111,7 @@ def check_variables(variables: Any, what: str) -> None:
     """Refuses what is no dict of collections with "params" among them, such as the parameters without their name.
 
     Raises:
-      InputError: naming what it has instead.
+        InputError: naming what it has instead.
     """
     if not isinstance(variables, Mapping) or "params" not in variables:
         got, fix = entries(variables, 6), 'pass {"params": params}'

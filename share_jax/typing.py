@@ -15,8 +15,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 Array = jax.Array
+AnyArray = jax.Array | np.ndarray
+"""Of NumPy where what it is computed from is."""
+
 PRNGKey = jax.Array
 """A new-style typed key, `jax.random.key(seed)`; never used twice."""
 

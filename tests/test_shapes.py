@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("linalg", "adapters")
+ROOMS = ("linalg", "adapters", "subspace", "parameterizations", "ops", "bank")
 
 
 @pytest.mark.slow

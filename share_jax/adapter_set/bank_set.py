@@ -34,17 +34,17 @@ def export_set(
     Of other methods the bases hold all that the factors span; `share-jax recompress` makes them smaller.
 
     Args:
-      bank: the learnt tasks.
-      adapted: the adapted model that learnt them.
-      folder: where; its parent must be there.
-      names: as for `formats.bank_tasks.export_peft`.
-      base_model: the name of the model that was adapted.
-      storage: "f32", "bf16" or "int8".
-      overwrite: whether a set that is there may be replaced.
+        bank: the learnt tasks.
+        adapted: the adapted model that learnt them.
+        folder: where; its parent must be there.
+        names: as for `formats.bank_tasks.export_peft`.
+        base_model: the name of the model that was adapted.
+        storage: "f32", "bf16" or "int8".
+        overwrite: whether a set that is there may be replaced.
 
     Raises:
-      InputError: the bank has no tasks, or something is there already.
-      TargetError: a kernel or head has no name, or is nothing that PEFT holds.
+        InputError: the bank has no tasks, or something is there already.
+        TargetError: a kernel or head has no name, or is nothing that PEFT holds.
     """
     check_linear(adapted)
     sources = bank_sources(bank, adapted, names, base_model=base_model)
@@ -74,19 +74,19 @@ def import_set(
     task comes in as an adapter.
 
     Args:
-      folder: the set's.
-      adapted: the adapted model; what the set adapts must be its targets, and what it kept whole its heads.
-      bank: what has been learnt.
-      names: as for `formats.bank_tasks.export_peft`.
-      tasks: which; all when None.
+        folder: the set's.
+        adapted: the adapted model; what the set adapts must be its targets, and what it kept whole its heads.
+        bank: what has been learnt.
+        names: as for `formats.bank_tasks.export_peft`.
+        tasks: which; all when None.
 
     Returns:
-      The bank, and each task's error and its bound on the way from the set; see `subspace.into_bank.with_adapters`.
+        The bank, and each task's error and its bound on the way from the set; see `subspace.into_bank.with_adapters`.
 
     Raises:
-      FormatError: the folder is no set, or is damaged.
-      TaskError: a task is not in the set, or its name is taken.
-      TargetError, InputError: see `formats.bank_tasks.import_peft`.
+        FormatError: the folder is no set, or is damaged.
+        TaskError: a task is not in the set, or its name is taken.
+        TargetError, InputError: see `formats.bank_tasks.import_peft`.
     """
     done, table = read_set(folder), bank_table(adapted, bank, names)
     chosen, sizes = tuple(done.state.tasks if tasks is None else tasks), kernel_sizes(adapted.targets)

@@ -37,13 +37,13 @@ def contents_of(
     """The contents of a set with the state's tasks.
 
     Args:
-      settings: how the set compresses.
-      state: bases and coefficients of all tasks, before they are stored.
-      sources: the originals of the new tasks.
-      old: what the set held before; every task that is no new one is its.
+        settings: how the set compresses.
+        state: bases and coefficients of all tasks, before they are stored.
+        sources: the originals of the new tasks.
+        old: what the set held before; every task that is no new one is its.
 
     Raises:
-      LimitError: what is stored is past the limit of the set.
+        LimitError: what is stored is past the limit of the set.
     """
     stored, rounded = store(pivoted_state(state) if settings.storage == "int8" else state, settings.storage)
     before = old.tasks if old is not None else {}
@@ -66,10 +66,10 @@ def without_tasks(
     """The contents without some tasks; no byte that is stored of the others changes.
 
     Args:
-      old: what the set holds.
-      state: its state.
-      stored: its arrays.
-      gone: the tasks that leave; one must stay.
+        old: what the set holds.
+        state: its state.
+        stored: its arrays.
+        gone: the tasks that leave; one must stay.
     """
     places = [state.index(task) for task in gone]
     for task in gone:

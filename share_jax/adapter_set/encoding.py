@@ -78,7 +78,7 @@ def decode_state(
     """The state that the two files hold, and its arrays as they are stored.
 
     Raises:
-      FormatError: a tensor is missing, unexpected, or of another shape, dtype or value than the manifest says.
+        FormatError: a tensor is missing, unexpected, or of another shape, dtype or value than the manifest says.
     """
     tasks = tuple(manifest.tasks)
     size = (len(manifest.layers), len(tasks))

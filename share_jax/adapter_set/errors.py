@@ -39,11 +39,11 @@ def task_errors(
     sum of squares of what was measured at each merge and rounding, never above the proven bound.
 
     Args:
-      settings: how the set compresses.
-      state: the state after the change.
-      stored: what storing made of it.
-      before: the entries of the tasks whose originals are gone; some may have left the state.
-      sources: the originals of the new tasks.
+        settings: how the set compresses.
+        state: the state after the change.
+        stored: what storing made of it.
+        before: the entries of the tasks whose originals are gone; some may have left the state.
+        sources: the originals of the new tasks.
     """
     rounded = report(stored)
     moved = {
@@ -66,7 +66,7 @@ def check_limit(settings: Settings, errors: Mapping[str, TaskError], stored: Sha
     """Refuses a state that is stored with a task past the set's limit.
 
     Raises:
-      LimitError: naming the worst.
+        LimitError: naming the worst.
     """
     if settings.limit is None:
         return

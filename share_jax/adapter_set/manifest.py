@@ -107,7 +107,7 @@ def read_manifest(folder: Any) -> Manifest:
     """Reads and checks the manifest of a set.
 
     Raises:
-      FormatError: it is missing, damaged, of a newer schema, or of something else.
+        FormatError: it is missing, damaged, of a newer schema, or of something else.
     """
     if not exists_inside(folder, NAME):
         raise FormatError(

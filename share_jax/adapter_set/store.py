@@ -38,7 +38,7 @@ class AdapterSet:
         """One task's entry.
 
         Raises:
-          TaskError: the set has no such task.
+            TaskError: the set has no such task.
         """
         return task_entry(self.manifest, name)
 
@@ -64,8 +64,8 @@ def read_set(folder: str | os.PathLike) -> AdapterSet:
     """Reads a set, checking every checksum, tensor, shape and value that the state needs.
 
     Raises:
-      InputError: there is no such folder.
-      FormatError: something is missing, damaged, unexpected or of a newer schema; the line names it.
+        InputError: there is no such folder.
+        FormatError: something is missing, damaged, unexpected or of a newer schema; the line names it.
     """
     path = check_folder(folder, "set")
     manifest = read_manifest(path)
@@ -171,9 +171,9 @@ def changed_set(folder: str | os.PathLike) -> Iterator[tuple[AdapterSet, SetWrit
     """An existing set, locked against other commands, and a writer for its next version.
 
     Raises:
-      InputError: there is no such folder.
-      BusyError: another command is writing to it.
-      FormatError: see `read_set`.
+        InputError: there is no such folder.
+        BusyError: another command is writing to it.
+        FormatError: see `read_set`.
     """
     path = check_folder(folder, "set")
     read_manifest(path)  # a folder that is no set is not locked

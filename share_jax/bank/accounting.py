@@ -15,13 +15,13 @@ class ParameterCounts:
     """Numbers of parameters, counted from the real trees.
 
     Attributes:
-      base: the frozen pretrained model, without the heads that tasks own.
-      shared: what all tasks share (A, or the bases).
-      per_task: adapter parameters that one task adds.
-      heads_per_task: head parameters that one task adds.
-      tasks: how many tasks are counted, T.
-      separate_per_task: what one ordinary LoRA on the same kernels holds.
-      head_sets: sets of heads that are held; one per task unless a method shares one head.
+        base: the frozen pretrained model, without the heads that tasks own.
+        shared: what all tasks share (A, or the bases).
+        per_task: adapter parameters that one task adds.
+        heads_per_task: head parameters that one task adds.
+        tasks: how many tasks are counted, T.
+        separate_per_task: what one ordinary LoRA on the same kernels holds.
+        head_sets: sets of heads that are held; one per task unless a method shares one head.
     """
 
     base: int
@@ -99,7 +99,7 @@ def bytes_on_disk(path: Path) -> int:
     """Bytes of a file, or of all files below a folder.
 
     Raises:
-      InputError: if there is nothing at the path.
+        InputError: if there is nothing at the path.
     """
     if not path.exists():
         raise InputError(message("path", got=path, expected="a file or folder", fix="check where it was written"))

@@ -20,9 +20,9 @@ class TaskBank:
     """The learnt tasks. A record of plain trees: every transition returns a new one.
 
     Attributes:
-      shared: what all tasks share.
-      tasks: stack of slots, leaves (capacity, ...); slots past the last name are fresh.
-      names: the learnt tasks in order; the slot of names[i] is i.
+        shared: what all tasks share.
+        tasks: stack of slots, leaves (capacity, ...); slots past the last name are fresh.
+        names: the learnt tasks in order; the slot of names[i] is i.
     """
 
     shared: Tree
@@ -38,7 +38,7 @@ class TaskBank:
         """The slot of a learnt task.
 
         Raises:
-          TaskError: if no task has this name; the message lists near matches.
+            TaskError: if no task has this name; the message lists near matches.
         """
         if name not in self.names:
             names = [str(each) for each in self.names]
@@ -62,11 +62,11 @@ class TaskBank:
         yet answers as a fresh slot does. So ids are checked here, before they go in.
 
         Args:
-          tasks: (batch,) names or ids, such as those that `core.router.route` chose; or one of them.
+            tasks: (batch,) names or ids, such as those that `core.router.route` chose; or one of them.
 
         Raises:
-          TaskError: if a name or id is not that of a learnt task.
-          InputError: if these are not names or whole numbers, or there are none.
+            TaskError: if a name or id is not that of a learnt task.
+            InputError: if these are not names or whole numbers, or there are none.
         """
         if isinstance(tasks, str):
             return as_task_id(self.index(tasks), len(self.names))
@@ -87,7 +87,7 @@ def check_new_name(bank: TaskBank, name: str) -> None:
     """Refuses what is no text, an empty name, and one that is taken.
 
     Raises:
-      TaskError: naming it.
+        TaskError: naming it.
     """
     if not isinstance(name, str):
         got, fix = f"{type(name).__name__} {name!r}", "pass a name as text; numbers are the ids of learnt tasks"
@@ -102,9 +102,9 @@ def with_room(bank: TaskBank, fresh: Callable[[int], Tree], needed: int) -> Task
     """The bank with a stack of at least `needed` slots, grown by doubling; learnt slots keep their bits.
 
     Args:
-      bank: the bank.
-      fresh: makes a stack of that many fresh slots.
-      needed: slots that are wanted.
+        bank: the bank.
+        fresh: makes a stack of that many fresh slots.
+        needed: slots that are wanted.
     """
     have = bank.capacity
     size = doubled(have, needed)
@@ -120,8 +120,8 @@ def with_task(bank: TaskBank, name: str, shared: Tree, slot: Any) -> TaskBank:
     """The bank after a task: its slot put in place and its name added.
 
     Raises:
-      TaskError: if the name is taken, or the stack is full.
-      InputError: if the slot is not of the stack's structure.
+        TaskError: if the name is taken, or the stack is full.
+        InputError: if the slot is not of the stack's structure.
     """
     check_new_name(bank, name)
     return TaskBank(shared, write_slot(bank.tasks, len(bank.names), slot), (*bank.names, name))
@@ -131,13 +131,13 @@ def with_tasks(bank: TaskBank, shared: Tree, slots: Mapping[str, Tree]) -> TaskB
     """The bank with several tasks that were learnt elsewhere; its stack grows if they need more slots.
 
     Args:
-      bank: the bank.
-      shared: what all tasks share from now on.
-      slots: each new task's slot, leaves without the task axis, in the stack's structure.
+        bank: the bank.
+        shared: what all tasks share from now on.
+        slots: each new task's slot, leaves without the task axis, in the stack's structure.
 
     Raises:
-      TaskError: if a name is taken.
-      InputError: if a slot is not of the stack's structure.
+        TaskError: if a name is taken.
+        InputError: if a slot is not of the stack's structure.
     """
     for name, slot in slots.items():
         check_new_name(bank, name)

@@ -47,8 +47,8 @@ class TaskStatistics:
     """What is kept of a task.
 
     Attributes:
-      counts: (C,) int64, examples of each class; all at least 1.
-      means: (C, D) float64, mean features of each class.
+        counts: (C,) int64, examples of each class; all at least 1.
+        means: (C, D) float64, mean features of each class.
     """
 
     counts: Int[np.ndarray, " C"]
@@ -60,9 +60,9 @@ class Router:
     """What is kept of all tasks. A record: every transition returns a new one.
 
     Attributes:
-      scatter: (D, D) float64, sum of the outer products of x - mu_c over the examples of all tasks ever added.
-      freedom: degrees of freedom of the scatter: those examples, less one for each class.
-      tasks: statistics by task name, in the order in which they were added.
+        scatter: (D, D) float64, sum of the outer products of x - mu_c over the examples of all tasks ever added.
+        freedom: degrees of freedom of the scatter: those examples, less one for each class.
+        tasks: statistics by task name, in the order in which they were added.
     """
 
     scatter: Float[np.ndarray, "D D"]
@@ -84,10 +84,10 @@ class Rule(NamedTuple):
     """A router ready to be used: a pytree of float32 arrays. Tasks with fewer than C classes are padded.
 
     Attributes:
-      centre: (D,), taken from every example first.
-      whitening: (D, D), after which the covariance is the identity.
-      means: (T, C, D), centred and whitened.
-      log_weights: (T, C), log(n_c / n_t); minus infinity for padding.
+        centre: (D,), taken from every example first.
+        whitening: (D, D), after which the covariance is the identity.
+        means: (T, C, D), centred and whitened.
+        log_weights: (T, C), log(n_c / n_t); minus infinity for padding.
     """
 
     centre: Float[Array, " D"]
@@ -100,10 +100,10 @@ def empty_router(features: int) -> Router:
     """A router that knows no task.
 
     Args:
-      features: D, how many features an example has.
+        features: D, how many features an example has.
 
     Raises:
-      InputError: if there is not at least one.
+        InputError: if there is not at least one.
     """
     if not isinstance(features, int | np.integer) or isinstance(features, bool) or features < 1:
         fix = "pass the length of a feature vector"
@@ -115,14 +115,14 @@ def add_task(router: Router, name: str, features: Any, labels: Any = None) -> Ro
     """The router with one more task. No statistics of another task change but the covariance that all share.
 
     Args:
-      router: what is known.
-      name: the new task's name.
-      features: (N, D) of the task's training examples.
-      labels: (N,) whole numbers, each example's class; the task is one Gaussian when None.
+        router: what is known.
+        name: the new task's name.
+        features: (N, D) of the task's training examples.
+        labels: (N,) whole numbers, each example's class; the task is one Gaussian when None.
 
     Raises:
-      TaskError: if the name is empty or taken.
-      InputError: if the features are not finite numbers of this shape, or the labels do not fit them.
+        TaskError: if the name is empty or taken.
+        InputError: if the features are not finite numbers of this shape, or the labels do not fit them.
     """
     if not name or name in router.tasks:
         fix = "choose another name, or remove that task first"
@@ -144,7 +144,7 @@ def remove_task(router: Router, name: str) -> Router:
     stays there: it cannot be told from the rest.
 
     Raises:
-      TaskError: if there is no such task.
+        TaskError: if there is no such task.
     """
     _known(router, name)
     return replace(router, tasks={other: own for other, own in router.tasks.items() if other != name})
@@ -187,12 +187,12 @@ def routing_rule(router: Router, names: Sequence[str] | None = None) -> Rule:
     """What decides between tasks, for `task_scores` and `route`; made anew after each task, by one factorisation of S.
 
     Args:
-      router: what is known.
-      names: the tasks between which it decides, in the order of their ids, such as a bank's names; the router's own
-        tasks in their order when None.
+        router: what is known.
+        names: the tasks between which it decides, in the order of their ids, such as a bank's names; the router's own
+            tasks in their order when None.
 
     Raises:
-      TaskError: if there are no tasks, or the router does not know one of them.
+        TaskError: if there are no tasks, or the router does not know one of them.
     """
     chosen = router.names if names is None else tuple(names)
     for name in chosen:
@@ -212,15 +212,13 @@ def routing_rule(router: Router, names: Sequence[str] | None = None) -> Rule:
     return Rule(*(jnp.asarray(array, jnp.float32) for array in (centre, whitening, means, weights)))
 
 
-def task_scores(
-    rule: Rule, features: Float[Array, "batch D"] | Float[np.ndarray, "batch D"]
-) -> Float[Array, "batch T"]:
+def task_scores(rule: Rule, features: Array | np.ndarray) -> Float[Array, "batch T"]:
     """The log density of each example under each task, up to a constant that all tasks share.
 
     An example with a number that is not finite has NaN for every task.
 
     Raises:
-      InputError: if the features have another shape.
+        InputError: if the features have another shape.
     """
     shape, d = jnp.shape(features), rule.centre.shape[0]
     if len(shape) != 2 or shape[1] != d:
@@ -229,18 +227,18 @@ def task_scores(
     return _scores(rule, jnp.asarray(features, jnp.float32))
 
 
-def route(rule: Rule, features: Float[Array, "batch D"] | Float[np.ndarray, "batch D"]) -> Int[Array, " batch"]:
+def route(rule: Rule, features: Array | np.ndarray) -> Int[Array, " batch"]:
     """The id of the likeliest task of each example, (batch,) int32.
 
     Within `jit` nothing can be refused: there, an example whose features are not finite, or too large for float32, gets
     the id -1, with which the library's models answer NaN.
 
     Args:
-      rule: from `routing_rule`; id i is its i-th task.
-      features: (batch, D).
+        rule: from `routing_rule`; id i is its i-th task.
+        features: (batch, D).
 
     Raises:
-      InputError: if the features have another shape, or are not finite or too large.
+        InputError: if the features have another shape, or are not finite or too large.
     """
     found = task_scores(rule, features)
     ids = jnp.where(jnp.isfinite(jnp.max(found, axis=1)), jnp.argmax(found, axis=1), -1).astype(jnp.int32)

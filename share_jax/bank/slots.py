@@ -22,7 +22,7 @@ def capacity(tasks: Tree) -> int:
     """Slots in the stack, T.
 
     Raises:
-      InputError: if the tree has no leaves or its leaves disagree.
+        InputError: if the tree has no leaves or its leaves disagree.
     """
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(tasks)}
     if len(sizes) != 1:
@@ -45,12 +45,12 @@ def as_task_id(task_id: int | np.integer | Sequence[int] | np.ndarray | jax.Arra
     `nan_checks` makes an error of that.
 
     Args:
-      task_id: a whole number, or whole numbers of shape (batch,); concrete or traced.
-      num_tasks: slots in the stack.
+        task_id: a whole number, or whole numbers of shape (batch,); concrete or traced.
+        num_tasks: slots in the stack.
 
     Raises:
-      InputError: if the ids are not whole numbers, or have more than one axis.
-      TaskError: if a concrete id is below 0 or not below `num_tasks`.
+        InputError: if the ids are not whole numbers, or have more than one axis.
+        TaskError: if a concrete id is below 0 or not below `num_tasks`.
     """
     if not isinstance(task_id, Tracer):
         concrete = np.asarray(task_id)
@@ -90,11 +90,11 @@ def gather(tasks: Any, task_id: Int[Array, "..."]) -> Any:
     """The slot of one task, or a batched slot with one task per example.
 
     Args:
-      tasks: tree of leaves (T, ...).
-      task_id: int32 of shape () or (batch,). An id out of range gives leaves of NaN.
+        tasks: tree of leaves (T, ...).
+        task_id: int32 of shape () or (batch,). An id out of range gives leaves of NaN.
 
     Returns:
-      The same tree with leaves (...) or (batch, ...).
+        The same tree with leaves (...) or (batch, ...).
     """
 
     def rows(leaf: Any) -> Array:
@@ -110,12 +110,12 @@ class TaskSlots:
     """Leaves of tasks and which task each example takes: said once, and passed on unread to the layer.
 
     Attributes:
-      leaves: one task's leaves; the stack of all tasks where there are `ids`; one slot per example if `per_example`.
-      ids: int32 (batch,), the slot in the stack that each example takes; None for a stack of none.
-      per_example: whether the leaves have been gathered, (batch, ...).
-      heads: of the heads, where they are chosen apart: one adapter for the batch, and each example's own head.
-      method: the parameterisation whose leaves these are, where a layer reads them. It is a part of the structure: what
-        JAX compiles for one method never runs for another, with another alpha, say.
+        leaves: one task's leaves; the stack of all tasks where there are `ids`; one slot per example if `per_example`.
+        ids: int32 (batch,), the slot in the stack that each example takes; None for a stack of none.
+        per_example: whether the leaves have been gathered, (batch, ...).
+        heads: of the heads, where they are chosen apart: one adapter for the batch, and each example's own head.
+        method: the parameterisation whose leaves these are, where a layer reads them. It is a part of the structure:
+            what JAX compiles for one method never runs for another, with another alpha, say.
     """
 
     leaves: Any
@@ -146,12 +146,12 @@ def slots_of(tasks: Any, task_id: Any) -> TaskSlots:
     """The slot of one task, lifted once, or the stack with an id for each example.
 
     Args:
-      tasks: tree of leaves (T, ...).
-      task_id: an integer scalar, or one id per example (batch,); concrete or traced.
+        tasks: tree of leaves (T, ...).
+        task_id: an integer scalar, or one id per example (batch,); concrete or traced.
 
     Raises:
-      TaskError: if a concrete id is not a slot.
-      InputError: if the ids are not whole numbers, or the tree is no stack.
+        TaskError: if a concrete id is not a slot.
+        InputError: if the ids are not whole numbers, or the tree is no stack.
     """
     ids = as_task_id(task_id, capacity(tasks))
     return TaskSlots(tasks, ids) if ids.ndim else TaskSlots(gather(tasks, ids))
@@ -161,7 +161,7 @@ def read_slot(tasks: Any, index: int) -> Any:
     """A copy of one task's slot, leaves (...). The copy may be donated without harm to the stack.
 
     Raises:
-      TaskError: if the index is not a slot of the stack.
+        TaskError: if the index is not a slot of the stack.
     """
     return _read(tasks, as_task_id(index, capacity(tasks)))
 
@@ -180,8 +180,8 @@ def write_slot(tasks: Any, index: int, slot: Any) -> Any:
     """The stack with one slot replaced; every other slot keeps its bits.
 
     Raises:
-      TaskError: if the index is not a slot of the stack.
-      InputError: if the slot's tree or shapes are not those of the stack.
+        TaskError: if the index is not a slot of the stack.
+        InputError: if the slot's tree or shapes are not those of the stack.
     """
     where = as_task_id(index, capacity(tasks))
     check_slot(tasks, slot)
@@ -192,7 +192,7 @@ def check_slot(tasks: Any, slot: Any) -> None:
     """Refuses a slot that is none of the stack.
 
     Raises:
-      InputError: if its tree or shapes are not those of the stack.
+        InputError: if its tree or shapes are not those of the stack.
     """
     want = jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), tasks)
     got = jax.tree.map(lambda leaf: tuple(leaf.shape), slot)

@@ -51,12 +51,12 @@ def write(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
     On several processes all have to call it, with one file system under the root; Orbax writes each process's shards.
 
     Args:
-      root: the checkpoint's root.
-      folder: where to write below the root; must not exist.
-      tree: nested dict of arrays; it must have a leaf.
+        root: the checkpoint's root.
+        folder: where to write below the root; must not exist.
+        tree: nested dict of arrays; it must have a leaf.
 
     Raises:
-      FormatError: if the folder exists.
+        FormatError: if the folder exists.
     """
     target = root / folder
     if target.exists():
@@ -81,9 +81,9 @@ def record_of(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
     """Flushes what was written to the device and returns its record; all processes have to call it.
 
     Args:
-      root: the checkpoint's root.
-      folder: the tree's folder below it.
-      tree: what was written there.
+        root: the checkpoint's root.
+        folder: the tree's folder below it.
+        tree: what was written there.
     """
     target = root / folder
     flush_tree(target)
@@ -114,12 +114,12 @@ def check_like(record: Record, like: Mapping[str, Any], what: str) -> None:
     """Holds a record's leaves against the tree that is wanted.
 
     Args:
-      record: from `write`.
-      like: nested dict of arrays or `jax.ShapeDtypeStruct`.
-      what: whose leaves these are, for the message.
+        record: from `write`.
+        like: nested dict of arrays or `jax.ShapeDtypeStruct`.
+        what: whose leaves these are, for the message.
 
     Raises:
-      FormatError: naming the first leaf that is missing, unexpected, or of another shape or dtype.
+        FormatError: naming the first leaf that is missing, unexpected, or of another shape or dtype.
     """
     want = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in flat(like).items()}
     have = {path: (leaf["shape"], leaf["dtype"]) for path, leaf in record["leaves"].items()}
@@ -152,7 +152,7 @@ def check_files(root: Path, record: Record, what: str) -> None:
     """Holds the files against the checksums of the record.
 
     Raises:
-      FormatError: naming the first file that is missing, unexpected or changed.
+        FormatError: naming the first file that is missing, unexpected or changed.
     """
     found = damaged_file(root, record)
     if found is not None:
@@ -164,13 +164,13 @@ def read(root: Path, record: Record, like: Mapping[str, Any], what: str) -> dict
     """Reads a tree back, after holding it against what is wanted and against every checksum.
 
     Args:
-      root: the checkpoint's root.
-      record: from `write`.
-      like: nested dict of arrays or `jax.ShapeDtypeStruct`; a leaf's sharding, if it has one, is where it goes.
-      what: what is read, for messages.
+        root: the checkpoint's root.
+        record: from `write`.
+        like: nested dict of arrays or `jax.ShapeDtypeStruct`; a leaf's sharding, if it has one, is where it goes.
+        what: what is read, for messages.
 
     Raises:
-      FormatError: if a leaf does not fit, or anything on disk is damaged; names the leaf or file.
+        FormatError: if a leaf does not fit, or anything on disk is damaged; names the leaf or file.
     """
     check_like(record, like, what)
     check_files(root, record, what)

@@ -27,12 +27,12 @@ def open_bank(folder: str | os.PathLike[str], names: Mapping[str, str] | None = 
     """Every task of a bank that `save_bank` wrote, factors as they were learnt, heads beside them.
 
     Args:
-      folder: the bank's.
-      names: PyTorch's name of every module by its path; paths with dots when None.
+        folder: the bank's.
+        names: PyTorch's name of every module by its path; paths with dots when None.
 
     Raises:
-      FormatError: it is no bank, is damaged, holds no tasks, or is one of a module of one's own.
-      TargetError: a name is missing or of no module.
+        FormatError: it is no bank, is damaged, holds no tasks, or is one of a module of one's own.
+        TargetError: a name is missing or of no module.
     """
     store = open_checkpoint(folder)
     identity, what = store.manifest.identity, f"bank {shown(Path(folder).name)}"

@@ -40,8 +40,8 @@ class Checkpoint:
     """An open checkpoint folder. Saving returns a new record; the old one must not be used after it.
 
     Attributes:
-      root: the folder.
-      manifest: what it holds.
+        root: the folder.
+        manifest: what it holds.
     """
 
     root: Path
@@ -56,7 +56,7 @@ class Checkpoint:
         """What was noted beside a task.
 
         Raises:
-          TaskError: if the task is not saved.
+            TaskError: if the task is not saved.
         """
         return self.record(name)["info"]
 
@@ -64,7 +64,7 @@ class Checkpoint:
         """What the manifest says of a task.
 
         Raises:
-          TaskError: if the task is not saved.
+            TaskError: if the task is not saved.
         """
         if name not in self.manifest.tasks:
             raise TaskError(message("task", got=repr(name), expected=f"one of {self.names}", fix="check the name"))
@@ -75,8 +75,8 @@ def create(root: str | os.PathLike[str], identity: Identity) -> Checkpoint:
     """A new, empty checkpoint.
 
     Raises:
-      FormatError: if the folder holds anything; a lock that is held, or was, does not count.
-      SaveError: if it cannot be written.
+        FormatError: if the folder holds anything; a lock that is held, or was, does not count.
+        SaveError: if it cannot be written.
     """
     root = Path(root)
     made = Checkpoint(root, Manifest(identity))
@@ -95,7 +95,7 @@ def check_free(root: Path) -> None:
     """Refuses a place for a new checkpoint where something is; a lock, and what a kill left of one, do not count.
 
     Raises:
-      FormatError: if it holds anything.
+        FormatError: if it holds anything.
     """
     expected, fix = "an empty folder, or none", "open it if it is a checkpoint, or take another folder"
     got = "a file" if root.exists() and not root.is_dir() else ""
@@ -112,12 +112,12 @@ def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = No
     Damage of arrays is found when they are loaded, or all at once by `damage.find`.
 
     Args:
-      root: the folder.
-      identity: what it must be for; not checked when None, as for a look at its content, and then nothing is written.
+        root: the folder.
+        identity: what it must be for; not checked when None, as for a look at its content, and then nothing is written.
 
     Raises:
-      FormatError: if it is not a checkpoint, its manifest is damaged or newer, or it is for another model.
-      SaveError: if it cannot be written.
+        FormatError: if it is not a checkpoint, its manifest is damaged or newer, or it is for another model.
+        SaveError: if it cannot be written.
     """
     root = Path(root)
     found = manifest.read(root)
@@ -194,13 +194,13 @@ def save_inflight(checkpoint: Checkpoint, state: Mapping[str, Any], info: Json) 
     """Saves the training in flight; the state saved before it is kept beside it, older ones are removed.
 
     Args:
-      checkpoint: the open checkpoint.
-      state: nested dict of arrays.
-      info: JSON beside it, such as the task's index and step.
+        checkpoint: the open checkpoint.
+        state: nested dict of arrays.
+        info: JSON beside it, such as the task's index and step.
 
     Raises:
-      InputError: if the info is no JSON.
-      SaveError: if it cannot be written; the last state stays.
+        InputError: if the info is no JSON.
+        SaveError: if it cannot be written; the last state stays.
     """
     own = validate.as_json(info, "the training in flight")
     with _saving(checkpoint, "the training in flight"):
@@ -222,19 +222,19 @@ def save_task(
     """Saves a finished task, with a new version of what is shared if it changed, and ends the training in flight.
 
     Args:
-      checkpoint: the open checkpoint.
-      name: the task's name.
-      slot: its leaves, without task axis.
-      info: JSON beside it, such as its metrics.
-      shared: the shared tree when this task changed it; None otherwise, or when it has no leaves.
-      changed: slots of earlier tasks that a merge rewrote, by task name.
-      router: the router that knows this task too; the saved one, if any, is kept when None.
+        checkpoint: the open checkpoint.
+        name: the task's name.
+        slot: its leaves, without task axis.
+        info: JSON beside it, such as its metrics.
+        shared: the shared tree when this task changed it; None otherwise, or when it has no leaves.
+        changed: slots of earlier tasks that a merge rewrote, by task name.
+        router: the router that knows this task too; the saved one, if any, is kept when None.
 
     Raises:
-      TaskError: if the task is already saved, its name is empty or no text, or a changed one or one of the router's is
-        not saved.
-      InputError: if a slot is not like those of the saved tasks, as a stack of slots is not, or the info is no JSON.
-      SaveError: if it cannot be written; the last state stays.
+        TaskError: if the task is already saved, its name is empty or no text, or a changed one or one of the router's
+            is not saved.
+        InputError: if a slot is not like those of the saved tasks, as a stack of slots is not, or the info is no JSON.
+        SaveError: if it cannot be written; the last state stays.
     """
     before = checkpoint.manifest
     validate.check_name(name)
@@ -270,9 +270,9 @@ def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:
     """Replaces what is noted beside a saved task; its arrays are not touched.
 
     Raises:
-      TaskError: if the task is not saved.
-      InputError: if the info is no JSON.
-      SaveError: if it cannot be written.
+        TaskError: if the task is not saved.
+        InputError: if the info is no JSON.
+        SaveError: if it cannot be written.
     """
     record = {**checkpoint.record(name), "info": validate.as_json(info, f"task {name!r}")}
     with _saving(checkpoint, f"a note on task {name!r}"):
@@ -283,7 +283,7 @@ def load_shared(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, An
     """The shared tree; an empty one if `like` is empty.
 
     Raises:
-      FormatError: if it is missing, damaged, or does not fit `like`.
+        FormatError: if it is missing, damaged, or does not fit `like`.
     """
     if not like:
         return {}
@@ -298,8 +298,8 @@ def load_task(checkpoint: Checkpoint, name: str, like: Mapping[str, Any]) -> dic
     """One task's slot.
 
     Raises:
-      TaskError: if the task is not saved.
-      FormatError: if it is damaged or does not fit `like`.
+        TaskError: if the task is not saved.
+        FormatError: if it is damaged or does not fit `like`.
     """
     return arrays.read(checkpoint.root, checkpoint.record(name), like, f"task {name!r}")
 
@@ -308,7 +308,7 @@ def load_inflight(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, 
     """The training in flight; its "info" is in the manifest.
 
     Raises:
-      FormatError: if there is none, or it is damaged or does not fit `like`.
+        FormatError: if there is none, or it is damaged or does not fit `like`.
     """
     record = checkpoint.manifest.inflight
     if record is None:
@@ -320,8 +320,8 @@ def save_router(checkpoint: Checkpoint, router: Router) -> Checkpoint:
     """Saves a router by itself, as after a task was taken out of it; with a new task, `save_task` does.
 
     Raises:
-      TaskError: if it knows a task that is not saved.
-      SaveError: if it cannot be written; the last one stays.
+        TaskError: if it knows a task that is not saved.
+        SaveError: if it cannot be written; the last one stays.
     """
     with _saving(checkpoint, "the router"):
         record = router_files.write(checkpoint.root, checkpoint.manifest, router)
@@ -332,6 +332,6 @@ def load_router(checkpoint: Checkpoint) -> Router:
     """The saved router, to the bit.
 
     Raises:
-      FormatError: if there is none, or it is damaged.
+        FormatError: if there is none, or it is damaged.
     """
     return router_files.read(checkpoint.root, checkpoint.manifest)

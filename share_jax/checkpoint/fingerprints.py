@@ -18,8 +18,8 @@ class Fingerprint:
     """Of a tree of parameters.
 
     Attributes:
-      whole: sha256 over every parameter's path, shape, dtype and bytes, in hexadecimal.
-      leaves: CRC-32 of every parameter's bytes by its path, in hexadecimal: to name the one that differs.
+        whole: sha256 over every parameter's path, shape, dtype and bytes, in hexadecimal.
+        leaves: CRC-32 of every parameter's bytes by its path, in hexadecimal: to name the one that differs.
     """
 
     whole: str
@@ -36,7 +36,7 @@ def fingerprint(params: Tree) -> Fingerprint:
     That holds for trees of `jax.Array`, which nobody can change. Other arrays are hashed at every call.
 
     Args:
-      params: nested dict of arrays, or a flat one by path.
+        params: nested dict of arrays, or a flat one by path.
     """
     leaves = flat(params)
     for known, found in _KNOWN:

@@ -43,7 +43,7 @@ class InflightStore:
     """The training in flight of an open checkpoint.
 
     Attributes:
-      store: the checkpoint as it is after the last save.
+        store: the checkpoint as it is after the last save.
     """
 
     store: Checkpoint
@@ -52,7 +52,7 @@ class InflightStore:
         """The saved state of this task and the position of its batches; `state` and 0 if none is saved.
 
         Raises:
-          FormatError: if what is saved is damaged, or the batches' position is not that of the training.
+            FormatError: if what is saved is damaged, or the batches' position is not that of the training.
         """
         record = self.store.manifest.inflight
         if record is None or record["info"]["task"] != task:
@@ -70,8 +70,8 @@ class InflightStore:
         """Saves the state, and where its batches go on.
 
         Raises:
-          InputError: if the position is no JSON.
-          SaveError: if it cannot be written; the last state stays.
+            InputError: if the position is no JSON.
+            SaveError: if it cannot be written; the last state stays.
         """
         info = {"task": task, "step": int(state.step), "input": position}
         self.store = checkpoint.save_inflight(self.store, as_tree(state), info)
@@ -91,9 +91,9 @@ class InflightFolder:
         """Writes nothing yet.
 
         Args:
-          folder: new, empty, or saved to before.
-          learner: what learns.
-          bank: what it has learnt, or its empty bank.
+            folder: new, empty, or saved to before.
+            learner: what learns.
+            bank: what it has learnt, or its empty bank.
         """
         self._folder, self._learner, self._bank = Path(folder), learner, bank
 
@@ -101,8 +101,8 @@ class InflightFolder:
         """The saved state of this task and the position of its batches; `state` and 0 if none is saved.
 
         Raises:
-          BusyError: if another process saves into the folder.
-          FormatError: if it holds something else, is another model's, or is damaged.
+            BusyError: if another process saves into the folder.
+            FormatError: if it holds something else, is another model's, or is damaged.
         """
         with held_checkpoint(self._folder, self._learner, self._bank) as store:
             return InflightStore(store).load(task, state)
@@ -111,8 +111,8 @@ class InflightFolder:
         """Saves the state, and where its batches go on.
 
         Raises:
-          BusyError: if another process saves into the folder.
-          SaveError: if it cannot be written; the last state stays.
+            BusyError: if another process saves into the folder.
+            SaveError: if it cannot be written; the last state stays.
         """
         with held_checkpoint(self._folder, self._learner, self._bank) as store:
             InflightStore(store).save(task, state, position)

@@ -26,11 +26,11 @@ def write(root: Path, tree: Mapping[str, Any]) -> Record:
     On several processes all have to call it; see `arrays.write`.
 
     Args:
-      root: the checkpoint's root.
-      tree: nested dict of arrays; it must have a leaf.
+        root: the checkpoint's root.
+        tree: nested dict of arrays; it must have a leaf.
 
     Raises:
-      SaveError: if the manager declines.
+        SaveError: if the manager declines.
     """
     options = ocp.CheckpointManagerOptions(
         preservation_policy=LatestN(2),

@@ -44,13 +44,14 @@ class Identity:
     """For which model and adapters a checkpoint is; it must match to the letter when the checkpoint is opened.
 
     Attributes:
-      model: the base model's name.
-      fingerprint: sha256 over the base model's parameters; see `fingerprint`.
-      method: name and static numbers of the parameterisation.
-      targets: paths of the adapted kernels.
-      heads: paths of the parameters that tasks own.
-      dtype: dtype of the stored parameters.
-      leaves: a checksum of each of the base model's parameters, to name the one that differs; empty in older manifests.
+        model: the base model's name.
+        fingerprint: sha256 over the base model's parameters; see `fingerprint`.
+        method: name and static numbers of the parameterisation.
+        targets: paths of the adapted kernels.
+        heads: paths of the parameters that tasks own.
+        dtype: dtype of the stored parameters.
+        leaves: a checksum of each of the base model's parameters, to name the one that differs; empty in older
+            manifests.
     """
 
     model: str
@@ -67,12 +68,12 @@ class Manifest:
     """What a checkpoint folder holds.
 
     Attributes:
-      identity: the model and adapters.
-      shared: record of the shared tree, None before the first task is done.
-      version: how many versions of the shared tree have been written.
-      tasks: a record by task name, in the order of learning; each with "info", the caller's JSON.
-      states: records of the training in flight, the last state and the one before it, oldest first; each with "info".
-      router: record of the task router, None if none is kept; with "tasks", the names of the tasks that it knows.
+        identity: the model and adapters.
+        shared: record of the shared tree, None before the first task is done.
+        version: how many versions of the shared tree have been written.
+        tasks: a record by task name, in the order of learning; each with "info", the caller's JSON.
+        states: records of the training in flight, the last state and the one before it, oldest first; each with "info".
+        router: record of the task router, None if none is kept; with "tasks", the names of the tasks that it knows.
     """
 
     identity: Identity
@@ -102,9 +103,9 @@ def identity_of(name: str, params: Tree, adapted: AdaptedModel) -> Identity:
     """The identity of an adapted model that has a method.
 
     Args:
-      name: the base model's name.
-      params: its parameters; those that tasks own are left out of the fingerprint.
-      adapted: from `adapt`.
+        name: the base model's name.
+        params: its parameters; those that tasks own are left out of the fingerprint.
+        adapted: from `adapt`.
     """
     base = fingerprint({path: leaf for path, leaf in flat(params).items() if path not in adapted.heads})
     numbers = static_numbers(adapted.method)
@@ -122,7 +123,7 @@ def static_numbers(method: Any) -> dict[str, Any]:
     """The fields of a parameterisation, which tell it from another of its name.
 
     Raises:
-      InputError: if it is no dataclass, or a field is nothing that JSON holds.
+        InputError: if it is no dataclass, or a field is nothing that JSON holds.
     """
     fix = "make it a frozen dataclass of numbers and texts"
     if not is_dataclass(method):
@@ -141,7 +142,7 @@ def _decoded(content: Content, source: str) -> Manifest:
     """The manifest that a file's content is.
 
     Raises:
-      FormatError: if a field is missing, unexpected, or none of a manifest.
+        FormatError: if a field is missing, unexpected, or none of a manifest.
     """
     try:
         own = content["identity"]
@@ -161,7 +162,7 @@ def read(root: Path, file: str = FILE) -> Manifest:
     """Reads the manifest of a checkpoint folder, or its copy.
 
     Raises:
-      FormatError: if it is missing or damaged.
+        FormatError: if it is missing or damaged.
     """
     path = root / file
     return _decoded(KIND.read(path), str(path))
@@ -171,7 +172,7 @@ def commit(root: Path, manifest: Manifest) -> None:
     """Writes the manifest in one step: a reader, or a run after a kill, sees the old one or the new one.
 
     Raises:
-      OSError: if it cannot be written.
+        OSError: if it cannot be written.
     """
     KIND.write(asdict(manifest), root / FILE, root / COPY)
 
@@ -207,7 +208,7 @@ def check_identity(found: Identity, wanted: Identity) -> None:
     """Refuses a checkpoint of another model, method or choice of targets.
 
     Raises:
-      FormatError: naming the first field that differs, and of the base model the first parameter.
+        FormatError: naming the first field that differs, and of the base model the first parameter.
     """
     have, wants = (as_json(asdict(identity)) for identity in (found, wanted))
     leaves, want_leaves = have.pop("leaves"), wants["leaves"]

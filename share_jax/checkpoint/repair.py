@@ -15,11 +15,11 @@ class Damage:
     """One damaged part of a checkpoint.
 
     Attributes:
-      what: the part, such as "task 'news'" or "the training in flight".
-      task: the task's name, None if the part is no task.
-      file: the first damaged file, below the checkpoint's folder.
-      got: what it is.
-      expected: what it was.
+        what: the part, such as "task 'news'" or "the training in flight".
+        task: the task's name, None if the part is no task.
+        file: the first damaged file, below the checkpoint's folder.
+        got: what it is.
+        expected: what it was.
     """
 
     what: str
@@ -56,7 +56,7 @@ def repaired(checkpoint: Checkpoint, found: tuple[Damage, ...]) -> Checkpoint:
     whose learning is over need no repair: `load_task` takes each by itself.
 
     Raises:
-      OSError: if it cannot be written.
+        OSError: if it cannot be written.
     """
     return committed(checkpoint, _without(checkpoint.manifest, {damage.what for damage in found}))
 
@@ -91,11 +91,11 @@ def check(checkpoint: Checkpoint, how: str = "damage.repaired") -> None:
     """Refuses a checkpoint with any damage, in one line that says what is still good.
 
     Args:
-      checkpoint: the open checkpoint.
-      how: what the caller's user does to have it repaired.
+        checkpoint: the open checkpoint.
+        how: what the caller's user does to have it repaired.
 
     Raises:
-      FormatError: naming the first damaged file and its task, the tasks that still load, and where `how` would go on.
+        FormatError: naming the first damaged file and its task, the tasks that still load, and where `how` would go on.
     """
     found = find(checkpoint)
     if not found:
@@ -130,10 +130,10 @@ def restore_manifest(root: Path) -> bool:
     """Puts a manifest's copy in the place of a damaged manifest.
 
     Returns:
-      Whether anything was damaged.
+        Whether anything was damaged.
 
     Raises:
-      FormatError: if its copy is no good either, or both are newer than this program.
+        FormatError: if its copy is no good either, or both are newer than this program.
     """
     try:
         manifest.read(root)
@@ -147,7 +147,7 @@ def check_manifest(root: Path, how: str = "damage.restore_manifest") -> None:
     """Refuses a damaged manifest, and offers its copy if that is whole.
 
     Raises:
-      FormatError: naming the file.
+        FormatError: naming the file.
     """
     try:
         manifest.read(root)

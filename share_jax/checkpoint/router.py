@@ -16,12 +16,12 @@ def write(root: Path, manifest: Manifest, router: Router) -> Record:
     """Writes a router into a new folder and returns its record, for the manifest that is to name it.
 
     Args:
-      root: the checkpoint's root.
-      manifest: what the checkpoint holds; the router may know no other tasks.
-      router: what to write.
+        root: the checkpoint's root.
+        manifest: what the checkpoint holds; the router may know no other tasks.
+        router: what to write.
 
     Raises:
-      TaskError: if it knows a task that the manifest does not hold.
+        TaskError: if it knows a task that the manifest does not hold.
     """
     check_known(router, tuple(manifest.tasks))
     old = manifest.router
@@ -33,7 +33,7 @@ def check_known(router: Router | None, names: Sequence[str]) -> None:
     """Refuses a router that knows other tasks than these; None knows none.
 
     Raises:
-      TaskError: naming the first.
+        TaskError: naming the first.
     """
     other = [name for name in (router.names if router is not None else ()) if name not in names]
     if other:
@@ -45,7 +45,7 @@ def read(root: Path, manifest: Manifest) -> Router:
     """The router that a manifest names.
 
     Raises:
-      FormatError: if it names none, or the router is damaged.
+        FormatError: if it names none, or the router is damaged.
     """
     record = manifest.router
     if record is None:

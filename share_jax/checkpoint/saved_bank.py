@@ -49,23 +49,23 @@ def save_bank(
     class, its layers and their shapes to tell it by: another alpha, which leaves no trace in them, is not noticed.
 
     Args:
-      folder: new, empty, or saved to before.
-      learner: what learnt the bank.
-      bank: the tasks.
-      infos: JSON beside new tasks by name, such as {"first": {"accuracy": 0.5}}; read back by `Checkpoint.info`. Those
-        of saved tasks may be given again as they are.
-      router: a router that knows some of the bank's tasks; the saved one, if any, is kept when None.
+        folder: new, empty, or saved to before.
+        learner: what learnt the bank.
+        bank: the tasks.
+        infos: JSON beside new tasks by name, such as {"first": {"accuracy": 0.5}}; read back by `Checkpoint.info`.
+            Those of saved tasks may be given again as they are.
+        router: a router that knows some of the bank's tasks; the saved one, if any, is kept when None.
 
     Returns:
-      The checkpoint that the folder now is.
+        The checkpoint that the folder now is.
 
     Raises:
-      BusyError: if another process saves into it.
-      FormatError: if the folder holds something else, or is another model's.
-      TaskError: if it holds other tasks than the bank begins with, or one of `infos` or the router's is none of the
-        bank's, or a saved task's and changed.
-      InputError: if a saved task, or what all share, is not what was saved, or an info is no JSON.
-      SaveError: if it cannot be written; what was saved stays.
+        BusyError: if another process saves into it.
+        FormatError: if the folder holds something else, or is another model's.
+        TaskError: if it holds other tasks than the bank begins with, or one of `infos` or the router's is none of the
+            bank's, or a saved task's and changed.
+        InputError: if a saved task, or what all share, is not what was saved, or an info is no JSON.
+        SaveError: if it cannot be written; what was saved stays.
     """
     folder, infos = Path(folder), dict(infos or {})
     _check_global(bank)
@@ -88,13 +88,13 @@ def load_bank(folder: str | os.PathLike[str], learner: Learner | ShareLearner, f
     """The tasks that `save_bank` saved, to the bit; learning goes on from it as it would have from the bank itself.
 
     Args:
-      folder: where they were saved.
-      learner: one with the same model and base.
-      fresh: its empty bank, from `Learner.start`, whose stack grows if there are more tasks than slots.
+        folder: where they were saved.
+        learner: one with the same model and base.
+        fresh: its empty bank, from `Learner.start`, whose stack grows if there are more tasks than slots.
 
     Raises:
-      FormatError: if the folder is no checkpoint, is another model's, or is damaged.
-      InputError: if `fresh` has learnt tasks, or a module of one's own has fewer slots than there are tasks.
+        FormatError: if the folder is no checkpoint, is another model's, or is damaged.
+        InputError: if `fresh` has learnt tasks, or a module of one's own has fewer slots than there are tasks.
     """
     if fresh.names:
         got, fix = f"{len(fresh.names)} learnt tasks", "pass Learner.start(...)"
@@ -114,8 +114,8 @@ def held_checkpoint(folder: Path, learner: Learner | ShareLearner, bank: TaskBan
     """The folder's checkpoint, new if there is none, held while it is used.
 
     Raises:
-      BusyError: if another process saves into it.
-      FormatError: if the folder holds something else, or is another model's.
+        BusyError: if another process saves into it.
+        FormatError: if the folder holds something else, or is another model's.
     """
     with ExitStack() as held:
         on_primary(f"folder {folder}", lambda: _enter(held, folder))
@@ -159,7 +159,7 @@ def _check_global(bank: TaskBank) -> None:
     """Refuses arrays of one process alone, of which Orbax knows not which process has the right ones.
 
     Raises:
-      InputError: naming one.
+        InputError: naming one.
     """
     if jax.process_count() == 1:
         return
@@ -173,7 +173,7 @@ def _new_names(store: Checkpoint, bank: TaskBank) -> tuple[str, ...]:
     """The tasks that are not saved yet.
 
     Raises:
-      TaskError: if the saved ones are not those that the bank begins with.
+        TaskError: if the saved ones are not those that the bank begins with.
     """
     count = len(store.names)
     if store.names != bank.names[:count]:
@@ -187,8 +187,8 @@ def _check_infos(store: Checkpoint, infos: Mapping[str, Json], new: Sequence[str
     """Refuses an info of no task, and one that a saved task has otherwise.
 
     Raises:
-      TaskError: naming the task.
-      InputError: if an info is no JSON.
+        TaskError: naming the task.
+        InputError: if an info is no JSON.
     """
     for name, info in infos.items():
         own = validate.as_json(info, f"task {name!r}")
@@ -203,7 +203,7 @@ def _check_unchanged(store: Checkpoint, bank: TaskBank) -> None:
     """Refuses a bank in which a saved task, or what all share, has other values.
 
     Raises:
-      InputError: naming the first leaf that is not as it was saved.
+        InputError: naming the first leaf that is not as it was saved.
     """
     parts = {f"task {name!r}": (store.record(name), read_slot(bank.tasks, i)) for i, name in enumerate(store.names)}
     if store.manifest.shared is not None:

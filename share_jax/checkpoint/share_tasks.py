@@ -30,16 +30,16 @@ def save_last_task(
     """Saves the bank's last task, the bases that its merge made, and the other tasks' coefficients on them.
 
     Args:
-      store: with all of the bank's tasks but the last.
-      learner: what learnt them.
-      bank: the tasks.
-      info: JSON beside the new task.
-      router: the router that knows the new task too; the saved one, if any, is kept when None.
+        store: with all of the bank's tasks but the last.
+        learner: what learnt them.
+        bank: the tasks.
+        info: JSON beside the new task.
+        router: the router that knows the new task too; the saved one, if any, is kept when None.
 
     Raises:
-      TaskError: if the store holds other tasks.
-      InputError: if the info is no JSON.
-      SaveError: if it cannot be written; the last state stays.
+        TaskError: if the store holds other tasks.
+        InputError: if the info is no JSON.
+        SaveError: if it cannot be written; the last state stays.
     """
     if store.names != bank.names[:-1]:
         got, fix = f"tasks {list(store.names)}", "save after every task"
@@ -59,7 +59,7 @@ def saved_tasks(store: Checkpoint, learner: ShareLearner, fresh: ShareBank) -> S
     """The saved tasks as a bank; `fresh`, an empty bank, if there are none.
 
     Raises:
-      FormatError: if one is damaged, or not of this form.
+        FormatError: if one is damaged, or not of this form.
     """
     if not store.names:
         return fresh
@@ -77,15 +77,15 @@ def save_share_task(
     Nothing is in flight any more. `save_bank` saves a bank as it serves, once for all; this one can be learnt on.
 
     Args:
-      folder: new, empty, or with the tasks before the last one.
-      learner: what learnt them.
-      bank: the tasks.
-      info: JSON beside the new task.
+        folder: new, empty, or with the tasks before the last one.
+        learner: what learnt them.
+        bank: the tasks.
+        info: JSON beside the new task.
 
     Raises:
-      BusyError: if another process saves into it.
-      FormatError: if the folder holds something else, or is another model's.
-      TaskError, InputError, SaveError: as `save_last_task`.
+        BusyError: if another process saves into it.
+        FormatError: if the folder holds something else, or is another model's.
+        TaskError, InputError, SaveError: as `save_last_task`.
     """
     with held_checkpoint(Path(folder), learner, bank) as store:
         return save_last_task(store, learner, bank, info or {})
@@ -95,8 +95,8 @@ def load_share_bank(folder: str | os.PathLike[str], learner: ShareLearner, fresh
     """The tasks that `save_share_task` saved, with the bounds on their errors; `fresh` if the folder has none.
 
     Raises:
-      BusyError: if another process saves into it.
-      FormatError: if the folder holds something else, is another model's, or is damaged.
+        BusyError: if another process saves into it.
+        FormatError: if the folder holds something else, is another model's, or is damaged.
     """
     with held_checkpoint(Path(folder), learner, fresh) as store:
         return saved_tasks(store, learner, fresh)

@@ -21,7 +21,7 @@ def check_name(name: Any) -> None:
     """Refuses a task's name that is empty or no text: a manifest would give it back as another.
 
     Raises:
-      TaskError: showing it.
+        TaskError: showing it.
     """
     if not isinstance(name, str) or not name:
         got, expected = f"{type(name).__name__} {name!r}", "a str that is not empty"
@@ -32,7 +32,7 @@ def as_json(info: Any, what: str) -> dict[str, Any]:
     """What is noted beside a record.
 
     Raises:
-      InputError: if it is no dict that JSON can hold; names the entry.
+        InputError: if it is no dict that JSON can hold; names the entry.
     """
     where = f"info of {what}"
     if not isinstance(info, Mapping):
@@ -51,7 +51,7 @@ def _shapes(slot: Any, what: str) -> Shapes:
     """Those of a slot.
 
     Raises:
-      InputError: if it is no nested dict of arrays; names the leaf.
+        InputError: if it is no nested dict of arrays; names the leaf.
     """
     leaves = flat(slot) if isinstance(slot, Mapping) else {}
     for path, leaf in leaves.items():
@@ -68,7 +68,7 @@ def _check_alike(have: Shapes, want: Shapes, what: str, other: str) -> None:
     """Refuses a slot that is not like another task's.
 
     Raises:
-      InputError: naming the first leaf that is missing, unexpected, or of another shape or dtype.
+        InputError: naming the first leaf that is missing, unexpected, or of another shape or dtype.
     """
     for path in sorted(want.keys() | have.keys()):
         if have.get(path) != want.get(path):
@@ -80,7 +80,7 @@ def _check_beside(have: Shapes, shared: Mapping[str, Any], method: Parameterizat
     """Refuses a slot with other axes in front than the shared leaves of the same layers, as the first task's may have.
 
     Raises:
-      InputError: naming the first such leaf.
+        InputError: naming the first such leaf.
     """
     ahead: dict[str, int] = {}
     for path, leaf in flat(shared).items():
@@ -102,14 +102,14 @@ def check_slots(
     """Refuses slots that could never be loaded again as the others are.
 
     Args:
-      before: what the checkpoint holds.
-      name: the new task's name.
-      slot: its slot, to be like that of a saved task.
-      shared: the shared tree that is saved with it; for the first task all that there is to hold its slot against.
-      changed: slots of saved tasks that are written anew, by name.
+        before: what the checkpoint holds.
+        name: the new task's name.
+        slot: its slot, to be like that of a saved task.
+        shared: the shared tree that is saved with it; for the first task all that there is to hold its slot against.
+        changed: slots of saved tasks that are written anew, by name.
 
     Raises:
-      InputError: naming the first leaf that does not fit.
+        InputError: naming the first leaf that does not fit.
     """
     own = _shapes(slot, f"task {name!r}")
     other, want = f"task {name!r}", own

@@ -22,7 +22,7 @@ def check_drawing() -> None:
     """Refuses to draw without Matplotlib.
 
     Raises:
-      InputError: it is not installed.
+        InputError: it is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
         fix = "pip install 'share_jax[plots]', or leave the flag out"
@@ -38,9 +38,9 @@ def heatmap(names: Sequence[str], matrix: Float[np.ndarray, "T T"], title: str) 
     """The SVG text; names and values are written out while there is room for them. The same input gives the same text.
 
     Args:
-      names: of the tasks.
-      matrix: values between -1 and 1.
-      title: what stands above.
+        names: of the tasks.
+        matrix: values between -1 and 1.
+        title: what stands above.
     """
     # optional and slow to load: only a command that draws waits for it
     import matplotlib as mpl

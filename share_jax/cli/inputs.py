@@ -19,12 +19,12 @@ def open_inputs(
     """Every task of the folders, in order; see `formats.open.open_sources`.
 
     Args:
-      folders: of adapters or of banks.
-      taken: names that are not free.
-      names: a JSON file with PyTorch's name of every module by its path in a bank's model.
+        folders: of adapters or of banks.
+        taken: names that are not free.
+        names: a JSON file with PyTorch's name of every module by its path in a bank's model.
 
     Raises:
-      InputError, FormatError, TaskError, TargetError: see `open_sources` and `checkpoint.bank_tasks.open_bank`.
+        InputError, FormatError, TaskError, TargetError: see `open_sources` and `checkpoint.bank_tasks.open_bank`.
     """
     bank = Format("a bank", is_bank, partial(_open_bank, names=names))
     for folder in folders:

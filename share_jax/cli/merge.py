@@ -85,7 +85,7 @@ def method_options(args: argparse.Namespace) -> dict[str, Any]:
     """The values of the flags that the method alone takes.
 
     Raises:
-      InputError: a flag was given that the method does not use.
+        InputError: a flag was given that the method does not use.
     """
     own = _OPTIONS[args.method]
     for method, flags in _OPTIONS.items():
@@ -102,8 +102,8 @@ def heads_task(done: AdapterSet, tasks: Sequence[str], named: str | None) -> str
     """The task whose uncompressed tensors are written: the one that was named; None where none was and none has any.
 
     Raises:
-      InputError: the named task has no such tensors, or none was named and one of the tasks has some.
-      TaskError: the set has no task of that name.
+        InputError: the named task has no such tensors, or none was named and one of the tasks has some.
+        TaskError: the set has no task of that name.
     """
     for task in (*tasks, *([] if named is None else [named])):
         done.task(task)

@@ -23,8 +23,8 @@ def complete(parser: argparse.ArgumentParser, command: ModuleType) -> None:
     """Adds what a command takes, `--json`, `--progress`, and the example in its help.
 
     Args:
-      parser: the command's.
-      command: its file, which has `EXAMPLE`, `add_arguments(parser)` and `run(args)`, the exit status.
+        parser: the command's.
+        command: its file, which has `EXAMPLE`, `add_arguments(parser)` and `run(args)`, the exit status.
     """
     parser.epilog = f"example:\n  {command.EXAMPLE}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -44,8 +44,8 @@ def add_size(parser: argparse.ArgumentParser, held: str) -> None:
     """Adds the ways to choose k, one of which may be given.
 
     Args:
-      parser: the command's.
-      held: what --max-error says.
+        parser: the command's.
+        held: what --max-error says.
     """
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--k", type=whole, metavar="N", help="basis columns per layer and side")

@@ -16,13 +16,13 @@ def check_output(out: str | os.PathLike, overwrite: bool, inputs: Iterable[str |
     """Returns where a new folder may be written.
 
     Args:
-      out: where it shall be.
-      overwrite: whether a set or an adapter that is there may be replaced.
-      inputs: the folders that are read.
+        out: where it shall be.
+        overwrite: whether a set or an adapter that is there may be replaced.
+        inputs: the folders that are read.
 
     Raises:
-      InputError: it is, holds or lies within an input; the parent is missing; something is there already and
-        `overwrite` is false, or what is there is neither a set nor an adapter.
+        InputError: it is, holds or lies within an input; the parent is missing; something is there already and
+            `overwrite` is false, or what is there is neither a set nor an adapter.
     """
     path = Path(os.path.abspath(out))
     what = f"output {shown(out)}"
@@ -44,7 +44,7 @@ def check_file_output(out: str | os.PathLike) -> Path:
     """Returns where a file may be written, or replaced.
 
     Raises:
-      InputError: the parent is missing or not to be written to, or something is there that is no file.
+        InputError: the parent is missing or not to be written to, or something is there that is no file.
     """
     path = Path(os.path.abspath(out))
     what = f"output {shown(out)}"

@@ -44,7 +44,7 @@ class Source:
         """The factors of the given modules, or of all, with their scales.
 
         Raises:
-          FormatError: a value is NaN or infinite, or the file is damaged.
+            FormatError: a value is NaN or infinite, or the file is damaged.
         """
         out = {}
         for module, (lora_a, lora_b) in self.read_factors(modules).items():
@@ -60,7 +60,7 @@ class Source:
         """The tensors that stay as they are.
 
         Raises:
-          FormatError: a value is NaN or infinite, or the file is damaged.
+            FormatError: a value is NaN or infinite, or the file is damaged.
         """
         extras = self.read_extras()
         for name, raw in extras.items():
@@ -73,7 +73,7 @@ def check_finite(values: np.ndarray, label: str) -> None:
     """Refuses NaN and infinities.
 
     Raises:
-      FormatError: there is one.
+        FormatError: there is one.
     """
     if not all_finite(values):
         raise FormatError(
@@ -87,7 +87,7 @@ def check_shapes(
     """(d_in, d_out, r) of a pair stored as A (r, in) and B (out, r).
 
     Raises:
-      FormatError: the two contradict each other, or the rank that the configuration gives.
+        FormatError: the two contradict each other, or the rank that the configuration gives.
     """
     if len(shape_a) != 2 or len(shape_b) != 2:
         raise FormatError(

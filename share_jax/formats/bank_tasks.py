@@ -46,21 +46,21 @@ def export_peft(
     """Writes every task of a bank as a PEFT folder: FOLDER/TASK with its adapter, alpha and heads.
 
     Args:
-      bank: the learnt tasks; their names become folders.
-      adapted: the adapted model that learnt them.
-      folder: where; made if it is not there.
-      names: PyTorch's names for the model: its own table, such as `models.bert.bert_names(config, classes)`; or
-        {module path: module name}; or None for paths with dots.
-      base_model: `base_model_name_or_path` to write.
-      overwrite: whether folders of these names may be replaced.
+        bank: the learnt tasks; their names become folders.
+        adapted: the adapted model that learnt them.
+        folder: where; made if it is not there.
+        names: PyTorch's names for the model: its own table, such as `models.bert.bert_names(config, classes)`; or
+            {module path: module name}; or None for paths with dots.
+        base_model: `base_model_name_or_path` to write.
+        overwrite: whether folders of these names may be replaced.
 
     Returns:
-      The folder of each task.
+        The folder of each task.
 
     Raises:
-      TargetError: a kernel or head has no name, or is nothing that PEFT holds.
-      TaskError: a task's name is no folder's.
-      InputError: the bank has no tasks, or a folder is there already.
+        TargetError: a kernel or head has no name, or is nothing that PEFT holds.
+        TaskError: a task's name is no folder's.
+        InputError: the bank has no tasks, or a folder is there already.
     """
     sources = bank_sources(bank, adapted, names, base_model=base_model)
     check_linear(adapted)
@@ -85,20 +85,20 @@ def import_peft(
     """The bank with adapters' folders as further tasks, each named as its folder; learnt tasks keep their bits.
 
     Args:
-      folders: of PEFT, or of another known format; one or several.
-      adapted: the adapted model; what the folders adapt must be its targets, and what they save whole its heads.
-      bank: what has been learnt, on `adapted`; an empty one from `Learner.start`, for example.
-      names: as for `export_peft`.
+        folders: of PEFT, or of another known format; one or several.
+        adapted: the adapted model; what the folders adapt must be its targets, and what they save whole its heads.
+        bank: what has been learnt, on `adapted`; an empty one from `Learner.start`, for example.
+        names: as for `export_peft`.
 
     Returns:
-      The bank; and for each new task the measured error of its update and a bound on it, relative to its norm: zero, or
-      rounding, but for `Share`, which projects. See `subspace.into_bank.with_adapters`.
+        The bank; and for each new task the measured error of its update and a bound on it, relative to its norm: zero,
+        or rounding, but for `Share`, which projects. See `subspace.into_bank.with_adapters`.
 
     Raises:
-      FormatError: a folder is none of a known format, or is damaged.
-      TargetError: a module or tensor has no name in the model, or is no target or head of it; a head is missing.
-      TaskError: a name is taken.
-      InputError: the method cannot hold an adapter; the message says what can.
+        FormatError: a folder is none of a known format, or is damaged.
+        TargetError: a module or tensor has no name in the model, or is no target or head of it; a head is missing.
+        TaskError: a name is taken.
+        InputError: the method cannot hold an adapter; the message says what can.
     """
     single = isinstance(folders, str | os.PathLike)
     return with_sources(open_sources([folders] if single else folders, bank.names), adapted, bank, names)
@@ -123,7 +123,7 @@ def open_heads(
     """A task's heads by path, of the tensors that lie beside its factors.
 
     Raises:
-      TargetError: see `flax_names.from_tensors`.
+        TargetError: see `flax_names.from_tensors`.
     """
     try:
         return from_tensors(table, {name.removeprefix(PREFIX): raw.array() for name, raw in extras.items()}, heads)
@@ -160,15 +160,15 @@ def task_source(
     """One task of a bank as a task of adapter files, by PEFT's names.
 
     Args:
-      name: the task's.
-      adapter: by the names of `subspace.from_bank.layer_names`.
-      heads: by path.
-      table: PyTorch's names.
-      base_model: the name of the model that it adapts.
-      bytes_in: of the files that hold it; those of its arrays when None.
+        name: the task's.
+        adapter: by the names of `subspace.from_bank.layer_names`.
+        heads: by path.
+        table: PyTorch's names.
+        base_model: the name of the model that it adapts.
+        bytes_in: of the files that hold it; those of its arrays when None.
 
     Raises:
-      TargetError: a kernel or head is not in the table, or is nothing that PEFT holds.
+        TargetError: a kernel or head is not in the table, or is nothing that PEFT holds.
     """
     modules, tensors = to_modules(table, adapter), to_tensors(table, heads)
     extras = {PREFIX + tensor: raw_of(array) for tensor, array in tensors.items()}
@@ -194,7 +194,7 @@ def check_linear(adapted: Any) -> None:
     """Refuses targets that PEFT has no linear module for, and a model that adapts heads alone.
 
     Raises:
-      TargetError: naming one.
+        TargetError: naming one.
     """
     if not adapted.targets:
         expected, fix = "at least one: PEFT loads no heads alone", "adapt a kernel, too"

@@ -68,9 +68,9 @@ def new_config(adapter: Adapter, saved: Sequence[str], base_model: str | None) -
     """The configuration of an adapter that no file had yet; its scales are the adapter's, exactly.
 
     Args:
-      adapter: by module name.
-      saved: modules whose own parameters lie beside the factors.
-      base_model: its name.
+        adapter: by module name.
+        saved: modules whose own parameters lie beside the factors.
+        base_model: its name.
     """
     ranks = {module: factors.rank for module, factors in adapter.items()}
     alphas = {module: alpha_of(float(factors.scale), factors.rank) for module, factors in adapter.items()}

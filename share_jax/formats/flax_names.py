@@ -107,13 +107,13 @@ def table_for(
     shape: `scale` and `embedding` are a `weight` too, any other keeps its name.
 
     Args:
-      kernels: (d_in, d_out) of every adapted kernel, by path.
-      heads: shape of every parameter that tasks own whole, by path.
-      names: a model's own table; or the name of every module by its path, such as {"layers_0": "encoder.fc1"}; or None
-        for paths with dots.
+        kernels: (d_in, d_out) of every adapted kernel, by path.
+        heads: shape of every parameter that tasks own whole, by path.
+        names: a model's own table; or the name of every module by its path, such as {"layers_0": "encoder.fc1"}; or
+            None for paths with dots.
 
     Raises:
-      TargetError: a kernel or head has no name, or a name is of a module that is neither.
+        TargetError: a kernel or head has no name, or a name is of a module that is neither.
 
     >>> list(table_for({"layers_0/kernel": (8, 4)}, {"layers_2/bias": (3,)}))
     ['layers_0.weight', 'layers_2.bias']
@@ -168,7 +168,7 @@ def to_modules(table: Table, adapter: Mapping[str, T]) -> dict[str, T]:
     """An adapter, or a subspace's targets, by PEFT's module names, of one by kernel paths.
 
     Raises:
-      TargetError: a kernel is not in the table, is no linear module's there, or is of another shape.
+        TargetError: a kernel is not in the table, is no linear module's there, or is of another shape.
     """
     names = {leaf.place: name for name, leaf in table.items()}
     out = {}
@@ -183,7 +183,7 @@ def to_tensors(table: Table, heads: Mapping[str, np.ndarray]) -> dict[str, np.nd
     """Heads by the names of stored tensors, of those by paths in the params.
 
     Raises:
-      TargetError: a head is not in the table, or is of another shape.
+        TargetError: a head is not in the table, or is of another shape.
     """
     names = {leaf.place: name for name, leaf in table.items()}
     out = {}
@@ -199,7 +199,7 @@ def from_modules(table: Table, adapter: Mapping[str, T], targets: Collection[str
     """The inverse of `to_modules`; a target without an adapter is left out.
 
     Raises:
-      TargetError: a module is not in the table, or what it adapts is no target.
+        TargetError: a module is not in the table, or what it adapts is no target.
     """
     out = {}
     for module, factors in adapter.items():
@@ -219,7 +219,7 @@ def from_tensors(table: Table, tensors: Mapping[str, np.ndarray], heads: Collect
     """The inverse of `to_tensors`: every tensor is a head, and every head has its tensor.
 
     Raises:
-      TargetError: a tensor is not in the table, is no head, or is of another shape; a head has none.
+        TargetError: a tensor is not in the table, is no head, or is of another shape; a head has none.
     """
     out = {}
     for name, tensor in tensors.items():

@@ -28,10 +28,10 @@ class Format:
     """One format of adapter files.
 
     Attributes:
-      name: as messages give it.
-      detect: whether a folder looks like one of this format, be it damaged.
-      open: every task of the folder.
-      write: writes one task; None where the format is read alone.
+        name: as messages give it.
+        detect: whether a folder looks like one of this format, be it damaged.
+        open: every task of the folder.
+        write: writes one task; None where the format is read alone.
     """
 
     name: str
@@ -62,7 +62,7 @@ def writer(name: str) -> Write:
     """How tasks are written in a format.
 
     Raises:
-      InputError: there is no such format, or it is read alone.
+        InputError: there is no such format, or it is read alone.
     """
     written = {each.name: each.write for each in FORMATS if each.write is not None}
     if name not in written:

@@ -25,8 +25,8 @@ def open_lorashare(folder: str | os.PathLike) -> list[Source]:
     """Every task of the folder, in the order of `share_config.json`.
 
     Raises:
-      InputError: there is no such folder.
-      FormatError: a file is missing, damaged or contradicts another.
+        InputError: there is no such folder.
+        FormatError: a file is missing, damaged or contradicts another.
     """
     path = check_folder(folder, "lorashare folder")
     names = read_json(path, "share_config.json").get("adapter_names")

@@ -16,14 +16,14 @@ def open_sources(
     """Every task of the folders, in order. Only headers and configurations are read.
 
     Args:
-      folders: adapters' folders, or compressed folders of lorashare or vlora, each of which holds many tasks.
-      taken: names that are not free.
-      formats: those that a folder may be of, in the order in which it is asked.
+        folders: adapters' folders, or compressed folders of lorashare or vlora, each of which holds many tasks.
+        taken: names that are not free.
+        formats: those that a folder may be of, in the order in which it is asked.
 
     Raises:
-      InputError: a folder is not there, or two sources do not belong to one base model.
-      FormatError: a folder is empty, damaged or not supported.
-      TaskError: a name is not safe, is there twice, or is taken.
+        InputError: a folder is not there, or two sources do not belong to one base model.
+        FormatError: a folder is empty, damaged or not supported.
+        TaskError: a name is not safe, is there twice, or is taken.
     """
     sources = [source for folder in folders for source in _open(folder, formats)]
     seen = set(taken)
@@ -41,12 +41,12 @@ def common_base(sources: Sequence[Source], given: str | None = None, known: Sequ
     """The base model that all sources name, or None where none of them names one.
 
     Args:
-      sources: at least one.
-      given: speaks for those, and for a set, that name none.
-      known: what the set names, None if it has tasks and names none; empty where there is no set yet.
+        sources: at least one.
+        given: speaks for those, and for a set, that name none.
+        known: what the set names, None if it has tasks and names none; empty where there is no set yet.
 
     Raises:
-      InputError: two of them differ, or one names a base model and another none.
+        InputError: two of them differ, or one names a base model and another none.
     """
     named = [("the set", name or given) for name in known]
     named += [(source.label, source.base_model or given) for source in sources]
@@ -65,7 +65,7 @@ def check_common_shapes(sources: Sequence[Source], known: dict[str, tuple[int, i
     """Checks that a module has one shape in all sources.
 
     Raises:
-      InputError: it does not; the adapters are of different base models.
+        InputError: it does not; the adapters are of different base models.
     """
     shapes = dict(known)
     for source in sources:

@@ -41,13 +41,13 @@ def open_adapter(folder: str | os.PathLike, name: str | None = None) -> Source:
     """Reads the configuration and the header of the weights; the tensors stay on the disk.
 
     Args:
-      folder: the adapter's folder.
-      name: the task's name; the folder's own when None.
+        folder: the adapter's folder.
+        name: the task's name; the folder's own when None.
 
     Raises:
-      InputError: there is no such folder.
-      FormatError: a file is missing or damaged, or says something that is not supported.
-      TaskError: the name is not safe.
+        InputError: there is no such folder.
+        FormatError: a file is missing or damaged, or says something that is not supported.
+        TaskError: the name is not safe.
     """
     path = check_folder(folder, "adapter")
     name = task_name_of(path) if name is None else name
@@ -100,15 +100,15 @@ def write_adapter(
     """Writes an adapter's two files into an existing folder.
 
     Args:
-      folder: where; it must hold neither file yet.
-      config: what `adapter_config.json` shall hold; its rank and alpha must already fit the factors.
-      factors: module name -> (lora_a (d_in, r), lora_b (r, d_out)).
-      extras: tensors to copy as they are, under their own names.
-      metadata: of the safetensors file; `{"format": "pt"}` is what PEFT writes.
-      dtype: of the factors, `f32`, `bf16` or `f16`, for all or per module.
+        folder: where; it must hold neither file yet.
+        config: what `adapter_config.json` shall hold; its rank and alpha must already fit the factors.
+        factors: module name -> (lora_a (d_in, r), lora_b (r, d_out)).
+        extras: tensors to copy as they are, under their own names.
+        metadata: of the safetensors file; `{"format": "pt"}` is what PEFT writes.
+        dtype: of the factors, `f32`, `bf16` or `f16`, for all or per module.
 
     Raises:
-      InputError: a value does not fit the dtype.
+        InputError: a value does not fit the dtype.
     """
     tensors: dict[str, RawTensor] = dict(extras)
     for module, pair in factors.items():

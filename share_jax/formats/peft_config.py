@@ -69,7 +69,7 @@ def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
     """Reads a configuration.
 
     Raises:
-      FormatError: a value is of the wrong kind, or something is asked for that is not supported; it is named.
+        FormatError: a value is of the wrong kind, or something is asked for that is not supported; it is named.
     """
     _refuse_unsupported(config, label)
     rank = config.get("r")
@@ -94,7 +94,7 @@ def base_model(config: Mapping[str, Any], label: str) -> str | None:
     """The base model's name; of a path on some machine only the last component.
 
     Raises:
-      FormatError: it is there and no text.
+        FormatError: it is there and no text.
     """
     name = config.get("base_model_name_or_path")
     if name is None or name == "":

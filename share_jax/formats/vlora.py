@@ -29,8 +29,8 @@ def open_vlora(folder: str | os.PathLike) -> list[Source]:
     """Every task of the folder, in the order of `subspace_meta.json`.
 
     Raises:
-      InputError: there is no such folder.
-      FormatError: a file is missing, damaged, contradicts another, or is packed in 4 bits.
+        InputError: there is no such folder.
+        FormatError: a file is missing, damaged, contradicts another, or is packed in 4 bits.
     """
     path = os.fspath(check_folder(folder, "vlora folder"))
     meta = read_json(path, META)

@@ -21,15 +21,15 @@ def adapted_output(
     """The output of an adapted layer.
 
     Args:
-      layer: the layer.
-      method_name: "__call__", or "attend" of a table.
-      method: the parameterisation.
-      shared: the target's shared leaves, matrices.
-      slots: the target's task leaves.
-      x: the layer's input.
+        layer: the layer.
+        method_name: "__call__", or "attend" of a table.
+        method: the parameterisation.
+        shared: the target's shared leaves, matrices.
+        slots: the target's task leaves.
+        x: the layer's input.
 
     Raises:
-      InputError: if the ids of a mixed batch do not fit the layer's input.
+        InputError: if the ids of a mixed batch do not fit the layer's input.
     """
     if slots.batched and (y := mixed_output(layer, method, shared, *slots.stack(), x)) is not None:
         return y
@@ -40,8 +40,8 @@ def adapted_output(
     dtype = layer.dtype(x)
 
     def run(params: dict[str, Array], leaves: tuple[Leaves, Leaves], x: Array) -> Any:
-        a, b = method.factors(*(cast(own, dtype) for own in leaves))
-        kernel = outer_sum(a, b).reshape(params["kernel"].shape) + params["kernel"]
+        pair: Any = method.factors(*(cast(own, dtype) for own in leaves))
+        kernel = outer_sum(*pair).reshape(params["kernel"].shape) + params["kernel"]
         return layer.on({**params, "kernel": kernel}, x)
 
     def delta(leaves: tuple[Leaves, Leaves], x: Array) -> Array:

@@ -33,7 +33,7 @@ def check_batch(slots: TaskSlots, examples: int) -> None:
     """Refuses slots at hand that are not one per example.
 
     Raises:
-      InputError: naming both numbers.
+        InputError: naming both numbers.
     """
     if slots.per_example:
         for leaf in jax.tree.leaves(slots.leaves):
@@ -44,7 +44,7 @@ def check_ids(ids: int, examples: int) -> None:
     """Refuses so many ids for so many examples.
 
     Raises:
-      InputError: naming both numbers.
+        InputError: naming both numbers.
     """
     if ids != examples:
         raise InputError(
@@ -147,16 +147,16 @@ def layer_delta(
     """What the adapter adds to this layer's output.
 
     Args:
-      layer: the layer.
-      method_name: "__call__", or "attend" of a table.
-      method: the parameterisation.
-      shared: the target's shared leaves, matrices.
-      slots: the target's task leaves, at hand.
-      x: the layer's input.
-      dtype: the dtype of the layer's output, in which the adapter computes.
+        layer: the layer.
+        method_name: "__call__", or "attend" of a table.
+        method: the parameterisation.
+        shared: the target's shared leaves, matrices.
+        slots: the target's task leaves, at hand.
+        x: the layer's input.
+        dtype: the dtype of the layer's output, in which the adapter computes.
 
     Raises:
-      InputError: if the ids of a mixed batch do not fit the layer's input.
+        InputError: if the ids of a mixed batch do not fit the layer's input.
     """
     shared, slots = cast(shared, dtype), replace(slots, leaves=cast(slots.leaves, dtype))
     spec = layer.spec

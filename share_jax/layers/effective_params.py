@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization
 from share_jax.trees import at, flat, nested
-from share_jax.typing import Array, Leaves, Tree
+from share_jax.typing import AnyArray, Leaves, Tree
 
 
-def kernel_delta(method: Parameterization, target: Target, shared: Leaves, slot: Leaves) -> Array:
+def kernel_delta(method: Parameterization, target: Target, shared: Leaves, slot: Leaves) -> AnyArray:
     """The update of one kernel, in the kernel's own shape, with the axis of a scan in front where there is one.
 
     It costs a temporary of the kernel's size.
     """
 
-    def one(shared: Leaves, slot: Leaves) -> Array:
+    def one(shared: Leaves, slot: Leaves) -> AnyArray:
         a, b = method.factors(shared, slot)
         return (a @ b).reshape(target.shape)
 
@@ -31,14 +31,14 @@ def effective_params(
     """`params` with base + delta in place of each adapted kernel.
 
     Args:
-      method: the parameterisation.
-      targets: the adapted kernels.
-      params: the base model's parameters.
-      shared: the `shared` tree.
-      slot: one task's leaves, without task axis.
+        method: the parameterisation.
+        targets: the adapted kernels.
+        params: the base model's parameters.
+        shared: the `shared` tree.
+        slot: one task's leaves, without task axis.
 
     Returns:
-      A tree of the structure, shapes and dtypes of `params`.
+        A tree of the structure, shapes and dtypes of `params`.
     """
     leaves = flat(params)
     for target in targets:

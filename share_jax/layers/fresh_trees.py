@@ -32,15 +32,15 @@ def fresh_trees(
     """The `shared` tree and the `tasks` tree of leaves (T, ...).
 
     Args:
-      method: the parameterisation of each kernel's update.
-      targets: the adapted kernels.
-      heads: paths of the parameters that each task owns whole; they start as copies of the base model's.
-      key: typed PRNG key.
-      params: the base model's parameters.
-      num_tasks: slots, T.
+        method: the parameterisation of each kernel's update.
+        targets: the adapted kernels.
+        heads: paths of the parameters that each task owns whole; they start as copies of the base model's.
+        key: typed PRNG key.
+        params: the base model's parameters.
+        num_tasks: slots, T.
 
     Raises:
-      InputError: if `num_tasks` is below 1, or `params` is not the tree that was adapted.
+        InputError: if `num_tasks` is below 1, or `params` is not the tree that was adapted.
     """
     if num_tasks < 1:
         raise InputError(message("num_tasks", got=num_tasks, expected="at least 1", fix="pass the number of slots"))
@@ -82,12 +82,12 @@ def counts_of(
     """Parameters from the real trees, against separate LoRAs on the same kernels.
 
     Args:
-      targets: the adapted kernels.
-      heads: paths of the parameters that each task owns whole.
-      params: the base model's parameters.
-      trees: `shared`, and `tasks` with leaves (T, ...).
-      tasks: how many of the slots are counted.
-      separate_rank: rank of the separate LoRAs.
+        targets: the adapted kernels.
+        heads: paths of the parameters that each task owns whole.
+        params: the base model's parameters.
+        trees: `shared`, and `tasks` with leaves (T, ...).
+        tasks: how many of the slots are counted.
+        separate_rank: rank of the separate LoRAs.
     """
     shared, stack = trees[0], flat(trees[1])
     kernels = [(target.d_in, target.d_out) for target in targets for _ in range(target.stacked or 1)]

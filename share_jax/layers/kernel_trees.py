@@ -18,8 +18,8 @@ def layer_names(target: Target) -> tuple[str, ...]:
     """The names of a target's kernels in a subspace: its path, or one for each stacked layer.
 
     Example:
-      >>> layer_names(Target("layers/ffn/kernel", ("layers", "ffn"), "Dense", (8, 4), 1, stacked=2))
-      ('layers/ffn/kernel[0]', 'layers/ffn/kernel[1]')
+        >>> layer_names(Target("layers/ffn/kernel", ("layers", "ffn"), "Dense", (8, 4), 1, stacked=2))
+        ('layers/ffn/kernel[0]', 'layers/ffn/kernel[1]')
     """
     return (target.path,) if target.stacked is None else tuple(f"{target.path}[{i}]" for i in range(target.stacked))
 

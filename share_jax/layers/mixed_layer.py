@@ -18,12 +18,12 @@ def mixed_output(
     a `pair`, inside `share_jax.ops.mixed_batch.mixed_kernel`.
 
     Args:
-      layer: the layer.
-      method: the parameterisation.
-      shared: the target's shared leaves.
-      stack: its task leaves (T, ...).
-      ids: int32 (batch,): which of them each example takes.
-      x: the layer's input, batch first.
+        layer: the layer.
+        method: the parameterisation.
+        shared: the target's shared leaves.
+        stack: its task leaves (T, ...).
+        ids: int32 (batch,): which of them each example takes.
+        x: the layer's input, batch first.
     """
     if layer.spec.kind not in ("dense", "general") or method.pair is None:
         return None

@@ -36,8 +36,8 @@ class Projected(NamedTuple):
     """What an adapted Dense layer needs of its input.
 
     Attributes:
-      plain: the layer's output without an update, (..., d_out).
-      down: the input's few columns, (..., q).
+        plain: the layer's output without an update, (..., d_out).
+        down: the input's few columns, (..., q).
     """
 
     plain: Float[Array, "... d_out"]
@@ -55,16 +55,16 @@ def project(
     """Both products of an adapted layer; in float32 where its kernel is, whatever it computes in.
 
     Args:
-      method: the parameterisation.
-      target: the layer's kernel, of a plain dense layer.
-      params: the layer's own parameters.
-      shared: the target's shared leaves.
-      x: the layer's input, batch first.
-      plain: the layer's output without an update.
+        method: the parameterisation.
+        target: the layer's kernel, of a plain dense layer.
+        params: the layer's own parameters.
+        shared: the target's shared leaves.
+        x: the layer's input, batch first.
+        plain: the layer's output without an update.
 
     Raises:
-      TargetError: if the layer is no Dense, or is stacked; or the first product takes leaves of the task.
-      InputError: if there are no shared leaves, or the input is not of the layer's width.
+        TargetError: if the layer is no Dense, or is stacked; or the first product takes leaves of the task.
+        InputError: if there are no shared leaves, or the input is not of the layer's width.
     """
     if target.layer != "Dense" or target.stacked is not None:
         got, fix = f"{'a stacked ' if target.stacked else ''}{target.layer}", "keep the layer's input itself"
@@ -91,14 +91,14 @@ def projected_output(
     """The layer's output with the update of a task, or of each example's own.
 
     Args:
-      method: the parameterisation.
-      shared: the target's shared leaves.
-      slots: the target's task leaves.
-      x: from `project`.
-      dtype: the layer's compute dtype; that of `x` if None.
+        method: the parameterisation.
+        shared: the target's shared leaves.
+        slots: the target's task leaves.
+        x: from `project`.
+        dtype: the layer's compute dtype; that of `x` if None.
 
     Raises:
-      InputError: if the ids of a mixed batch do not fit the layer's input.
+        InputError: if the ids of a mixed batch do not fit the layer's input.
     """
     x = Projected(*(part.astype(dtype or part.dtype) for part in x))
     slots = slots.at_hand()

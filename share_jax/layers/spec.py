@@ -14,13 +14,13 @@ class LayerSpec:
     """How a layer sees its kernel.
 
     Attributes:
-      kind: "dense", "general" (any axes contracted), "conv", or "embed" (a table, looked up or transposed).
-      features: the axes of the layer's output that the kernel makes, (features,) but for a general layer.
-      axis: of the input, contracted by a general layer; may be negative.
-      window: of a convolution.
-      groups: of a convolution's features.
-      rows: of a table.
-      dtype: in which the layer computes; that of its input and parameters together if None.
+        kind: "dense", "general" (any axes contracted), "conv", or "embed" (a table, looked up or transposed).
+        features: the axes of the layer's output that the kernel makes, (features,) but for a general layer.
+        axis: of the input, contracted by a general layer; may be negative.
+        window: of a convolution.
+        groups: of a convolution's features.
+        rows: of a table.
+        dtype: in which the layer computes; that of its input and parameters together if None.
     """
 
     kind: Literal["dense", "general", "conv", "embed"]
@@ -44,11 +44,11 @@ class Layer(NamedTuple):
     """A layer while its model runs.
 
     Attributes:
-      spec: how it sees its kernel.
-      params: its parameters.
-      plain: its output without an update.
-      on: (parameters, input) to the output of the same layer on other parameters, again without an update.
-      convolve: (kernel, input) to a convolution of the same strides, padding, dilation and groups, without bias.
+        spec: how it sees its kernel.
+        params: its parameters.
+        plain: its output without an update.
+        on: (parameters, input) to the output of the same layer on other parameters, again without an update.
+        convolve: (kernel, input) to a convolution of the same strides, padding, dilation and groups, without bias.
     """
 
     spec: LayerSpec

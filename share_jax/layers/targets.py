@@ -14,12 +14,12 @@ class Target:
     """One adapted kernel.
 
     Attributes:
-      path: the kernel's path in `params`, as "encoder/layer_0/ffn/kernel".
-      module_path: keys to the layer that owns it.
-      layer: name of the layer's class, as "Dense".
-      shape: the kernel's shape within one layer, without an axis that `nn.scan` or `nn.vmap` stacked.
-      in_axes: how many of its leading axes are inputs.
-      stacked: length of the leading axis that `nn.scan` or `nn.vmap` added; None if there is none.
+        path: the kernel's path in `params`, as "encoder/layer_0/ffn/kernel".
+        module_path: keys to the layer that owns it.
+        layer: name of the layer's class, as "Dense".
+        shape: the kernel's shape within one layer, without an axis that `nn.scan` or `nn.vmap` stacked.
+        in_axes: how many of its leading axes are inputs.
+        stacked: length of the leading axis that `nn.scan` or `nn.vmap` added; None if there is none.
     """
 
     path: str
@@ -42,12 +42,12 @@ def match(patterns: Sequence[str] | str, paths: Iterable[str], *, what: str) -> 
     """The paths that some pattern matches whole, in the order of `paths`.
 
     Args:
-      patterns: regular expressions; each has to match a whole path (`re.fullmatch`).
-      paths: the candidates.
-      what: what is being matched, for the message.
+        patterns: regular expressions; each has to match a whole path (`re.fullmatch`).
+        paths: the candidates.
+        what: what is being matched, for the message.
 
     Raises:
-      TargetError: if a pattern is not a regular expression, or matches nothing; the message lists near matches.
+        TargetError: if a pattern is not a regular expression, or matches nothing; the message lists near matches.
     """
     listed = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     candidates = tuple(paths)

@@ -36,13 +36,13 @@ class Adapted:
     """An unmodified model and the kernels of it that tasks adapt. Made by `adapt`; holds no arrays.
 
     Attributes:
-      model: the Linen model, as it was.
-      method: the parameterisation of each kernel's update.
-      targets: the adapted kernels, in path order.
-      heads: paths of the parameters that each task owns whole, such as a classifier's kernel and bias.
-      space: "activation" or "parameter".
-      kernels: of every kernel that the model uses, adapted or not, by path: its axes within one layer, and how many of
-        them are inputs.
+        model: the Linen model, as it was.
+        method: the parameterisation of each kernel's update.
+        targets: the adapted kernels, in path order.
+        heads: paths of the parameters that each task owns whole, such as a classifier's kernel and bias.
+        space: "activation" or "parameter".
+        kernels: of every kernel that the model uses, adapted or not, by path: its axes within one layer, and how many
+            of them are inputs.
     """
 
     model: nn.Module
@@ -69,15 +69,15 @@ class Adapted:
         """Fresh `shared` and `tasks` trees, with which every task's model equals the base model bitwise or to rounding.
 
         Args:
-          key: typed PRNG key.
-          params: the base model's parameters; each task's heads start as copies of theirs.
-          num_tasks: slots, T.
+            key: typed PRNG key.
+            params: the base model's parameters; each task's heads start as copies of theirs.
+            num_tasks: slots, T.
 
         Returns:
-          {"shared": tree, "tasks": tree of leaves (T, ...)}
+            {"shared": tree, "tasks": tree of leaves (T, ...)}
 
         Raises:
-          InputError: if `num_tasks` is below 1, or `params` is not the tree that was adapted.
+            InputError: if `num_tasks` is below 1, or `params` is not the tree that was adapted.
         """
         shared, tasks = fresh_trees(self.method, self.targets, self.heads, key, params, num_tasks)
         return {SHARED: shared, TASKS: tasks}
@@ -86,12 +86,12 @@ class Adapted:
         """The slot of one task, or the stack with one task per example of the batch.
 
         Args:
-          tasks: the `tasks` tree, leaves (T, ...).
-          task_id: an integer scalar, or one id per example (batch,).
+            tasks: the `tasks` tree, leaves (T, ...).
+            task_id: an integer scalar, or one id per example (batch,).
 
         Raises:
-          TaskError: if a concrete id is not a slot.
-          InputError: if ids per example are given in parameter space, which has one kernel for the batch.
+            TaskError: if a concrete id is not a slot.
+            InputError: if ids per example are given in parameter space, which has one kernel for the batch.
         """
         slots = slots_of(dict(tasks), task_id)
         if slots.ids is not None and self.space == "parameter":
@@ -109,13 +109,13 @@ class Adapted:
         """`model.apply` with the update and the heads of a task, or of each example's own task.
 
         Args:
-          variables: "params" and whatever else the model has, with "shared" and "tasks" from `init`.
-          *args: the model's inputs.
-          task_id: an integer scalar, or one id per example (batch,); concrete or traced.
-          **kwargs: as for `model.apply`.
+            variables: "params" and whatever else the model has, with "shared" and "tasks" from `init`.
+            *args: the model's inputs.
+            task_id: an integer scalar, or one id per example (batch,); concrete or traced.
+            **kwargs: as for `model.apply`.
 
         Raises:
-          TaskError: if a concrete id is not a slot.
+            TaskError: if a concrete id is not a slot.
         """
         return self.apply_slot(variables, self.slot(variables[TASKS], task_id), *args, **kwargs)
 
@@ -154,15 +154,15 @@ class Adapted:
         """Both products of one adapted Dense layer, to be kept and handed to it in place of its input; see `Projected`.
 
         Args:
-          path: of the kernel, a target.
-          variables: "params", and "shared" as it is when the kept products are used: not before the first task is
-            learnt, where A is what that trains.
-          x: the layer's input, batch first.
+            path: of the kernel, a target.
+            variables: "params", and "shared" as it is when the kept products are used: not before the first task is
+                learnt, where A is what that trains.
+            x: the layer's input, batch first.
 
         Raises:
-          TargetError: if that kernel is not adapted, its layer is no plain Dense or has a parameter of each task's own,
-            the space is "parameter", or the method's first product takes leaves of the task.
-          InputError: if `variables` lacks what the products take, or the input is not of the layer's width.
+            TargetError: if that kernel is not adapted, its layer is no plain Dense or has a parameter of each task's
+                own, the space is "parameter", or the method's first product takes leaves of the task.
+            InputError: if `variables` lacks what the products take, or the input is not of the layer's width.
         """
         found = next((target for target in self.targets if target.path == path), None)
         if found is None:
@@ -185,7 +185,7 @@ class Adapted:
         """The parameters of an ordinary model that answers as this task does: base + delta, and the task's heads.
 
         Raises:
-          TaskError: if the id is not a slot.
+            TaskError: if the id is not a slot.
         """
         slot = gather(variables[TASKS], as_task_id(task_id, capacity(variables[TASKS])))
         own = flat(slot)
@@ -196,10 +196,10 @@ class Adapted:
         """Parameters from the real trees, against `tasks` separate LoRAs on the same kernels.
 
         Args:
-          params: the base model's parameters.
-          variables: the trees of `init`.
-          tasks: how many of the slots are counted.
-          separate_rank: rank of the separate LoRAs; the method's own rank, or pseudo-rank, by default.
+            params: the base model's parameters.
+            variables: the trees of `init`.
+            tasks: how many of the slots are counted.
+            separate_rank: rank of the separate LoRAs; the method's own rank, or pseudo-rank, by default.
         """
         rank = separate_rank if separate_rank is not None else self.method.rank
         return counts_of(self.targets, self.heads, params, (variables[SHARED], variables[TASKS]), tasks, rank)
@@ -218,23 +218,23 @@ def adapt(
     """Chooses kernels of an unmodified Linen model and checks, by one abstract evaluation, that they can be adapted.
 
     Args:
-      model: any Linen model.
-      variables: {"params": pretrained tree, ...}, as for `model.apply`.
-      *args: an example of the model's inputs, arrays or `jax.ShapeDtypeStruct`; only shapes are used.
-      targets: regular expressions, each matching whole kernel paths such as r".*/ffn/kernel"; empty adapts nothing
-        but the heads.
-      method: the parameterisation; `SharedA()` (rank 4, alpha 8) by default.
-      heads: regular expressions over all parameter paths: leaves that each task owns whole.
-      space: "activation" adds to the layers' outputs (low memory, batches of different tasks); "parameter" adds to the
-        kernels (any module that owns a kernel, any lifted transform).
-      **kwargs: as for `model.apply`.
+        model: any Linen model.
+        variables: {"params": pretrained tree, ...}, as for `model.apply`.
+        *args: an example of the model's inputs, arrays or `jax.ShapeDtypeStruct`; only shapes are used.
+        targets: regular expressions, each matching whole kernel paths such as r".*/ffn/kernel"; empty adapts nothing
+            but the heads.
+        method: the parameterisation; `SharedA()` (rank 4, alpha 8) by default.
+        heads: regular expressions over all parameter paths: leaves that each task owns whole.
+        space: "activation" adds to the layers' outputs (low memory, batches of different tasks); "parameter" adds to
+            the kernels (any module that owns a kernel, any lifted transform).
+        **kwargs: as for `model.apply`.
 
     Returns:
-      An `Adapted`; `print` it to see what matched.
+        An `Adapted`; `print` it to see what matched.
 
     Raises:
-      TargetError: if a pattern matches nothing, or a kernel that it matches cannot be adapted in this space.
-      InputError: if `method` is not a parameterisation, `variables` has no "params", or a parameter is not an array.
+        TargetError: if a pattern matches nothing, or a kernel that it matches cannot be adapted in this space.
+        InputError: if `method` is not a parameterisation, `variables` has no "params", or a parameter is not an array.
     """
     if space not in SPACES:
         raise TargetError(message("space", got=repr(space), expected=" or ".join(SPACES), fix="pass one of them"))

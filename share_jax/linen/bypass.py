@@ -23,11 +23,11 @@ def bypassed(
     tangent of the output that is not zero by structure then comes from a use of another kind.
 
     Args:
-      model: the Linen model.
-      variables: as for `model.apply`.
-      args: the example's positional arguments.
-      kwargs: its named arguments.
-      kernels: paths in `params` to ask about; each belongs to a plain layer.
+        model: the Linen model.
+        variables: as for `model.apply`.
+        args: the example's positional arguments.
+        kwargs: its named arguments.
+        kernels: paths in `params` to ask about; each belongs to a plain layer.
     """
     if not _any_bypassed(model, variables, args, kwargs, kernels):
         return ()

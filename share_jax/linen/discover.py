@@ -23,11 +23,11 @@ class Use:
     """How one parameter was used in the evaluation.
 
     Attributes:
-      layer: class of the module that owns it, as "Dense".
-      shape: its shape inside the module, per layer of a scan.
-      in_axes: how many leading axes are inputs.
-      is_kernel: whether it is a matrix that multiplies the input, and not a bias or a scale.
-      obstacle: why activation space cannot adapt it; None if it can.
+        layer: class of the module that owns it, as "Dense".
+        shape: its shape inside the module, per layer of a scan.
+        in_axes: how many leading axes are inputs.
+        is_kernel: whether it is a matrix that multiplies the input, and not a bias or a scale.
+        obstacle: why activation space cannot adapt it; None if it can.
     """
 
     layer: str
@@ -73,10 +73,10 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
     from another call or from a like layer of this one, cannot stand in for a visit.
 
     Returns:
-      A `Use` by path in `params`, for every parameter that the call reached.
+        A `Use` by path in `params`, for every parameter that the call reached.
 
     Raises:
-      TargetError: if the evaluation itself fails; the message carries its reason.
+        TargetError: if the evaluation itself fails; the message carries its reason.
     """
     probe, probes = fresh_probes(variables["params"])
     found: dict[str, Use] = {}

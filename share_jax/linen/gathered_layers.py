@@ -13,8 +13,8 @@ def gathering_layers(layers: Collection[str], whole: Callable[[str, Any], Any]) 
     """Within it each of the layers that is a plain one runs on `whole(path, leaf)` of its parameters.
 
     Args:
-      layers: paths of modules.
-      whole: (path in `params`, leaf) to the leaf in its place.
+        layers: paths of modules.
+        whole: (path in `params`, leaf) to the leaf in its place.
     """
     inside: list[str] = []
 

@@ -14,9 +14,9 @@ class TaskHead(nn.Module):
     """A Dense layer of which each task owns kernel and bias; all of it lives in the collection `tasks`.
 
     Attributes:
-      features: outputs; with unlike tasks, the most that any of them needs.
-      num_tasks: slots in the task stack, T.
-      kernel_init: initialiser of each task's (d_in, features) kernel.
+        features: outputs; with unlike tasks, the most that any of them needs.
+        num_tasks: slots in the task stack, T.
+        kernel_init: initialiser of each task's (d_in, features) kernel.
     """
 
     features: int
@@ -28,15 +28,15 @@ class TaskHead(nn.Module):
         """Applies the task's own layer.
 
         Args:
-          inputs: (batch, ..., d_in).
-          task_id: an integer scalar, or one id per example (batch,).
+            inputs: (batch, ..., d_in).
+            task_id: an integer scalar, or one id per example (batch,).
 
         Returns:
-          (batch, ..., features)
+            (batch, ..., features)
 
         Raises:
-          TaskError: if a concrete id is not a slot.
-          InputError: if there are ids, but not one per example.
+            TaskError: if a concrete id is not a slot.
+            InputError: if there are ids, but not one per example.
         """
         d_in = inputs.shape[-1]
 

@@ -30,10 +30,10 @@ def layer_slots(
     """The collection `tasks`, in which each layer finds its own `TaskSlots`; `interceptor` reads it.
 
     Args:
-      slots: the model's.
-      method: the parameterisation.
-      targets: the adapted kernels.
-      heads: paths of the parameters that each task owns whole; with one slot for the batch they are in `params`.
+        slots: the model's.
+        method: the parameterisation.
+        targets: the adapted kernels.
+        heads: paths of the parameters that each task owns whole; with one slot for the batch they are in `params`.
     """
     of_heads, slots = slots.heads or slots, replace(slots, heads=None)
     own, names = flat(slots.leaves), specs(method, "task")
@@ -68,8 +68,8 @@ def interceptor(targets: Collection[tuple[str, ...]], head_layers: Collection[tu
     right: it is another trace when the collections are absent, or when the method's static numbers differ.
 
     Args:
-      targets: paths of the layers that own the adapted kernels.
-      head_layers: paths of the layers whose parameters each example's task owns.
+        targets: paths of the layers that own the adapted kernels.
+        head_layers: paths of the layers whose parameters each example's task owns.
     """
 
     def intercept(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:

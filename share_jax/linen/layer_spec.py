@@ -66,11 +66,11 @@ def layer_of(module: nn.Module, plain: Callable[[], Array]) -> Layer:
     """A running layer for `share_jax.layers.adapted_layer`.
 
     Args:
-      module: a bound Dense, DenseGeneral, Conv or Embed.
-      plain: runs the layer as it is.
+        module: a bound Dense, DenseGeneral, Conv or Embed.
+        plain: runs the layer as it is.
 
     Raises:
-      TargetError: if the layer is of another kind.
+        TargetError: if the layer is of another kind.
     """
     spec = spec_of(module)
     if spec is None:
@@ -113,7 +113,7 @@ def refuse_obstacle(module: nn.Module) -> None:
     """Raises where `obstacle` finds something.
 
     Raises:
-      TargetError: naming the layer and what it has.
+        TargetError: naming the layer and what it has.
     """
     found = obstacle(module)
     if found is not None:

@@ -21,8 +21,8 @@ class TaskLayer(nn.Module):
     """What every one of these layers has beside its Flax layer's own fields.
 
     Attributes:
-      num_tasks: slots in the task stack, T.
-      method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
+        num_tasks: slots in the task stack, T.
+        method: the parameterisation; `SharedA(rank=4, alpha=8)` by default.
     """
 
     num_tasks: int = 1
@@ -51,14 +51,14 @@ class SharedLoRADense(TaskLayer, nn.Dense):
         """Applies the layer and the task's update.
 
         Args:
-          inputs: (..., d_in), batch first.
-          task_id: an integer scalar, or one id per example (batch,).
+            inputs: (..., d_in), batch first.
+            task_id: an integer scalar, or one id per example (batch,).
 
         Returns:
-          (..., features)
+            (..., features)
 
         Raises:
-          TaskError: if a concrete id is not a slot.
+            TaskError: if a concrete id is not a slot.
         """
         return _linear(self, super().__call__, inputs, task_id)
 
@@ -74,15 +74,15 @@ class SharedLoRADenseGeneral(TaskLayer, nn.DenseGeneral):
         """Applies the layer and the task's update.
 
         Args:
-          inputs: batch first; the axes named by `axis` are contracted.
-          task_id: an integer scalar, or one id per example (batch,).
+            inputs: batch first; the axes named by `axis` are contracted.
+            task_id: an integer scalar, or one id per example (batch,).
 
         Returns:
-          The axes that are left, then `features`.
+            The axes that are left, then `features`.
 
         Raises:
-          TargetError: if the layer has `batch_dims`.
-          TaskError: if a concrete id is not a slot.
+            TargetError: if the layer has `batch_dims`.
+            TaskError: if a concrete id is not a slot.
         """
         refuse_obstacle(self)
         return _linear(self, super().__call__, inputs, task_id)
@@ -99,15 +99,15 @@ class SharedLoRAConv(TaskLayer, nn.Conv):
         """Applies the layer and the task's update.
 
         Args:
-          inputs: (batch, *spatial, channels).
-          task_id: an integer scalar, or one id per example (batch,).
+            inputs: (batch, *spatial, channels).
+            task_id: an integer scalar, or one id per example (batch,).
 
         Returns:
-          (batch, *spatial, features)
+            (batch, *spatial, features)
 
         Raises:
-          TargetError: if the layer has a mask.
-          TaskError: if a concrete id is not a slot.
+            TargetError: if the layer has a mask.
+            TaskError: if a concrete id is not a slot.
         """
         refuse_obstacle(self)
         return _linear(self, super().__call__, inputs, task_id)
@@ -127,14 +127,14 @@ class SharedLoRAEmbed(TaskLayer, nn.Embed):
         """Looks the tokens up, with the task's update.
 
         Args:
-          inputs: integer ids (...), batch first.
-          task_id: an integer scalar, or one id per example (batch,).
+            inputs: integer ids (...), batch first.
+            task_id: an integer scalar, or one id per example (batch,).
 
         Returns:
-          (..., features)
+            (..., features)
 
         Raises:
-          TaskError: if a concrete id is not a slot.
+            TaskError: if a concrete id is not a slot.
         """
         return adapted(self, self.method, "__call__", inputs, task_id, partial(super().__call__, inputs))
 
@@ -142,13 +142,13 @@ class SharedLoRAEmbed(TaskLayer, nn.Embed):
         """query @ embedding.T with the task's update.
 
         Args:
-          query: (..., features), batch first.
-          task_id: an integer scalar, or one id per example (batch,).
+            query: (..., features), batch first.
+            task_id: an integer scalar, or one id per example (batch,).
 
         Returns:
-          (..., num_embeddings)
+            (..., num_embeddings)
 
         Raises:
-          TaskError: if a concrete id is not a slot.
+            TaskError: if a concrete id is not a slot.
         """
         return adapted(self, self.method, "attend", query, task_id, partial(super().attend, query))

@@ -27,7 +27,7 @@ class OwnModule:
     """A module whose `__call__` takes `task_id` by name; its layers declare their own leaves.
 
     Attributes:
-      model: the module.
+        model: the module.
     """
 
     model: nn.Module
@@ -47,7 +47,7 @@ class OwnModule:
         """A module of one's own makes its own trees.
 
         Raises:
-          InputError: always.
+            InputError: always.
         """
         fix = "build the module with num_tasks, and call its init"
         raise InputError(message("init", got=self.name, expected="an adapted model", fix=fix))

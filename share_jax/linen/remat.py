@@ -21,11 +21,11 @@ def rematerialised(forward: Forward, remat: Remat | None) -> Forward:
     """The same forward pass with less memory between the passes; the forward pass itself when `remat` is None.
 
     Args:
-      forward: from `forward_of`.
-      remat: what is computed again.
+        forward: from `forward_of`.
+        remat: what is computed again.
 
     Raises:
-      TargetError: at the first call, if a pattern matches no module that the call runs.
+        TargetError: at the first call, if a pattern matches no module that the call runs.
     """
     if remat is None:
         return forward

@@ -24,7 +24,7 @@ def declare(module: nn.Module, method: Parameterization, kernel: Array, num_task
     """Creates the variables of `module`'s adapter while the module is being initialised; nothing otherwise.
 
     Raises:
-      InputError: if `num_tasks` is below 1, or the method is no parameterisation.
+        InputError: if `num_tasks` is below 1, or the method is no parameterisation.
     """
     if not module.is_initializing():
         return
@@ -52,16 +52,16 @@ def adapted(
     """The layer's output with the adapter in `module`'s own variables.
 
     Args:
-      module: the layer.
-      method: the parameterisation.
-      method_name: "__call__", or "attend" of an Embed.
-      x: the layer's input.
-      task_id: an integer scalar, or one id per example.
-      plain: runs the layer as it is.
+        module: the layer.
+        method: the parameterisation.
+        method_name: "__call__", or "attend" of an Embed.
+        x: the layer's input.
+        task_id: an integer scalar, or one id per example.
+        plain: runs the layer as it is.
 
     Raises:
-      InputError: if the variables were not passed to `apply`.
-      TaskError: if a concrete task id is not a slot.
+        InputError: if the variables were not passed to `apply`.
+        TaskError: if a concrete task id is not a slot.
     """
     own = module.variables
     tasks = dict(own.get(TASKS, {}))

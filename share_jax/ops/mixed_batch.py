@@ -25,11 +25,11 @@ class Kernel:
     """Which body runs, and whether Pallas interprets it on whatever device there is.
 
     Attributes:
-      platform: "tpu" or "gpu".
-      interpret: True for a test on a CPU, where it is slow.
+        platform: "tpu" or "gpu".
+        interpret: True for a test on a CPU, where it is slow.
 
     Raises:
-      InputError: if the platform is another.
+        InputError: if the platform is another.
     """
 
     platform: str
@@ -51,7 +51,7 @@ def mixed_kernel(kernel: Kernel | None = None) -> Iterator[None]:
     It is for one device: XLA cannot divide a kernel over a mesh.
 
     Args:
-      kernel: the body of the present default backend when None; on a CPU there is none, and nothing changes.
+        kernel: the body of the present default backend when None; on a CPU there is none, and nothing changes.
     """
     backend = {"cuda": "gpu"}.get(jax.default_backend(), jax.default_backend())
     present = Kernel(backend) if backend in PLATFORMS else None
@@ -70,10 +70,10 @@ def kernel_taken(rank: int, d_in: int, d_out: int, dtype: DTypeLike) -> Kernel |
     wide that A fills a TPU's fast memory.
 
     Args:
-      rank: r.
-      d_in: of the kernel.
-      d_out: of the kernel.
-      dtype: the layer computes in.
+        rank: r.
+        d_in: of the kernel.
+        d_out: of the kernel.
+        dtype: the layer computes in.
     """
     fits = 0 < rank <= 128 and 0 < d_in <= WIDEST and d_out > 0
     return _ASKED.get() if fits and dtype in (jnp.float32, jnp.bfloat16) else None

@@ -62,16 +62,16 @@ def mixed_update(
     """y[b] + scale (x[b] @ down) @ up[ids[b]] through the kernel; its gradients are those of `plain_mixed`.
 
     Args:
-      y: the layer's own output.
-      x: its input, in the type that is computed in.
-      down: A (d_in, r), or one per task (T, d_in, r); in any type.
-      up: B of all tasks; in any type.
-      ids: one task per example. An id out of range gives NaN, as the gather of the plain path does.
-      scale: alpha / r.
-      kernel: which body.
+        y: the layer's own output.
+        x: its input, in the type that is computed in.
+        down: A (d_in, r), or one per task (T, d_in, r); in any type.
+        up: B of all tasks; in any type.
+        ids: one task per example. An id out of range gives NaN, as the gather of the plain path does.
+        scale: alpha / r.
+        kernel: which body.
 
     Returns:
-      The sum, in y's type; products accumulate in float32.
+        The sum, in y's type; products accumulate in float32.
     """
     run = _tpu if kernel.platform == "tpu" else _gpu
     return run(y, x, down if down.ndim == 3 else down[None], up, ids.astype(jnp.int32), scale, kernel.interpret)

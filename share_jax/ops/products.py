@@ -33,11 +33,11 @@ def down_product(x: Float[Array, "batch n d_in"], matrix: Float[Array, "*batch d
     """x @ matrix, with one matrix for the batch or one per example.
 
     Args:
-      x: inputs (batch, n, d_in).
-      matrix: (d_in, q), or (batch, d_in, q).
+        x: inputs (batch, n, d_in).
+        matrix: (d_in, q), or (batch, d_in, q).
 
     Returns:
-      (batch, n, q)
+        (batch, n, q)
     """
     if matrix.ndim == 3:
         return jnp.einsum("bnd,bdq->bnq", x, matrix)
@@ -49,11 +49,11 @@ def up_product(h: Float[Array, "batch n q"], matrix: Float[Array, "*batch q d_ou
     """h @ matrix, with one matrix for the batch or one per example; on a CPU a batched product in either case.
 
     Args:
-      h: the inner columns (batch, n, q).
-      matrix: (q, d_out), or (batch, q, d_out).
+        h: the inner columns (batch, n, q).
+        matrix: (q, d_out), or (batch, q, d_out).
 
     Returns:
-      (batch, n, d_out)
+        (batch, n, d_out)
     """
     if matrix.ndim == 2 and jax.default_backend() != "cpu":
         return down_product(h, matrix)
@@ -69,11 +69,11 @@ def outer_sum(a: Float[Array, "d_in q"], b: Float[Array, "q d_out"]) -> Float[Ar
     are the product's too.
 
     Args:
-      a: (d_in, q)
-      b: (q, d_out)
+        a: (d_in, q)
+        b: (q, d_out)
 
     Returns:
-      (d_in, d_out)
+        (d_in, d_out)
     """
     return outer_products(a, b) if 0 < a.shape[-1] <= UNROLLED else a @ b
 
@@ -108,10 +108,10 @@ def fold_pays(rows: int, d_in: int, d_out: int, dtype: DTypeLike) -> bool:
     whose matrix units round float32 inputs; there rank-r products are no burden.
 
     Args:
-      rows: of x, all leading axes together.
-      d_in: of the kernel.
-      d_out: of the kernel.
-      dtype: the layer computes in.
+        rows: of x, all leading axes together.
+        d_in: of the kernel.
+        d_out: of the kernel.
+        dtype: the layer computes in.
     """
     exact = jnp.finfo(dtype).bits >= 32 and jax.default_backend() == "cpu"
     return _FOLDING.get() and exact and rows * (d_in + d_out) >= d_in * d_out
@@ -125,11 +125,11 @@ def folded(
     Without that, a gradient of a factor would go through the gradient of the whole kernel, x.T @ dy.
 
     Args:
-      layer: (params, leaves, x) to the output, on params with the update folded in.
-      delta: (leaves, x) to what the update adds to the output, computed beside the layer.
+        layer: (params, leaves, x) to the output, on params with the update folded in.
+        delta: (leaves, x) to what the update adds to the output, computed beside the layer.
 
     Returns:
-      `layer`; its derivatives, of every order and mode, are those of the layer without the update plus the delta.
+        `layer`; its derivatives, of every order and mode, are those of the layer without the update plus the delta.
     """
     run = jax.custom_jvp(layer)
 

@@ -19,12 +19,12 @@ class Remat:
     r"""What is computed again.
 
     Attributes:
-      policy: a name in `POLICIES`.
-      blocks: regular expressions over module paths, such as r"encoder/layer_\d+"; each match is a block of its own.
-        Without any, the whole forward pass is one block.
+        policy: a name in `POLICIES`.
+        blocks: regular expressions over module paths, such as r"encoder/layer_\d+"; each match is a block of its own.
+            Without any, the whole forward pass is one block.
 
     Raises:
-      InputError: for an unknown policy.
+        InputError: for an unknown policy.
     """
 
     policy: str = "nothing"

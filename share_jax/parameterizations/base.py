@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from jaxtyping import Array, Float
 
 from share_jax.errors import InputError, message
-from share_jax.typing import Leaves, PRNGKey
+from share_jax.typing import AnyArray, Leaves, PRNGKey
 
 Side = Literal["d_in", "d_out"]
 """The side of a kernel, seen as a (d_in, d_out) matrix."""
@@ -23,13 +23,13 @@ class LeafSpec:
     """One leaf of the update of one kernel.
 
     Attributes:
-      shape: its shape, of one task where it is a task's.
-      axes: for each axis the kernel's side that it lies along; None for a rank or another number of the method's own.
-      owner: "shared" by all tasks, or each "task" has its own.
-      trains: in the "first" task and never after it, "never", or "always" while its task is learnt.
+        shape: its shape, of one task where it is a task's.
+        axes: for each axis the kernel's side that it lies along; None for a rank or another number of the method's own.
+        owner: "shared" by all tasks, or each "task" has its own.
+        trains: in the "first" task and never after it, "never", or "always" while its task is learnt.
 
     Raises:
-      InputError: if there is not one entry of `axes` per axis, or what is shared would train after the first task.
+        InputError: if there is not one entry of `axes` per axis, or what is shared would train after the first task.
     """
 
     shape: tuple[int, ...]
@@ -96,8 +96,8 @@ class Parameterization(Protocol):
         """Takes the q columns to the output, for one slot or a batched slot, with the scale applied."""
         ...
 
-    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
-        """The update of one slot as a pair whose product is the kernel's delta, scale folded in."""
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in r"], Float[AnyArray, "r d_out"]]:
+        """The update of one slot as a pair whose product is the kernel's delta, scale folded in; NumPy of NumPy's."""
         ...
 
 
@@ -105,11 +105,11 @@ def check_method(method: Any, fix: str) -> None:
     """Refuses what is no parameterisation, a class of them included.
 
     Args:
-      method: what was passed.
-      fix: what to do where it is something else altogether.
+        method: what was passed.
+        fix: what to do where it is something else altogether.
 
     Raises:
-      InputError: showing it.
+        InputError: showing it.
     """
     a_class = isinstance(method, type)  # it has all names that its instances have
     if a_class or not isinstance(method, Parameterization):
@@ -122,8 +122,8 @@ def specs(method: Parameterization, owner: str) -> dict[str, LeafSpec]:
     """What of a method's leaves does not depend on the kernel, by the leaf's name.
 
     Args:
-      method: the parameterisation.
-      owner: "shared" or "task": whose leaves.
+        method: the parameterisation.
+        owner: "shared" or "task": whose leaves.
     """
     return {name: spec for name, spec in method.leaves(1, 1).items() if spec.owner == owner}
 

@@ -29,8 +29,8 @@ def leaf_specs(owner: str, method: Parameterization | None = None) -> dict[str, 
     """What is known of leaves by their names.
 
     Args:
-      owner: "shared" or "task": whose leaves.
-      method: whose leaves they are, where that is known; its own come before those of the library's methods.
+        owner: "shared" or "task": whose leaves.
+        method: whose leaves they are, where that is known; its own come before those of the library's methods.
     """
     made: dict[str, LeafSpec] = {}
     for each in (*BUILT_IN, *(() if method is None else (method,))):
@@ -42,11 +42,11 @@ def method_of(stored: Mapping[str, Any], what: str) -> Parameterization:
     """The parameterisation that a checkpoint's identity describes.
 
     Args:
-      stored: its name and fields.
-      what: the folder, for the message.
+        stored: its name and fields.
+        what: the folder, for the message.
 
     Raises:
-      FormatError: it is none of the library's, or has other fields.
+        FormatError: it is none of the library's, or has other fields.
 
     >>> method_of({"name": "shared_a", "rank": 2, "alpha": 4.0, "init_std": 0.02}, "bank")
     SharedA(rank=2, alpha=4.0, init_std=0.02)

@@ -24,11 +24,11 @@ class FromFactors(Protocol):
         """Shared leaves with which each of the pairs can be a slot, for a bank that has learnt nothing yet.
 
         Args:
-          pairs: (lora_a, lora_b) of every new task that adapts this target; at least one.
-          what: the target, for messages.
+            pairs: (lora_a, lora_b) of every new task that adapts this target; at least one.
+            what: the target, for messages.
 
         Raises:
-          InputError: there are none.
+            InputError: there are none.
         """
         ...
 
@@ -43,7 +43,7 @@ class FromFactors(Protocol):
         """The leaves of a task whose update is `scale * lora_a @ lora_b`; the pair itself where that is possible.
 
         Raises:
-          InputError: the update is none that the shared leaves and the rank allow.
+            InputError: the update is none that the shared leaves and the rank allow.
         """
         ...
 
@@ -52,7 +52,7 @@ def padded_pair(lora_a: np.ndarray, lora_b: np.ndarray, rank: int, what: str) ->
     """The pair with columns of zeros up to `rank`.
 
     Raises:
-      InputError: it has more.
+        InputError: it has more.
     """
     short = rank - lora_a.shape[1]
     if short < 0:
@@ -66,7 +66,7 @@ def common_columns(pairs: Sequence[Pair], rank: int, what: str) -> Float[np.ndar
     """One A for all pairs: the one that they have, else orthonormal columns that span what their updates use.
 
     Raises:
-      InputError: the updates use more than `rank` columns.
+        InputError: the updates use more than `rank` columns.
     """
     first = pairs[0][0]
     if first.shape[1] <= rank and all(np.array_equal(a, first) for a, _ in pairs):
@@ -87,7 +87,7 @@ def on_columns(
     """B with `own @ B = lora_a @ lora_b`: the pair's own B where its A is the first columns of `own`.
 
     Raises:
-      InputError: the update is not within the columns of `own`.
+        InputError: the update is not within the columns of `own`.
     """
     rank = own.shape[1]
     if np.array_equal(np.asarray(lora_a, np.float32), own[:, : lora_a.shape[1]]):

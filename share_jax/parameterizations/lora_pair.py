@@ -17,12 +17,12 @@ class LoRAPair:
     """`lora_a` (d_in, r) ~ N(0, init_std^2), and the task's `lora_b` (r, d_out) = 0.
 
     Attributes:
-      rank: r, the rank of each task's update.
-      alpha: numerator of the update's scale alpha / r.
-      init_std: standard deviation of A's entries.
+        rank: r, the rank of each task's update.
+        alpha: numerator of the update's scale alpha / r.
+        init_std: standard deviation of A's entries.
 
     Raises:
-      InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
+        InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
     """
 
     rank: int = 4

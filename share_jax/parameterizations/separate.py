@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.from_factors import HostLeaves, Pair, padded_pair
 from share_jax.parameterizations.lora_pair import LoRAPair
-from share_jax.typing import Leaves, PRNGKey
+from share_jax.typing import AnyArray, Leaves, PRNGKey
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class SeparateLoRA(LoRAPair):
     `lora_a` (d_in, r) ~ N(0, init_std^2) and `lora_b` (r, d_out) = 0 are both the task's slot; `shared` is empty.
 
     Attributes:
-      rank: r, the rank of each task's update.
-      alpha: numerator of the update's scale alpha / r.
-      init_std: standard deviation of A's entries.
+        rank: r, the rank of each task's update.
+        alpha: numerator of the update's scale alpha / r.
+        init_std: standard deviation of A's entries.
 
     Raises:
-      InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
+        InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
     """
 
     @property
@@ -43,7 +43,7 @@ class SeparateLoRA(LoRAPair):
     def down(self, shared: Leaves, slot: Leaves) -> Float[Array, "*batch d_in r"]:
         return slot["lora_a"]
 
-    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in r"], Float[AnyArray, "r d_out"]]:
         return slot["lora_a"], self.scale * slot["lora_b"]
 
     def shared_from(self, pairs: Sequence[Pair], what: str) -> HostLeaves:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from share_jax.ops.products import up_product
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.ranks import check_columns, check_positive
-from share_jax.typing import Leaves, PRNGKey
+from share_jax.typing import AnyArray, Leaves, PRNGKey
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Share:
     with `ShareAdapt` is merged into them (`core.merge`).
 
     Attributes:
-      num_basis: k, columns of each basis.
-      pseudo_rank: p, columns of a task's coefficients.
-      init_std: standard deviation of coeff_a's entries; coeff_b starts at zero, so the update does too.
+        num_basis: k, columns of each basis.
+        pseudo_rank: p, columns of a task's coefficients.
+        init_std: standard deviation of coeff_a's entries; coeff_b starts at zero, so the update does too.
 
     Raises:
-      InputError: if num_basis or pseudo_rank is below 1.
+        InputError: if num_basis or pseudo_rank is below 1.
     """
 
     num_basis: int = 32
@@ -96,7 +96,7 @@ class Share:
         core = slot["coeff_a"] @ jnp.swapaxes(slot["coeff_b"], -1, -2)
         return up_product(up_product(h, core), shared["basis_b"].T)
 
-    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in p"], Float[Array, "p d_out"]]:
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in p"], Float[AnyArray, "p d_out"]]:
         return shared["basis_a"] @ slot["coeff_a"], (shared["basis_b"] @ slot["coeff_b"]).T
 
 
@@ -108,13 +108,13 @@ class ShareAdapt:
     bases or fresh ones, and `coeff_a`, `coeff_b` (phi, p). The main bases are not touched.
 
     Attributes:
-      phi: temporary directions per side.
-      pseudo_rank: p, columns of the coefficients.
-      alpha: numerator of the update's scale alpha / p, folded into the factors at the merge.
-      init_std: standard deviation of coeff_a's entries; coeff_b starts at zero.
+        phi: temporary directions per side.
+        pseudo_rank: p, columns of the coefficients.
+        alpha: numerator of the update's scale alpha / p, folded into the factors at the merge.
+        init_std: standard deviation of coeff_a's entries; coeff_b starts at zero.
 
     Raises:
-      InputError: if phi or pseudo_rank is below 1.
+        InputError: if phi or pseudo_rank is below 1.
     """
 
     phi: int = 4
@@ -168,5 +168,5 @@ class ShareAdapt:
         core = self.scale * slot["coeff_a"] @ jnp.swapaxes(slot["coeff_b"], -1, -2)
         return up_product(up_product(h, core), jnp.swapaxes(slot["basis_b"], -1, -2))
 
-    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in p"], Float[Array, "p d_out"]]:
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in p"], Float[AnyArray, "p d_out"]]:
         return self.scale * slot["basis_a"] @ slot["coeff_a"], (slot["basis_b"] @ slot["coeff_b"]).T

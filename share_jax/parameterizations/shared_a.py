@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.from_factors import HostLeaves, Pair, common_columns, on_columns
 from share_jax.parameterizations.lora_pair import LoRAPair
-from share_jax.typing import Leaves, PRNGKey
+from share_jax.typing import AnyArray, Leaves, PRNGKey
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class SharedA(LoRAPair):
     `lora_a` (d_in, r) ~ N(0, init_std^2) lives in `shared`; `lora_b` (r, d_out) = 0 is the task's slot.
 
     Attributes:
-      rank: r, columns of A.
-      alpha: numerator of the update's scale alpha / r.
-      init_std: standard deviation of A's entries.
+        rank: r, columns of A.
+        alpha: numerator of the update's scale alpha / r.
+        init_std: standard deviation of A's entries.
 
     Raises:
-      InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
+        InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
     """
 
     @property
@@ -46,7 +46,7 @@ class SharedA(LoRAPair):
     def down(self, shared: Leaves, slot: Leaves) -> Float[Array, "d_in r"]:
         return shared["lora_a"]
 
-    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[Array, "d_in r"], Float[Array, "r d_out"]]:
+    def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in r"], Float[AnyArray, "r d_out"]]:
         return shared["lora_a"], self.scale * slot["lora_b"]
 
     def shared_from(self, pairs: Sequence[Pair], what: str) -> HostLeaves:

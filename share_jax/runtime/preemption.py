@@ -49,7 +49,7 @@ class Preemption:
     """Whether to stop, what to save before, and the end of the process.
 
     Attributes:
-      tell: called once with a few words on what was saved, just before the process ends.
+        tell: called once with a few words on what was saved, just before the process ends.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Preemption:
         """Nothing is held any more, such as after a task was saved.
 
         Raises:
-          Preempted: if the process was asked to stop.
+            Preempted: if the process was asked to stop.
         """
         self._save = None
         if self._asked:
@@ -115,7 +115,7 @@ class Preemption:
         """A place where the run can stop.
 
         Raises:
-          Preempted: if the process was asked to stop; what is held has been saved.
+            Preempted: if the process was asked to stop; what is held has been saved.
         """
         if not self._installed:
             return

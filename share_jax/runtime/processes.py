@@ -30,7 +30,7 @@ def initialize() -> None:
     `multihost_utils.reached_preemption_sync_point` instead, which every process answers alike.
 
     Raises:
-      InputError: if there is nothing to find out from, or the variables are not numbers.
+        InputError: if there is nothing to find out from, or the variables are not numbers.
     """
     count, index = os.environ.get(COUNT), os.environ.get(INDEX)
     fix = f"set {COORDINATOR}, {COUNT} and {INDEX} in every process, or leave --distributed out"
@@ -66,11 +66,11 @@ def on_primary(what: str, run: Callable[[], T]) -> T | None:
     """Runs something on the first process alone while the others wait; they get None.
 
     Args:
-      what: what is done, for the message.
-      run: what to do.
+        what: what is done, for the message.
+        run: what to do.
 
     Raises:
-      ShareError: on the other processes, if it failed on the first, where its own error is raised.
+        ShareError: on the other processes, if it failed on the first, where its own error is raised.
     """
     if jax.process_count() == 1:
         return run()

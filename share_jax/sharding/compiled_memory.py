@@ -9,11 +9,11 @@ class Memory:
     """Bytes on each device while a compiled function runs.
 
     Attributes:
-      arguments: its inputs: weights, state, batch.
-      outputs: its results, `aliased` of them in the place of donated inputs.
-      aliased: bytes that are input and output in one.
-      temporaries: activations, gradients and gathered weights, at their highest.
-      code: the program.
+        arguments: its inputs: weights, state, batch.
+        outputs: its results, `aliased` of them in the place of donated inputs.
+        aliased: bytes that are input and output in one.
+        temporaries: activations, gradients and gathered weights, at their highest.
+        code: the program.
     """
 
     arguments: int

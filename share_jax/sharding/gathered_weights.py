@@ -34,8 +34,8 @@ def gathering(forward: Forward, layout: Layout) -> Forward:
     under remat once more in the backward pass. All others, and the small leaves of the adapter, at the start.
 
     Args:
-      forward: of the layout's model, whatever is around it.
-      layout: the mesh and rules.
+        forward: of the layout's model, whatever is around it.
+        layout: the mesh and rules.
     """
 
     def pin(leaf: Any, spec: tuple[Where, ...]) -> Any:

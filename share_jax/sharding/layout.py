@@ -24,10 +24,10 @@ class Kernel:
     """How one kernel of the base model is split.
 
     Attributes:
-      shape: its shape.
-      spec: where each of its axes goes.
-      rows: where the input side goes; None if it is replicated.
-      columns: where the output side goes; None if it is replicated.
+        shape: its shape.
+        spec: where each of its axes goes.
+        rows: where the input side goes; None if it is replicated.
+        columns: where the output side goes; None if it is replicated.
     """
 
     shape: tuple[int, ...]
@@ -41,12 +41,12 @@ class Layout:
     """A mesh, the rules, and what follows from them for one model. Made by `layout_of`; holds no arrays.
 
     Attributes:
-      mesh: of all devices.
-      rules: where each logical axis goes.
-      kernels: how the base model's kernels are split, by path.
-      layered: paths of those that belong to a plain Flax layer, which gathers them when it is called.
-      model: whose layers gather those, and whose method's leaves stand beside the kernels; without it those of the
-        library's methods are known by their names.
+        mesh: of all devices.
+        rules: where each logical axis goes.
+        kernels: how the base model's kernels are split, by path.
+        layered: paths of those that belong to a plain Flax layer, which gathers them when it is called.
+        model: whose layers gather those, and whose method's leaves stand beside the kernels; without it those of the
+            library's methods are known by their names.
     """
 
     mesh: Mesh
@@ -85,7 +85,7 @@ class Layout:
         """Shardings of the stack of slots, leaves (T, ...).
 
         Raises:
-          InputError: if the rule for `task` does not divide the number of slots.
+            InputError: if the rule for `task` does not divide the number of slots.
         """
         where = self.rules["task"]
         for leaf in jax.tree.leaves(tree)[:1]:
@@ -99,7 +99,7 @@ class Layout:
         """Shardings of a batch: examples are split, scalars are replicated.
 
         Raises:
-          InputError: if the batch does not divide.
+            InputError: if the batch does not divide.
         """
         fix = "change the batch size or the mesh; the last batch of an epoch is padded with weight 0"
         check_divides("examples in a batch", batch_size(batch), self.batch_parts, fix)
@@ -176,14 +176,14 @@ def layout_of(mesh: Mesh, params: Tree, model: Any = None, rules: Rules | None =
     """Where a model's arrays go.
 
     Args:
-      mesh: from `make_mesh`.
-      params: the base model's parameters, arrays or `jax.ShapeDtypeStruct`; only shapes are used.
-      model: the `AdaptedModel`, which knows the input axes of each kernel. Without it the last axis of a kernel is its
-        output, as it is for all of Flax's layers but DenseGeneral with several features.
-      rules: where logical axes go, in place of the defaults in `share_jax.sharding.rules`.
+        mesh: from `make_mesh`.
+        params: the base model's parameters, arrays or `jax.ShapeDtypeStruct`; only shapes are used.
+        model: the `AdaptedModel`, which knows the input axes of each kernel. Without it the last axis of a kernel is
+            its output, as it is for all of Flax's layers but DenseGeneral with several features.
+        rules: where logical axes go, in place of the defaults in `share_jax.sharding.rules`.
 
     Raises:
-      InputError: if the rules do not fit the mesh.
+        InputError: if the rules do not fit the mesh.
     """
     whole = complete(rules, mesh)
     seam = None if model is None else as_adapted(model)

@@ -15,10 +15,10 @@ def make_mesh(shape: MeshShape) -> Mesh:
     The fastest axes, `tensor` and then `fsdp`, lie on neighbouring devices, which talk the most.
 
     Args:
-      shape: devices along each axis.
+        shape: devices along each axis.
 
     Raises:
-      InputError: if the shape does not fit the devices that there are.
+        InputError: if the shape does not fit the devices that there are.
     """
     have = jax.device_count()
     if shape.devices != have:

@@ -13,12 +13,12 @@ class MeshShape:
     """How many devices lie along each axis.
 
     Attributes:
-      data: copies of the model, each with its share of the batch.
-      fsdp: parts of the weights' rows, each with its share of the batch.
-      tensor: parts of the weights' columns, all with the same examples.
+        data: copies of the model, each with its share of the batch.
+        fsdp: parts of the weights' rows, each with its share of the batch.
+        tensor: parts of the weights' columns, all with the same examples.
 
     Raises:
-      InputError: if a number is below 1.
+        InputError: if a number is below 1.
     """
 
     data: int = 1
@@ -61,7 +61,7 @@ def parse_mesh(text: str) -> MeshShape:
     MeshShape(data=4, fsdp=2, tensor=1)
 
     Raises:
-      InputError: if it is of another form, or names an unknown axis or one twice.
+        InputError: if it is of another form, or names an unknown axis or one twice.
     """
     sizes: dict[str, int] = {}
     for part in text.split(","):

@@ -17,7 +17,7 @@ def batch_size(batch: Any) -> int:
     """Examples in a batch, padding included.
 
     Raises:
-      InputError: if its leaves disagree, or none has an axis.
+        InputError: if its leaves disagree, or none has an axis.
     """
     sizes = sorted({leaf.shape[0] for leaf in jax.tree.leaves(batch) if getattr(leaf, "ndim", 0)})
     if len(sizes) != 1:
@@ -30,7 +30,7 @@ def check_divides(what: str, size: int, parts: int, fix: str) -> None:
     """Refuses a number of examples that does not fall into equal parts.
 
     Raises:
-      InputError: naming what does not divide.
+        InputError: naming what does not divide.
     """
     if parts < 1:
         raise InputError(message(what, got=f"{parts} parts", expected="at least 1", fix=fix))
@@ -60,13 +60,13 @@ def sum_over_parts(run: Callable[[Any, Array], Any], batch: Any, parts: int, pin
     """The sum of `run` over the parts of a batch, one after another, so that only one part's activations exist.
 
     Args:
-      run: (part, its number) to a tree of sums.
-      batch: the whole batch.
-      parts: how many microbatches; must divide the batch.
-      pin: applied to each part, to fix where its examples lie.
+        run: (part, its number) to a tree of sums.
+        batch: the whole batch.
+        parts: how many microbatches; must divide the batch.
+        pin: applied to each part, to fix where its examples lie.
 
     Raises:
-      InputError: if the parts do not divide the batch.
+        InputError: if the parts do not divide the batch.
     """
     check_divides(
         "examples in a batch", batch_size(batch), parts, "change the batch size or the number of microbatches"

@@ -17,8 +17,8 @@ def put(tree: Any, shardings: Any) -> Any:
     """Arrays that every process has whole, where `shardings` say; no process sends anything.
 
     Args:
-      tree: numpy or jax arrays, equal on every process, or already on a mesh of all processes.
-      shardings: a tree of `NamedSharding` of the same structure, as a `Layout` makes it.
+        tree: numpy or jax arrays, equal on every process, or already on a mesh of all processes.
+        shardings: a tree of `NamedSharding` of the same structure, as a `Layout` makes it.
     """
     return jax.tree.map(_put, tree, shardings)
 
@@ -40,11 +40,11 @@ def local_rows(layout: Layout, size: int) -> np.ndarray:
     With weights split over processes (`tensor`) several processes feed the same ones.
 
     Args:
-      layout: the mesh and rules.
-      size: examples in the global batch.
+        layout: the mesh and rules.
+        size: examples in the global batch.
 
     Raises:
-      InputError: if the batch does not divide.
+        InputError: if the batch does not divide.
     """
     check_divides("examples in a batch", size, layout.batch_parts, "change the batch size or the mesh")
     where = layout.named(layout.rules["batch"]).addressable_devices_indices_map((size,))
@@ -62,12 +62,12 @@ def feed(layout: Layout, local: Any, size: int) -> Any:
     """A global batch out of the examples that each process has read.
 
     Args:
-      layout: the mesh and rules.
-      local: this process's examples, those of `local_rows`; scalars are equal on every process.
-      size: examples in the global batch.
+        layout: the mesh and rules.
+        local: this process's examples, those of `local_rows`; scalars are equal on every process.
+        size: examples in the global batch.
 
     Raises:
-      InputError: if these are not as many examples as this process has to feed.
+        InputError: if these are not as many examples as this process has to feed.
     """
     rows = len(local_rows(layout, size))
     if (got := batch_size(local)) != rows:

@@ -42,7 +42,7 @@ def complete(rules: Rules | None, mesh: Mesh) -> dict[str, Where]:
     """The rules with the defaults for what they leave out, checked against the mesh.
 
     Raises:
-      InputError: for an unknown logical or mesh axis, or one mesh axis for two sides of one array.
+        InputError: for an unknown logical or mesh axis, or one mesh axis for two sides of one array.
     """
     given = {} if rules is None else dict(rules)
     for name, where in given.items():

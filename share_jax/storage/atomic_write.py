@@ -36,11 +36,11 @@ def replace_bytes(data: bytes, *paths: Path) -> None:
     All are on the disk under other names before the first takes its place, so that a full disk changes none of them.
 
     Args:
-      data: the new content.
-      *paths: files of one folder, replaced in this order.
+        data: the new content.
+        *paths: files of one folder, replaced in this order.
 
     Raises:
-      OSError: if it cannot be written; the old content stays.
+        OSError: if it cannot be written; the old content stays.
     """
     partials = [partial_of(path) for path in paths]
     try:
@@ -61,7 +61,7 @@ def write_new(path: Path, data: bytes) -> None:
     """Writes a file where there is nothing, and flushes it; no link is followed, as the folder may be anybody's.
 
     Raises:
-      OSError: if there is something, or it cannot be written.
+        OSError: if there is something, or it cannot be written.
     """
     with path.open("xb") as file:
         file.write(data)

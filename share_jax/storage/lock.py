@@ -26,8 +26,8 @@ def hold(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Holds a folder, made if need be, for this process alone while the context lasts.
 
     Raises:
-      BusyError: if another process, or another context of this one, holds it.
-      SaveError: if the folder or its file of that name cannot be made or written.
+        BusyError: if another process, or another context of this one, holds it.
+        SaveError: if the folder or its file of that name cannot be made or written.
     """
     folder, owner = Path(folder), os.getpid()
     try:
@@ -52,7 +52,7 @@ def hold_itself(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Holds a folder that is there, without a file in it, for this process alone while the context lasts.
 
     Raises:
-      BusyError: if another process, or another context of this one, holds it so.
+        BusyError: if another process, or another context of this one, holds it so.
     """
     descriptor, owner = os.open(folder, os.O_RDONLY), os.getpid()
     try:
@@ -66,10 +66,10 @@ def take(descriptor: int) -> str:
     """Takes the lock of an open file, which closing it frees.
 
     Returns:
-      Empty when it is taken; else why there are no locks.
+        Empty when it is taken; else why there are no locks.
 
     Raises:
-      BlockingIOError: if it is taken already.
+        BlockingIOError: if it is taken already.
     """
     try:
         import fcntl

@@ -31,12 +31,12 @@ class ManifestKind:
     """One kind of manifest.
 
     Attributes:
-      schema: the schema that is written, a whole number of at least 1.
-      fix: what a user does about a damaged one, for messages.
-      format: the kind's name in the file, None if it has none.
-      older: by older schema, what makes today's content of the whole object; it returns None where the object's
-        checksum is not that of its content. Files without a schema number count as 0.
-      nan: whether NaN and infinities are read.
+        schema: the schema that is written, a whole number of at least 1.
+        fix: what a user does about a damaged one, for messages.
+        format: the kind's name in the file, None if it has none.
+        older: by older schema, what makes today's content of the whole object; it returns None where the object's
+            checksum is not that of its content. Files without a schema number count as 0.
+        nan: whether NaN and infinities are read.
     """
 
     schema: int
@@ -49,8 +49,8 @@ class ManifestKind:
         """The file's bytes.
 
         Raises:
-          TypeError: if the content is nothing that JSON holds.
-          ValueError: likewise.
+            TypeError: if the content is nothing that JSON holds.
+            ValueError: likewise.
         """
         named = {} if self.format is None else {"format": self.format}
         body = {**named, "schema": self.schema, **as_json(content)}
@@ -61,11 +61,11 @@ class ManifestKind:
         """The content of a file's bytes, of this schema or an older one.
 
         Args:
-          data: the bytes.
-          source: the file, for messages.
+            data: the bytes.
+            source: the file, for messages.
 
         Raises:
-          FormatError: if they are no manifest, of another kind, damaged, or of a newer schema.
+            FormatError: if they are no manifest, of another kind, damaged, or of a newer schema.
         """
         try:
             body = strict_json(data, nan=self.nan)
@@ -91,7 +91,7 @@ class ManifestKind:
         """Writes a manifest, and copies of it, each in one step; all files are of one folder.
 
         Raises:
-          OSError: if it cannot be written; the old ones stay.
+            OSError: if it cannot be written; the old ones stay.
         """
         replace_bytes(self.encode(content), *paths)
 
@@ -99,7 +99,7 @@ class ManifestKind:
         """The content of a file.
 
         Raises:
-          FormatError: if it is missing, or see `decode`.
+            FormatError: if it is missing, or see `decode`.
         """
         try:
             data = path.read_bytes()
@@ -126,8 +126,8 @@ def as_json(value: Any) -> Any:
     """What JSON gives back of a value: lists of tuples, texts of keys, Python's numbers of NumPy's.
 
     Raises:
-      TypeError: if it is nothing that JSON holds.
-      ValueError: likewise.
+        TypeError: if it is nothing that JSON holds.
+        ValueError: likewise.
 
     >>> as_json({1: (np.int64(2), 0.5)})
     {'1': [2, 0.5]}

@@ -96,7 +96,7 @@ class TensorFile:
         """Opens and checks the header.
 
         Raises:
-          FormatError: the file is missing, truncated or not what the format says.
+            FormatError: the file is missing, truncated or not what the format says.
         """
         self.label = f"file {shown(Path(folder).name)}/{shown(name)}"
         self._fd = open_inside(folder, name)
@@ -128,7 +128,7 @@ class TensorFile:
         """One tensor's values (read-only array).
 
         Raises:
-          FormatError: missing, cut short, or of a dtype that has no values here.
+            FormatError: missing, cut short, or of a dtype that has no values here.
         """
         self._readable(name)
         return self.raw(name).array()
@@ -137,7 +137,7 @@ class TensorFile:
         """As `read` of each; small ones that lie together come from the disk at once.
 
         Raises:
-          FormatError: as `read`.
+            FormatError: as `read`.
         """
         infos = [self._readable(name) for name in names]
         start = min((info.start for info in infos), default=0)
@@ -163,7 +163,7 @@ class TensorFile:
         """Dtype, shape and place of one tensor.
 
         Raises:
-          FormatError: the file has none of that name.
+            FormatError: the file has none of that name.
         """
         if name not in self.tensors:
             raise FormatError(
@@ -298,7 +298,7 @@ def opened(
     """Opens a file of the folder, first checking its size in bytes and its sha256 when they are given.
 
     Raises:
-      FormatError: see `TensorFile`, or the size or the checksum differs.
+        FormatError: see `TensorFile`, or the size or the checksum differs.
     """
     with TensorFile(folder, name) as file:
         if size is not None and file.size != size:

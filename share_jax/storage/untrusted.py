@@ -33,7 +33,7 @@ def check_task_name(name: str) -> str:
     r"""Returns a name that is safe as a file name.
 
     Raises:
-      TaskError: it is empty, too long, or holds `/`, `\`, `..` or a control character.
+        TaskError: it is empty, too long, or holds `/`, `\`, `..` or a control character.
     """
     bad = not name or name == "." or ".." in name or "/" in name or "\\" in name or not name.isprintable()
     if bad or len(name.encode()) > 150:
@@ -57,7 +57,7 @@ def check_folder(folder: str | os.PathLike, what: str) -> Path:
     """Returns the folder as a path.
 
     Raises:
-      InputError: it does not exist or is no folder.
+        InputError: it does not exist or is no folder.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -70,7 +70,7 @@ def open_inside(folder: str | os.PathLike, name: str) -> int:
     """Opens a regular file of the folder for reading and returns its descriptor.
 
     Raises:
-      FormatError: the file is missing, is not a regular file, or lies outside the folder.
+        FormatError: the file is missing, is not a regular file, or lies outside the folder.
     """
     label = f"file {shown(Path(folder).name)}/{shown(name)}"
     root = os.path.realpath(folder)
@@ -108,7 +108,7 @@ def read_json(folder: str | os.PathLike, name: str) -> dict[str, Any]:
     """Reads a JSON object strictly: UTF-8, no NaN, no key twice.
 
     Raises:
-      FormatError: anything else.
+        FormatError: anything else.
     """
     return parse_json(read_small(folder, name), f"file {shown(Path(folder).name)}/{shown(name)}")
 
@@ -117,7 +117,7 @@ def read_small(folder: str | os.PathLike, name: str) -> bytes:
     """Reads a file of the folder that JSON is to be in.
 
     Raises:
-      FormatError: it is larger than any such file, or see `open_inside`.
+        FormatError: it is larger than any such file, or see `open_inside`.
     """
     label = f"file {shown(Path(folder).name)}/{shown(name)}"
     with os.fdopen(open_inside(folder, name), "rb") as f:
@@ -146,11 +146,11 @@ def strict_json(data: bytes, *, nan: bool = False) -> Any:
     """What a JSON text in UTF-8 says, no key twice.
 
     Args:
-      data: the text.
-      nan: whether NaN and infinities, which Python writes and JSON lacks, are read.
+        data: the text.
+        nan: whether NaN and infinities, which Python writes and JSON lacks, are read.
 
     Raises:
-      ValueError: it says something else.
+        ValueError: it says something else.
     """
     constant = float if nan else _no_constant
     try:

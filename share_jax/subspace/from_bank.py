@@ -36,8 +36,8 @@ def bank_adapters(bank: TaskBank, adapted: Any) -> dict[str, dict[str, Factors]]
     """Every task's adapter, factors as they are learnt and the scale beside them.
 
     Args:
-      bank: the learnt tasks.
-      adapted: the adapted model that learnt them.
+        bank: the learnt tasks.
+        adapted: the adapted model that learnt them.
     """
     return {
         name: slot_adapter(adapted.method, adapted.targets, bank.shared, read_slot(bank.tasks, index))
@@ -87,13 +87,13 @@ def bank_state(bank: TaskBank, adapted: Any, before: ShareState | None = None) -
     methods the bases are those that all factors span, and the factors are the same to float32 rounding.
 
     Args:
-      bank: the learnt tasks, at least one.
-      adapted: the adapted model that learnt them.
-      before: the state that the bank was made of, if it was: a bank keeps no record of what its tasks have lost, so
-        that comes from here.
+        bank: the learnt tasks, at least one.
+        adapted: the adapted model that learnt them.
+        before: the state that the bank was made of, if it was: a bank keeps no record of what its tasks have lost, so
+            that comes from here.
 
     Raises:
-      InputError: the bank has no tasks, or `before` has other bases or coefficients of a task.
+        InputError: the bank has no tasks, or `before` has other bases or coefficients of a task.
     """
     if not bank.names:
         raise InputError(message("bank", got="no tasks", expected="at least one", fix="learn a task first"))

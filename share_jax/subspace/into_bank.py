@@ -45,18 +45,18 @@ def with_adapters(bank: TaskBank, adapted: Any, adapters: Mapping[str, Adapter],
     tasks, what is shared comes from the adapters.
 
     Args:
-      bank: what has been learnt.
-      adapted: the model that it is of.
-      adapters: new tasks by name, each by the names of `layer_names`; a target that one lacks is not changed by it.
-      heads: each new task's heads by path, all of them.
+        bank: what has been learnt.
+        adapted: the model that it is of.
+        adapters: new tasks by name, each by the names of `layer_names`; a target that one lacks is not changed by it.
+        heads: each new task's heads by path, all of them.
 
     Returns:
-      The bank, and for each task the error of its update, measured, and a bound on it, relative to its norm.
+        The bank, and for each task the error of its update, measured, and a bound on it, relative to its norm.
 
     Raises:
-      TaskError: a name is taken.
-      TargetError: an adapter has a target that the model lacks, or of another shape; a head is missing or unknown.
-      InputError: the method cannot hold an adapter; the message says what can.
+        TaskError: a name is taken.
+        TargetError: an adapter has a target that the model lacks, or of another shape; a head is missing or unknown.
+        InputError: the method cannot hold an adapter; the message says what can.
     """
     sizes = kernel_sizes(adapted.targets)
     for task, adapter in adapters.items():
@@ -77,14 +77,14 @@ def with_state(bank: TaskBank, adapted: Any, state: ShareState, heads: Heads) ->
     """The bank with a state's tasks: of `Share` on the state's own bases, to the bit; else as `with_adapters`.
 
     Args:
-      bank: one without tasks, or, of `Share`, one on the same bases.
-      adapted: the model that it is of, with `Share(num_basis, pseudo_rank)` at least as wide as the state.
-      state: the tasks, in the columns geometry, by the names of `layer_names`.
-      heads: each task's heads by path, all of them.
+        bank: one without tasks, or, of `Share`, one on the same bases.
+        adapted: the model that it is of, with `Share(num_basis, pseudo_rank)` at least as wide as the state.
+        state: the tasks, in the columns geometry, by the names of `layer_names`.
+        heads: each task's heads by path, all of them.
 
     Raises:
-      InputError: the bank has tasks on other bases, or fewer columns than the state.
-      TargetError, TaskError: see `with_adapters`.
+        InputError: the bank has tasks on other bases, or fewer columns than the state.
+        TargetError, TaskError: see `with_adapters`.
     """
     method = adapted.method
     if not isinstance(method, Share):

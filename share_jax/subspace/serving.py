@@ -24,9 +24,9 @@ def adapter_of(method: Parameterization, shared: Mapping[str, Leaves], slot: Map
     """One task's adapter as plain factors, scale folded in.
 
     Args:
-      method: the parameterisation that the leaves are of.
-      shared: shared leaves by target.
-      slot: the task's leaves by target, without task axis.
+        method: the parameterisation that the leaves are of.
+        shared: shared leaves by target.
+        slot: the task's leaves by target, without task axis.
     """
     pairs = {name: method.factors(shared.get(name, {}), leaves) for name, leaves in slot.items()}
     return {name: Factors(np.asarray(a), np.asarray(b)) for name, (a, b) in pairs.items()}
@@ -44,7 +44,7 @@ def shared_leaves(layer: Subspace, num_basis: int) -> Leaves:
     """Both bases of a target, padded to `num_basis` columns.
 
     Raises:
-      InputError: if a basis has more columns, or the geometry is not "columns".
+        InputError: if a basis has more columns, or the geometry is not "columns".
     """
     if layer.geometry != "columns":
         fix = "merge in the columns geometry"
@@ -59,7 +59,7 @@ def task_leaves(layer: Subspace, index: int, num_basis: int, pseudo_rank: int) -
     """One task's coefficients on a target, padded to (num_basis, pseudo_rank).
 
     Raises:
-      InputError: if they are larger.
+        InputError: if they are larger.
     """
     return {
         "coeff_a": _padded(layer.coeff_a[index], num_basis, pseudo_rank, "coeff_a"),
@@ -87,9 +87,9 @@ def state_of(
     """The inverse of `state_arrays` and `coefficient_arrays`, for the columns geometry.
 
     Args:
-      tasks: names, in order.
-      shared: from `state_arrays`.
-      coefficients: from `coefficient_arrays`, one per task.
+        tasks: names, in order.
+        shared: from `state_arrays`.
+        coefficients: from `coefficient_arrays`, one per task.
     """
     layers: dict[str, Any] = {}
     for target in dict.fromkeys(target for target, _ in shared):

@@ -34,12 +34,12 @@ def signature(batch: Any, what: str = "batch") -> Signature:
     """What a compiled step is compiled for.
 
     Args:
-      batch: {"inputs": array or dict of arrays, "labels": (batch,), ...}.
-      what: the batch, for the message.
+        batch: {"inputs": array or dict of arrays, "labels": (batch,), ...}.
+        what: the batch, for the message.
 
     Raises:
-      InputError: if it is no such dict, if it holds no example or something else than numbers, or if its arrays differ
-        in how many examples they hold.
+        InputError: if it is no such dict, if it holds no example or something else than numbers, or if its arrays
+            differ in how many examples they hold.
     """
     if not isinstance(batch, Mapping) or "inputs" not in batch:
         fix = 'pass {"inputs": array, "labels": array}'
@@ -80,7 +80,7 @@ def check_same(found: Signature, first: Signature, what: str) -> None:
     """Refuses a batch with other arrays than the first one, or of another size; lengths of texts may differ.
 
     Raises:
-      InputError: naming the first array that differs.
+        InputError: naming the first array that differs.
     """
     if found == first:
         return
@@ -100,13 +100,13 @@ def refuse(error: Exception, what: str, by: str = "model") -> NoReturn:
     """Raises one line in place of what a model, or a loss, raised for arrays that it does not take.
 
     Args:
-      error: one of `NOT_TAKEN`.
-      what: what was given, for the message.
-      by: "model" or "loss".
+        error: one of `NOT_TAKEN`.
+        what: what was given, for the message.
+        by: "model" or "loss".
 
     Raises:
-      ShareError: the error itself, where it is one line already.
-      InputError: in place of any other, with it behind.
+        ShareError: the error itself, where it is one line already.
+        InputError: in place of any other, with it behind.
     """
     if isinstance(error, ShareError):
         raise error
@@ -125,7 +125,7 @@ def output_of(forward: Callable[[], Any], what: str) -> Any:
     """Runs a model abstractly on a batch: its output, with shapes and dtypes in place of arrays.
 
     Raises:
-      InputError: if the model does not take the batch.
+        InputError: if the model does not take the batch.
     """
     try:
         return jax.eval_shape(forward)
@@ -137,7 +137,7 @@ def check_loss(loss: Callable[[Any, Any], Any], out: Any, batch: Any, what: str)
     """Runs a loss abstractly on a model's output and a batch.
 
     Raises:
-      InputError: if the loss does not take them.
+        InputError: if the loss does not take them.
     """
     try:
         jax.eval_shape(loss, out, batch)
@@ -149,12 +149,12 @@ def check_answers(found: Signature, what: str) -> None:
     """Refuses a batch that the loss of classes does not take, from shapes and dtypes alone.
 
     Args:
-      found: its signature; "labels" (batch,) whole numbers; "weights" (batch,) or absent; "classes", a whole number or
-        (batch,) of them, or absent.
-      what: the batch, for the message.
+        found: its signature; "labels" (batch,) whole numbers; "weights" (batch,) or absent; "classes", a whole number
+            or (batch,) of them, or absent.
+        what: the batch, for the message.
 
     Raises:
-      InputError: naming the array.
+        InputError: naming the array.
     """
     have = {name: (shape, dtype) for name, shape, dtype in found}
     size = next(shape[:1] for name, (shape, _) in have.items() if name.split("/")[0] == "inputs")
@@ -183,13 +183,13 @@ def check_labels(batch: Mapping[str, Any], width: int | None, what: str, *, fetc
     """Refuses labels that no class has, and classes that the model has no output for; weight 0 excuses an example.
 
     Args:
-      batch: with "labels" (batch,); "classes", all of `width` if absent; "weights", all 1 if absent.
-      width: outputs of the model; None if they are no classes, and then nothing is checked.
-      what: the batch, for the message.
-      fetch: also look at arrays on a device, waiting for them.
+        batch: with "labels" (batch,); "classes", all of `width` if absent; "weights", all 1 if absent.
+        width: outputs of the model; None if they are no classes, and then nothing is checked.
+        what: the batch, for the message.
+        fetch: also look at arrays on a device, waiting for them.
 
     Raises:
-      InputError: naming the first such number or label.
+        InputError: naming the first such number or label.
     """
     if width is None:
         return
@@ -237,7 +237,7 @@ class ExampleCount:
         """Takes a batch.
 
         Raises:
-          InputError: naming the first weight that is none, of this batch or of one before it.
+            InputError: naming the first weight that is none, of this batch or of one before it.
         """
         weights = batch.get("weights") if self._weighted else None
         if weights is None:
@@ -253,7 +253,7 @@ class ExampleCount:
         """How many examples count, of all batches.
 
         Raises:
-          InputError: naming the first weight that is none.
+            InputError: naming the first weight that is none.
         """
         queue, self._queue = self._queue, []
         for (what, _), weights in zip(queue, jax.device_get([weights for _, weights in queue]), strict=True):

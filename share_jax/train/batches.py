@@ -29,7 +29,7 @@ def padded(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """`index` padded to `batch_size` by its first, and weights, float32 (batch,), that are 0 for the padding.
 
     Raises:
-      InputError: if `index` is empty or too long.
+        InputError: if `index` is empty or too long.
     """
     count = len(index)
     if not 0 < count <= batch_size:
@@ -53,18 +53,18 @@ def pick(
     """The examples at `index`, padded to `batch_size` with weight 0 so that the shape never changes.
 
     Args:
-      inputs: arrays (examples, ...).
-      labels: (examples,) integers, or floats where numbers are asked for.
-      index: at most `batch_size` positions.
-      batch_size: examples in the batch.
-      classes: the task's number of classes.
+        inputs: arrays (examples, ...).
+        labels: (examples,) integers, or floats where numbers are asked for.
+        index: at most `batch_size` positions.
+        batch_size: examples in the batch.
+        classes: the task's number of classes.
 
     Returns:
-      {"inputs": arrays (batch, ...), "labels": int32 or float32 (batch,), "weights": float32 (batch,), "classes": int32
-      ()}
+        {"inputs": arrays (batch, ...), "labels": int32 or float32 (batch,), "weights": float32 (batch,), "classes":
+        int32 ()}
 
     Raises:
-      InputError: if `index` is empty or too long.
+        InputError: if `index` is empty or too long.
     """
     places, weights = padded(index, batch_size)
     return {
@@ -115,7 +115,7 @@ class CountedBatches:
         """Passes over the first `taken` batches.
 
         Raises:
-          InputError: if there are not as many.
+            InputError: if there are not as many.
         """
         self._iterator, self._taken = iter(batches), taken
         for number in range(taken):
@@ -147,13 +147,13 @@ def opener(batches: Any) -> OpenBatches:
     """How batches are opened.
 
     Args:
-      batches: any iterable, which is passed over up to a position, or an object whose `open(position)` gives a
-        `BatchStream`: one that has random access, say, and goes on at once.
+        batches: any iterable, which is passed over up to a position, or an object whose `open(position)` gives a
+            `BatchStream`: one that has random access, say, and goes on at once.
 
     Example:
-      >>> with opener("abcd")(2) as stream:
-      ...     print([(batch, stream.state()) for batch in stream])
-      [('c', 3), ('d', 4)]
+        >>> with opener("abcd")(2) as stream:
+        ...     print([(batch, stream.state()) for batch in stream])
+        [('c', 3), ('d', 4)]
     """
     own = getattr(batches, "open", None)
     return own if own is not None else lambda position: CountedBatches(batches, position)

@@ -19,9 +19,9 @@ class BadLoss(NamedTuple):
     """The first step whose loss is not finite.
 
     Attributes:
-      step: its number.
-      loss: nan, inf or -inf.
-      note: what `add` was given beside the loss.
+        step: its number.
+        loss: nan, inf or -inf.
+        note: what `add` was given beside the loss.
     """
 
     step: int
@@ -74,8 +74,8 @@ def lower_rate(state: Any, step: int) -> str:
     """How a divergence is mended: a line that tells the learning rate, if the optimizer's state shows it.
 
     Args:
-      state: a `StepState`.
-      step: the step that diverged.
+        state: a `StepState`.
+        step: the step that diverged.
     """
     rates = optax.tree_utils.tree_get_all_with_path(state.opt_state, "learning_rate")
     shown = f", now {float(rates[0][1]):.3g}" if rates else " (optax.inject_hyperparams would show it here)"

@@ -28,20 +28,20 @@ class Learner(TaskLearner[TaskBank]):
     """A frozen model and how its tasks are learnt. Holds compiled steps, and no state of any task.
 
     Attributes:
-      model: an `Adapted`, or a Linen module of one's own whose `__call__` takes `task_id` by name.
-      base: the frozen variables, {"params": ..., ...}; never changed.
-      transform: optimizer of what trains; clip by global norm inside it.
-      loss: (model output, batch) to `LossSums`: sums over the batch's examples, never means.
-      head_transform: optimizer of an `Adapted` model's heads; `transform` when None.
-      layout: where arrays lie on a mesh, from `layout_of`; one device when None. What is learnt comes back whole, so a
-        bank does not depend on it.
-      accumulate: microbatches of each batch, computed one after another.
-      remat: what the backward pass computes again instead of keeping it; nothing when None.
-      placed: `base` where steps and `answer` read it.
-      answer: (base variables, shared, slot, inputs) to the model's output, compiled.
+        model: an `Adapted`, or a Linen module of one's own whose `__call__` takes `task_id` by name.
+        base: the frozen variables, {"params": ..., ...}; never changed.
+        transform: optimizer of what trains; clip by global norm inside it.
+        loss: (model output, batch) to `LossSums`: sums over the batch's examples, never means.
+        head_transform: optimizer of an `Adapted` model's heads; `transform` when None.
+        layout: where arrays lie on a mesh, from `layout_of`; one device when None. What is learnt comes back whole, so
+            a bank does not depend on it.
+        accumulate: microbatches of each batch, computed one after another.
+        remat: what the backward pass computes again instead of keeping it; nothing when None.
+        placed: `base` where steps and `answer` read it.
+        answer: (base variables, shared, slot, inputs) to the model's output, compiled.
 
     Raises:
-      InputError: if `base` has no "params", or a module of one's own is given a `head_transform`.
+        InputError: if `base` has no "params", or a module of one's own is given a `head_transform`.
     """
 
     placed: Tree = field(init=False, repr=False, compare=False)
@@ -73,11 +73,11 @@ class Learner(TaskLearner[TaskBank]):
         """An empty bank on fresh variables.
 
         Args:
-          variables: "shared" and "tasks" as `Adapted.init`, or `init` of a module of one's own, returned them; other
-            collections are passed over.
+            variables: "shared" and "tasks" as `Adapted.init`, or `init` of a module of one's own, returned them; other
+                collections are passed over.
 
         Raises:
-          InputError: if there are no "tasks".
+            InputError: if there are no "tasks".
         """
         if not isinstance(variables, Mapping) or TASKS not in variables:
             fix = "pass what Adapted.init, or init of a module with layers of share_jax, returned"
@@ -94,9 +94,9 @@ class Learner(TaskLearner[TaskBank]):
         """One update of the task that `begin` started; `state` is donated.
 
         Args:
-          bank: the bank that `begin` was given: what is shared trains only while it is empty.
-          state: the last state.
-          batch: {"inputs": ..., "labels": ..., ...}, of the same shapes every time.
+            bank: the bank that `begin` was given: what is shared trains only while it is empty.
+            state: the last state.
+            batch: {"inputs": ..., "labels": ..., ...}, of the same shapes every time.
         """
         return self._phase_of(bank).step(state, self.placed, batch)
 
@@ -118,13 +118,13 @@ class Learner(TaskLearner[TaskBank]):
         """The model's output for a learnt task, or for a batch of different tasks.
 
         Args:
-          bank: what has been learnt.
-          name: the batch's task, or each example's, by name or id; the ids may be those of a router.
-          inputs: as in a batch.
+            bank: what has been learnt.
+            name: the batch's task, or each example's, by name or id; the ids may be those of a router.
+            inputs: as in a batch.
 
         Raises:
-          TaskError: if no learnt task has this name or id.
-          InputError: if there are not as many names as examples, or the model does not take the inputs.
+            TaskError: if no learnt task has this name or id.
+            InputError: if there are not as many names as examples, or the model does not take the inputs.
         """
         ids = bank.index(name) if isinstance(name, str) else bank.ids(name)
         try:
@@ -146,7 +146,7 @@ class Learner(TaskLearner[TaskBank]):
         """The bank with a stack of at least `needed` slots; learnt slots keep their bits.
 
         Raises:
-          InputError: if there are fewer and the model cannot grow the stack.
+            InputError: if there are fewer and the model cannot grow the stack.
         """
         if needed <= bank.capacity:
             return bank

@@ -43,8 +43,8 @@ class Inflight(Protocol):
         """What was saved of this task, and the position of its batches; `state` and 0 if nothing was.
 
         Args:
-          task: its name.
-          state: the state at the task's start, for structure, shapes and placement.
+            task: its name.
+            state: the state at the task's start, for structure, shapes and placement.
         """
         ...
 
@@ -100,14 +100,14 @@ class Hooks:
     """What is done beside the steps of a task.
 
     Attributes:
-      progress: is told of every step.
-      inflight: keeps the training in flight; nothing is saved when None.
-      save_every: steps between two saves of it.
-      preemption: tells when to stop. What is in flight is held, to be saved at that point, until
-        `Preemption.released`: the caller calls it once the task itself is saved.
-      checks: looks at the batches; they were checked where they were made when None.
-      owner: whose training it is, such as a method's name, for messages; nobody's when empty.
-      advice: (state, step) to how a divergence is mended, for the message.
+        progress: is told of every step.
+        inflight: keeps the training in flight; nothing is saved when None.
+        save_every: steps between two saves of it.
+        preemption: tells when to stop. What is in flight is held, to be saved at that point, until
+            `Preemption.released`: the caller calls it once the task itself is saved.
+        checks: looks at the batches; they were checked where they were made when None.
+        owner: whose training it is, such as a method's name, for messages; nobody's when empty.
+        advice: (state, step) to how a divergence is mended, for the message.
     """
 
     progress: Progress = field(default_factory=Unwatched)
@@ -132,22 +132,22 @@ def run_steps(
     """Trains a task until its batches end, from where its training in flight stopped if there is one.
 
     Args:
-      step: the compiled train step.
-      state: the state at the task's start; donated.
-      base: the frozen variables, where the step wants them.
-      task: its name.
-      open_batches: gives the batches that follow a position.
-      steps: how many batches there are, if that is known: nothing is saved after the last one, when the task itself
-        is saved next.
-      hooks: what is done beside the steps.
+        step: the compiled train step.
+        state: the state at the task's start; donated.
+        base: the frozen variables, where the step wants them.
+        task: its name.
+        open_batches: gives the batches that follow a position.
+        steps: how many batches there are, if that is known: nothing is saved after the last one, when the task itself
+            is saved next.
+        hooks: what is done beside the steps.
 
     Returns:
-      The state at the task's end, its leaves whole on every host where the step runs on a mesh.
+        The state at the task's end, its leaves whole on every host where the step runs on a mesh.
 
     Raises:
-      DivergedError: if a loss, or what was trained, is not finite; what was saved last is good.
-      Preempted: if the process was asked to stop; what was in flight has been saved.
-      InputError: if the hooks refuse a batch.
+        DivergedError: if a loss, or what was trained, is not finite; what was saved last is good.
+        Preempted: if the process was asked to stop; what was in flight has been saved.
+        InputError: if the hooks refuse a batch.
     """
     return _Run(step, base, task, hooks or Hooks()).train(state, open_batches, steps)
 

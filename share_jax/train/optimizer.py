@@ -24,13 +24,13 @@ def labels(trained: Tree, heads: Collection[str], *, train_shared: bool, method:
     """The label of every leaf of {"shared": ..., "slot": ...}.
 
     Args:
-      trained: the tree that a task's optimisation works on.
-      heads: paths within the slot of the parameters that the task owns whole.
-      train_shared: whether what is shared trains, as it does in the first task.
-      method: whose `LeafSpec`s say which leaves never train; by their names those of the library's methods when None.
+        trained: the tree that a task's optimisation works on.
+        heads: paths within the slot of the parameters that the task owns whole.
+        train_shared: whether what is shared trains, as it does in the first task.
+        method: whose `LeafSpec`s say which leaves never train; by their names those of the library's methods when None.
 
     Returns:
-      The same tree with "shared" or "frozen", "adapter" and "head" in place of arrays.
+        The same tree with "shared" or "frozen", "adapter" and "head" in place of arrays.
     """
     never = {
         place: {name for name, spec in leaf_specs(owner, method).items() if spec.trains == "never"}
@@ -59,15 +59,15 @@ def task_optimizer(
     """The optimizer of one task.
 
     Args:
-      transform: for the adapter, and for what is shared while that trains. Clipping by global norm belongs in here: it
-        then sees only leaves that train.
-      heads: paths within the slot of the parameters that the task owns whole.
-      train_shared: True for the first task, False after it.
-      method: whose leaves these are; those of the library's methods are known by their names when None.
-      head_transform: for the heads; the same `transform`, in one group with the adapter, when None.
+        transform: for the adapter, and for what is shared while that trains. Clipping by global norm belongs in here:
+            it then sees only leaves that train.
+        heads: paths within the slot of the parameters that the task owns whole.
+        train_shared: True for the first task, False after it.
+        method: whose leaves these are; those of the library's methods are known by their names when None.
+        head_transform: for the heads; the same `transform`, in one group with the adapter, when None.
 
     Returns:
-      A transformation over {"shared": ..., "slot": ...} that keeps no state for frozen leaves.
+        A transformation over {"shared": ..., "slot": ...} that keeps no state for frozen leaves.
     """
 
     def group(trained: Tree) -> Any:

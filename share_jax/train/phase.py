@@ -24,11 +24,11 @@ class Phase:
     """How a slot trains. Made by `make_phase`.
 
     Attributes:
-      model: an `Adapted`, or a module of one's own.
-      forward: how it answers for a slot.
-      loss: (model output, batch) to `LossSums`.
-      optimizer: of what trains.
-      step: the train step, where it runs.
+        model: an `Adapted`, or a module of one's own.
+        forward: how it answers for a slot.
+        loss: (model output, batch) to `LossSums`.
+        optimizer: of what trains.
+        step: the train step, where it runs.
     """
 
     model: Any
@@ -69,14 +69,14 @@ def make_phase(
     """A phase of a model.
 
     Args:
-      model: an `Adapted`, or a module of one's own.
-      transform: optimizer of what trains.
-      loss: (model output, batch) to `LossSums`.
-      train_shared: whether what is shared trains.
-      head_transform: optimizer of an `Adapted` model's heads; `transform` when None.
-      layout: where arrays lie on a mesh; one device when None.
-      accumulate: microbatches of each batch.
-      remat: what the backward pass computes again; nothing when None.
+        model: an `Adapted`, or a module of one's own.
+        transform: optimizer of what trains.
+        loss: (model output, batch) to `LossSums`.
+        train_shared: whether what is shared trains.
+        head_transform: optimizer of an `Adapted` model's heads; `transform` when None.
+        layout: where arrays lie on a mesh; one device when None.
+        accumulate: microbatches of each batch.
+        remat: what the backward pass computes again; nothing when None.
     """
     model = as_adapted(model)
     optimizer = task_optimizer(

@@ -33,9 +33,9 @@ class PlacedStep:
     """A train step that puts its state and batches where they belong.
 
     Attributes:
-      run: from `make_train_step`, with the same layout.
-      layout: where arrays lie; one device when None.
-      compiled: the step as compiled ahead, by the shapes of batches; compiled at its first calls when None.
+        run: from `make_train_step`, with the same layout.
+        layout: where arrays lie; one device when None.
+        compiled: the step as compiled ahead, by the shapes of batches; compiled at its first calls when None.
     """
 
     run: Any
@@ -46,9 +46,9 @@ class PlacedStep:
         """Compiled ahead, so that nothing compiles any more.
 
         Args:
-          state: with the shapes of every state to come.
-          base: the frozen variables, placed.
-          samples: one batch of each shape to come; a batch of another shape will be a KeyError.
+            state: with the shapes of every state to come.
+            base: the frozen variables, placed.
+            samples: one batch of each shape to come; a batch of another shape will be a KeyError.
         """
         made = {}
         for batch in {shapes(batch): batch for batch in samples}.values():

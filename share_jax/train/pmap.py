@@ -32,11 +32,11 @@ def make_pmap_step(
     device, and so from that of one device.
 
     Args:
-      forward: from `forward_of`.
-      loss: called with the model's output and one device's part of the batch.
-      optimizer: from `task_optimizer`, with the same `train_shared`.
-      train_shared: True for the first task, False after it.
-      accumulate: microbatches on each device.
+        forward: from `forward_of`.
+        loss: called with the model's output and one device's part of the batch.
+        optimizer: from `task_optimizer`, with the same `train_shared`.
+        train_shared: True for the first task, False after it.
+        accumulate: microbatches on each device.
     """
     update = make_update(forward, loss, optimizer, train_shared=train_shared, accumulate=accumulate, axis=AXIS)
     return jax.pmap(update, axis_name=AXIS, donate_argnums=0)
@@ -63,7 +63,7 @@ def split(batch: Any) -> Any:
     """A batch with a leading axis of this process's devices: examples are split in blocks, scalars copied.
 
     Raises:
-      InputError: if the devices do not divide the batch.
+        InputError: if the devices do not divide the batch.
     """
     devices = jax.local_devices()
     count = len(devices)

@@ -37,16 +37,16 @@ class PrefixCache:
     """Keeps what a frozen prefix answers, within a bound on memory.
 
     Attributes:
-      prefix: a pure function of the frozen variables and a batch of inputs.
-      variables: what it computes with; only what the prefix needs, since all of it is hashed for files.
-      rows: examples per call: the pinned batch shape.
-      max_bytes: what all kept arrays may take in memory together; no bound if None. An array that is no longer used
-        gives its room back.
-      folder: where arrays that do not fit are kept as files, which a later cache of the same computation and inputs
-        finds again; arrays that do not fit are refused if None.
+        prefix: a pure function of the frozen variables and a batch of inputs.
+        variables: what it computes with; only what the prefix needs, since all of it is hashed for files.
+        rows: examples per call: the pinned batch shape.
+        max_bytes: what all kept arrays may take in memory together; no bound if None. An array that is no longer used
+            gives its room back.
+        folder: where arrays that do not fit are kept as files, which a later cache of the same computation and inputs
+            finds again; arrays that do not fit are refused if None.
 
     Raises:
-      InputError: if `rows` is below 1 or `max_bytes` below 0.
+        InputError: if `rows` is below 1 or `max_bytes` below 0.
     """
 
     prefix: Prefix
@@ -73,10 +73,10 @@ class PrefixCache:
         """The prefix of any number of examples, uncached: the bits that `of` keeps.
 
         Args:
-          inputs: a tree of arrays (N, ...).
+            inputs: a tree of arrays (N, ...).
 
         Returns:
-          A tree of arrays (N, ...).
+            A tree of arrays (N, ...).
         """
         out = self._empty(inputs)
         self._fill(inputs, out)
@@ -86,14 +86,14 @@ class PrefixCache:
         """The prefix of every example, kept: in memory while it fits, else in files mapped into memory.
 
         Args:
-          inputs: a tree of arrays (N, ...), in the order in which rows are to be read.
+            inputs: a tree of arrays (N, ...), in the order in which rows are to be read.
 
         Returns:
-          A tree of arrays (N, ...), not to be written to.
+            A tree of arrays (N, ...), not to be written to.
 
         Raises:
-          InputError: if there are no examples, or the arrays disagree about how many.
-          LimitError: if it would pass `max_bytes` and there is no folder.
+            InputError: if there are no examples, or the arrays disagree about how many.
+            LimitError: if it would pass `max_bytes` and there is no folder.
         """
         wanted = self._shapes(inputs)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(wanted))

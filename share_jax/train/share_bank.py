@@ -20,7 +20,7 @@ class ShareBank(TaskBank):
     """A bank of `Share` tasks, as `Learner.predict`, `save_bank` and routers take it.
 
     Attributes:
-      state: the subspace on the host: bases without padding, and what every task has lost since it was learnt.
+        state: the subspace on the host: bases without padding, and what every task has lost since it was learnt.
     """
 
     state: ShareState = field(default_factory=ShareState)
@@ -34,13 +34,13 @@ def bank_of_state(model: Any, bank: TaskBank, state: ShareState, heads: Sequence
     """The bank that serves a subspace.
 
     Args:
-      model: adapted with `Share`.
-      bank: with room for the state's tasks; its further slots stay as they are.
-      state: the subspace, in the columns geometry.
-      heads: of every task, by path.
+        model: adapted with `Share`.
+        bank: with room for the state's tasks; its further slots stay as they are.
+        state: the subspace, in the columns geometry.
+        heads: of every task, by path.
 
     Raises:
-      InputError: if the state has more columns than the model.
+        InputError: if the state has more columns than the model.
     """
     if not state.tasks:
         return ShareBank(bank.shared, bank.tasks)

@@ -41,8 +41,8 @@ class Trained(NamedTuple):
     """A task as it was trained, before it is merged.
 
     Attributes:
-      adapter: its update as plain factors, scale folded in.
-      heads: the parameters that it owns whole, by path.
+        adapter: its update as plain factors, scale folded in.
+        heads: the parameters that it owns whole, by path.
     """
 
     adapter: Adapter
@@ -54,27 +54,27 @@ class ShareLearner(TaskLearner[ShareBank]):
     """A frozen model whose tasks share one subspace that evolves. Holds compiled steps, and no state of any task.
 
     Attributes:
-      model: an `Adapted` with `Share(num_basis, pseudo_rank)`.
-      base: the frozen variables, {"params": ..., ...}; never changed.
-      transform: optimizer of what trains; clip by global norm inside it.
-      loss: (model output, batch) to `LossSums`: sums over the batch's examples, never means.
-      head_transform: optimizer of the heads; `transform` when None.
-      alpha: numerator of the scale alpha / pseudo_rank of an update while it is learnt.
-      phi: temporary directions per side; a quarter of `num_basis` when None.
-      coefficients_from: the number of the task, counted from 0, from which on coefficients alone are trained, on the
-        frozen bases; never when None. The first task is learnt as a LoRA in any case.
-      k: columns that a merge keeps; the model's `num_basis` when None.
-      max_error: no task's proven error, relative to its update's norm, may pass it; not limited when None.
-      on_limit: what a merge does that would pass it: "grow" takes more columns, up to the model's `num_basis`;
-        "refuse" is an error.
-      layout: where arrays lie on a mesh, from `layout_of`; one device when None.
-      accumulate: microbatches of each batch, computed one after another.
-      remat: what the backward pass computes again instead of keeping it; nothing when None.
-      samples: one batch of each shape to come: the steps of all phases are compiled for them now, and take no others.
-        Compiled when they are first used if there are none.
+        model: an `Adapted` with `Share(num_basis, pseudo_rank)`.
+        base: the frozen variables, {"params": ..., ...}; never changed.
+        transform: optimizer of what trains; clip by global norm inside it.
+        loss: (model output, batch) to `LossSums`: sums over the batch's examples, never means.
+        head_transform: optimizer of the heads; `transform` when None.
+        alpha: numerator of the scale alpha / pseudo_rank of an update while it is learnt.
+        phi: temporary directions per side; a quarter of `num_basis` when None.
+        coefficients_from: the number of the task, counted from 0, from which on coefficients alone are trained, on the
+            frozen bases; never when None. The first task is learnt as a LoRA in any case.
+        k: columns that a merge keeps; the model's `num_basis` when None.
+        max_error: no task's proven error, relative to its update's norm, may pass it; not limited when None.
+        on_limit: what a merge does that would pass it: "grow" takes more columns, up to the model's `num_basis`;
+            "refuse" is an error.
+        layout: where arrays lie on a mesh, from `layout_of`; one device when None.
+        accumulate: microbatches of each batch, computed one after another.
+        remat: what the backward pass computes again instead of keeping it; nothing when None.
+        samples: one batch of each shape to come: the steps of all phases are compiled for them now, and take no others.
+            Compiled when they are first used if there are none.
 
     Raises:
-      InputError: if the model is not one with `Share`, or a number is out of range.
+        InputError: if the model is not one with `Share`, or a number is out of range.
     """
 
     alpha: float = field(default=8.0, kw_only=True)
@@ -146,7 +146,7 @@ class ShareLearner(TaskLearner[ShareBank]):
         """An empty bank on what `Adapted.init` returned.
 
         Raises:
-          InputError: if there are no "tasks".
+            InputError: if there are no "tasks".
         """
         bank = self._serving.start(variables)
         return ShareBank(bank.shared, bank.tasks)
@@ -155,12 +155,12 @@ class ShareLearner(TaskLearner[ShareBank]):
         """The bank that serves a subspace, to learn the next task from.
 
         Args:
-          bank: an empty one, as of `start`.
-          state: what has been learnt.
-          heads: of every task, by path.
+            bank: an empty one, as of `start`.
+            state: what has been learnt.
+            heads: of every task, by path.
 
         Raises:
-          InputError: if the state has more columns than the model.
+            InputError: if the state has more columns than the model.
         """
         return bank_of_state(self.model, self._serving.with_room(bank, len(state.tasks)), state, heads)
 
@@ -171,14 +171,14 @@ class ShareLearner(TaskLearner[ShareBank]):
         """Trains one more task and does not merge it yet: the first two phases.
 
         Args:
-          bank: what has been learnt.
-          name: the new task's name.
-          batches: as of `Learner.learn`.
-          key: of fresh leaves and the dropout; the task's number is folded in.
-          hooks: what is done beside the steps; its checks are the learner's own if it has none.
+            bank: what has been learnt.
+            name: the new task's name.
+            batches: as of `Learner.learn`.
+            key: of fresh leaves and the dropout; the task's number is folded in.
+            hooks: what is done beside the steps; its checks are the learner's own if it has none.
 
         Raises:
-          TaskError, InputError, DivergedError, Preempted: as `learn`.
+            TaskError, InputError, DivergedError, Preempted: as `learn`.
         """
         check_new_name(bank, name)
         index = len(bank.names)
@@ -193,7 +193,7 @@ class ShareLearner(TaskLearner[ShareBank]):
         """Puts a trained task into the subspace: the third phase.
 
         Raises:
-          TaskError, InputError, LimitError: as `learn`.
+            TaskError, InputError, LimitError: as `learn`.
         """
         choice = Choice(k=self.model.method.num_basis if self.k is None else self.k)
         new = {name: trained.adapter}

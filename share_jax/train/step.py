@@ -38,18 +38,18 @@ def make_train_step(
     is the third way. All three compute one function of the global batch: the mean over the weight of all its examples.
 
     Args:
-      forward: from `forward_of`.
-      loss: called with the model's output and the batch.
-      optimizer: from `task_optimizer`, with the same `train_shared`.
-      train_shared: True for the first task, False after it.
-      accumulate: microbatches into which each batch is split, computed one after another: less memory for activations,
-        the same update up to rounding. Dropout is drawn anew in each.
-      layout: where everything lies on a mesh; one device when None.
-      never: says which leaves no step changes, beyond those that the optimizer knows.
+        forward: from `forward_of`.
+        loss: called with the model's output and the batch.
+        optimizer: from `task_optimizer`, with the same `train_shared`.
+        train_shared: True for the first task, False after it.
+        accumulate: microbatches into which each batch is split, computed one after another: less memory for
+            activations, the same update up to rounding. Dropout is drawn anew in each.
+        layout: where everything lies on a mesh; one device when None.
+        never: says which leaves no step changes, beyond those that the optimizer knows.
 
     Returns:
-      The step. `metrics` holds "loss", the mean over the examples that count, and the loss's own metrics. A batch is a
-      dict with "inputs" and whatever the loss reads; see `parts` for what of it is split.
+        The step. `metrics` holds "loss", the mean over the examples that count, and the loss's own metrics. A batch is
+        a dict with "inputs" and whatever the loss reads; see `parts` for what of it is split.
     """
     options: Any = {"train_shared": train_shared, "accumulate": accumulate, "never": never}
     if layout is None:

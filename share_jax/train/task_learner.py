@@ -57,32 +57,32 @@ class TaskLearner(ABC, Generic[Bank]):
         `ShareBank.report`.
 
         Args:
-          bank: what has been learnt.
-          name: the new task's name.
-          batches: its batches, {"inputs": ..., "labels": ..., ...}, all of one size. Each length of texts among them is
-            compiled once, in a `Learner`'s first task for the later ones too. An iterable, or an object whose
-            `open(position)` goes on from a position at once (`share_jax.train.batches.opener`).
-          seed: of the dropout, and of fresh leaves where a phase draws them, with the task's number.
-          progress: is told of every step.
-          inflight: keeps the training in flight, as `share_jax.InflightFolder` does on disk: called again with the same
-            arguments after a kill, `learn` goes on from the last save and ends with the same bits. Batches of a plain
-            iterable that were seen before are passed over.
-          save_every: steps between two saves of it.
-          preemption: tells when to stop, with what is in flight saved. Call its `released` once the bank is saved.
+            bank: what has been learnt.
+            name: the new task's name.
+            batches: its batches, {"inputs": ..., "labels": ..., ...}, all of one size. Each length of texts among them
+                is compiled once, in a `Learner`'s first task for the later ones too. An iterable, or an object whose
+                `open(position)` goes on from a position at once (`share_jax.train.batches.opener`).
+            seed: of the dropout, and of fresh leaves where a phase draws them, with the task's number.
+            progress: is told of every step.
+            inflight: keeps the training in flight, as `share_jax.InflightFolder` does on disk: called again with the
+                same arguments after a kill, `learn` goes on from the last save and ends with the same bits. Batches of
+                a plain iterable that were seen before are passed over.
+            save_every: steps between two saves of it.
+            preemption: tells when to stop, with what is in flight saved. Call its `released` once the bank is saved.
 
         Returns:
-          The bank with the task.
+            The bank with the task.
 
         Raises:
-          TaskError: if the name is taken, empty or no text.
-          InputError: if there are no batches, or fewer than two examples of weight above 0 in all; if a batch is not
-            one, is not like the first, does not fit the model or the loss, or has a label that is no class, more
-            classes than outputs or a weight below 0; if the stack is full and the model cannot grow it; if a merge
-            would need more columns than the model has.
-          LimitError: if `max_error` of a `ShareLearner` would be passed and may not be, or no k is enough; the bank is
-            as it was.
-          DivergedError: if a loss, or what was trained, is not finite; the bank is as it was.
-          Preempted: if the process was asked to stop.
+            TaskError: if the name is taken, empty or no text.
+            InputError: if there are no batches, or fewer than two examples of weight above 0 in all; if a batch is not
+                one, is not like the first, does not fit the model or the loss, or has a label that is no class, more
+                classes than outputs or a weight below 0; if the stack is full and the model cannot grow it; if a merge
+                would need more columns than the model has.
+            LimitError: if `max_error` of a `ShareLearner` would be passed and may not be, or no k is enough; the bank
+                is as it was.
+            DivergedError: if a loss, or what was trained, is not finite; the bank is as it was.
+            Preempted: if the process was asked to stop.
         """
         hooks = Hooks(progress or Unwatched(), inflight, save_every, preemption or Preemption())
         return self._learnt(bank, name, batches, jax.random.key(seed), hooks)
@@ -92,9 +92,9 @@ class TaskLearner(ABC, Generic[Bank]):
         """The bank with one more task.
 
         Args:
-          bank: what has been learnt.
-          name: the new task's name.
-          batches: its batches.
-          key: the task's number is folded in.
-          hooks: what is done beside the steps; without checks.
+            bank: what has been learnt.
+            name: the new task's name.
+            batches: its batches.
+            key: the task's number is folded in.
+            hooks: what is done beside the steps; without checks.
         """

@@ -25,11 +25,11 @@ class StepState(NamedTuple):
     """Everything that changes while one task is learnt.
 
     Attributes:
-      shared: the shared tree; it changes in the first task only.
-      slot: the task's leaves, without task axis.
-      opt_state: the optimizer's state, of trained leaves only.
-      step: int32 scalar, updates done in this task.
-      key: typed PRNG key of the task; step s draws dropout from fold_in(key, s).
+        shared: the shared tree; it changes in the first task only.
+        slot: the task's leaves, without task axis.
+        opt_state: the optimizer's state, of trained leaves only.
+        step: int32 scalar, updates done in this task.
+        key: typed PRNG key of the task; step s draws dropout from fold_in(key, s).
     """
 
     shared: Tree
@@ -52,7 +52,7 @@ def checked(sums: Any) -> LossSums:
     """What a loss returned.
 
     Raises:
-      InputError: if it is not `LossSums`, as the mean and dict that many losses return.
+        InputError: if it is not `LossSums`, as the mean and dict that many losses return.
     """
     if not isinstance(sums, LossSums):
         fix = "return LossSums(total, weight, metrics) from share_jax.train.losses"
@@ -77,14 +77,14 @@ def make_update(
     over the devices of a mapped axis, before the one division.
 
     Args:
-      forward: from `forward_of`.
-      loss: called with the model's output and the batch, or a part of it.
-      optimizer: from `task_optimizer`, with the same `train_shared`.
-      train_shared: True for the first task, False after it.
-      accumulate: microbatches, computed one after another.
-      pin: applied to the batch and to each microbatch, to fix where its examples lie.
-      axis: name of a mapped axis over which the batch is split, as in `jax.pmap`.
-      never: says which leaves no step changes, beyond those that the optimizer knows; asked once, when it is traced.
+        forward: from `forward_of`.
+        loss: called with the model's output and the batch, or a part of it.
+        optimizer: from `task_optimizer`, with the same `train_shared`.
+        train_shared: True for the first task, False after it.
+        accumulate: microbatches, computed one after another.
+        pin: applied to the batch and to each microbatch, to fix where its examples lie.
+        axis: name of a mapped axis over which the batch is split, as in `jax.pmap`.
+        never: says which leaves no step changes, beyond those that the optimizer knows; asked once, when it is traced.
     """
 
     def update(state: StepState, base: Tree, batch: Any) -> tuple[StepState, dict[str, Array]]:
