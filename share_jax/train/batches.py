@@ -138,7 +138,7 @@ class CountedBatches:
             self._taken += 1
             yield batch
 
-    def state(self) -> int:
+    def state(self) -> Position:
         """How many batches were taken."""
         return self._taken
 

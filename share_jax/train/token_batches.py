@@ -1,5 +1,6 @@
 """Batches of examples in tokens: shuffled in every epoch, texts of like length beside each other."""
 
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from share_jax.train.batches import CountedBatches, order, padded, steps_per_epoch
+from share_jax.errors import InputError, message
+from share_jax.train.batches import CountedBatches, Position, order, padded, steps_per_epoch
 from share_jax.train.token_rows import TokenRows, on_grid, token_arrays
 
 
@@ -40,9 +42,31 @@ class TokenBatches:
         """All batches in order."""
         return iter(self.batch(step) for step in range(len(self)))
 
-    def open(self, position: int) -> CountedBatches:
-        """The batches from a position on, without computing those before it."""
+    def open(self, position: Position) -> CountedBatches:
+        """The batches from a position on, without computing those before it.
+
+        Raises:
+            InputError: the position is one of other batches.
+        """
+        if isinstance(position, Mapping):
+            if (known := self.identity()) != (saved := {name: position.get(name) for name in known}):
+                name = next(name for name in known if known[name] != saved[name])
+                fix = "go on with the same examples and settings, or start the task anew"
+                raise InputError(message(f"{name} of the batches", got=known[name], expected=saved[name], fix=fix))
+            position = int(position["next_index"])
         return _From(self, position)
+
+    def identity(self) -> dict[str, int]:
+        """What the batches depend on, as JSON."""
+        crc = zlib.crc32(repr((self.rows.ids, self.rows.starts)).encode())
+        return {
+            "examples": len(self.rows),
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "task": self.task,
+            "tokens_crc32": crc,
+        }
 
     def batch(self, step: int) -> dict[str, Any]:
         """One batch, its length that of its longest text on a grid of lengths."""
@@ -85,7 +109,11 @@ class _From(CountedBatches):
 
     def __init__(self, batches: TokenBatches, position: int) -> None:
         super().__init__(batches.batch(step) for step in range(position, len(batches)))
-        self._taken = position
+        self._taken, self._identity = position, batches.identity()
+
+    def state(self) -> Position:
+        """The position, and of which batches."""
+        return {"next_index": self._taken, **self._identity}
 
 
 def token_batch(

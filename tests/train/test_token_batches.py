@@ -94,7 +94,11 @@ def test_batches_go_on_from_any_position(position: int) -> None:
     whole = list(batches())
     with batches().open(position) as stream:
         rest = list(stream)
-        assert stream.state() == 12
+        state = stream.state()
+    assert state["next_index"] == 12
+    assert list(batches().open(state)) == []
+    with pytest.raises(InputError, match="epochs of the batches"):
+        batches(epochs=3).open(state)
     assert len(rest) == 12 - position
     for got, want in zip(rest, whole[position:], strict=True):
         np.testing.assert_array_equal(got["labels"], want["labels"])

@@ -1,0 +1,10 @@
+"""A language model's tasks in a folder: learnt from JSONL, scored, written with, and handed on as PEFT folders.
+
+`settings` is what the folder's `language_model.json` holds: which model, and how its kernels are adapted;
+`language_bank` opens the folder with its model, `learn` adds a task, `evaluate` scores examples. The commands
+`share-jax learn`, `generate`, `evaluate`, `tasks`, `export` and `import` are these.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

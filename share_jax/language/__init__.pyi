@@ -1,0 +1,10 @@
+from .evaluate import Scores as Scores
+from .evaluate import evaluate as evaluate
+from .language_bank import LanguageBank as LanguageBank
+from .language_bank import open_language_bank as open_language_bank
+from .learn import Learnt as Learnt
+from .learn import Training as Training
+from .learn import learn as learn
+from .settings import LanguageSettings as LanguageSettings
+from .settings import is_language_bank as is_language_bank
+from .settings import read_settings as read_settings

@@ -1,0 +1,72 @@
+"""How well a task of a language model is known: its completions as a whole, its tokens, and bits per byte."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+
+from share_jax.bank.slots import read_slot
+from share_jax.language.language_bank import LanguageBank
+from share_jax.text.examples import Chat, Example
+from share_jax.train.token_batches import TokenBatches
+from share_jax.train.token_losses import bits_per_byte
+from share_jax.train.token_rows import TokenRows, token_rows
+
+
+class Scores(NamedTuple):
+    """How examples are scored.
+
+    Attributes:
+        exact_match: share of the completions that greedy decoding writes as they are, to the end.
+        token_accuracy: share of the learnt tokens that are the likeliest.
+        bits_per_byte: of the completions' text, the token that ends them counted.
+        nats_per_token: the loss.
+        examples: how many.
+    """
+
+    exact_match: float
+    token_accuracy: float
+    bits_per_byte: float
+    nats_per_token: float
+    examples: int
+
+
+def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat], batch_size: int = 16) -> Scores:
+    """Scores examples by a learnt task.
+
+    Args:
+        opened: the bank.
+        task: its name.
+        examples: what is scored.
+        batch_size: examples in a call.
+
+    Raises:
+        TaskError: there is no such task.
+        InputError: there are no examples.
+    """
+    slot = read_slot(opened.bank.tasks, opened.bank.index(task))
+    rows = token_rows(examples, opened.pretrained.tokenizer, opened.settings.max_length)
+    return scores(opened, slot, rows, batch_size)
+
+
+def scores(
+    opened: LanguageBank, slot: Any, rows: TokenRows, batch_size: int, hidden: np.ndarray | None = None
+) -> Scores:
+    """Scores rows by a slot; `hidden` as of `TokenBatches`."""
+    answer = _answer(opened)
+    sums = np.zeros(5)
+    for batch in TokenBatches(rows, batch_size, hidden=hidden):
+        found = answer({"params": opened.pretrained.params}, opened.bank.shared, slot, batch["inputs"])
+        nats, right = np.asarray(found.nats, np.float64), np.asarray(found.right, np.float64)
+        weights = np.asarray(batch["weights"])
+        real = weights.max(axis=1) > 0
+        whole = np.where(weights > 0, right, 1.0).min(axis=1)
+        sums += [(nats * weights).sum(), (right * weights).sum(), weights.sum(), whole[real].sum(), real.sum()]
+    total, correct, tokens, exact, count = sums
+    size = sum(rows.nbytes)
+    return Scores(exact / count, correct / tokens, bits_per_byte(total, size), total / tokens, int(count))
+
+
+def _answer(opened: LanguageBank) -> Any:
+    return opened.learner(optax.sgd(0.0)).answer

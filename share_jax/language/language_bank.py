@@ -1,0 +1,109 @@
+"""A folder of a language model's tasks, opened: its model, tokenizer and tasks."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from share_jax.bank.bank import TaskBank
+from share_jax.checkpoint.saved_bank import load_bank
+from share_jax.checkpoint.share_tasks import load_share_bank
+from share_jax.errors import InputError, message
+from share_jax.language.settings import LanguageSettings, read_settings
+from share_jax.linen.adapted_model import Adapted, adapt
+from share_jax.models.generation import Completion, generate
+from share_jax.models.pretrained_decoder import Pretrained, load_decoder
+from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.separate import SeparateLoRA
+from share_jax.parameterizations.share import Share
+from share_jax.parameterizations.shared_a import SharedA
+from share_jax.train.learner import Learner
+from share_jax.train.share_bank import ShareBank
+from share_jax.train.share_learner import ShareLearner
+from share_jax.train.token_losses import next_token
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageBank:
+    """A language model with its tasks.
+
+    Attributes:
+        folder: where the tasks are.
+        settings: how the model is adapted.
+        pretrained: the model, its params and its tokenizer.
+        adapted: the model with the tasks' updates.
+        bank: the tasks.
+    """
+
+    folder: Path
+    settings: LanguageSettings
+    pretrained: Pretrained
+    adapted: Adapted
+    bank: TaskBank
+
+    def learner(self, transform: optax.GradientTransformation) -> Learner | ShareLearner:
+        """What learns one more task with an optimizer."""
+        return _learner(self.adapted, self.pretrained.params, self.settings, transform)
+
+    def generate(self, tasks: Any, prompts: Sequence[Any], **options: Any) -> list[Completion]:
+        """Completions of prompts; see `share_jax.models.generate`."""
+        parts = {"params": self.pretrained.params, "tokenizer": self.pretrained.tokenizer}
+        return generate(self.adapted, self.bank, tasks, prompts, **parts, **options)
+
+
+def open_language_bank(
+    folder: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
+    settings: LanguageSettings | None = None,
+) -> LanguageBank:
+    """A bank from its folder, or a new one.
+
+    Args:
+        folder: made by `share-jax learn`; or new, with settings.
+        model: path of the base model, where it has moved.
+        settings: of a new bank.
+
+    Raises:
+        InputError: there is no bank and no settings.
+        FormatError: the bank is damaged or another model's, or the model cannot be read.
+        TargetError: a pattern matches no kernel.
+    """
+    chosen = read_settings(folder) if settings is None else settings
+    chosen = chosen if model is None else replace(chosen, model=os.fspath(model))
+    loaded = load_decoder(chosen.model)
+    layers = loaded.model.config.num_hidden_layers
+    first = layers - max(1, layers // 5) if chosen.first_layer is None else chosen.first_layer
+    if first >= layers:
+        fix = "lower --first-layer"
+        raise InputError(message("first_layer", got=first, expected=f"0 to {layers - 1}", fix=fix))
+    loaded = loaded._replace(model=loaded.model.clone(first_layer=first))
+    targets = chosen.targets or tuple(rf"layer_{layer}/.*/kernel" for layer in range(first, layers))
+    sample = jnp.ones((1, 8), jnp.int32)
+    adapted = adapt(loaded.model, {"params": loaded.params}, sample, targets=targets, method=_method(chosen))
+    learner = _learner(adapted, loaded.params, chosen, optax.sgd(0.0))
+    fresh: Any = learner.start(adapted.init(jax.random.key(0), loaded.params, num_tasks=1))
+    folder = Path(folder)
+    if not (folder / "manifest.json").exists():
+        return LanguageBank(folder, chosen, loaded, adapted, fresh)
+    load: Any = load_share_bank if isinstance(fresh, ShareBank) else load_bank
+    return LanguageBank(folder, chosen, loaded, adapted, load(folder, learner, fresh))
+
+
+def _method(settings: LanguageSettings) -> Parameterization:
+    if settings.method == "share":
+        return Share(settings.num_basis, settings.rank)
+    return {"shared_a": SharedA, "separate": SeparateLoRA}[settings.method](settings.rank, settings.alpha)
+
+
+def _learner(
+    adapted: Adapted, params: Any, settings: LanguageSettings, transform: optax.GradientTransformation
+) -> Learner | ShareLearner:
+    base = {"params": params}
+    if settings.method == "share":
+        return ShareLearner(adapted, base, transform, next_token, alpha=settings.alpha)
+    return Learner(adapted, base, transform, next_token)

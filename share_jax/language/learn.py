@@ -1,0 +1,239 @@
+"""One more task of a language model, from its examples: with resume, and the proof that older tasks are what they were."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from share_jax.bank.bank import TaskBank, check_new_name
+from share_jax.bank.slots import read_slot
+from share_jax.checkpoint.inflight_folder import InflightFolder
+from share_jax.checkpoint.saved_bank import save_bank
+from share_jax.checkpoint.share_tasks import save_share_task
+from share_jax.errors import InputError, message
+from share_jax.language.evaluate import Scores, scores
+from share_jax.language.language_bank import LanguageBank
+from share_jax.language.settings import write_settings
+from share_jax.linen.prefix import linen_prefix
+from share_jax.runtime.preemption import Preemption
+from share_jax.storage.cache_dir import cache_root
+from share_jax.text.examples import Chat, Example
+from share_jax.train.loop import Inflight, Progress
+from share_jax.train.prefix_cache import PrefixCache
+from share_jax.train.share_bank import ShareBank
+from share_jax.train.share_learner import ShareLearner
+from share_jax.train.token_batches import TokenBatches
+from share_jax.train.token_rows import TokenRows, on_grid, token_arrays, token_rows
+
+LEAST_STEPS = 60
+"""Updates that a task has at least when the number of epochs is not given."""
+
+PREFIX_BYTES = 2**31
+"""Memory for the frozen layers' outputs; more lies in files of the cache folder."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a task is learnt.
+
+    Attributes:
+        epochs: how often each example is seen; two, or as many as give 60 updates, when None.
+        batch_size: examples in an update.
+        learning_rate: peak of AdamW's rate, after a tenth of warm-up, with cosine decay.
+        seed: of the order of the examples and of what is drawn.
+        save_every: updates between two saves of the training in flight.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    epochs: int | None = None
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    seed: int = 0
+    save_every: int = 20
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        for name in ("epochs", "batch_size", "save_every"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(message(name, got=value, expected="at least 1", fix="raise it"))
+        if not 0 < self.learning_rate < math.inf:
+            got, expected = self.learning_rate, "a number above 0"
+            raise InputError(message("learning_rate", got=got, expected=expected, fix="pass 3e-3"))
+
+    def epochs_of(self, examples: int) -> int:
+        """How often each of so many examples is seen.
+
+        >>> Training().epochs_of(480), Training().epochs_of(32), Training(epochs=1).epochs_of(32)
+        (2, 30, 1)
+        """
+        per_epoch = -(-examples // self.batch_size)
+        return max(2, -(-LEAST_STEPS // per_epoch)) if self.epochs is None else self.epochs
+
+
+class Learnt(NamedTuple):
+    """A task that was learnt.
+
+    Attributes:
+        opened: the bank with it.
+        steps: updates.
+        loss: mean nats per token of the last tenth of the updates that this call did; None if it did none.
+        scores: of the examples for evaluation; None without any.
+        cut: training examples that were cut to the longest length.
+        unchanged: of each older task whether its leaves, and what all share, have kept their bits.
+        bounds: of each task of a "share" bank the proven error of its update, relative to its norm.
+    """
+
+    opened: LanguageBank
+    steps: int
+    loss: float | None
+    scores: Scores | None
+    cut: int
+    unchanged: dict[str, bool]
+    bounds: dict[str, float]
+
+
+def learn(
+    opened: LanguageBank,
+    task: str,
+    examples: Sequence[Example | Chat],
+    training: Training | None = None,
+    *,
+    evaluation: Sequence[Example | Chat] | None = None,
+    progress: Progress | None = None,
+    preemption: Preemption | None = None,
+    restart: bool = False,
+) -> Learnt:
+    """Learns one more task and saves it in the bank's folder.
+
+    Killed and called again with the same arguments, it goes on from the last save and ends with the same bits.
+
+    Args:
+        opened: the bank, which may have no tasks yet.
+        task: the new task's name.
+        examples: what it is learnt from.
+        training: how.
+        evaluation: examples on which it is scored.
+        progress: is told of every update.
+        preemption: tells when to stop.
+        restart: whether a training of this task that was broken off is given up.
+
+    Raises:
+        TaskError: the name is taken, empty or no text.
+        InputError: there are fewer than two examples; or other examples or settings than a training of this task that
+            was broken off had.
+        DivergedError: a loss is not finite; the bank is as it was.
+        SaveError: it cannot be written.
+    """
+    training = training or Training()
+    check_new_name(opened.bank, task)
+    tokenizer, longest = opened.pretrained.tokenizer, opened.settings.max_length
+    rows = token_rows(examples, tokenizer, longest)
+    tested = None if evaluation is None else token_rows(evaluation, tokenizer, longest)
+    batches = TokenBatches(
+        rows, training.batch_size, training.seed, len(opened.bank.names), training.epochs_of(len(rows)), _hidden(opened, rows)
+    )  # fmt: skip
+    learner: Any = opened.learner(_adamw(training.learning_rate, len(batches)))
+    if not opened.bank.names:
+        write_settings(opened.folder, opened.settings)
+    inflight = InflightFolder(opened.folder, learner, opened.bank)
+    losses = _Losses(progress)
+    bank = learner.learn(
+        opened.bank,
+        task,
+        batches,
+        seed=training.seed,
+        progress=losses,
+        inflight=_Fresh(inflight) if restart else inflight,
+        save_every=training.save_every,
+        preemption=preemption,
+    )
+    after = replace(opened, bank=bank)
+    found = None
+    if tested is not None:
+        slot = read_slot(bank.tasks, len(bank.names) - 1)
+        found = scores(after, slot, tested, training.batch_size, _hidden(after, tested))
+    info = {"examples": len(rows), "steps": len(batches), "loss": losses.last(len(batches))}
+    info |= {"scores": found._asdict()} if found is not None else {}
+    _save(after, learner, task, info)
+    if preemption is not None:
+        preemption.released()
+    bounds = {name: each.error_bound for name, each in bank.report().items()} if isinstance(bank, ShareBank) else {}
+    same = {name: _same(opened.bank, bank, place) for place, name in enumerate(opened.bank.names)}
+    return Learnt(after, len(batches), info["loss"], found, rows.cut, same, bounds)
+
+
+def _adamw(peak: float, steps: int) -> optax.GradientTransformation:
+    warmup = max(1, steps // 10)
+    rate = optax.warmup_cosine_decay_schedule(0.1 * peak, peak, warmup, max(steps, warmup + 1))
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.0))
+
+
+def _hidden(opened: LanguageBank, rows: TokenRows) -> np.ndarray | None:
+    """What the frozen layers make of every example, (N, longest, d) float32; None if no layer is frozen."""
+    model = opened.pretrained.model
+    if not model.first_layer:
+        return None
+    length = on_grid(int(rows.lengths.max()))
+    arrays = token_arrays(rows, np.arange(len(rows)), length, 1 + int(rows.learnt.max()))
+    folder = Path(cache_root(None)) / "prefix"
+    cache = PrefixCache(linen_prefix(model), {"params": opened.pretrained.params}, 16, PREFIX_BYTES, folder)
+    return cache.of({name: arrays[name] for name in ("input_ids", "attention_mask")})
+
+
+def _save(opened: LanguageBank, learner: Any, task: str, info: dict[str, Any]) -> None:
+    if isinstance(learner, ShareLearner):
+        save_share_task(opened.folder, learner, opened.bank, info=info)  # pyright: ignore[reportArgumentType]
+    else:
+        save_bank(opened.folder, learner, opened.bank, infos={task: info})
+
+
+def _same(before: TaskBank, after: TaskBank, place: int) -> bool:
+    """Whether a task's leaves and what all tasks share have the same bits."""
+    parts = [(bank.shared, read_slot(bank.tasks, place)) for bank in (before, after)]
+    same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), *parts)
+    return all(jax.tree.leaves(same))
+
+
+class _Losses:
+    """Keeps the losses of the updates, and tells them on."""
+
+    def __init__(self, inner: Progress | None) -> None:
+        self._inner, self._losses = inner, []
+
+    def skip(self, steps: int, /) -> None:
+        if self._inner is not None:
+            self._inner.skip(steps)
+
+    def update(self, steps: int, loss: jax.Array, /) -> None:
+        self._losses.append(loss)
+        if self._inner is not None:
+            self._inner.update(steps, loss)
+
+    def saving(self) -> None:
+        if self._inner is not None:
+            self._inner.saving()
+
+    def last(self, steps: int) -> float | None:
+        """Mean of the last tenth of the updates, of those that were seen."""
+        chosen = self._losses[-max(1, steps // 10) :]
+        return float(np.mean([float(loss) for loss in chosen])) if chosen else None
+
+
+class _Fresh:
+    """Saves the training in flight, and starts anew."""
+
+    def __init__(self, inner: Inflight) -> None:
+        self._inner = inner
+
+    def load(self, task: str, state: Any) -> tuple[Any, Any]:
+        return state, 0
+
+    def save(self, task: str, state: Any, position: Any) -> None:
+        self._inner.save(task, state, position)

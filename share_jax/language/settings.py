@@ -1,0 +1,93 @@
+"""What a folder of a language model's tasks says of itself: the model, and how its kernels are adapted."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from share_jax.errors import FormatError, InputError, message
+from share_jax.storage.atomic_write import replace_text
+from share_jax.storage.untrusted import exists_inside, read_json, shown
+
+NAME = "language_model.json"
+SCHEMA = 1
+METHODS = ("shared_a", "separate", "share")
+
+
+@dataclass(frozen=True)
+class LanguageSettings:
+    """How a bank's model is adapted; the same for all its tasks.
+
+    Attributes:
+        model: path of the base model, a folder or a GGUF file.
+        method: "shared_a", one A for all tasks; "separate", a LoRA for each; "share", one subspace that evolves.
+        rank: of every update.
+        alpha: an update's scale is alpha / rank.
+        num_basis: columns of the subspace's bases, of "share" alone.
+        first_layer: the layers below it are frozen and not adapted; a fifth of the layers, the last, are when None.
+        targets: regular expressions over kernel paths; every kernel from `first_layer` on when empty.
+        max_length: the most tokens of an example.
+
+    Raises:
+        InputError: a number is below 1, or there is no such method.
+    """
+
+    model: str
+    method: str = "shared_a"
+    rank: int = 8
+    alpha: float = 16.0
+    num_basis: int = 40
+    first_layer: int | None = None
+    targets: tuple[str, ...] = ()
+    max_length: int = 512
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        object.__setattr__(self, "targets", tuple(self.targets))
+        if self.method not in METHODS:
+            raise InputError(message("method", got=self.method, expected=", ".join(METHODS), fix="choose one"))
+        least = {"rank": 1, "num_basis": 1, "max_length": 8, "first_layer": 0}
+        for name, lowest in least.items():
+            if (value := getattr(self, name)) is not None and value < lowest:
+                raise InputError(message(name, got=value, expected=f"at least {lowest}", fix="raise it"))
+
+
+def is_language_bank(folder: str | os.PathLike[str]) -> bool:
+    """Whether the folder holds a language model's tasks."""
+    return exists_inside(folder, NAME)
+
+
+def read_settings(folder: str | os.PathLike[str]) -> LanguageSettings:
+    """The folder's settings.
+
+    Raises:
+        InputError: there are none.
+        FormatError: they are damaged, or of a later version.
+    """
+    what = f"bank {shown(Path(folder))}"
+    if not is_language_bank(folder):
+        fix = "check the path; share-jax learn makes a bank"
+        raise InputError(message(what, got=f"no {NAME}", expected="a language model's bank", fix=fix))
+    content: dict[str, Any] = read_json(folder, NAME)
+    if content.pop("schema", None) != SCHEMA:
+        fix = "update share_jax"
+        raise FormatError(message(f"{what} {NAME}", got="another schema", expected=f"schema {SCHEMA}", fix=fix))
+    kinds = {"model": str, "method": str, "targets": list, "alpha": (int, float)}
+    known = {field.name for field in dataclasses.fields(LanguageSettings)}
+    right = set(content) == known and all(
+        isinstance(value, kinds.get(name, int)) or (name == "first_layer" and value is None)
+        for name, value in content.items()
+    )
+    if not right:
+        fix = "restore the file"
+        raise FormatError(message(f"{what} {NAME}", got="other fields", expected=", ".join(sorted(known)), fix=fix))
+    return LanguageSettings(**content)
+
+
+def write_settings(folder: str | os.PathLike[str], settings: LanguageSettings) -> None:
+    """Writes the settings of a new bank, in one step."""
+    content = {"schema": SCHEMA, **dataclasses.asdict(settings)}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    replace_text(json.dumps(content, indent=2) + "\n", Path(folder) / NAME)
