@@ -4,6 +4,7 @@ from . import bank as bank
 from . import checkpoint as checkpoint
 from . import errors as errors
 from . import formats as formats
+from . import language as language
 from . import layers as layers
 from . import linalg as linalg
 from . import linen as linen

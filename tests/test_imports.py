@@ -12,6 +12,7 @@ LONGEST = 400
 
 HOUSE = (
     "cli",
+    "language",
     "checkpoint",
     "train",
     "linen",

@@ -46,7 +46,7 @@ def save_last_task(
         what, expected = f"checkpoint folder {store.root}", f"{list(bank.names[:-1])}"
         raise TaskError(message(what, got=got, expected=expected, fix=fix))
     slots = {
-        name: {"adapter": _as_tree(coefficient_arrays(bank.state, t)), "head": nested(heads)}
+        name: {"adapter": _as_tree(coefficient_arrays(bank.state, t)), **({"head": nested(heads)} if heads else {})}
         for t, (name, heads) in enumerate(bank_heads(bank, learner.model).items())
     }
     *old, new = bank.names
@@ -66,7 +66,7 @@ def saved_tasks(store: Checkpoint, learner: ShareLearner, fresh: ShareBank) -> S
     shared = checkpoint.load_shared(store, arrays.like_of(store.manifest.shared or {}))
     slots = [checkpoint.load_task(store, name, arrays.like_of(store.record(name))) for name in store.names]
     state = state_of(store.names, _as_arrays(shared), [_as_arrays(slot["adapter"]) for slot in slots])
-    return learner.restore(fresh, state, [flat(slot["head"]) for slot in slots])
+    return learner.restore(fresh, state, [flat(slot.get("head", {})) for slot in slots])
 
 
 def save_share_task(

@@ -1,13 +1,17 @@
-"""`share-jax export OUT TASK -o DIR`: one task as a PEFT folder."""
+"""`share-jax export OUT TASK -o DIR`: one task of a set, or of a language model's bank, as a PEFT folder."""
 
 import argparse
 import time
+from pathlib import Path
 
+from share_jax import language
 from share_jax.adapter_set.store import read_set
 from share_jax.cli.options import add_output, emit
 from share_jax.cli.output_folder import check_output
 from share_jax.cli.report import megabytes
+from share_jax.errors import InputError, message
 from share_jax.formats.format import writer
+from share_jax.language.settings import is_language_bank
 from share_jax.storage.untrusted import publish
 from share_jax.subspace.state import factors_of
 
@@ -16,8 +20,9 @@ EXAMPLE = "share-jax export shared cola -o cola-adapter --dtype bf16"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("set", metavar="OUT", help="the set")
-    parser.add_argument("task", metavar="TASK", help="the task")
+    parser.add_argument("set", metavar="OUT", help="the set, or a language model's bank")
+    parser.add_argument("task", nargs="?", metavar="TASK", help="the task")
+    parser.add_argument("--all", action="store_true", help="every task, each in a folder of DIR; of a bank alone")
     add_output(parser, "the adapter")
     parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), help="of the factors (default: the original's)")
     parser.add_argument("--base-model", metavar="NAME", help="base_model_name_or_path to write")
@@ -26,6 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     begin = time.perf_counter()
+    if args.all == (args.task is not None):
+        got = "both" if args.all else "neither"
+        raise InputError(message("TASK and --all", got=got, expected="one of them", fix="name a task, or pass --all"))
+    if is_language_bank(args.set):
+        return _export_bank(args, begin)
+    if args.all:
+        fix = "name a task"
+        raise InputError(message("--all", got="a compressed set", expected="a language model's bank", fix=fix))
     out = check_output(args.output, args.overwrite, [args.set])
     done = read_set(args.set)
     entry = done.task(args.task)
@@ -53,3 +66,24 @@ def run(args: argparse.Namespace) -> int:
     }
     emit(args, data, lambda: f"{args.output}: {args.task}, rank {data['rank']}, {dtype}, {megabytes(size)}")
     return 0
+
+
+def _export_bank(args: argparse.Namespace, begin: float) -> int:
+    """Exports one task of a bank, or each; the factors are float32."""
+    if args.dtype not in (None, "f32"):
+        fix = "leave --dtype out"
+        raise InputError(message("--dtype", got=args.dtype, expected="f32, for a bank", fix=fix))
+    opened, base = language.open_language_bank(args.set), args.base_model
+    if args.all:
+        made = language.export_tasks(opened, args.output, base_model=base, overwrite=args.overwrite)
+    else:
+        out = check_output(args.output, args.overwrite, [args.set])
+        made = {args.task: language.export_task(opened, args.task, out, base_model=base)}
+    tasks = {name: {"folder": str(place), "bytes": _size(place)} for name, place in made.items()}
+    data = {"tasks": tasks, "dtype": "f32", "seconds": time.perf_counter() - begin}
+    emit(args, data, lambda: "\n".join(f"{t['folder']}: {name}, {megabytes(t['bytes'])}" for name, t in tasks.items()))
+    return 0
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

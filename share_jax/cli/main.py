@@ -1,7 +1,7 @@
-"""The command `share-jax`: many LoRA adapters in one small shared set, and back.
+"""The command `share-jax`: many LoRA adapters in one small shared set, and back; language models that keep learning.
 
 Exit status: 0 done, 1 a check failed, 2 bad usage or input. Every error is one line on stderr. Only the command that
-is asked for is imported, so that `--help` waits for no library; none of them imports JAX.
+is asked for is imported, so that `--help` waits for no library. JAX is loaded by what needs a model or a bank alone.
 """
 
 import importlib
@@ -25,20 +25,30 @@ COMMANDS = {
     "similarity": "Show which adapters, or which tasks of a set, are alike.",
     "merge": "Write the merge of several tasks as a PEFT folder.",
     "bench": "Measure loading, reconstructing and exporting a set's tasks.",
+    "learn": "Teach a language model one more task; its older tasks keep their bits.",
+    "generate": "Write with the tasks of a language model; prompts of several tasks together.",
+    "evaluate": "Score examples by a task of a language model.",
+    "tasks": "Show the tasks of a language model's bank.",
+    "import": "Make PEFT adapters tasks of a language model's bank.",
 }
-"""Each is a file of this folder."""
+"""Each is a file of this folder, but for the names in `FILES`."""
+
+FILES = {"import": "import_adapters"}
 
 
 def parser(argv: Sequence[str]) -> Parser:
     """The whole command line, with the arguments of the command that `argv` names."""
-    out = Parser(prog="share-jax", description="Many LoRA adapters in one small shared set of bases, and back.")
+    out = Parser(
+        prog="share-jax",
+        description="Many LoRA adapters in one small shared set, and back; language models that keep learning.",
+    )
     out.add_argument("--version", action="version", version=f"share-jax {__version__}")
     subparsers = out.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     chosen = next((word for word in argv if word in COMMANDS), None)  # no option before the command takes a value
     for name, summary in COMMANDS.items():
         own = subparsers.add_parser(name, help=summary, description=summary)
         if name == chosen:
-            complete(own, importlib.import_module(f"share_jax.cli.{name}"))
+            complete(own, importlib.import_module(f"share_jax.cli.{FILES.get(name, name)}"))
     return out
 
 

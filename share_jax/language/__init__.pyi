@@ -1,3 +1,6 @@
+from .adapters import export_task as export_task
+from .adapters import export_tasks as export_tasks
+from .adapters import import_tasks as import_tasks
 from .evaluate import Scores as Scores
 from .evaluate import evaluate as evaluate
 from .language_bank import LanguageBank as LanguageBank
@@ -8,3 +11,4 @@ from .learn import learn as learn
 from .settings import LanguageSettings as LanguageSettings
 from .settings import is_language_bank as is_language_bank
 from .settings import read_settings as read_settings
+from .settings import write_settings as write_settings

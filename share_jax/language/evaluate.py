@@ -46,7 +46,7 @@ def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat]
         InputError: there are no examples.
     """
     slot = read_slot(opened.bank.tasks, opened.bank.index(task))
-    rows = token_rows(examples, opened.pretrained.tokenizer, opened.settings.max_length)
+    rows = token_rows(examples, opened.pretrained.tokenizer, opened.max_length)
     return scores(opened, slot, rows, batch_size)
 
 

@@ -46,13 +46,18 @@ class LanguageBank:
     adapted: Adapted
     bank: TaskBank
 
+    @property
+    def max_length(self) -> int:
+        """The most tokens of an example that the bank and the model take."""
+        return min(self.settings.max_length, self.pretrained.model.config.max_position_embeddings)
+
     def learner(self, transform: optax.GradientTransformation) -> Learner | ShareLearner:
         """What learns one more task with an optimizer."""
         return _learner(self.adapted, self.pretrained.params, self.settings, transform)
 
-    def generate(self, tasks: Any, prompts: Sequence[Any], **options: Any) -> list[Completion]:
-        """Completions of prompts; see `share_jax.models.generate`."""
-        parts = {"params": self.pretrained.params, "tokenizer": self.pretrained.tokenizer}
+    def generate(self, tasks: Any, prompts: Sequence[Any], *, seed: int = 0, **options: Any) -> list[Completion]:
+        """Completions of prompts, drawn from `seed` where they are drawn; see `share_jax.models.generate`."""
+        parts = {"params": self.pretrained.params, "tokenizer": self.pretrained.tokenizer, "key": jax.random.key(seed)}
         return generate(self.adapted, self.bank, tasks, prompts, **parts, **options)
 
 

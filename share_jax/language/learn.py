@@ -1,4 +1,4 @@
-"""One more task of a language model, from its examples: with resume, and the proof that older tasks are what they were."""
+"""One more task of a language model, from its examples, with resume, and proof that older tasks are what they were."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import optax
 from share_jax.bank.bank import TaskBank, check_new_name
 from share_jax.bank.slots import read_slot
 from share_jax.checkpoint.inflight_folder import InflightFolder
-from share_jax.checkpoint.saved_bank import save_bank
+from share_jax.checkpoint.saved_bank import held_checkpoint, save_bank
 from share_jax.checkpoint.share_tasks import save_share_task
 from share_jax.errors import InputError, message
 from share_jax.language.evaluate import Scores, scores
@@ -133,15 +133,15 @@ def learn(
     """
     training = training or Training()
     check_new_name(opened.bank, task)
-    tokenizer, longest = opened.pretrained.tokenizer, opened.settings.max_length
+    tokenizer, longest = opened.pretrained.tokenizer, opened.max_length
     rows = token_rows(examples, tokenizer, longest)
     tested = None if evaluation is None else token_rows(evaluation, tokenizer, longest)
-    batches = TokenBatches(
-        rows, training.batch_size, training.seed, len(opened.bank.names), training.epochs_of(len(rows)), _hidden(opened, rows)
-    )  # fmt: skip
+    size, seed, epochs = training.batch_size, training.seed, training.epochs_of(len(rows))
+    batches = TokenBatches(rows, size, seed, len(opened.bank.names), epochs, _hidden(opened, rows))
     learner: Any = opened.learner(_adamw(training.learning_rate, len(batches)))
     if not opened.bank.names:
-        write_settings(opened.folder, opened.settings)
+        with held_checkpoint(opened.folder, learner, opened.bank):
+            write_settings(opened.folder, opened.settings)
     inflight = InflightFolder(opened.folder, learner, opened.bank)
     losses = _Losses(progress)
     bank = learner.learn(

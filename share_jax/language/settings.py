@@ -89,5 +89,4 @@ def read_settings(folder: str | os.PathLike[str]) -> LanguageSettings:
 def write_settings(folder: str | os.PathLike[str], settings: LanguageSettings) -> None:
     """Writes the settings of a new bank, in one step."""
     content = {"schema": SCHEMA, **dataclasses.asdict(settings)}
-    Path(folder).mkdir(parents=True, exist_ok=True)
     replace_text(json.dumps(content, indent=2) + "\n", Path(folder) / NAME)

@@ -1,0 +1,50 @@
+"""How a language model's bank is opened or made: the options that all its tasks have in common."""
+
+import argparse
+import dataclasses
+
+from share_jax.cli.options import number, whole
+from share_jax.errors import InputError, message
+from share_jax.language.settings import METHODS, LanguageSettings, is_language_bank, read_settings
+
+OF_BANK = {"method": "--method", "rank": "--rank", "alpha": "--alpha", "num_basis": "--num-basis",
+           "first_layer": "--first-layer", "targets": "--targets", "max_length": "--max-length"}  # fmt: skip
+"""What all tasks of a bank have in common, by the option that sets it for a new one."""
+
+
+def add_new_bank(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a new bank."""
+    plain = LanguageSettings("")
+    parser.add_argument("--model", metavar="PATH", help="base model: a Hugging Face folder or a .gguf file")
+    new = parser.add_argument_group("of a new bank")
+    new.add_argument("--method", choices=METHODS, help=f"how tasks share (default: {plain.method})")
+    new.add_argument("--rank", type=whole, metavar="R", help=f"rank of every update (default: {plain.rank})")
+    new.add_argument("--alpha", type=number, metavar="A", help=f"scale is alpha / rank (default: {plain.alpha:g})")
+    new.add_argument("--num-basis", type=whole, metavar="K", help=f"bases of share (default: {plain.num_basis})")
+    new.add_argument("--first-layer", type=int, metavar="L", help="first adapted layer (default: the last fifth)")
+    new.add_argument("--targets", action="append", metavar="REGEX", help="kernels to adapt (default: all from L on)")
+    new.add_argument(
+        "--max-length", type=whole, metavar="N", help=f"tokens of an example (default: {plain.max_length})"
+    )
+
+
+def settings_of(args: argparse.Namespace) -> LanguageSettings:
+    """The bank's settings, or those of a new one.
+
+    Raises:
+        InputError: a new bank has no model, or options differ from what a bank has.
+    """
+    given = {name: getattr(args, name) for name in OF_BANK if getattr(args, name) is not None}
+    if "targets" in given:
+        given["targets"] = tuple(given["targets"])
+    if not is_language_bank(args.bank):
+        if args.model is None:
+            got, fix = f"no bank {args.bank}, and no model", "pass --model PATH"
+            raise InputError(message("--model", got=got, expected="the base model of a new bank", fix=fix))
+        return LanguageSettings(args.model, **given)
+    known = dataclasses.asdict(read_settings(args.bank))
+    for name, value in given.items():
+        if value != known[name]:
+            expected, fix = f"{known[name]}, as the bank's tasks have", "leave it out, or make another bank"
+            raise InputError(message(OF_BANK[name], got=value, expected=expected, fix=fix))
+    return LanguageSettings(**known)

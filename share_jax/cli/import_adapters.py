@@ -1,0 +1,28 @@
+"""`share-jax import BANK DIR...`: PEFT adapters become tasks of a language model's bank, which may be new."""
+
+import argparse
+
+from share_jax import language
+from share_jax.cli.bank_options import add_new_bank, settings_of
+from share_jax.cli.options import emit
+
+EXAMPLE = "share-jax import bank adapters/sql adapters/python"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("bank", metavar="BANK", help="the folder of the tasks")
+    parser.add_argument(
+        "folders", nargs="+", metavar="DIR", help="PEFT adapters of the bank's model; each becomes a task"
+    )
+    add_new_bank(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    opened = language.open_language_bank(args.bank, args.model, settings_of(args))
+    done = language.import_tasks(opened, args.folders)
+    new = done.bank.names[len(opened.bank.names) :]
+    data = {"bank": str(args.bank), "new": list(new), "tasks": list(done.bank.names)}
+    emit(args, data, lambda: f"{args.bank}: {', '.join(new)} imported, {len(done.bank.names)} tasks in all")
+    return 0
