@@ -16,8 +16,8 @@ from share_jax.checkpoint.inflight_folder import InflightFolder
 from share_jax.checkpoint.saved_bank import held_checkpoint, save_bank
 from share_jax.checkpoint.share_tasks import save_share_task
 from share_jax.errors import InputError, message
-from share_jax.language.evaluate import Scores, scores
 from share_jax.language.language_bank import LanguageBank
+from share_jax.language.scoring import Scores, scores
 from share_jax.language.settings import write_settings
 from share_jax.linen.prefix import linen_prefix
 from share_jax.runtime.preemption import Preemption
