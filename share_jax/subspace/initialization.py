@@ -28,8 +28,8 @@ Progress = Callable[[str, int], None]
 def initialize(adapters: Mapping[str, Adapter], choice: Choice | None = None, *, seed: int = 0) -> ShareState:
     """One subspace per target from t >= 1 adapters (method, phase 1), and every task's coefficients on it.
 
-    Factors are folded and balanced, stacked side by side, and each side keeps the top-k left singular vectors of its
-    stack; coefficients are projections. No centring. `geometry.initialize_with` has the flat geometry.
+    Factors are balanced and stacked side by side, and each side keeps the top-k left singular vectors of its
+    stack; coefficients are projections. No centring. `flat_geometry.initialize_with` has the flat geometry.
 
     Raises:
         InputError: there is no adapter, or two disagree about a target's shape.
@@ -44,9 +44,9 @@ def initialize_stream(
     """As `initialize`, exactly, with few adapters in memory; columns geometry.
 
     The first pass over `read()` sums up what the bases need (`Sketch`), the last one projects; `max_error` takes one
-    more between them. Adapters that are small together (`prepare.HELD_BYTES`) are held and read once. Of more, no more
-    than `chunk` are in memory at a time, or as many as take `BLOCK_BYTES` if they are more; what is held does not
-    depend on their number then, but for the coefficients.
+    more between them. Adapters that are small together (`prepared_batches.HELD_BYTES`) are held and read once. Of more,
+    no more than `chunk` are in memory at a time, or as many as take `BLOCK_BYTES` if they are more; what is held does
+    not depend on their number then, but for the coefficients.
 
     Raises:
         InputError: there is no adapter, two disagree about a target's shape, or a name occurs twice.

@@ -25,7 +25,7 @@ class TaskChecks:
         """One batch of each shape."""
 
     def before(self, batch: Any, number: int, state: StepState) -> dict[str, Any]:
-        """Refuses a batch; the answers that it asks for are kept for `explain`."""
+        """Refuses a batch; what later refusals need is kept for `explain`."""
         what = f"batch {number} of task {self._task!r}"
         found = batch_checks.signature(batch, what)
         if found not in self._widths:  # the first batch, or another length
@@ -54,7 +54,7 @@ class TaskChecks:
             raise InputError(message(f"examples of task {self._task!r}", got=got, expected="at least two", fix=fix))
 
     def _outputs(self, state: StepState, batch: Any, found: Signature, what: str) -> int | None:
-        """How many classes the model answers with; None if the loss is not one of classes."""
+        """How many classes the model has outputs for; None if the loss is not one of classes."""
         parts = (self._base, state.shared, state.slot, batch["inputs"], state.key)
         out = batch_checks.output_of(lambda: self._forward(*parts), what)
         classes = isinstance(self._loss, TaskLoss) and self._loss.classes
