@@ -17,7 +17,8 @@ class TaskChecks:
     def __init__(self, task: str, forward: Forward, loss: Loss, base: Tree) -> None:
         """Has seen no batch yet."""
         self._task, self._forward, self._loss, self._base = task, forward, loss, base
-        self._examples = ExampleCount(isinstance(loss, TaskLoss) and loss.weighted)
+        self._weighted = isinstance(loss, TaskLoss) and loss.weighted
+        self._examples = ExampleCount(self._weighted)
         self._widths: dict[Signature, int | None] = {}
         self._width: int | None = None
         self._seen = 0
@@ -34,6 +35,8 @@ class TaskChecks:
             self.kinds.append(batch)
         self._width = self._widths[found]
         batch_checks.check_labels(batch, self._width, what)
+        if isinstance(self._loss, TaskLoss):  # another loss may give NaN a meaning
+            batch_checks.check_numbers(batch, what, weighted=self._weighted)
         self._examples.add(batch, what)
         self._seen += 1
         return {part: batch[part] for part in ("labels", "weights", "classes") if part in batch}
@@ -41,7 +44,9 @@ class TaskChecks:
     def explain(self, bad: BadLoss) -> None:
         """Refuses a weight or a label that is none, which made the loss a bad one."""
         self._examples.total()  # a weight that is none comes before what it led to
-        batch_checks.check_labels(bad.note, self._width, f"batch {bad.step} of task {self._task!r}", fetch=True)
+        what = f"batch {bad.step} of task {self._task!r}"
+        batch_checks.check_labels(bad.note, self._width, what, fetch=True)
+        batch_checks.check_numbers(bad.note, what, weighted=self._weighted, fetch=True)
 
     def after(self, steps: int) -> None:
         """Refuses a task without batches, or with fewer than two examples in all, unless it was resumed."""
