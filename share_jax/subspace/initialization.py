@@ -9,7 +9,7 @@ from share_jax.adapters.factors import Adapter, nbytes
 from share_jax.errors import InputError, LimitError, message
 from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra_of
-from share_jax.subspace.error_curves import Ladder, rungs, squared_errors, steps
+from share_jax.subspace.error_curves import RESERVE, RankSchedule, cheapest_cut, ranks_by_tolerance, squared_errors
 from share_jax.subspace.prepared_batches import Block, Prepare, PreparedBlocks
 from share_jax.subspace.projection import Slots, append, slots_on
 from share_jax.subspace.rank_choice import Choice, choose
@@ -76,13 +76,16 @@ def initialize_stream(
     if choice.max_error is None:
         return _project_all(bases_of(sketch, found, choice), held.again(blocks), held.prepare, tell)
     full = _with_ks(sketch, found, {key: x.rank for key, x in found.items()})
-    ladders = {n: Ladder(rungs(found[n, "a"]), rungs(found[n, "b"])) for n in sketch.shapes}
-    errors, norms = _error_curves(full, ladders, held.again(blocks), held.prepare, tell)
-    for step, most in steps(errors, norms, choice.max_error):
-        sides = {(n, s): int(getattr(x, s)[step]) for n, x in ladders.items() for s in "ab"}
-        state = _project_all(_with_ks(sketch, found, sides), held.again(blocks), held.prepare, tell)
-        if np.all(relative(state, "bound") <= most):
-            return state
+    schedules = {n: RankSchedule(*(ranks_by_tolerance(found[n, s]) for s in "ab")) for n in sketch.shapes}
+    errors, norms = _error_curves(full, schedules, held.again(blocks), held.prepare, tell)
+
+    def cut(step: int) -> ShareState:
+        ks = {(n, s): k for n, x in schedules.items() for s, k in zip("ab", x.at(step), strict=True)}
+        return _project_all(_with_ks(sketch, found, ks), held.again(blocks), held.prepare, tell)
+
+    _, state = cheapest_cut(errors, norms, choice.max_error * (1 - RESERVE), cut)
+    if np.all(relative(state, "bound") <= choice.max_error):
+        return state
     fix = "ask for 1e-5 or more"
     raise LimitError(message("max_error", got=choice.max_error, expected="what float32 can reach", fix=fix))
 
@@ -142,13 +145,17 @@ def _project_all(bases: ShareState, blocks: Iterable[Block], prepare: Prepare, t
 
 
 def _error_curves(
-    full: ShareState, ladders: Mapping[str, Ladder], blocks: Iterable[Block], prepare: Prepare, tell: Progress
+    full: ShareState,
+    schedules: Mapping[str, RankSchedule],
+    blocks: Iterable[Block],
+    prepare: Prepare,
+    tell: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squared error of every task's whole adapter at every rung, (T, G), and its norm, (T,)."""
+    """Squared error of every task's whole adapter at every tolerance, (T, G), and its norm, (T,)."""
     errors, norms = [], []
     for _, adapters in blocks:
         slots = slots_on(full.layers, adapters, prepare)
-        curves = [squared_errors(x.coeff_a, x.coeff_b, ladders[name]) for name, x in slots.items()]
+        curves = [squared_errors(x.coeff_a, x.coeff_b, schedules[name]) for name, x in slots.items()]
         errors.append(np.sum(curves, axis=0))
         norms.append(np.sqrt(sum(x.norm**2 for x in slots.values())))
         tell("errors", sum(len(x) for x in errors))
