@@ -28,7 +28,7 @@ def open_store(job: Job, adapted: Adapted) -> Checkpoint:
         return store
     restored = repair.restore_manifest(job.folder)
     store = ckpt.open_checkpoint(job.folder, identity)
-    found = repair.find(store)
+    found = repair.find_damage(store)
     if found or restored:
         store = repair.repaired(store, found)
         job.progress.note(f"{job.name}, seed {job.seed}: repaired, goes on from {repair.state_of(store.manifest)}")

@@ -9,4 +9,4 @@ def to_stderr(text: str) -> None:
 
 
 def to_nobody(text: str) -> None:
-    """Nothing, for who wants it quiet."""
+    """Discards the text, for quiet runs."""

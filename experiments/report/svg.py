@@ -29,7 +29,7 @@ class Figure:
     Attributes:
         name: of its file, and of its place on the page; letters, digits and hyphens.
         svg: the element as text.
-        alt: what it shows, for who does not see it.
+        alt: what it shows, for screen readers.
         caption: how it is read.
     """
 

@@ -137,7 +137,7 @@ def _images(place: Path, root: Path, bad: list[str]) -> _ByClass:
 
 
 def _problem(path: Path) -> tuple[object, str] | None:
-    """What is wrong with a file, and how to mend it."""
+    """What is wrong with a file, and how to fix it."""
     if path.suffix.lower() not in SUFFIXES:
         return path.suffix or "no suffix", "convert it, or move it away"
     try:

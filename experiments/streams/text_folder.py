@@ -157,7 +157,7 @@ def _jsonl(content: str, rows: Rows) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _problem(record: dict[str, Any], pairs: bool) -> tuple[object, str, str] | None:
-    """What is wrong with a row: what was found, what was expected, and how to mend it."""
+    """What is wrong with a row: what was found, what was expected, and how to fix it."""
     for name in ("text", PAIR) if pairs else ("text",):
         text = record.get(name)
         if not isinstance(text, str) or not text.strip():

@@ -55,7 +55,7 @@ def refuse(folder: Path, bad: Sequence[str], what: str) -> None:
 
     Args:
         folder: of the stream.
-        bad: a line for each, with its place, what is wrong, and how to mend it.
+        bad: a line for each, with its place, what is wrong, and how to fix it.
         what: "row" or "file".
 
     Raises:
@@ -64,7 +64,7 @@ def refuse(folder: Path, bad: Sequence[str], what: str) -> None:
     if not bad:
         return
     many = f"{len(bad)} bad {what}{'s' if len(bad) > 1 else ''}"
-    lines = [message(f"--data-folder {folder}", got=many, expected="none", fix="mend what is listed"), *bad[:SHOWN]]
+    lines = [message(f"--data-folder {folder}", got=many, expected="none", fix="fix what is listed"), *bad[:SHOWN]]
     if len(bad) > SHOWN:
         lines.append(f"and {len(bad) - SHOWN} more")
     raise FormatError("\n  ".join(lines))

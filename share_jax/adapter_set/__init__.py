@@ -2,8 +2,9 @@
 
 A set is a folder with a manifest and safetensors files named after their content. `store` reads, checks and changes a
 set; `build` makes its first state from adapters, `contents` the record that `store` writes, `errors` what each task
-lost; `encoding` and `int8_gauge` say how arrays lie in the
-files; `manifest` is the schema. A new storage type goes into `encoding`, another recorded figure into `manifest`.
+lost; `encoding` says how arrays lie in the files, and `int8_gauge` chooses the coefficients that take the fewest bytes;
+`manifest` is the schema; `bank_set` takes a bank's tasks out as a set and a set's tasks in. A new storage type goes
+into `subspace.quantize` and `encoding`, another recorded figure into `manifest`.
 The algebra is `share_jax.subspace`'s; files of single adapters are `share_jax.formats`'.
 """
 

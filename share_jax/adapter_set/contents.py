@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from share_jax.adapter_set.encoding import without_columns
+from share_jax.adapter_set.encoding import drop_tasks
 from share_jax.adapter_set.errors import TaskError, check_limit, task_errors
 from share_jax.adapter_set.int8_gauge import pivoted_state
 from share_jax.adapter_set.manifest import Manifest, Settings, TaskEntry
@@ -81,7 +81,7 @@ def without_tasks(
         tasks,
         {name: config for name, config in old.configs.items() if name in used},
         state,
-        without_columns({name: stored[name] for name in state.layers}, places, len(old.tasks)),
+        drop_tasks({name: stored[name] for name in state.layers}, places, len(old.tasks)),
         (),
         {name: file for name, file in old.extras.items() if name in tasks},
     )

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from share_jax.linalg.balance import balanced
-from share_jax.subspace.quantize import decode, encode
+from share_jax.subspace.quantize import encode, to_rounded_basis
 from share_jax.subspace.state import ShareState, Subspace
 
 _SWAPS = 200
@@ -45,27 +45,21 @@ def _pivoted_layer(layer: Subspace) -> Subspace:
     if layer.geometry != "columns" or not layer.basis_a.shape[1]:
         return layer
     coeff_a, coeff_b = layer.coeff_a.copy(), layer.coeff_b.copy()
-    turn = _on_rounded_basis(layer.basis_a)
+    to_rounded = to_rounded_basis(layer.basis_a, encode(layer.basis_a, "int8"))  # these will be rounded
     for rank in np.unique(layer.ranks[layer.ranks > 0]):
         if rank >= coeff_a.shape[1]:
             continue
         tasks = np.flatnonzero(layer.ranks == rank)
-        a, b = turn @ coeff_a[tasks, :, :rank], coeff_b[tasks, :, :rank].astype(np.float64)
+        a, b = to_rounded @ coeff_a[tasks, :, :rank], coeff_b[tasks, :, :rank].astype(np.float64)
         rows, good = largest_rows(a)
         tasks, a, b, rows = tasks[good], a[good], b[good], rows[good]
         each = np.arange(len(tasks))[:, None]
         core = a[each, rows]
         a = np.clip(np.swapaxes(np.linalg.solve(np.swapaxes(core, 1, 2), np.swapaxes(a, 1, 2)), 1, 2), -1, 1)
         a[each, rows] = np.eye(rank)
-        coeff_a[tasks, :, :rank] = np.linalg.solve(turn, a)
+        coeff_a[tasks, :, :rank] = np.linalg.solve(to_rounded, a)
         coeff_b[tasks, :, :rank] = b @ np.swapaxes(core, 1, 2)
     return replace(layer, coeff_a=coeff_a, coeff_b=coeff_b)
-
-
-def _on_rounded_basis(basis: np.ndarray) -> np.ndarray:
-    """The (k, k) map from coefficients on a basis to the best ones on its int8 rounding, which are what is rounded."""
-    rounded = decode(encode(basis, "int8")).astype(np.float64)
-    return np.linalg.solve(rounded.T @ rounded, rounded.T @ basis.astype(np.float64))
 
 
 def largest_rows(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,11 +93,11 @@ def largest_rows(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def identity_rows(values: np.ndarray, scales: np.ndarray) -> np.ndarray | None:
     """The r rows of an int8 (k, r) matrix that are the identity, if its scales say so too; else None."""
     rank = values.shape[1]
-    if rank >= values.shape[0] or (np.abs(scales / UNIT - 1) > 1e-5).any():
+    if rank >= values.shape[0] or (np.abs(scales / UNIT_SCALE - 1) > 1e-5).any():
         return None
     hits = (values[:, None, :] == 127 * np.eye(rank, dtype=np.int16)[None]).all(2)
     return hits.argmax(0) if hits.any(0).all() else None
 
 
-UNIT = np.float32(1) / np.float32(127)
+UNIT_SCALE = np.float32(1) / np.float32(127)
 """The scale of a column whose largest entry is 1."""

@@ -1,8 +1,8 @@
 """LoRA adapters as data: factors by target, their stacks, arithmetic and similarity. NumPy alone.
 
-`factors` has the record of one task's factors and their balanced form; `stacking` puts targets of one shape side by
-side, so that one call computes all their layers; `arithmetic` makes new adapters of learnt ones (linear, TIES, DARE);
-`similarity` compares them. Another way to merge tasks into one adapter is a function in `arithmetic`.
+`factors` has the record of one task's factors; `stacking` puts targets of one shape side by side, so that one call
+computes all their layers; `arithmetic` balances adapters and makes new ones of them (linear, TIES, DARE); `similarity`
+compares them. Another way to merge tasks into one adapter is a function in `arithmetic`.
 """
 
 import lazy_loader

@@ -58,11 +58,11 @@ class TaskBank:
 
         One name or id gives one id, which stands for the whole batch.
 
-        Within `jit` an id cannot be refused: one past the stack answers with NaN, but one of a slot that is not learnt
-        yet answers as a fresh slot does. So ids are checked here, before they go in.
+        Within `jit` an id cannot be refused. An id past the stack gives NaN. An id of an unlearnt slot gives a fresh
+        slot's output. So ids are checked here, before they go in.
 
         Args:
-            tasks: (batch,) names or ids, such as those that `core.router.route` chose; or one of them.
+            tasks: (batch,) names or ids, such as those that `bank.router.route` chose; or one of them.
 
         Raises:
             TaskError: if a name or id is not that of a learnt task.

@@ -11,6 +11,7 @@ from .checkpoint import save_router as save_router
 from .checkpoint import save_task as save_task
 from .inflight_folder import InflightFolder as InflightFolder
 from .repair import Damage as Damage
+from .repair import find_damage as find_damage
 from .repair import repaired as repaired
 from .saved_bank import load_bank as load_bank
 from .saved_bank import save_bank as save_bank

@@ -109,7 +109,7 @@ def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = No
     """Opens a checkpoint. With an identity, as for going on with it, also removes what an interrupted save left behind
     and takes a manifest of an older schema to this one; the arrays of older checkpoints are read as they are.
 
-    Damage of arrays is found when they are loaded, or all at once by `damage.find`.
+    Damage of arrays is found when they are loaded, or all at once by `find_damage`.
 
     Args:
         root: the folder.

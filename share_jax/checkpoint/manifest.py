@@ -123,7 +123,7 @@ def static_numbers(method: Any) -> dict[str, Any]:
     """The fields of a parameterisation, which tell it from another of its name.
 
     Raises:
-        InputError: if it is no dataclass, or a field is nothing that JSON holds.
+        InputError: if it is no dataclass, or a field cannot be stored as JSON.
     """
     fix = "make it a frozen dataclass of numbers and texts"
     if not is_dataclass(method):

@@ -1,4 +1,4 @@
-"""What of a checkpoint is damaged, what of it is still good, and how to go on from there."""
+"""Which parts of a checkpoint are damaged, which still load, and how to go on from the last good state."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ class Damage:
     expected: str
 
 
-def find(checkpoint: Checkpoint) -> tuple[Damage, ...]:
+def find_damage(checkpoint: Checkpoint) -> tuple[Damage, ...]:
     """Every damaged part, by the checksums of all files; empty when all is whole. Nothing is written."""
     tasks = {f"task {name!r}": name for name in checkpoint.names}
     found = []
@@ -87,7 +87,7 @@ def _version(path: str) -> int:
     return int(path.replace("/", ".").rsplit(".", 1)[1])
 
 
-def check(checkpoint: Checkpoint, how: str = "damage.repaired") -> None:
+def check(checkpoint: Checkpoint, how: str = "share_jax.checkpoint.repaired") -> None:
     """Refuses a checkpoint with any damage, in one line that says what is still good.
 
     Args:
@@ -97,7 +97,7 @@ def check(checkpoint: Checkpoint, how: str = "damage.repaired") -> None:
     Raises:
         FormatError: naming the first damaged file and its task, the tasks that still load, and where `how` would go on.
     """
-    found = find(checkpoint)
+    found = find_damage(checkpoint)
     if not found:
         return
     first = found[0]
@@ -143,7 +143,7 @@ def restore_manifest(root: Path) -> bool:
     return False
 
 
-def check_manifest(root: Path, how: str = "damage.restore_manifest") -> None:
+def check_manifest(root: Path, how: str = "share_jax.checkpoint.repair.restore_manifest") -> None:
     """Refuses a damaged manifest, and offers its copy if that is whole.
 
     Raises:

@@ -165,7 +165,8 @@ def _check_global(bank: TaskBank) -> None:
         return
     for path, leaf in flat({"shared": bank.shared, "tasks": bank.tasks}).items():
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-            expected, fix = "an array of all processes", "place the bank on a mesh of all devices (train.place)"
+            expected = "an array of all processes"
+            fix = "place the bank on a mesh of all devices with share_jax.sharding.placement.put"
             raise InputError(message(f"{path} of the bank", got="one of a process alone", expected=expected, fix=fix))
 
 
@@ -184,7 +185,7 @@ def _new_names(store: Checkpoint, bank: TaskBank) -> tuple[str, ...]:
 
 
 def _check_infos(store: Checkpoint, infos: Mapping[str, Json], new: Sequence[str]) -> None:
-    """Refuses an info of no task, and one that a saved task has otherwise.
+    """Refuses an info of an unknown task, and a changed info of a saved one.
 
     Raises:
         TaskError: naming the task.
@@ -194,9 +195,9 @@ def _check_infos(store: Checkpoint, infos: Mapping[str, Json], new: Sequence[str
         own = validate.as_json(info, f"task {name!r}")
         if name in new or (name in store.names and json.loads(json.dumps(own)) == store.info(name)):
             continue
-        got = f"another than is saved for {name!r}" if name in store.names else f"one of {name!r}"
+        got = f"a changed info of saved task {name!r}" if name in store.names else f"an info of unknown task {name!r}"
         fix = "share_jax.checkpoint.checkpoint.note replaces what is noted beside a saved task"
-        raise TaskError(message("info of a task", got=got, expected=f"one of the new {list(new)}", fix=fix))
+        raise TaskError(message("info of a task", got=got, expected=f"one of new tasks {list(new)}", fix=fix))
 
 
 def _check_unchanged(store: Checkpoint, bank: TaskBank) -> None:

@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-error",
         type=error_limit,
         metavar="E",
-        help="grow k so that no task's error bound passes E (kept in the set)",
+        help="grow k so that no task's error bound passes E (stored in the set)",
     )
-    parser.add_argument("--base-model", metavar="NAME", help="base model of folders, or of a set, that name none")
+    parser.add_argument("--base-model", metavar="NAME", help="base model name for inputs, or a set, without one")
     parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")
 
 

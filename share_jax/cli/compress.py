@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns")
     parser.add_argument("--storage", choices=("f32", "bf16", "int8"), default="f32")
     parser.add_argument("--pseudo-rank", type=whole, metavar="P", help="cut every adapter to this rank first")
-    parser.add_argument("--base-model", metavar="NAME", help="base model of folders that name none (vlora's, banks)")
+    parser.add_argument("--base-model", metavar="NAME", help="base model name for inputs without one (vlora's, banks)")
     parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")
 
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--density", type=fraction, metavar="D", help="TIES: share of entries kept (0.2)")
     parser.add_argument("--drop-rate", type=below_one, metavar="P", help="DARE: share dropped (0.5)")
     parser.add_argument("--seed", type=int, help="DARE: seed of the drops (0)")
-    parser.add_argument("--rank", type=whole, metavar="R", help="rank of the result (default: as the method gives)")
+    parser.add_argument("--rank", type=whole, metavar="R", help="rank of the result (default: sum of the tasks' ranks)")
     parser.add_argument("--heads-from", metavar="TASK", help="whose heads and biases to write; they are not merged")
     parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), default="f32")
 

@@ -30,7 +30,7 @@ def complete(parser: argparse.ArgumentParser, command: ModuleType) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.set_defaults(run=command.run)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--progress", action="store_true", help="show progress although stderr is no terminal")
+    parser.add_argument("--progress", action="store_true", help="show progress even if stderr is not a terminal")
     command.add_arguments(parser)
 
 

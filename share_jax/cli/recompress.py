@@ -17,7 +17,9 @@ EXAMPLE = "share-jax recompress shared --k 16"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set; its old version is replaced")
-    add_size(parser, "smallest k with every task's error bound <= E (kept in the set; else the set's own E is held)")
+    add_size(
+        parser, "smallest k with every task's error bound <= E (stored in the set; without it the stored limit applies)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,9 +1,9 @@
 """The first adapted layer of a model, its two products taken ahead of training.
 
 Where A is frozen, x @ W and x @ A of the first adapted layer are as constant over a task as x is: what lies below it is
-frozen too. Both can be computed once per example and kept (`train.prefix.PrefixCache`) in place of x. A step then takes
-neither product, forward or backward, and what is kept is d_out + q wide instead of d_in. This is what sharing A allows:
-x @ A of a LoRA whose A is the task's own changes with every step.
+frozen too. Both can be computed once per example and kept (`train.prefix_cache.PrefixCache`) in place of x. A step
+then takes neither product, forward or backward, and what is kept is d_out + q wide instead of d_in. This is what
+sharing A allows: x @ A of a LoRA whose A is the task's own changes with every step.
 
     def prefix(variables, inputs):  # of a model that can be cut before the layer
         x, rest = model.apply({"params": variables["params"]}, **inputs, method="below")

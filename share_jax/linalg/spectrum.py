@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from share_jax.linalg import products
-from share_jax.linalg.randomized_svd import OVERSAMPLE, TOGETHER, leading_bases, leading_eigenvectors
+from share_jax.linalg.randomized_svd import BLOCK, OVERSAMPLE, leading_bases, leading_eigenvectors
 from share_jax.runtime.threads import each
 
 DENSE_UP_TO = 128
@@ -53,7 +53,7 @@ def spectra(
         kind = parts[0].shape[0], sum(x.shape[1] for x in parts), np.result_type(*parts, np.float32)
         # stacks of one shape go through the randomised path together, a few at a time
         alike.setdefault(kind if few(k, min(kind[:2])) else ("whole", i), []).append(i)
-    blocks = [some[start : start + TOGETHER] for some in alike.values() for start in range(0, len(some), TOGETHER)]
+    blocks = [some[start : start + BLOCK] for some in alike.values() for start in range(0, len(some), BLOCK)]
 
     def work(block: list[int]) -> list[Spectrum]:
         whole = [joined(stacks[i]) for i in block]

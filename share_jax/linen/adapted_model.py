@@ -182,7 +182,7 @@ class Adapted:
         return project(self.method, found, leaves["params"], leaves[SHARED], x, plain)
 
     def effective_params(self, variables: Tree, task_id: int) -> dict[str, Any]:
-        """The parameters of an ordinary model that answers as this task does: base + delta, and the task's heads.
+        """The parameters of an ordinary model with this task's output: base + delta, and the task's heads.
 
         Raises:
             TaskError: if the id is not a slot.

@@ -62,7 +62,7 @@ def layer_slots(
 
 
 def interceptor(targets: Collection[tuple[str, ...]], head_layers: Collection[tuple[str, ...]]) -> Any:
-    """For `nn.intercept_methods`: adds each target's update, and answers a mixed batch with each example's own head.
+    """For `nn.intercept_methods`: adds each target's update, and gives each example of a mixed batch its own head.
 
     The slots are read from the module's own variables, never from a closure, so a trace that `nn.jit` keeps stays
     right: it is another trace when the collections are absent, or when the method's static numbers differ.
@@ -77,13 +77,13 @@ def interceptor(targets: Collection[tuple[str, ...]], head_layers: Collection[tu
         if module.scope is None or isinstance(module, PLAIN):
             return next_fun(*args, **kwargs)
         adapts = module.path in targets and context.method_name in ("__call__", "attend")
-        answers = module.path in head_layers
-        if not adapts and not answers:
+        has_heads = module.path in head_layers
+        if not adapts and not has_heads:
             return next_fun(*args, **kwargs)
         own = module.variables.get(TASKS, {})
-        if (adapts and SLOT not in own) or (answers and HEAD not in own):
+        if (adapts and SLOT not in own) or (has_heads and HEAD not in own):
             raise _not_carried(module)
-        run = partial(_head, module, own[HEAD]) if answers else next_fun
+        run = partial(_head, module, own[HEAD]) if has_heads else next_fun
         if not adapts:
             return run(*args, **kwargs)
         x = args[0] if args else next(iter(kwargs.values()))

@@ -188,7 +188,7 @@ def local_folder(weights: str | os.PathLike[str] | None, model: str, files: str)
 
     Args:
         weights: as given.
-        model: name on the Hugging Face hub, for who has no weights yet.
+        model: name on the Hugging Face hub, for users without weights.
         files: what is wanted of it.
 
     Raises:

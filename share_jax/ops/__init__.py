@@ -2,7 +2,8 @@
 
 `products` has the products of an adapter, formulated so that XLA does not recompute or reorder them; `mixed_batch`
 decides whether a batch of different tasks goes through the Pallas kernel of `mixed_batch_pallas`. Another kernel for
-such batches goes beside it. `remat_policy` says what a backward pass keeps. Arrays alone: no module, no task name.
+such batches goes beside it. `token_scores` scores a language model's tokens block by block; `remat_policy` says what a
+backward pass keeps. Arrays alone: no module, no task name.
 """
 
 import lazy_loader

@@ -46,7 +46,7 @@ _ASKED: ContextVar[Kernel | None] = ContextVar("asked", default=None)
 
 @contextmanager
 def mixed_kernel(kernel: Kernel | None = None) -> Iterator[None]:
-    """Layers that are traced within it answer batches of different tasks through the kernel, where it can be taken.
+    """Layers traced in this context compute mixed batches with the Pallas kernel if it supports their sizes.
 
     It is for one device: XLA cannot divide a kernel over a mesh.
 

@@ -30,11 +30,19 @@ def leaf_specs(owner: str, method: Parameterization | None = None) -> dict[str, 
 
     Args:
         owner: "shared" or "task": whose leaves.
-        method: whose leaves they are, where that is known; its own come before those of the library's methods.
+        method: whose leaves they are, where that is known; beside those of the library's methods.
+
+    Raises:
+        InputError: if one of its leaves has the name of a library's leaf and other axes, or trains otherwise.
     """
     made: dict[str, LeafSpec] = {}
     for each in (*BUILT_IN, *(() if method is None else (method,))):
-        made |= specs(each, owner)
+        for name, spec in specs(each, owner).items():
+            first = made.setdefault(name, spec)
+            if (first.axes, first.trains) != (spec.axes, spec.trains):
+                what, got = f"leaf {name!r} of method {each.name!r}", f"axes {spec.axes}, trains {spec.trains!r}"
+                expected = f"axes {first.axes}, trains {first.trains!r}, as the library's leaf of this name"
+                raise InputError(message(what, got=got, expected=expected, fix="give the leaf a name of its own"))
     return made
 
 

@@ -26,8 +26,8 @@ class Share:
     A side with fewer than k directions is padded with zero columns, which change nothing.
 
     No optimizer step moves the bases, not in the first task either: it would leave them neither orthonormal nor padded.
-    They are random here, or come from adapters (`core.initialize`), and evolve where a task that was learnt
-    with `ShareAdapt` is merged into them (`core.merge`).
+    They are random here, or come from adapters (`subspace.initialize`), and evolve where a task that was learnt
+    with `ShareAdapt` is merged into them (`subspace.merge`).
 
     Attributes:
         num_basis: k, columns of each basis.

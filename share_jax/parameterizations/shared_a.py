@@ -14,7 +14,7 @@ from share_jax.typing import AnyArray, Leaves, PRNGKey
 
 @dataclass(frozen=True)
 class SharedA(LoRAPair):
-    """One frozen-after-the-first-task A per kernel, one B per task (the seed note's Share).
+    """One frozen-after-the-first-task A per kernel, one B per task.
 
     `lora_a` (d_in, r) ~ N(0, init_std^2) lives in `shared`; `lora_b` (r, d_out) = 0 is the task's slot.
 

@@ -42,7 +42,10 @@ LATE = "the step in hand took too long, and the last saved state stands"
 
 
 class Preempted(BaseException):
-    """The process was asked to stop, and has saved what there was; says what. No Exception, which many would catch."""
+    """Raised after the state was saved; the text says what.
+
+    A BaseException, so that `except Exception` does not catch it.
+    """
 
 
 class Preemption:

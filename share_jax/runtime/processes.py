@@ -27,7 +27,7 @@ def initialize() -> None:
 
     From then on JAX's preemption service takes SIGTERM and the process does not end by it. A handler of one's own hears
     SIGTERM only if it is installed after this call, and JAX's service then does not; ask
-    `multihost_utils.reached_preemption_sync_point` instead, which every process answers alike.
+    `multihost_utils.reached_preemption_sync_point` instead, which gives every process the same answer.
 
     Raises:
         InputError: if there is nothing to find out from, or the variables are not numbers.

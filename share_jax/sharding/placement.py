@@ -71,7 +71,7 @@ def feed(layout: Layout, local: Any, size: int) -> Any:
     """
     rows = len(local_rows(layout, size))
     if (got := batch_size(local)) != rows:
-        fix = "read the rows that place.local_rows names"
+        fix = "read the rows that share_jax.sharding.placement.local_rows returns"
         raise InputError(message("examples of this process", got=got, expected=f"{rows} of {size}", fix=fix))
     split, whole = layout.named(layout.rules["batch"]), layout.named()
 

@@ -49,7 +49,7 @@ class ManifestKind:
         """The file's bytes.
 
         Raises:
-            TypeError: if the content is nothing that JSON holds.
+            TypeError: if the content cannot be stored as JSON.
             ValueError: likewise.
         """
         named = {} if self.format is None else {"format": self.format}
@@ -126,7 +126,7 @@ def as_json(value: Any) -> Any:
     """What JSON gives back of a value: lists of tuples, texts of keys, Python's numbers of NumPy's.
 
     Raises:
-        TypeError: if it is nothing that JSON holds.
+        TypeError: if it cannot be stored as JSON.
         ValueError: likewise.
 
     >>> as_json({1: (np.int64(2), 0.5)})
@@ -143,4 +143,4 @@ def _opened(body: Content) -> Content | None:
 def _number(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} is nothing that JSON holds")
+    raise TypeError(f"{type(value).__name__} cannot be stored as JSON")

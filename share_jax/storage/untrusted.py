@@ -174,8 +174,8 @@ def _no_constant(name: str) -> float:
 def publish(out: Path) -> Iterator[Path]:
     """Yields an empty temporary sibling; on success it becomes `out`, on any error it is removed.
 
-    What was at `out` (`output.check_output` allowed it) is moved aside first and removed last. The sibling is
-    locked while it is in use, so that the leftovers of killed commands can be told from it and are removed.
+    What was at `out` (the caller has checked that it may be replaced) is moved aside first and removed last. The
+    sibling is locked while it is in use, so that the leftovers of killed commands can be told from it and are removed.
     """
     prefix = f".{out.name[:80]}{TEMP_MARK}"
     clean_leftovers(out.parent, prefix)

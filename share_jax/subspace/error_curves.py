@@ -5,7 +5,7 @@ projection of W, so |W - P W Q|_F^2 = |W|_F^2 - |P W Q|_F^2. With coefficients C
 <C_a[:k].T C_a[:k], C_b[:k'].T C_b[:k']>: prefix sums of (p, p) matrices give the error at every k at once.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace import error_bounds
-from share_jax.subspace.state import Subspace
+from share_jax.subspace.state import ShareState, Subspace, relative
 
 TOLERANCES = np.concatenate([np.geomspace(1, 1e-6, 200), [0.0]])
 """Candidates for the tail norm of a side relative to its stack's norm, loosest first; 0 keeps the numerical rank."""
@@ -25,14 +25,18 @@ RESERVE = 0.01
 TASK_BLOCK = 16
 
 
-class Ladder(NamedTuple):
+class RankSchedule(NamedTuple):
     """k of each side of one target at every tolerance; never decreasing."""
 
     a: Int[np.ndarray, " G"]
     b: Int[np.ndarray, " G"]
 
+    def at(self, step: int) -> tuple[int, int]:
+        """(k, k') at one tolerance."""
+        return int(self.a[step]), int(self.b[step])
 
-def rungs(spectrum: Spectrum, total: float | None = None, floor: int = 0) -> Int[np.ndarray, " G"]:
+
+def ranks_by_tolerance(spectrum: Spectrum, total: float | None = None, floor: int = 0) -> Int[np.ndarray, " G"]:
     """k at every tolerance for one stack, at least `floor` and at most the numerical rank.
 
     `total` is the energy that the tolerance is relative to; what the stack lacks of it counts as lost already.
@@ -46,7 +50,7 @@ def rungs(spectrum: Spectrum, total: float | None = None, floor: int = 0) -> Int
 
 
 def _prefixes(coeff: Float[np.ndarray, "T m p"], k: Int[np.ndarray, " G"]) -> Float[np.ndarray, "T G p p"]:
-    """`C[:k].T @ C[:k]` for every k of the ladder."""
+    """`C[:k].T @ C[:k]` for every k of a schedule."""
     x = np.asarray(coeff, np.float64)
     steps, place = np.unique(k, return_inverse=True)
     out = np.zeros((x.shape[0], len(steps), x.shape[2], x.shape[2]))
@@ -59,49 +63,55 @@ def _prefixes(coeff: Float[np.ndarray, "T m p"], k: Int[np.ndarray, " G"]) -> Fl
 
 
 def squared_errors(
-    coeff_a: Float[np.ndarray, "T m p"], coeff_b: Float[np.ndarray, "T mp p"], ladder: Ladder
+    coeff_a: Float[np.ndarray, "T m p"], coeff_b: Float[np.ndarray, "T mp p"], schedule: RankSchedule
 ) -> Float[np.ndarray, "T G"]:
-    """Squared error of every task's update at every rung, from coefficients on the full bases."""
+    """Squared error of every task's update at every tolerance, from coefficients on the full bases."""
     out = []
     top_a, top_b = np.array([coeff_a.shape[1]]), np.array([coeff_b.shape[1]])
     for start in range(0, coeff_a.shape[0], TASK_BLOCK):
         a, b = coeff_a[start : start + TASK_BLOCK], coeff_b[start : start + TASK_BLOCK]
         full = np.sum(_prefixes(a, top_a) * _prefixes(b, top_b), axis=(-2, -1))
-        out.append(full - np.sum(_prefixes(a, ladder.a) * _prefixes(b, ladder.b), axis=(-2, -1)))
+        out.append(full - np.sum(_prefixes(a, schedule.a) * _prefixes(b, schedule.b), axis=(-2, -1)))
     return np.maximum(np.concatenate(out), 0)
 
 
-def first_rung(errors: Float[np.ndarray, "T G"], limit: Float[np.ndarray, " T"]) -> int | None:
-    """The loosest tolerance at which no task's error is above its limit; None if there is none."""
-    holds = np.all(errors <= limit[:, None], axis=0)
-    return int(np.argmax(holds)) if holds.any() else None
+def loosest_tolerance(errors: Float[np.ndarray, "T G"], limits: Float[np.ndarray, " T"]) -> int:
+    """The first tolerance at which every task's error is within its limit; the last one if there is none."""
+    holds = np.all(errors <= limits[:, None], axis=0)
+    return int(np.argmax(holds)) if holds.any() else len(TOLERANCES) - 1
 
 
-def steps(
-    errors: Float[np.ndarray, "T G"], norms: Float[np.ndarray, " T"], limit: float
-) -> Iterator[tuple[int, float]]:
-    """Rungs that may hold a relative error of `limit`, loosest first, each with what its measured error is held to.
+def cheapest_cut(
+    errors: Float[np.ndarray, "T G"],
+    norms: Float[np.ndarray, " T"],
+    targets: Float[np.ndarray, " T"] | float,
+    cut: Callable[[int], ShareState],
+) -> tuple[int, ShareState]:
+    """The loosest tolerance whose state has every bound within its target, and that state.
 
-    The curves leave out rounding, so the first rung need not hold. Cuts leave `RESERVE` over; all columns, the last
-    rung, do not.
+    The curves leave out rounding, so the first tolerance that they allow need not hold: the states' own bounds decide.
+    Where none holds it is the last one, with all columns, and the caller says whether that will do.
+
+    Args:
+        errors: squared error of every task at every tolerance.
+        norms: of the tasks' whole adapters.
+        targets: what bounds are held to, relative to the norms.
+        cut: makes the state at a tolerance, by its number.
     """
-    aim, last = limit * (1 - RESERVE), len(TOLERANCES) - 1
-    rung = first_rung(errors, (norms * aim) ** 2)
-    for step in range(last if rung is None else rung, last + 1):
-        yield step, aim if step < last else limit
+    step = loosest_tolerance(errors, (norms * targets) ** 2)
+    state = cut(step)
+    while step < len(TOLERANCES) - 1 and not np.all(relative(state, "bound") <= targets):
+        step += 1
+        state = cut(step)
+    return step, state
 
 
-def widest(ladders: Mapping[str, Ladder], rung: int) -> int:
-    """The largest k of any side at one rung: what a refusal says would be needed."""
-    return max((int(max(x.a[rung], x.b[rung])) for x in ladders.values()), default=0)
-
-
-def flat_curve(layer: Subspace, ladder: Ladder) -> np.ndarray:
-    """Squared error at every rung for vectors, where no projection of the update helps: by reconstruction."""
+def flat_curve(layer: Subspace, schedule: RankSchedule) -> np.ndarray:
+    """Squared error at every tolerance for vectors, where no projection of the update helps: by reconstruction."""
     out = np.zeros((layer.coeff_a.shape[0], len(TOLERANCES)))
     full = layer.factor("a", slice(None)), layer.factor("b", slice(None))
     seen: dict[tuple[int, int], np.ndarray] = {}
-    for g, (ka, kb) in enumerate(zip(ladder.a, ladder.b, strict=True)):
+    for g, (ka, kb) in enumerate(zip(schedule.a, schedule.b, strict=True)):
         key = (int(ka), int(kb))
         if key not in seen:
             cut = replace(

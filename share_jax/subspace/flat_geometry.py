@@ -13,7 +13,7 @@ from share_jax.adapters.stacking import groups, pack, shapes_of
 from share_jax.errors import InputError, LimitError, message
 from share_jax.linalg.products import side_by_side
 from share_jax.linalg.spectrum import Spectrum, spectra
-from share_jax.subspace.error_curves import RESERVE, Ladder, flat_curve, rungs, steps
+from share_jax.subspace.error_curves import RESERVE, RankSchedule, cheapest_cut, flat_curve, ranks_by_tolerance
 from share_jax.subspace.factor_columns import columns_of
 from share_jax.subspace.initialization import initialize, without_tasks
 from share_jax.subspace.projection import append, slots_on
@@ -46,10 +46,10 @@ def initialize_with(
         return initialize(adapters, choice, seed=seed)
     found, p = _spectra(adapters, seed)
     if geometry == "flat":
-        return _flat(adapters, choice, found, p)
+        return _flat(adapters, choice, found)
     columns = initialize(adapters, choice, seed=seed)
     if choice.max_error is not None:
-        return _smaller(columns, _flat(adapters, choice, found, p), choice.max_error * (1 - RESERVE))
+        return _smaller(columns, _flat(adapters, choice, found), choice.max_error * (1 - RESERVE))
     return _better(adapters, columns, found, p)
 
 
@@ -79,22 +79,24 @@ def _with_tasks(
     return ShareState(tuple(adapters), append(layers, {n: [s] for n, s in slots_on(layers, own).items()}))
 
 
-def _flat(
-    adapters: Mapping[str, Adapter], choice: Choice, found: Mapping[str, Pair], widths: Mapping[str, int]
-) -> ShareState:
+def _flat(adapters: Mapping[str, Adapter], choice: Choice, found: Mapping[str, Pair]) -> ShareState:
     if choice.max_error is None:
         ks = {}
         for name, pair in found.items():
             ks[name] = (choose(choice, pair[0]), choose(choice, pair[1]))
         return _with_tasks(adapters, found, ks)
     full = _with_tasks(adapters, found, {n: (a.rank, b.rank) for n, (a, b) in found.items()})
-    ladders = {n: Ladder(rungs(a), rungs(b)) for n, (a, b) in found.items()}
-    errors = np.sum([flat_curve(full.layers[n], ladders[n]) for n in found], axis=0)
+    schedules = {n: RankSchedule(ranks_by_tolerance(a), ranks_by_tolerance(b)) for n, (a, b) in found.items()}
+    errors = np.sum([flat_curve(full.layers[n], schedules[n]) for n in found], axis=0)
     norms = np.sqrt(np.sum([layer.norm**2 for layer in full.layers.values()], axis=0))
-    for step, most in steps(errors, norms, choice.max_error):
-        state = _with_tasks(adapters, found, {n: (int(x.a[step]), int(x.b[step])) for n, x in ladders.items()})
-        if np.all(relative(state, "bound") <= most):
-            return state
+    _, state = cheapest_cut(
+        errors,
+        norms,
+        choice.max_error * (1 - RESERVE),
+        lambda step: _with_tasks(adapters, found, {n: x.at(step) for n, x in schedules.items()}),
+    )
+    if np.all(relative(state, "bound") <= choice.max_error):
+        return state
     fix = "ask for 1e-5 or more"
     raise LimitError(message("max_error", got=choice.max_error, expected="what float32 can reach", fix=fix))
 

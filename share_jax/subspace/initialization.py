@@ -9,7 +9,7 @@ from share_jax.adapters.factors import Adapter, nbytes
 from share_jax.errors import InputError, LimitError, message
 from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra_of
-from share_jax.subspace.error_curves import Ladder, rungs, squared_errors, steps
+from share_jax.subspace.error_curves import RESERVE, RankSchedule, cheapest_cut, ranks_by_tolerance, squared_errors
 from share_jax.subspace.prepared_batches import Block, Prepare, PreparedBlocks
 from share_jax.subspace.projection import Slots, append, slots_on
 from share_jax.subspace.rank_choice import Choice, choose
@@ -28,8 +28,8 @@ Progress = Callable[[str, int], None]
 def initialize(adapters: Mapping[str, Adapter], choice: Choice | None = None, *, seed: int = 0) -> ShareState:
     """One subspace per target from t >= 1 adapters (method, phase 1), and every task's coefficients on it.
 
-    Factors are folded and balanced, stacked side by side, and each side keeps the top-k left singular vectors of its
-    stack; coefficients are projections. No centring. `geometry.initialize_with` has the flat geometry.
+    Factors are balanced and stacked side by side, and each side keeps the top-k left singular vectors of its
+    stack; coefficients are projections. No centring. `flat_geometry.initialize_with` has the flat geometry.
 
     Raises:
         InputError: there is no adapter, or two disagree about a target's shape.
@@ -44,9 +44,9 @@ def initialize_stream(
     """As `initialize`, exactly, with few adapters in memory; columns geometry.
 
     The first pass over `read()` sums up what the bases need (`Sketch`), the last one projects; `max_error` takes one
-    more between them. Adapters that are small together (`prepare.HELD_BYTES`) are held and read once. Of more, no more
-    than `chunk` are in memory at a time, or as many as take `BLOCK_BYTES` if they are more; what is held does not
-    depend on their number then, but for the coefficients.
+    more between them. Adapters that are small together (`prepared_batches.HELD_BYTES`) are held and read once. Of more,
+    no more than `chunk` are in memory at a time, or as many as take `BLOCK_BYTES` if they are more; what is held does
+    not depend on their number then, but for the coefficients.
 
     Raises:
         InputError: there is no adapter, two disagree about a target's shape, or a name occurs twice.
@@ -76,13 +76,16 @@ def initialize_stream(
     if choice.max_error is None:
         return _project_all(bases_of(sketch, found, choice), held.again(blocks), held.prepare, tell)
     full = _with_ks(sketch, found, {key: x.rank for key, x in found.items()})
-    ladders = {n: Ladder(rungs(found[n, "a"]), rungs(found[n, "b"])) for n in sketch.shapes}
-    errors, norms = _error_curves(full, ladders, held.again(blocks), held.prepare, tell)
-    for step, most in steps(errors, norms, choice.max_error):
-        sides = {(n, s): int(getattr(x, s)[step]) for n, x in ladders.items() for s in "ab"}
-        state = _project_all(_with_ks(sketch, found, sides), held.again(blocks), held.prepare, tell)
-        if np.all(relative(state, "bound") <= most):
-            return state
+    schedules = {n: RankSchedule(*(ranks_by_tolerance(found[n, s]) for s in "ab")) for n in sketch.shapes}
+    errors, norms = _error_curves(full, schedules, held.again(blocks), held.prepare, tell)
+
+    def cut(step: int) -> ShareState:
+        ks = {(n, s): k for n, x in schedules.items() for s, k in zip("ab", x.at(step), strict=True)}
+        return _project_all(_with_ks(sketch, found, ks), held.again(blocks), held.prepare, tell)
+
+    _, state = cheapest_cut(errors, norms, choice.max_error * (1 - RESERVE), cut)
+    if np.all(relative(state, "bound") <= choice.max_error):
+        return state
     fix = "ask for 1e-5 or more"
     raise LimitError(message("max_error", got=choice.max_error, expected="what float32 can reach", fix=fix))
 
@@ -142,13 +145,17 @@ def _project_all(bases: ShareState, blocks: Iterable[Block], prepare: Prepare, t
 
 
 def _error_curves(
-    full: ShareState, ladders: Mapping[str, Ladder], blocks: Iterable[Block], prepare: Prepare, tell: Progress
+    full: ShareState,
+    schedules: Mapping[str, RankSchedule],
+    blocks: Iterable[Block],
+    prepare: Prepare,
+    tell: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squared error of every task's whole adapter at every rung, (T, G), and its norm, (T,)."""
+    """Squared error of every task's whole adapter at every tolerance, (T, G), and its norm, (T,)."""
     errors, norms = [], []
     for _, adapters in blocks:
         slots = slots_on(full.layers, adapters, prepare)
-        curves = [squared_errors(x.coeff_a, x.coeff_b, ladders[name]) for name, x in slots.items()]
+        curves = [squared_errors(x.coeff_a, x.coeff_b, schedules[name]) for name, x in slots.items()]
         errors.append(np.sum(curves, axis=0))
         norms.append(np.sqrt(sum(x.norm**2 for x in slots.values())))
         tell("errors", sum(len(x) for x in errors))

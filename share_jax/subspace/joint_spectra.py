@@ -19,7 +19,8 @@ from share_jax.subspace.projection import join, project_layer, widened
 from share_jax.subspace.state import Subspace
 from share_jax.subspace.task_drift import moved
 
-Path = Literal["incremental", "dense"]
+StackMode = Literal["incremental", "dense"]
+"""How old tasks enter the stack: by few columns of the same spectrum, or all of them, as an oracle."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Joint:
 
 
 def joint_spectra(
-    layers: Mapping[str, Subspace], adapters: Sequence[Adapter], path: Path, k: int | None, seed: int
+    layers: Mapping[str, Subspace], adapters: Sequence[Adapter], path: StackMode, k: int | None, seed: int
 ) -> dict[str, Joint]:
     """Spectra of [old, new] for every target that a new task touches (all, if there is none), by shape."""
     out: dict[str, Joint] = {}
@@ -58,7 +59,9 @@ def joint_spectra(
     return out
 
 
-def _stack(old: Subspace, side: str, new: Float[np.ndarray, "tasks rows q"], path: Path) -> Float[np.ndarray, "rows n"]:
+def _stack(
+    old: Subspace, side: str, new: Float[np.ndarray, "tasks rows q"], path: StackMode
+) -> Float[np.ndarray, "rows n"]:
     """[old, new] of one side: all that is known and the new columns, or fewer columns of the same spectrum."""
     basis, coeff = getattr(old, f"basis_{side}"), getattr(old, f"coeff_{side}")
     fresh = side_by_side(new)

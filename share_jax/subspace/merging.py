@@ -1,15 +1,21 @@
 """New adapters into the subspace (method, phase 3), with what every old task loses measured and bounded.
 
 With C all old coefficients side by side, the left singular vectors of [basis @ C, new] are those of [basis @ L, new]
-for any L L.T = C C.T, which has k + r columns however many tasks there are. Old coefficients rotate by
-basis_new.T @ basis_old, new ones are projections; both are least-squares optimal. Old data are never needed.
+for any L with L L.T = C C.T. Such an L has k columns however many tasks there are, so the stack has k + r at most.
+Old coefficients rotate by basis_new.T @ basis_old, new ones are projections; both are least-squares optimal. Old data
+are never needed.
+
+Under a limit, bases are cut by one tolerance for all targets. A task's new bound is at most its bound at full rank plus
+the cut's error, on each target (triangle inequality). We take the loosest tolerance for which this holds, then verify
+the measured bounds, since the curves omit rounding.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import shapes_of
@@ -18,18 +24,20 @@ from share_jax.subspace.duplicates import copies
 from share_jax.subspace.error_curves import (
     RESERVE,
     TOLERANCES,
-    Ladder,
-    first_rung,
+    RankSchedule,
+    cheapest_cut,
     flat_curve,
-    rungs,
+    ranks_by_tolerance,
     squared_errors,
-    widest,
 )
 from share_jax.subspace.initialization import without_tasks
-from share_jax.subspace.joint_spectra import Joint, Path, apply, energies, joint_spectra
+from share_jax.subspace.joint_spectra import Joint, StackMode, apply, energies, joint_spectra
 from share_jax.subspace.projection import Slots, check_new, empty_slots, join, slots_of
 from share_jax.subspace.rank_choice import Choice, choose
 from share_jax.subspace.state import ShareState, Subspace, relative
+
+Ranks = Mapping[str, tuple[int, int]]
+"""(k, k') of every target."""
 
 
 def merge(
@@ -39,7 +47,7 @@ def merge(
     *,
     limit: float | None = None,
     on_limit: Literal["grow", "refuse"] = "grow",
-    path: Path = "incremental",
+    path: StackMode = "incremental",
     seed: int = 0,
 ) -> ShareState:
     """Learns new adapters: new bases for what the set holds and them together, coefficients for all tasks.
@@ -66,15 +74,13 @@ def merge(
     check_new(state, list(adapters))
     if not adapters:
         raise InputError(message("adapters", got="none", expected="at least one", fix="pass one adapter or more"))
-    if choice.max_error is not None:
-        limit = choice.max_error if limit is None else min(limit, choice.max_error)
     shapes = shapes_of(adapters.values(), {name: x.shape for name, x in state.layers.items()})
     same = copies(state, adapters)
     fresh = {task: adapter for task, adapter in adapters.items() if task not in same}
     if fresh:
-        merged = _learnt(state, fresh, shapes, choice, limit, on_limit, path, seed)
+        merged = _merge_adapters(state, fresh, shapes, choice, limit, on_limit, path, seed)
     else:
-        merged = ShareState(state.tasks, {name: _idle(layer, 0) for name, layer in state.layers.items()})
+        merged = ShareState(state.tasks, {name: _untouched_target(layer, 0) for name, layer in state.layers.items()})
     if same:
         merged = _with_copies(merged, same)
     return _reordered(merged, [*state.tasks, *adapters])
@@ -89,52 +95,74 @@ def remerge(state: ShareState, choice: Choice, *, limit: float | None = None, se
     if not state.layers:
         return state
     shapes = {name: layer.shape for name, layer in state.layers.items()}
-    if choice.max_error is not None:
-        limit = choice.max_error if limit is None else min(limit, choice.max_error)
-    return _learnt(state, {}, shapes, choice, limit, "grow", "incremental", seed)
+    return _merge_adapters(state, {}, shapes, choice, limit, "grow", "incremental", seed)
 
 
-def _learnt(
+@dataclass(frozen=True)
+class _Merge:
+    """A merge whose bases are not cut yet.
+
+    Attributes:
+        names: the tasks, old ones first.
+        joint: the targets that change.
+        untouched: the others, as they will be.
+    """
+
+    names: tuple[str, ...]
+    joint: Mapping[str, Joint]
+    untouched: Mapping[str, Subspace]
+
+    def cut(self, ks: Ranks) -> ShareState:
+        """The merged state with bases of `ks` columns."""
+        return ShareState(self.names, {**self.untouched, **apply(self.joint, ks)})
+
+
+def _merge_adapters(
     state: ShareState,
     adapters: Mapping[str, Adapter],
     shapes: Mapping[str, tuple[int, int]],
     choice: Choice,
     limit: float | None,
     on_limit: str,
-    path: Path,
+    path: StackMode,
     seed: int,
 ) -> ShareState:
-    layers = {name: state.layers.get(name) or _unknown(shape, len(state.tasks)) for name, shape in shapes.items()}
+    limit = min((x for x in (limit, choice.max_error) if x is not None), default=None)
+    layers = {name: state.layers.get(name) or _new_target(shape, len(state.tasks)) for name, shape in shapes.items()}
     joint = joint_spectra(layers, list(adapters.values()), path, None if limit is not None else choice.k, seed)
-    names = (*state.tasks, *adapters)
-    idle = {name: _idle(layer, len(adapters)) for name, layer in layers.items() if name not in joint}
-    if choice.max_error is not None and limit is not None:
-        floors = dict.fromkeys(joint, (0, 0))
-        aim = _aim(state, len(adapters), limit, "grow")
-        return _ordered(_within(joint, idle, names, floors, limit, aim, "grow"), shapes)
-    ks = _chosen(joint, choice, keep=bool(adapters) and choice.k is None)
-    merged = ShareState(names, {**idle, **apply(joint, ks)})
-    if limit is not None:
-        aim = _aim(state, len(adapters), limit, on_limit)
-        if np.any(relative(merged, "bound") > aim):
-            merged = _within(joint, idle, names, ks, limit, aim, on_limit)
-    return _ordered(merged, shapes)
+    untouched = {name: _untouched_target(layer, len(adapters)) for name, layer in layers.items() if name not in joint}
+    merge = _Merge((*state.tasks, *adapters), joint, untouched)
+    if choice.max_error is not None:  # the limit alone says how many columns are kept
+        least, on_limit = dict.fromkeys(joint, (0, 0)), "grow"
+    else:
+        least = _chosen_ranks(joint, choice, keep=bool(adapters) and choice.k is None)
+    if limit is None:
+        merged = merge.cut(least)
+    else:
+        targets = _bound_targets(state, len(adapters), limit, on_limit)
+        merged = merge.cut(least) if choice.max_error is None else None
+        if merged is None or np.any(relative(merged, "bound") > targets):
+            merged, needed = _cut_within(merge, least, limit, targets)
+            if on_limit == "refuse":
+                got, fix = f"k up to {_widest(least)}", "allow growth, or a larger error"
+                raise LimitError(message("error limit", got=got, expected=f"k up to {needed} for {limit:.3g}", fix=fix))
+    return ShareState(merged.tasks, {name: merged.layers[name] for name in shapes})
 
 
-def _unknown(shape: tuple[int, int], tasks: int) -> Subspace:
+def _new_target(shape: tuple[int, int], tasks: int) -> Subspace:
     """A target that no task has had an adapter on."""
     empty = [np.zeros((d, 0), np.float32) for d in shape]
     layer = without_tasks(shape, "columns", empty[0], empty[1], 1)
     return replace(layer, **empty_slots(layer, tasks)._asdict())
 
 
-def _idle(layer: Subspace, new: int) -> Subspace:
+def _untouched_target(layer: Subspace, new: int) -> Subspace:
     """A target that no new task touches: nothing changes, the new tasks have no adapter there."""
     quiet = replace(layer, change=np.zeros_like(layer.change))
     return replace(quiet, **join([slots_of(quiet), empty_slots(layer, new)])._asdict())
 
 
-def _chosen(joint: Mapping[str, Joint], choice: Choice, *, keep: bool) -> dict[str, tuple[int, int]]:
+def _chosen_ranks(joint: Mapping[str, Joint], choice: Choice, *, keep: bool) -> dict[str, tuple[int, int]]:
     """(k, k') of every target, with `keep` no smaller than it was; energy discarded earlier counts as lost."""
     out = {}
     for name, x in joint.items():
@@ -146,61 +174,58 @@ def _chosen(joint: Mapping[str, Joint], choice: Choice, *, keep: bool) -> dict[s
     return out
 
 
-def _within(
-    joint: Mapping[str, Joint],
-    idle: Mapping[str, Subspace],
-    names: tuple[str, ...],
-    floors: Mapping[str, tuple[int, int]],
-    limit: float,
-    aim: np.ndarray,
-    on_limit: str,
-) -> ShareState:
-    """The merge with the fewest columns, at least `floors`, that keeps each task's bound within its aim.
+def _cut_within(merge: _Merge, least: Ranks, limit: float, targets: Float[np.ndarray, " T"]) -> tuple[ShareState, int]:
+    """The merge with the fewest columns, at least `least`, whose bounds are within `targets`; and its largest k.
 
-    Where no cut does, with all columns, if that keeps every bound within `limit`.
+    Where no cut is, the merge at full rank, if that keeps every bound within `limit`.
+
+    Raises:
+        LimitError: it does not.
     """
-    ladders = {}
-    for name, x in joint.items():
-        ea, eb = energies(x)
-        ladders[name] = Ladder(rungs(x.a, ea, floors[name][0]), rungs(x.b, eb, floors[name][1]))
-    full = apply(joint, {n: (x.a.rank, x.b.rank) for n, x in joint.items()})
-    everything = ShareState(names, {**idle, **full})
-    norms = np.sqrt(np.sum([x.norm**2 for x in everything.layers.values()], axis=0))
-    best = relative(everything, "bound")
-    if np.any(best > limit):
-        worst = int(np.argmax(best - limit))
-        got = f"{best[worst]:.3g} for task {names[worst]!r} even at full rank"
+    full = merge.cut({name: (x.a.rank, x.b.rank) for name, x in merge.joint.items()})
+    bounds = relative(full, "bound")
+    if np.any(bounds > limit):
+        worst = int(np.argmax(bounds - limit))
+        got = f"{bounds[worst]:.3g} for task {merge.names[worst]!r} even at full rank"
         fix = "allow a larger error, or learn the set anew from its adapters"
         raise LimitError(message("error limit", got=got, expected=f"at most {limit:.3g}", fix=fix))
-    squares = np.zeros((len(names), len(TOLERANCES)))
-    for name, layer in everything.layers.items():
-        if name not in full:
+    schedules = {}
+    for name, x in merge.joint.items():
+        sides = zip((x.a, x.b), energies(x), least[name], strict=True)
+        schedules[name] = RankSchedule(*(ranks_by_tolerance(*side) for side in sides))
+    step, merged = cheapest_cut(
+        _squared_bounds(full, schedules),
+        np.sqrt(np.sum([x.norm**2 for x in full.layers.values()], axis=0)),
+        targets,
+        lambda step: merge.cut({name: x.at(step) for name, x in schedules.items()}),
+    )
+    return merged, _widest({name: x.at(step) for name, x in schedules.items()})
+
+
+def _squared_bounds(full: ShareState, schedules: Mapping[str, RankSchedule]) -> Float[np.ndarray, "T G"]:
+    """The square of what each task's bound is at most after the cut to every tolerance, but for rounding."""
+    squares = np.zeros((len(full.tasks), len(TOLERANCES)))
+    for name, layer in full.layers.items():
+        if name not in schedules:
             squares += (layer.bound**2)[:, None]
             continue
         if layer.geometry == "columns":
-            curve = squared_errors(layer.coeff_a, layer.coeff_b, ladders[name])
+            curve = squared_errors(layer.coeff_a, layer.coeff_b, schedules[name])
         else:
-            curve = flat_curve(layer, ladders[name])
+            curve = flat_curve(layer, schedules[name])
         squares += (layer.bound[:, None] + np.sqrt(curve)) ** 2
-    rung = first_rung(squares, (norms * aim) ** 2)
-    # the curves leave out rounding: the first rung whose measured bound holds is taken, full rank being the last resort
-    merged, needed = everything, max((max(x.a.rank, x.b.rank) for x in joint.values()), default=0)
-    for step in range(len(TOLERANCES) - 1 if rung is None else rung, len(TOLERANCES)):
-        ks = {name: (int(x.a[step]), int(x.b[step])) for name, x in ladders.items()}
-        candidate = ShareState(names, {**idle, **apply(joint, ks)})
-        if np.all(relative(candidate, "bound") <= aim):
-            merged, needed = candidate, widest(ladders, step)
-            break
-    if on_limit == "refuse":
-        got, fix = f"k up to {max((max(k) for k in floors.values()), default=0)}", "allow growth, or a larger error"
-        raise LimitError(message("error limit", got=got, expected=f"k up to {needed} for {limit:.3g}", fix=fix))
-    return merged
+    return squares
 
 
-def _aim(state: ShareState, new: int, limit: float, on_limit: str) -> np.ndarray:
-    """What each task's bound is held to: where k may grow, with some of the limit left over for later merges.
+def _widest(ks: Ranks) -> int:
+    """The largest k of any side: what a refusal says."""
+    return max((max(pair) for pair in ks.values()), default=0)
 
-    A task of which less is left already, as when the limit was another one, gives half of that.
+
+def _bound_targets(state: ShareState, new: int, limit: float, on_limit: str) -> Float[np.ndarray, " T"]:
+    """What each task's bound is held to. Where k may grow, `RESERVE` of the limit is left to later merges.
+
+    A task that is nearer to the limit than that, as when the limit was another one, may use half of what is left.
     """
     if on_limit != "grow":
         return np.full(len(state.tasks) + new, limit)
@@ -222,10 +247,6 @@ def _with_copies(state: ShareState, same: Mapping[str, tuple[str, Mapping[str, f
             row = row._replace(change=error, bound=error + row.change)
             layers[name] = replace(layer, **join([slots, row])._asdict())
     return ShareState((*state.tasks, *same), layers)
-
-
-def _ordered(state: ShareState, shapes: Mapping[str, object]) -> ShareState:
-    return ShareState(state.tasks, {name: state.layers[name] for name in shapes})
 
 
 def _reordered(state: ShareState, order: Sequence[str]) -> ShareState:

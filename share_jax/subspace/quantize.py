@@ -87,12 +87,12 @@ def store(state: ShareState, storage: Storage | str) -> tuple[dict[str, StoredLa
     if storage == "f32" and all(_single(layer) for layer in state.layers.values()):  # nothing has moved
         still = {name: replace(x, change=np.zeros_like(x.change)) for name, x in state.layers.items()}
         return stored, ShareState(state.tasks, still)
-    layers = {name: restore_layer(stored[name], layer) for name, layer in state.layers.items()}
-    return stored, ShareState(state.tasks, {n: _measured(state.layers[n], x) for n, x in layers.items()})
+    layers = {n: _measured(x, replace(x, **restored_arrays(stored[n]))) for n, x in state.layers.items()}
+    return stored, ShareState(state.tasks, layers)
 
 
-def restore_layer(stored: StoredLayer, like: Subspace) -> Subspace:
-    """The record that stored arrays stand for; `like` gives everything but the four arrays.
+def restored_arrays(stored: StoredLayer) -> dict[str, Float[np.ndarray, "..."]]:
+    """The four arrays of a `Subspace` that stored ones stand for, by field.
 
     A rounded basis Q is no longer orthonormal: with its QR decomposition, (Q, c) becomes (orthonormal, R c), the same
     update. float32 comes back as it is.
@@ -104,12 +104,21 @@ def restore_layer(stored: StoredLayer, like: Subspace) -> Subspace:
             q, r = np.linalg.qr(basis.astype(np.float64))
             basis, coeff = q.astype(np.float32), (r @ coeff.astype(np.float64)).astype(np.float32)
         fields |= {f"basis_{side}": basis, f"coeff_{side}": coeff}
-    return replace(like, **fields)
+    return fields
 
 
 def nbytes(stored: Mapping[str, StoredLayer]) -> int:
     """Bytes of all arrays of a set, without headers."""
     return sum(layer.nbytes for layer in stored.values())
+
+
+def to_rounded_basis(basis: Float[np.ndarray, "d k"], rounded: Stored) -> Float[np.ndarray, "k k"]:
+    """The map from coefficients on a basis to the best ones on its rounding, by least squares.
+
+    The rounded columns are nearly orthonormal, so normal equations will do.
+    """
+    q = decode(rounded).astype(np.float64)
+    return np.linalg.solve(q.T @ q, q.T @ basis.astype(np.float64))
 
 
 def _store_layer(layer: Subspace, storage: Storage | str) -> StoredLayer:
@@ -118,9 +127,7 @@ def _store_layer(layer: Subspace, storage: Storage | str) -> StoredLayer:
         basis, coeff = getattr(layer, f"basis_{side}"), getattr(layer, f"coeff_{side}")
         rounded = encode(basis, storage)
         if storage != "f32" and basis.shape[1]:
-            # least squares on the rounded basis; its columns are nearly orthonormal, so normal equations will do
-            q = decode(rounded).astype(np.float64)
-            coeff = (np.linalg.solve(q.T @ q, q.T @ basis.astype(np.float64)) @ coeff).astype(np.float32)
+            coeff = (to_rounded_basis(basis, rounded) @ coeff).astype(np.float32)
         fields |= {f"basis_{side}": rounded, f"coeff_{side}": encode(coeff, storage, axis=1)}
     return StoredLayer(**fields)
 

@@ -57,7 +57,7 @@ def read_examples(path: str | os.PathLike[str]) -> tuple[Example | Chat, ...]:
 
     Raises:
         InputError: there is no such file, or it cannot be read.
-        FormatError: a line is wrong; the error names the file, the line, and how to mend it.
+        FormatError: a line is wrong; the error names the file, the line, and how to fix it.
     """
     return tuple(example for _, example in read_json_lines(path, as_example))
 

@@ -24,7 +24,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Problem(NamedTuple):
-    """What is wrong with a line: what it holds, what was expected, and how to mend it."""
+    """What is wrong with a line: what it holds, what was expected, and how to fix it."""
 
     got: object
     expected: str
@@ -147,7 +147,7 @@ def _refuse(path: Path, bad: Iterable[tuple[int, Problem]], count: int) -> None:
         return
     if len(lines) > 1:
         got = f"{len(lines)} bad lines of {count}"
-        lines = [message(str(path), got=got, expected="none", fix="mend what is listed"), *lines]
+        lines = [message(str(path), got=got, expected="none", fix="fix what is listed"), *lines]
     if (more := len(lines) - 1 - SHOWN) > 0:
         lines = [*lines[: SHOWN + 1], f"and {more} more"]
     raise FormatError("\n  ".join(lines))

@@ -207,6 +207,33 @@ def check_labels(batch: Mapping[str, Any], width: int | None, what: str, *, fetc
         raise InputError(message(where, got=got, expected=f"0 to {int(classes.flat[place]) - 1}", fix=CLASSES))
 
 
+def check_numbers(batch: Mapping[str, Any], what: str, *, weighted: bool, fetch: bool = False) -> None:
+    """Refuses labels that are NaN or infinite; weight 0 excuses an example.
+
+    Args:
+        batch: with one array of "labels", or without; "weights", all 1 if absent.
+        what: the batch, for the message.
+        weighted: whether the loss reads "weights" as such.
+        fetch: also look at labels on a device, waiting for them.
+
+    Raises:
+        InputError: naming the first example with such a label.
+    """
+    labels = batch.get("labels")
+    if not isinstance(labels, (np.ndarray, jax.Array) if fetch else np.ndarray) or not labels.ndim:
+        return
+    if not jnp.issubdtype(labels.dtype, jnp.inexact):
+        return
+    numbers = np.asarray(labels)
+    wrong = ~np.isfinite(numbers)
+    if weighted and wrong.any() and "weights" in batch and np.shape(batch["weights"]) == numbers.shape:
+        wrong &= np.asarray(batch["weights"]) > 0
+    if wrong.any():
+        place = np.argwhere(wrong)[0]
+        where, fix = f"labels of {what}, example {place[0]}", "give it a number, or weigh the example with 0"
+        raise InputError(message(where, got=numbers[tuple(place)], expected="a finite number", fix=fix))
+
+
 def _check_classes(batch: Mapping[str, Any], width: int, what: str, fetch: bool) -> None:
     classes, weights = batch["classes"], batch.get("weights", 1)
     each = np.ndim(classes) > 0

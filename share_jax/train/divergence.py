@@ -71,7 +71,7 @@ def _finite(leaves: dict[str, Array]) -> dict[str, Array]:
 
 
 def lower_rate(state: Any, step: int) -> str:
-    """How a divergence is mended: a line that tells the learning rate, if the optimizer's state shows it.
+    """The fix text of a `DivergedError`, with the learning rate if the optimizer's state shows it.
 
     Args:
         state: a `StepState`.

@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from flax.core import unfreeze
 
-from share_jax.adapted import SHARED, TASKS, AdaptedModel, Forward, as_adapted, check_variables
+from share_jax.adapted import SHARED, TASKS, as_adapted, check_variables
 from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, with_task
 from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, entries, message
-from share_jax.sharding.placement import put
 from share_jax.train import batch_checks
 from share_jax.train.loop import Hooks
 from share_jax.train.phase import Phase, make_phase
-from share_jax.train.placed_step import on_mesh, placed_base, placed_predict
+from share_jax.train.placed_step import placed_base, placed_predict
 from share_jax.train.task_learner import TaskLearner
 from share_jax.train.update import StepState
 from share_jax.typing import PRNGKey, Tree
@@ -38,7 +36,7 @@ class Learner(TaskLearner[TaskBank]):
         accumulate: microbatches of each batch, computed one after another.
         remat: what the backward pass computes again instead of keeping it; nothing when None.
         placed: `base` where steps and `answer` read it.
-        answer: (base variables, shared, slot, inputs) to the model's output, compiled.
+        answer: (base variables, shared, slot or `TaskSlots`, inputs) to the model's output, compiled.
 
     Raises:
         InputError: if `base` has no "params", or a module of one's own is given a `head_transform`.
@@ -48,7 +46,6 @@ class Learner(TaskLearner[TaskBank]):
     answer: Any = field(init=False, repr=False, compare=False)
     _first: Phase = field(init=False, repr=False, compare=False)
     _later: Phase = field(init=False, repr=False, compare=False)
-    _mixed: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         model = as_adapted(self.model)
@@ -64,7 +61,6 @@ class Learner(TaskLearner[TaskBank]):
             "_first": first,
             "_later": later,
             "answer": placed_predict(later.forward, self.layout),
-            "_mixed": jax.jit(partial(_mixed, model, later.forward)),
         }
         for name, part in made.items():
             object.__setattr__(self, name, part)
@@ -129,16 +125,14 @@ class Learner(TaskLearner[TaskBank]):
         ids = bank.index(name) if isinstance(name, str) else bank.ids(name)
         try:
             if isinstance(ids, int) or not ids.ndim:
-                return self.answer(self.placed, bank.shared, read_slot(bank.tasks, int(ids)), inputs)
-            size = jax.tree.leaves(inputs)[0].shape[0]
-            if len(ids) != size:
-                expected = f"{size}, one per example"
-                raise InputError(message("tasks", got=len(ids), expected=expected, fix="name each example's task"))
-            if self.layout is None:
-                return self._mixed(self.placed, bank.shared, bank.tasks, ids, inputs)
-            layout, trees = self.layout, (dict(bank.shared), dict(bank.tasks))
-            placed = put(trees, (layout.shared(trees[0]), layout.tasks(trees[1])))
-            return on_mesh(layout, (ids, inputs), lambda split: self._mixed(self.placed, *placed, *split))
+                slot = read_slot(bank.tasks, int(ids))
+            else:
+                size = jax.tree.leaves(inputs)[0].shape[0]
+                if len(ids) != size:
+                    expected = f"{size}, one per example"
+                    raise InputError(message("tasks", got=len(ids), expected=expected, fix="name each example's task"))
+                slot = as_adapted(self.model).slot(bank.tasks, ids)
+            return self.answer(self.placed, bank.shared, slot, inputs)
         except batch_checks.NOT_TAKEN as error:
             batch_checks.refuse(error, "inputs")
 
@@ -166,9 +160,3 @@ class Learner(TaskLearner[TaskBank]):
 
     def _phase_of(self, bank: TaskBank) -> Phase:
         return self._later if bank.names else self._first
-
-
-def _mixed(
-    model: AdaptedModel, forward: Forward, base: Tree, shared: Tree, tasks: Tree, ids: jax.Array, inputs: Any
-) -> Any:
-    return forward(base, shared, model.slot(tasks, ids), inputs, None)

@@ -69,17 +69,17 @@ class Checks(Protocol):
         ...
 
 
-class Unwatched:
+class NullProgress:
     """The `Progress` of quiet runs."""
 
     def skip(self, steps: int) -> None:
-        """Tells nobody."""
+        """Does nothing."""
 
     def update(self, steps: int, loss: Array) -> None:
-        """Tells nobody."""
+        """Does nothing."""
 
     def saving(self) -> None:
-        """Tells nobody."""
+        """Does nothing."""
 
 
 class Unchecked:
@@ -107,10 +107,10 @@ class Hooks:
             `Preemption.released`: the caller calls it once the task itself is saved.
         checks: looks at the batches; they were checked where they were made when None.
         owner: whose training it is, such as a method's name, for messages; nobody's when empty.
-        advice: (state, step) to how a divergence is mended, for the message.
+        advice: (state, step) to the fix text of a `DivergedError`.
     """
 
-    progress: Progress = field(default_factory=Unwatched)
+    progress: Progress = field(default_factory=NullProgress)
     inflight: Inflight | None = None
     save_every: int = 100
     preemption: Preemption = field(default_factory=Preemption)

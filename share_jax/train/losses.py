@@ -128,6 +128,7 @@ def regression(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
     """
     labels = batch["labels"].astype(jnp.float32)
     weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))
+    labels = jnp.where(weights == 0, 0, labels)  # 0 * NaN would be NaN
     total = jnp.sum(weights * jnp.square(outputs[:, 0].astype(jnp.float32) - labels))
     examples = jnp.sum(weights)
     return LossSums(total, examples, {"squared_error": total, "examples": examples})

@@ -25,7 +25,7 @@ class Phase:
 
     Attributes:
         model: an `Adapted`, or a module of one's own.
-        forward: how it answers for a slot.
+        forward: the model's output for a slot.
         loss: (model output, batch) to `LossSums`.
         optimizer: of what trains.
         step: the train step, where it runs.

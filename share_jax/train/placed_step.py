@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from share_jax.bank.slots import TaskSlots
 from share_jax.runtime.processes import to_host
 from share_jax.sharding.compiled_memory import Memory, memory_of
 from share_jax.sharding.layout import Layout
@@ -94,22 +95,24 @@ def placed_base(layout: Layout | None, variables: Tree) -> Tree:
 def placed_predict(forward: Forward, layout: Layout | None) -> Any:
     """(base variables, shared, slot, inputs) to the model's output; any number of examples on a mesh, too.
 
-    On a mesh the output is whole and on the host.
+    The slot is one task's, or a stack with an id per example (`TaskSlots` from `AdaptedModel.slot`). On a mesh the
+    output is whole and on the host.
     """
     run = make_predict(forward, layout)
     if layout is None:
         return run
 
-    def predict(base: Tree, shared: Tree, slot: Tree, inputs: Any) -> Any:
-        placed = put(dict(shared), layout.shared(shared)), put(dict(slot), layout.slot(slot))
-        return on_mesh(layout, inputs, lambda split: run(base, *placed, split))
+    def predict(base: Tree, shared: Tree, slot: TaskSlots | Tree, inputs: Any) -> Any:
+        size = batch_size(inputs)
+        fill = -size % layout.batch_parts  # examples that fill the batch up to a multiple of the mesh
+        shared = put(dict(shared), layout.shared(shared))
+        rows = inputs, slot.ids if isinstance(slot, TaskSlots) else None
+        rows = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], fill, axis=0)]), rows)
+        inputs, ids = put_batch(layout, rows)
+        if isinstance(slot, TaskSlots):
+            slot = replace(slot, leaves=put(dict(slot.leaves), layout.tasks(slot.leaves)), ids=ids)
+        else:
+            slot = put(dict(slot), layout.slot(slot))
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], run(base, shared, slot, inputs))
 
     return predict
-
-
-def on_mesh(layout: Layout, inputs: Any, run: Any) -> Any:
-    """`run` of inputs that are split over the mesh, filled up to a multiple of it; the output without the filling."""
-    size = batch_size(inputs)
-    fill = -size % layout.batch_parts
-    inputs = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], fill, axis=0)]), inputs)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], run(put_batch(layout, inputs)))

@@ -34,7 +34,7 @@ Prefix = Callable[[Tree, Any], Any]
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """Keeps what a frozen prefix answers, within a bound on memory.
+    """Keeps the output of a frozen prefix, within a bound on memory.
 
     Attributes:
         prefix: a pure function of the frozen variables and a batch of inputs.

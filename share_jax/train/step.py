@@ -1,4 +1,4 @@
-"""The jitted steps: one task's slot is trained, or answers, on a frozen base model."""
+"""The jitted steps: training and prediction with one task's slot on a frozen base model."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ __all__ = ["Forward", "Loss", "StepState", "forward_of", "init_state", "make_tra
 
 
 def init_state(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation, key: PRNGKey) -> StepState:
-    """The state at the start of a task, with copies of its arrays, so that donating them harms nobody."""
+    """The state at the start of a task, with copies of its arrays, so that they are safe to donate."""
     shared, slot, key = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (dict(shared), dict(slot), key))
     return StepState(shared, slot, optimizer.init({"shared": shared, "slot": slot}), jnp.int32(0), key)
 
@@ -34,8 +34,8 @@ def make_train_step(
     """A jitted step (state, base variables, batch) -> (state, metrics); the state is donated.
 
     It is traced once for all tasks that share shapes: nothing in it depends on which task is learnt or how many there
-    are. Only what trains is differentiated. With a `layout` the same step runs over its mesh; `pmapped.make_pmap_step`
-    is the third way. All three compute one function of the global batch: the mean over the weight of all its examples.
+    are. Only what trains is differentiated. With a `layout` the same step runs over its mesh; `pmap.make_pmap_step` is
+    the third way. All three compute one function of the global batch: the mean over the weight of all its examples.
 
     Args:
         forward: from `forward_of`.
@@ -49,7 +49,7 @@ def make_train_step(
 
     Returns:
         The step. `metrics` holds "loss", the mean over the examples that count, and the loss's own metrics. A batch is
-        a dict with "inputs" and whatever the loss reads; see `parts` for what of it is split.
+        a dict with "inputs" and whatever the loss reads; `sharding.microbatches` says what of it is split.
     """
     options: Any = {"train_shared": train_shared, "accumulate": accumulate, "never": never}
     if layout is None:

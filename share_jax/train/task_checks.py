@@ -17,7 +17,8 @@ class TaskChecks:
     def __init__(self, task: str, forward: Forward, loss: Loss, base: Tree) -> None:
         """Has seen no batch yet."""
         self._task, self._forward, self._loss, self._base = task, forward, loss, base
-        self._examples = ExampleCount(isinstance(loss, TaskLoss) and loss.weighted)
+        self._weighted = isinstance(loss, TaskLoss) and loss.weighted
+        self._examples = ExampleCount(self._weighted)
         self._widths: dict[Signature, int | None] = {}
         self._width: int | None = None
         self._seen = 0
@@ -25,7 +26,7 @@ class TaskChecks:
         """One batch of each shape."""
 
     def before(self, batch: Any, number: int, state: StepState) -> dict[str, Any]:
-        """Refuses a batch; the answers that it asks for are kept for `explain`."""
+        """Refuses a batch; what later refusals need is kept for `explain`."""
         what = f"batch {number} of task {self._task!r}"
         found = batch_checks.signature(batch, what)
         if found not in self._widths:  # the first batch, or another length
@@ -34,6 +35,8 @@ class TaskChecks:
             self.kinds.append(batch)
         self._width = self._widths[found]
         batch_checks.check_labels(batch, self._width, what)
+        if isinstance(self._loss, TaskLoss):  # another loss may give NaN a meaning
+            batch_checks.check_numbers(batch, what, weighted=self._weighted)
         self._examples.add(batch, what)
         self._seen += 1
         return {part: batch[part] for part in ("labels", "weights", "classes") if part in batch}
@@ -41,7 +44,9 @@ class TaskChecks:
     def explain(self, bad: BadLoss) -> None:
         """Refuses a weight or a label that is none, which made the loss a bad one."""
         self._examples.total()  # a weight that is none comes before what it led to
-        batch_checks.check_labels(bad.note, self._width, f"batch {bad.step} of task {self._task!r}", fetch=True)
+        what = f"batch {bad.step} of task {self._task!r}"
+        batch_checks.check_labels(bad.note, self._width, what, fetch=True)
+        batch_checks.check_numbers(bad.note, what, weighted=self._weighted, fetch=True)
 
     def after(self, steps: int) -> None:
         """Refuses a task without batches, or with fewer than two examples in all, unless it was resumed."""
@@ -54,7 +59,7 @@ class TaskChecks:
             raise InputError(message(f"examples of task {self._task!r}", got=got, expected="at least two", fix=fix))
 
     def _outputs(self, state: StepState, batch: Any, found: Signature, what: str) -> int | None:
-        """How many classes the model answers with; None if the loss is not one of classes."""
+        """How many classes the model has outputs for; None if the loss is not one of classes."""
         parts = (self._base, state.shared, state.slot, batch["inputs"], state.key)
         out = batch_checks.output_of(lambda: self._forward(*parts), what)
         classes = isinstance(self._loss, TaskLoss) and self._loss.classes

@@ -12,7 +12,7 @@ from share_jax.bank.bank import TaskBank
 from share_jax.ops.remat_policy import Remat
 from share_jax.runtime.preemption import Preemption
 from share_jax.sharding.layout import Layout
-from share_jax.train.loop import Hooks, Inflight, Progress, Unwatched
+from share_jax.train.loop import Hooks, Inflight, NullProgress, Progress
 from share_jax.train.losses import classification
 from share_jax.train.update import Loss
 from share_jax.typing import PRNGKey, Tree
@@ -84,7 +84,7 @@ class TaskLearner(ABC, Generic[Bank]):
             DivergedError: if a loss, or what was trained, is not finite; the bank is as it was.
             Preempted: if the process was asked to stop.
         """
-        hooks = Hooks(progress or Unwatched(), inflight, save_every, preemption or Preemption())
+        hooks = Hooks(progress or NullProgress(), inflight, save_every, preemption or Preemption())
         return self._learnt(bank, name, batches, jax.random.key(seed), hooks)
 
     @abstractmethod

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from share_jax.adapter_set.int8_gauge import UNIT, balanced_state, identity_rows, largest_rows, pivoted_state
+from share_jax.adapter_set.int8_gauge import UNIT_SCALE, balanced_state, identity_rows, largest_rows, pivoted_state
 from share_jax.adapters.factors import Factors
 from share_jax.subspace.initialization import initialize
 from share_jax.subspace.quantize import store
@@ -71,7 +71,7 @@ def test_stored_int8_holds_the_identity_and_costs_little_accuracy():
     for t, rank in enumerate(layer.ranks):
         rows = identity_rows(pivoted["q"].coeff_a.values[t][:, :rank], scales[t, :rank])
         assert rows is not None
-        assert identity_rows(plain["q"].coeff_a.values[t][:, :rank], np.full(rank, UNIT)) is None
+        assert identity_rows(plain["q"].coeff_a.values[t][:, :rank], np.full(rank, UNIT_SCALE)) is None
     for task in state.tasks:
         x = dense(state, task)["q"]
         errors = [np.linalg.norm(x - dense(s, task)["q"]) / np.linalg.norm(x) for s in (rounded, stored)]

@@ -83,7 +83,7 @@ def test_a_full_disk_keeps_the_last_good_state(small: Path, caplog: pytest.LogCa
     assert files_of(store.root) == before
     again = ckpt.open_checkpoint(store.root, IDENTITY)
     assert again.names == tuple(map(str, range(saved)))
-    assert repair.find(again) == ()
+    assert repair.find_damage(again) == ()
     for done in range(saved):
         same(again, f"{done}", big(done))
     after = ckpt.save_inflight(again, big(0, 8), {"task": "small", "step": 1})

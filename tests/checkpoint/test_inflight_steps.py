@@ -21,14 +21,14 @@ def test_a_kill_after_orbax_saved_and_before_the_manifest_names_it_goes_on_from_
     assert steps(store.root) == ["1", "2"]
     again = ckpt.open_checkpoint(store.root, IDENTITY)
     assert steps(store.root) == ["1"]
-    assert repair.find(again) == ()
+    assert repair.find_damage(again) == ()
     assert [state["info"]["step"] for state in again.manifest.states] == [7]
     assert ckpt.open_checkpoint(store.root).manifest == again.manifest
     assert_same(ckpt.load_inflight(again, like(leaves(3))), leaves(3))
     after = ckpt.save_inflight(again, leaves(8), {"task": "c", "step": 8})
     assert [state["info"]["step"] for state in after.manifest.states] == [7, 8]
     harm(files_below(store.root / after.manifest.states[-1]["path"])[0], "flip")
-    back = repair.repaired(after, repair.find(after))
+    back = repair.repaired(after, repair.find_damage(after))
     assert_same(ckpt.load_inflight(back, like(leaves(3))), leaves(3))
 
 
@@ -44,8 +44,8 @@ def test_the_last_step_is_missed_when_its_folder_is_gone(tmp_path: Path) -> None
     store = fill(tmp_path / "run")
     shutil.rmtree(store.root / "inflight" / "1")
     again = ckpt.open_checkpoint(store.root, IDENTITY)
-    assert [damage.what for damage in repair.find(again)] == ["the training in flight"]
-    back = repair.repaired(again, repair.find(again))
+    assert [damage.what for damage in repair.find_damage(again)] == ["the training in flight"]
+    back = repair.repaired(again, repair.find_damage(again))
     assert_same(ckpt.load_inflight(back, like(leaves(4))), leaves(4))
     after = ckpt.save_inflight(back, leaves(5), {"step": 8})
     assert_same(ckpt.load_inflight(after, like(leaves(5))), leaves(5))

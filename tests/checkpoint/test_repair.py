@@ -45,7 +45,7 @@ def test_every_file_damaged_in_turn_is_named_with_its_task_and_the_others_load(r
         whole = harm(file, kind)
         store = ckpt.open_checkpoint(root, IDENTITY)
         what, good = part(root, file)
-        found = repair.find(store)
+        found = repair.find_damage(store)
         assert [each.what for each in found] == [what]
         with pytest.raises(FormatError) as caught:
             repair.check(store, "--repair")
@@ -60,7 +60,7 @@ def test_every_file_damaged_in_turn_is_named_with_its_task_and_the_others_load(r
                 assert f"'{name}'" in told.partition("still load: ")[2].partition(";")[0]
                 assert_same(ckpt.load_task(store, name, like(want)), want)
         file.write_bytes(whole)
-    assert repair.find(ckpt.open_checkpoint(root, IDENTITY)) == ()
+    assert repair.find_damage(ckpt.open_checkpoint(root, IDENTITY)) == ()
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -98,12 +98,12 @@ def test_a_damaged_copy_is_named_or_written_again(root: Path, kind: str) -> None
     harm(root / "manifest.copy.json", kind)
     store = ckpt.open_checkpoint(root, IDENTITY)
     if kind == "delete":
-        assert repair.find(store) == ()
+        assert repair.find_damage(store) == ()
     else:
         with pytest.raises(FormatError, match=r"manifest\.copy\.json of the manifest"):
             repair.check(store)
-        store = repair.repaired(store, repair.find(store))
-    assert repair.find(store) == ()
+        store = repair.repaired(store, repair.find_damage(store))
+    assert repair.find_damage(store) == ()
     assert (root / "manifest.copy.json").read_bytes() == (root / "manifest.json").read_bytes()
 
 
@@ -113,8 +113,8 @@ def test_repair_gives_up_what_is_damaged_and_no_more(root: Path) -> None:
         for each in parts:
             harm(next(file for file in files_below(broken / each)), "flip")
         store = ckpt.open_checkpoint(broken, IDENTITY)
-        after = repair.repaired(store, repair.find(store))
-        assert repair.find(ckpt.open_checkpoint(broken, IDENTITY)) == ()
+        after = repair.repaired(store, repair.find_damage(store))
+        assert repair.find_damage(ckpt.open_checkpoint(broken, IDENTITY)) == ()
         assert ckpt.open_checkpoint(broken, IDENTITY).manifest == after.manifest
         return after
 
@@ -144,7 +144,7 @@ def test_repair_goes_back_to_no_state_that_a_merge_has_rewritten(tmp_path: Path)
     store = fill(tmp_path / "run")
     store = ckpt.save_task(store, "c", leaves(5), {}, shared=leaves(6), changed={"a": leaves(7)})
     harm(files_below(store.root / "tasks" / "0002.3")[0], "delete")
-    found = repair.find(store)
+    found = repair.find_damage(store)
     assert [each.task for each in found] == ["c"]
     with pytest.raises(FormatError, match=r"still load: 'a', 'b'; .* last good state, the start"):
         repair.check(store)

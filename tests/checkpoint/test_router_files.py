@@ -83,16 +83,16 @@ def test_a_damaged_router_is_named_and_given_up_alone(tmp_path: Path, harmed: st
         ckpt.load_router(store)
     with pytest.raises(FormatError, match=r"of the router in .*; tasks that still load: 'a', 'b'"):
         repair.check(store)
-    fixed = repair.repaired(store, repair.find(store))
+    fixed = repair.repaired(store, repair.find_damage(store))
     assert fixed.names == ("a", "b")
     assert fixed.manifest.router is None
-    assert repair.find(ckpt.open_checkpoint(store.root, IDENTITY)) == ()
+    assert repair.find_damage(ckpt.open_checkpoint(store.root, IDENTITY)) == ()
 
 
 def test_a_task_that_is_given_up_takes_the_router_with_it(tmp_path: Path) -> None:
     store = saved(tmp_path / "run")
     harm(files_below(store.root / store.manifest.tasks["b"]["path"])[0], "flip")
-    fixed = repair.repaired(store, repair.find(store))
+    fixed = repair.repaired(store, repair.find_damage(store))
     assert fixed.names == ("a",)
     assert fixed.manifest.router is None
     assert not (store.root / "router").exists() or not list((store.root / "router").iterdir())

@@ -135,7 +135,7 @@ def test_the_same_call_again_is_taken_and_another_info_of_a_saved_task_is_not(tm
     for _ in range(2):
         share_jax.save_bank(tmp_path, learner, bank, infos={"first": {"shape": (1, 2)}})
     for name, info in (("first", {}), ("never learnt", {})):
-        with pytest.raises(TaskError, match=f"info of a task: got .*'{name}', expected one of the new"):
+        with pytest.raises(TaskError, match=f"info of a task: got .*'{name}', expected one of new tasks"):
             share_jax.save_bank(tmp_path, learner, bank, infos={name: info})
 
 

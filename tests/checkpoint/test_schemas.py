@@ -39,7 +39,7 @@ def test_an_old_checkpoint_migrates_loads_bitwise_and_goes_on(old: Path) -> None
     assert {path: path.read_bytes() for path in files_below(old) if path.parent != old} == arrays
     again = ckpt.open_checkpoint(old, IDENTITY)
     assert again.manifest == store.manifest
-    assert repair.find(again) == ()
+    assert repair.find_damage(again) == ()
     assert_same(ckpt.load_shared(again, like(leaves(0))), leaves(0))
     assert_same(ckpt.load_task(again, "a", like(leaves(1))), leaves(1))
     assert_same(ckpt.load_task(again, "b", like(leaves(2))), leaves(2))

@@ -63,12 +63,12 @@ def test_what_is_missed_is_within_half_a_percent_of_the_least_without_any_gap(de
 
 def test_a_gap_behind_k_saves_the_last_look(monkeypatch):
     """A stack with a gap is done as soon as the next iteration is foreseen to gain nothing, and as well."""
-    rng, spread, count = np.random.default_rng(0), randomized_svd._spread, []
-    monkeypatch.setattr(randomized_svd, "_spread", lambda *args: count.append(1) or spread(*args))
+    rng, spread, count = np.random.default_rng(0), randomized_svd._cholesky_qr, []
+    monkeypatch.setattr(randomized_svd, "_cholesky_qr", lambda *args: count.append(1) or spread(*args))
     x = rng.standard_normal((200, 8)) @ rng.standard_normal((8, 300)) + 0.1 * rng.standard_normal((200, 300))
     found = []
-    for foreseen in (0.0, randomized_svd.FORESEEN):
-        monkeypatch.setattr(randomized_svd, "FORESEEN", foreseen)
+    for foreseen in (0.0, randomized_svd.MIN_EXPECTED_GAIN):
+        monkeypatch.setattr(randomized_svd, "MIN_EXPECTED_GAIN", foreseen)
         count.clear()
         found.append((leading_basis(x.astype(np.float32), k=8)[0][:, :8], len(count)))
     (patient, most), (quick, fewer) = found
@@ -176,13 +176,13 @@ print("jax" in sys.modules)
 def test_a_flat_spectrum_is_no_reason_to_stop_at_once(monkeypatch):
     """One of very many directions, hardly longer than the others: the first product holds next to nothing of it.
 
-    That is a share of energy below `STEADY` from ten thousand rows on, or from some hundred where it is larger.
+    That is a share of energy below `MIN_GAIN` from ten thousand rows on, or from some hundred where it is larger.
     """
     d = 600
     direction = np.random.default_rng(0).standard_normal(d)
     direction /= np.linalg.norm(direction)
     gram = np.eye(d) + np.outer(direction, direction)  # eigenvalue 2 among ones
-    monkeypatch.setattr(randomized_svd, "STEADY", 0.01)
+    monkeypatch.setattr(randomized_svd, "MIN_GAIN", 0.01)
     basis, values = leading_eigenvectors(gram, k=1)
     monkeypatch.setattr(randomized_svd, "POWER_ITERATIONS", 0)
     first = leading_eigenvectors(gram, k=1)[1][0]

@@ -9,6 +9,7 @@ import pytest
 from share_jax.errors import InputError
 from share_jax.parameterizations.base import LeafSpec, own_down, specs
 from share_jax.parameterizations.built_in import BUILT_IN, built_in, leaf_specs
+from share_jax.parameterizations.shared_a import SharedA
 
 LIBRARY = Path(__file__).parents[2] / "share_jax"
 MATHEMATICS = {"parameterizations", "subspace", "formats", "adapter_set", "adapters"}
@@ -54,6 +55,18 @@ def test_a_method_is_found_by_its_name():
     assert built_in("module") is None
     assert leaf_specs("shared")["basis_a"].trains == "never"
     assert leaf_specs("task")["basis_a"].trains == "always"
+
+
+def test_a_method_may_not_give_a_librarys_leaf_name_another_meaning():
+    class Turned(SharedA):
+        name = "turned"
+
+        def leaves(self, d_in, d_out):
+            return {**super().leaves(d_in, d_out), "lora_b": LeafSpec((d_out, self.rank), ("d_out", None))}
+
+    assert set(leaf_specs("shared", Turned())) == set(leaf_specs("shared"))
+    with pytest.raises(InputError, match=r"leaf 'lora_b' of method 'turned': got axes .*'d_out', None.*own"):
+        leaf_specs("task", Turned())
 
 
 @pytest.mark.parametrize(

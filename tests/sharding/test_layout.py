@@ -4,10 +4,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from parallel_job import METHODS, TASKS, ParallelJob, close, random_batch, random_tree
+from parallel_job import CLASSES, METHODS, TASKS, ParallelJob, close, random_batch, random_tree
 
-from share_jax import SharedA, SharedLoRADense, TaskHead, adapt
+from share_jax import Learner, SharedA, SharedLoRADense, TaskHead, adapt
+from share_jax.bank.bank import TaskBank
 from share_jax.errors import InputError, TaskError
 from share_jax.sharding.layout import layout_of
 from share_jax.sharding.mesh import make_mesh
@@ -141,6 +143,22 @@ def test_a_batch_of_different_tasks_is_answered_on_a_mesh_as_on_one_device(metho
     close(got[:3], jnp.concatenate(alone), 1e-5)
     with pytest.raises(TaskError, match=f"task_id: got {TASKS}"):
         job.adapted.slot(job.trees["tasks"], np.array([0, TASKS]))
+
+
+@pytest.mark.parametrize("shape", [ALL, MeshShape(1, 4, 2)], ids=str)
+@pytest.mark.parametrize("method", ["shared_a", "separate"])
+def test_a_learner_on_a_mesh_predicts_a_task_and_ids_per_example_as_one_device(method: str, shape: MeshShape) -> None:
+    """By one way: every weight is gathered where it is used, whichever slots are asked for."""
+    job = ParallelJob(method)
+    layout = layout_of(make_mesh(shape), job.base["params"], job.adapted)
+    one, mesh = (Learner(job.adapted, job.base, optax.sgd(1.0), layout=each) for each in (None, layout))
+    bank = TaskBank(job.trees["shared"], job.trees["tasks"], tuple("abcdefgh"))
+    inputs = random_batch()["inputs"][:11]  # which the mesh does not divide
+    for task in ("c", np.arange(11) * 3 % TASKS, list("abcdefghabc")):
+        got = mesh.predict(bank, task, inputs)
+        assert isinstance(got, np.ndarray)
+        assert got.shape == (11, CLASSES)
+        close(got, one.predict(bank, task, inputs))
 
 
 def test_each_process_feeds_the_rows_of_its_devices() -> None:

@@ -79,5 +79,5 @@ def test_what_json_lacks_is_written_only_where_it_is_read() -> None:
 def test_values_are_those_that_json_gives_back() -> None:
     assert as_json({"a": (np.int64(1), np.float32(0.5))}) == {"a": [1, 0.5]}
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    with pytest.raises(TypeError, match="set is nothing that JSON holds"):
+    with pytest.raises(TypeError, match="set cannot be stored as JSON"):
         as_json({"a": {1}})

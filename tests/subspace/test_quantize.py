@@ -1,5 +1,7 @@
 """Storage in fewer bytes: what comes back, and that its error is in the bound."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from share_jax.adapters.factors import Factors
 from share_jax.errors import InputError
 from share_jax.subspace.flat_geometry import initialize_with
 from share_jax.subspace.merging import merge
-from share_jax.subspace.quantize import decode, encode, nbytes, restore_layer, store
+from share_jax.subspace.quantize import decode, encode, nbytes, restored_arrays, store
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.state import factors_of, relative, report, stack_size
 
@@ -66,7 +68,7 @@ def test_bound_includes_the_storage_error_and_stays_true_through_later_merges(st
 def test_stored_arrays_give_the_state_that_was_promised(storage, most):
     state = initialize_with(tasks(), Choice(relative_error=1e-5))
     stored, after = store(state, storage)
-    again = restore_layer(stored["q"], state.layers["q"])
+    again = replace(state.layers["q"], **restored_arrays(stored["q"]))
     np.testing.assert_array_equal(again.basis_a, after.layers["q"].basis_a)
     np.testing.assert_array_equal(again.coeff_b, after.layers["q"].coeff_b)
     assert np.all(relative(after, "change") <= most)

@@ -14,6 +14,7 @@ from jax.experimental import checkify
 import share_jax
 from share_jax.bank.bank import TaskBank
 from share_jax.errors import DivergedError, InputError, ShareError, TaskError
+from share_jax.train.losses import regression
 
 X = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)
 Y = np.arange(8, dtype=np.int32) % 3
@@ -119,6 +120,26 @@ def test_each_bad_batch_is_one_clear_error(learnt: tuple[share_jax.Learner, Task
     assert "\n" not in str(caught.value)
     about_inputs = "of the shapes that the model was initialised with" in str(caught.value)
     assert about_inputs == ("ScopeParamShapeError" in words)
+
+
+NUMBERS = np.array([0.5, -1, 2, 0, 1, 3, 1, 1], np.float32)
+NAN = np.where(np.arange(8) == 5, np.nan, NUMBERS).astype(np.float32)
+
+
+@pytest.mark.parametrize("loss", [regression, lambda out, batch: regression(out, batch)], ids=["ours", "plain"])
+@pytest.mark.parametrize("labels", [NAN, jnp.array(NAN)], ids=["host", "device"])
+def test_a_label_that_is_no_number_is_named_unless_its_weight_is_0(loss: Any, labels: Any) -> None:
+    model = nn.Dense(1)
+    params = model.init(jax.random.key(0), X)["params"]
+    adapted = share_jax.adapt(model, {"params": params}, X, targets="kernel")
+    learner = share_jax.Learner(adapted, {"params": params}, optax.adam(1e-2), loss)
+    bank = learner.start(adapted.init(jax.random.key(2), params, 1))
+    with pytest.raises(InputError, match=f"labels of {SECOND}, example 5: got nan, expected a finite number"):
+        learner.learn(bank, "new", [batch(labels=NUMBERS), batch(labels=labels)])
+    padded = [batch(labels=labels, weights=(np.arange(8) < 5).astype(np.float32))] * 2
+    whole = [{**each, "labels": NUMBERS} for each in padded]
+    got, want = (learner.learn(bank, "new", batches) for batches in (padded, whole))
+    jax.tree.map(np.testing.assert_array_equal, got.tasks, want.tasks)
 
 
 def test_a_single_example_of_weight_in_each_of_two_batches_is_enough(
