@@ -167,7 +167,7 @@ class Stream:
             raise InputError(message(f"tasks of {what}", got=got, expected="all of tokens, or none", fix=fix))
         other = [task.kind for task in self.tasks if task.kind != "classification"]
         if self.protocol != "task-incremental" and other:
-            got, fix = f"a task of {other[0]} under {self.protocol}", "use the task-incremental protocol"
+            got, fix = f"a {other[0]} task under {self.protocol}", "use the task-incremental protocol"
             raise InputError(message(f"tasks of {what}", got=got, expected="classes", fix=fix))
         if self.protocol == "class-incremental" and (
             twice := repeated([name for task in self.tasks for name in task.classes])

@@ -33,7 +33,7 @@ def check_labels(what: str, labels: np.ndarray, classes: int, kind: str) -> None
     fits = (labels.dtype.kind == "f") == (kind == "regression") and (labels.ndim == 2) == (kind == "tokens")
     if not fits and len(labels):
         expected = {"regression": "float32", "tokens": "whole numbers (examples, tokens)"}.get(kind, "whole numbers")
-        got = f"{labels.dtype} of shape {labels.shape}"
+        got = labels.dtype if labels.ndim == 1 and kind != "tokens" else f"{labels.dtype} of shape {labels.shape}"
         raise InputError(
             message(what, got=got, expected=f"{expected} for {kind}", fix="convert them, or name the kind")
         )

@@ -5,7 +5,8 @@ import dataclasses
 
 from share_jax.cli.options import number, whole
 from share_jax.errors import InputError, message
-from share_jax.language.settings import METHODS, LanguageSettings, is_language_bank, read_settings
+from share_jax.language.settings import LanguageSettings, is_language_bank, read_settings
+from share_jax.parameterizations.built_in import NAMES
 
 OF_BANK = {"method": "--method", "rank": "--rank", "alpha": "--alpha", "num_basis": "--num-basis",
            "first_layer": "--first-layer", "targets": "--targets", "max_length": "--max-length"}  # fmt: skip
@@ -17,7 +18,7 @@ def add_new_bank(parser: argparse.ArgumentParser) -> None:
     plain = LanguageSettings("")
     parser.add_argument("--model", metavar="PATH", help="base model: a Hugging Face folder or a .gguf file")
     new = parser.add_argument_group("of a new bank")
-    new.add_argument("--method", choices=METHODS, help=f"how tasks share (default: {plain.method})")
+    new.add_argument("--method", choices=NAMES, help=f"how tasks share (default: {plain.method})")
     new.add_argument("--rank", type=whole, metavar="R", help=f"rank of every update (default: {plain.rank})")
     new.add_argument("--alpha", type=number, metavar="A", help=f"scale is alpha / rank (default: {plain.alpha:g})")
     new.add_argument("--num-basis", type=whole, metavar="K", help=f"bases of share (default: {plain.num_basis})")

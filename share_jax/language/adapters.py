@@ -17,6 +17,7 @@ from share_jax.language.language_bank import LanguageBank
 from share_jax.language.settings import write_settings
 from share_jax.models.decoder_weights import decoder_names
 from share_jax.storage.untrusted import publish
+from share_jax.train.share_bank import ShareBank
 
 
 def export_tasks(
@@ -63,9 +64,9 @@ def import_tasks(opened: LanguageBank, folders: Sequence[str | os.PathLike[str]]
         InputError: the bank is one of "share", or cannot hold an adapter.
         FormatError, TargetError, TaskError: see `share_jax.import_peft`.
     """
-    if opened.settings.method == "share":
+    if isinstance(opened.bank, ShareBank):
         fix = "compress the adapters by share-jax compress, or make a bank with --method separate"
-        raise InputError(message("bank", got="one of share", expected="shared_a or separate", fix=fix))
+        raise InputError(message("bank", got="one of share", expected="one of another method", fix=fix))
     names = decoder_names(opened.pretrained.model.config)
     taken: Any = import_peft(list(folders), opened.adapted, opened.bank, names)
     learner: Any = opened.learner(optax.sgd(0.0))

@@ -19,9 +19,8 @@ from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.models.generation import Completion, generate
 from share_jax.models.pretrained_decoder import Pretrained, load_decoder
 from share_jax.parameterizations.base import Parameterization
-from share_jax.parameterizations.separate import SeparateLoRA
+from share_jax.parameterizations.built_in import method_named
 from share_jax.parameterizations.share import Share
-from share_jax.parameterizations.shared_a import SharedA
 from share_jax.train.learner import Learner
 from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
@@ -100,15 +99,14 @@ def open_language_bank(
 
 
 def _method(settings: LanguageSettings) -> Parameterization:
-    if settings.method == "share":
-        return Share(settings.num_basis, settings.rank)
-    return {"shared_a": SharedA, "separate": SeparateLoRA}[settings.method](settings.rank, settings.alpha)
+    numbers = {"rank": settings.rank, "alpha": settings.alpha}
+    return method_named(settings.method, **numbers, num_basis=settings.num_basis, pseudo_rank=settings.rank)
 
 
 def _learner(
     adapted: Adapted, params: Any, settings: LanguageSettings, transform: optax.GradientTransformation
 ) -> Learner | ShareLearner:
     base = {"params": params}
-    if settings.method == "share":
+    if isinstance(adapted.method, Share):
         return ShareLearner(adapted, base, transform, next_token, alpha=settings.alpha)
     return Learner(adapted, base, transform, next_token)

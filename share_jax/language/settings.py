@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from share_jax.errors import FormatError, InputError, message
+from share_jax.parameterizations.built_in import NAMES
 from share_jax.storage.atomic_write import replace_text
 from share_jax.storage.untrusted import exists_inside, read_json, shown
 
 NAME = "language_model.json"
 SCHEMA = 1
-METHODS = ("shared_a", "separate", "share")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LanguageSettings:
     """
 
     model: str
-    method: str = "shared_a"
+    method: str = NAMES[0]
     rank: int = 8
     alpha: float = 16.0
     num_basis: int = 40
@@ -46,8 +46,8 @@ class LanguageSettings:
     def __post_init__(self) -> None:
         """Checks the fields."""
         object.__setattr__(self, "targets", tuple(self.targets))
-        if self.method not in METHODS:
-            raise InputError(message("method", got=self.method, expected=", ".join(METHODS), fix="choose one"))
+        if self.method not in NAMES:
+            raise InputError(message("method", got=self.method, expected=", ".join(NAMES), fix="choose one"))
         least = {"rank": 1, "num_basis": 1, "max_length": 8, "first_layer": 0}
         for name, lowest in least.items():
             if (value := getattr(self, name)) is not None and value < lowest:

@@ -25,6 +25,26 @@ def built_in(name: str) -> Parameterization | None:
     return next((method for method in BUILT_IN if method.name == name), None)
 
 
+NAMES = tuple(method.name for method in BUILT_IN if not isinstance(method, ShareAdapt))
+"""The methods that a user chooses among; the first is the usual one."""
+
+
+def method_named(name: str, **numbers: Any) -> Parameterization:
+    """The method of a name with those of the numbers that it has.
+
+    >>> method_named("share", num_basis=8, pseudo_rank=2, rank=2, alpha=4.0)
+    Share(num_basis=8, pseudo_rank=2)
+
+    Raises:
+        InputError: there is no such method, or a number is out of range.
+    """
+    known = built_in(name)
+    if known is None or name not in NAMES:
+        raise InputError(message("method", got=repr(name), expected=", ".join(NAMES), fix="choose one"))
+    own: Any = type(known)
+    return own(**{key: value for key, value in numbers.items() if key in own.__dataclass_fields__})
+
+
 def leaf_specs(owner: str, method: Parameterization | None = None) -> dict[str, LeafSpec]:
     """What is known of leaves by their names.
 

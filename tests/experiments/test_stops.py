@@ -89,7 +89,7 @@ def test_sigterm_in_a_compilation_a_step_a_save_and_an_evaluation_loses_no_step(
         (devices, "make_train_step", lambda *args, **kwargs: True, "nothing was in flight"),
         (NullProgress, "update", after(6), "shared_a saved at step 3 of task "),
         (ckpt, "save_inflight", after(10), "shared_a saved at step 2 of task "),
-        (loop, "predictions", after(16), "shared_a saved at step 4 of task "),
+        (loop, "outputs_of", after(16), "shared_a saved at step 4 of task "),
         (ckpt, "save_task", after(16), "nothing was in flight"),
     ]
     folder = tmp_path / "run"

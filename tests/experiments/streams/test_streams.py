@@ -39,7 +39,7 @@ def test_labels_become_int32_and_the_inputs_are_not_shared():
         ({"x": [[1.0]]}, [0], "got list"),
         ({"x": np.zeros((1, 3))}, [0.5], "vector of whole numbers"),
         ({"x": np.zeros((1, 3))}, [-1], "vector of whole numbers"),
-        ({"x": np.zeros((1, 3))}, [[0]], "vector of whole numbers"),
+        ({"x": np.zeros((1, 3))}, [[[0]]], "vector of whole numbers"),
     ],
 )
 def test_split_refuses(inputs, labels, message):

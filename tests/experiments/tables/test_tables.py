@@ -13,7 +13,7 @@ from tiny_run import tiny_vit
 
 from experiments.config import digits5
 from experiments.config.experiment import protocol_of
-from experiments.config.methods import ID_ALONE, METHODS
+from experiments.config.methods import ID_ALONE, METHODS, PROMPTED
 from experiments.config.run_config import command_line
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
@@ -120,7 +120,7 @@ def test_entries_are_what_the_tables_say() -> None:
             assert config.seeds == (0, 1, 2)
             assert all(getattr(config, name) == value for name, value in entry.overrides.items())
     for entry in (*(entry for entry in TABLES["small"] if not entry.label), *TABLES["class"]):
-        assert set(entry.methods) == set(METHODS) - (set() if entry.protocol == "task" else {ID_ALONE})
+        assert set(entry.methods) == set(METHODS) - {*PROMPTED} - (set() if entry.protocol == "task" else {ID_ALONE})
 
 
 def test_the_command_says_what_the_numbers_depend_on() -> None:
