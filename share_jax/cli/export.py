@@ -11,7 +11,7 @@ from share_jax.cli.output_folder import check_output
 from share_jax.cli.report import megabytes
 from share_jax.errors import InputError, message
 from share_jax.formats.format import writer
-from share_jax.language.settings import is_language_bank
+from share_jax.language.folder import is_language_bank
 from share_jax.storage.untrusted import publish
 from share_jax.subspace.state import factors_of
 

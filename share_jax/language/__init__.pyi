@@ -1,6 +1,7 @@
 from .adapters import export_task as export_task
 from .adapters import export_tasks as export_tasks
 from .adapters import import_tasks as import_tasks
+from .folder import is_language_bank as is_language_bank
 from .language_bank import LanguageBank as LanguageBank
 from .language_bank import open_language_bank as open_language_bank
 from .learning import Learnt as Learnt
@@ -9,6 +10,5 @@ from .learning import learn as learn
 from .scoring import Scores as Scores
 from .scoring import evaluate as evaluate
 from .settings import LanguageSettings as LanguageSettings
-from .settings import is_language_bank as is_language_bank
 from .settings import read_settings as read_settings
 from .settings import write_settings as write_settings

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from share_jax.errors import FormatError, InputError, message
+from share_jax.language.folder import NAME as FILE
+from share_jax.language.folder import is_language_bank
 from share_jax.parameterizations.built_in import NAMES
 from share_jax.storage.atomic_write import replace_text
-from share_jax.storage.untrusted import exists_inside, read_json, shown
+from share_jax.storage.untrusted import read_json, shown
 
-NAME = "language_model.json"
 SCHEMA = 1
 
 
@@ -54,11 +55,6 @@ class LanguageSettings:
                 raise InputError(message(name, got=value, expected=f"at least {lowest}", fix="raise it"))
 
 
-def is_language_bank(folder: str | os.PathLike[str]) -> bool:
-    """Whether the folder holds a language model's tasks."""
-    return exists_inside(folder, NAME)
-
-
 def read_settings(folder: str | os.PathLike[str]) -> LanguageSettings:
     """The folder's settings.
 
@@ -69,11 +65,11 @@ def read_settings(folder: str | os.PathLike[str]) -> LanguageSettings:
     what = f"bank {shown(Path(folder))}"
     if not is_language_bank(folder):
         fix = "check the path; share-jax learn makes a bank"
-        raise InputError(message(what, got=f"no {NAME}", expected="a language model's bank", fix=fix))
-    content: dict[str, Any] = read_json(folder, NAME)
+        raise InputError(message(what, got=f"no {FILE}", expected="a language model's bank", fix=fix))
+    content: dict[str, Any] = read_json(folder, FILE)
     if content.pop("schema", None) != SCHEMA:
         fix = "update share_jax"
-        raise FormatError(message(f"{what} {NAME}", got="another schema", expected=f"schema {SCHEMA}", fix=fix))
+        raise FormatError(message(f"{what} {FILE}", got="another schema", expected=f"schema {SCHEMA}", fix=fix))
     kinds = {"model": str, "method": str, "targets": list, "alpha": (int, float)}
     known = {field.name for field in dataclasses.fields(LanguageSettings)}
     right = set(content) == known and all(
@@ -82,11 +78,11 @@ def read_settings(folder: str | os.PathLike[str]) -> LanguageSettings:
     )
     if not right:
         fix = "restore the file"
-        raise FormatError(message(f"{what} {NAME}", got="other fields", expected=", ".join(sorted(known)), fix=fix))
+        raise FormatError(message(f"{what} {FILE}", got="other fields", expected=", ".join(sorted(known)), fix=fix))
     return LanguageSettings(**content)
 
 
 def write_settings(folder: str | os.PathLike[str], settings: LanguageSettings) -> None:
     """Writes the settings of a new bank, in one step."""
     content = {"schema": SCHEMA, **dataclasses.asdict(settings)}
-    replace_text(json.dumps(content, indent=2) + "\n", Path(folder) / NAME)
+    replace_text(json.dumps(content, indent=2) + "\n", Path(folder) / FILE)

@@ -1,0 +1,12 @@
+"""How the folder of a language model's tasks is told from others; loads no library."""
+
+import os
+
+from share_jax.storage.untrusted import exists_inside
+
+NAME = "language_model.json"
+
+
+def is_language_bank(folder: str | os.PathLike[str]) -> bool:
+    """Whether the folder holds a language model's tasks."""
+    return exists_inside(folder, NAME)
