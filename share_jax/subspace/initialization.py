@@ -11,7 +11,7 @@ from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra_of
 from share_jax.subspace.error_curves import RESERVE, RankSchedule, cheapest_cut, ranks_by_tolerance, squared_errors
 from share_jax.subspace.prepared_batches import Block, Prepare, PreparedBlocks
-from share_jax.subspace.projection import Slots, append, slots_on
+from share_jax.subspace.projection import TaskCoefficients, append, slots_on
 from share_jax.subspace.rank_choice import Choice, choose
 from share_jax.subspace.state import Geometry, ShareState, Subspace, relative
 
@@ -135,7 +135,7 @@ def chunks(pairs: Iterable[tuple[str, Adapter]], size: int) -> Iterator[tuple[li
 
 def _project_all(bases: ShareState, blocks: Iterable[Block], prepare: Prepare, tell: Progress) -> ShareState:
     names: list[str] = []
-    slots: dict[str, list[Slots]] = {name: [] for name in bases.layers}
+    slots: dict[str, list[TaskCoefficients]] = {name: [] for name in bases.layers}
     for tasks, adapters in blocks:
         for name, part in slots_on(bases.layers, adapters, prepare).items():
             slots[name].append(part)
