@@ -3,10 +3,10 @@
 There are two ways to an adapted layer's output, and `merging_pays` says which one a layer takes, from shapes alone:
 
 * **beside** the layer: y + up(down(x)). Rank-r products over all rows, forward and backward; one task per example
-  costs no more than one task for the batch. Two habits keep XLA's CPU backend from computing the backward pass of the
-  activation before them again for each of their few columns: x is flattened to two dimensions before `x @ a`, and the
-  second product is there a batched one with one (r, d_out) factor per example, whose gradient is h.T @ dy for each
-  example and needs no transposed copy of dy. Elsewhere it is flat too, where one task is for the batch.
+  costs no more than one task for the batch. XLA's CPU backend would compute the backward pass of the activation before
+  them again for each of their few columns. Two habits keep it from that. x is flattened to two dimensions before
+  `x @ a`. The second product is a batched one on a CPU, with one (r, d_out) factor per example: its gradient is
+  h.T @ dy for each example, and needs no transposed copy of dy. Elsewhere it is flat, too, for one task per batch.
 * **merged** into the layer's kernel: x @ (W + A B). The kernel is small beside the rows of a batch, so the sum costs
   less than the rank-r products, of which a forward pass then needs none, and a train step only those of the gradients
   of what trains. The gradient of x takes the merged kernel too: with a frozen A that leaves x @ A and h.T @ dy, where
