@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from share_jax.adapter_set.encoding import drop_tasks
-from share_jax.adapter_set.errors import TaskError, check_limit, task_errors
+from share_jax.adapter_set.errors import CompressionLoss, check_limit, task_errors
 from share_jax.adapter_set.int8_gauge import pivoted_state
 from share_jax.adapter_set.manifest import Manifest, Settings, TaskEntry
 from share_jax.formats.adapter_file import Source
@@ -87,7 +87,7 @@ def without_tasks(
     )
 
 
-def _entry(source: Source, config: str, error: TaskError) -> TaskEntry:
+def _entry(source: Source, config: str, error: CompressionLoss) -> TaskEntry:
     dtypes = {layer.dtype for layer in source.layers.values()}
     dtype = DTYPES[dtypes.pop()] if len(dtypes) == 1 else "f32"
     lora = sum(x.rank * (x.d_in + x.d_out) * numpy_dtype(x.dtype).itemsize for x in source.layers.values())

@@ -21,7 +21,7 @@ from share_jax.adapter_set.manifest import LayerEntry, Manifest
 from share_jax.errors import FormatError, message
 from share_jax.storage.safetensors_file import TensorFile, numpy_dtype
 from share_jax.storage.untrusted import shown
-from share_jax.subspace.quantize import Stored, StoredLayer, restored_arrays
+from share_jax.subspace.quantize import QuantizedArray, StoredLayer, restored_arrays
 from share_jax.subspace.state import ShareState, Subspace
 
 TABLES = ("norm", "energy_a", "energy_b", "change", "bound")
@@ -62,11 +62,11 @@ def encode_state(state: ShareState, stored: Mapping[str, StoredLayer]) -> tuple[
     return basis, coefficients | _encode_tables(list(state.layers.values()))
 
 
-def _encode_basis(name: str, part: Stored) -> Tensors:
+def _encode_basis(name: str, part: QuantizedArray) -> Tensors:
     return {name: part.values} | ({} if part.scales is None else {f"{name}.scale": part.scales})
 
 
-def _encode_coefficients(name: str, part: Stored, keep: Bool[np.ndarray, "T p"]) -> Tensors:
+def _encode_coefficients(name: str, part: QuantizedArray, keep: Bool[np.ndarray, "T p"]) -> Tensors:
     """The columns of `keep` side by side, of values (T, k, p)."""
     scales = {} if part.scales is None else {f"{name}.scale": part.scales.reshape(keep.shape)[keep]}
     return scales | {name: np.moveaxis(np.asarray(part.values), 0, 1)[:, keep]}
@@ -132,12 +132,14 @@ def _check_ranks(coeffs: "_Reader", entry: LayerEntry, ranks: np.ndarray, pivote
         raise coeffs.wrong("pivoted", "a task that cannot be", "ranks from 1 to below k")
 
 
-def _decode_basis(bases: "_Reader", name: str, shape: tuple[int, int], dtype: str) -> Stored:
+def _decode_basis(bases: "_Reader", name: str, shape: tuple[int, int], dtype: str) -> QuantizedArray:
     values = bases.read(name, shape, dtype)
-    return Stored(values, bases.read(f"{name}.scale", shape[1:], "F32") if dtype == "I8" else None)
+    return QuantizedArray(values, bases.read(f"{name}.scale", shape[1:], "F32") if dtype == "I8" else None)
 
 
-def _decode_coefficients(coeffs: "_Reader", name: str, k: int, keep: Bool[np.ndarray, "T p"], dtype: str) -> Stored:
+def _decode_coefficients(
+    coeffs: "_Reader", name: str, k: int, keep: Bool[np.ndarray, "T p"], dtype: str
+) -> QuantizedArray:
     """Values (T, k, p) whose columns of `keep` are read; the others are zero."""
     count = int(keep.sum())
     packed = coeffs.read(name, (k, count), dtype)
@@ -145,14 +147,14 @@ def _decode_coefficients(coeffs: "_Reader", name: str, k: int, keep: Bool[np.nda
     values[:, keep] = packed
     values = np.ascontiguousarray(np.moveaxis(values, 1, 0))
     if dtype != "I8":
-        return Stored(values)
+        return QuantizedArray(values)
     scales = np.ones(keep.shape, np.float32)
     scales[keep] = coeffs.read(f"{name}.scale", (count,), "F32")
-    return Stored(values, scales.reshape(-1))
+    return QuantizedArray(values, scales.reshape(-1))
 
 
 def _split_identity_rows(
-    part: Stored, ranks: Int[np.ndarray, " T"]
+    part: QuantizedArray, ranks: Int[np.ndarray, " T"]
 ) -> tuple[dict[int, Int[np.ndarray, " r"]], Int8[np.ndarray, " n"]]:
     """(task -> the rows that are the identity, the other rows of those tasks one after another)."""
     pivots, rest = {}, [np.zeros(0, np.int8)]
@@ -166,7 +168,7 @@ def _split_identity_rows(
     return pivots, np.concatenate(rest)
 
 
-def _restore_identity_rows(part: Stored, coeffs: "_Reader", name: str, ranks: Int[np.ndarray, " T"]) -> None:
+def _restore_identity_rows(part: QuantizedArray, coeffs: "_Reader", name: str, ranks: Int[np.ndarray, " T"]) -> None:
     """Writes the tasks that `_split_identity_rows` took out into `part`; `ranks` is 0 for the others."""
     k, scales = part.values.shape[1], np.asarray(part.scales).reshape(len(ranks), -1)
     pivots = coeffs.read(f"{name}.coeff_a.pivots", (int(ranks.sum()),), "U8" if _row_dtype(k) == np.uint8 else "U32")
@@ -190,11 +192,11 @@ def _row_dtype(k: int) -> type:
 def drop_tasks(stored: Mapping[str, StoredLayer], tasks: list[int], count: int) -> dict[str, StoredLayer]:
     """The stored arrays without some of `count` tasks; no byte of the others changes."""
 
-    def cut(part: Stored) -> Stored:
+    def cut(part: QuantizedArray) -> QuantizedArray:
         scales = part.scales
         if scales is not None:
             scales = np.delete(scales.reshape(count, -1), tasks, axis=0).reshape(-1)
-        return Stored(np.delete(part.values, tasks, axis=0), scales)
+        return QuantizedArray(np.delete(part.values, tasks, axis=0), scales)
 
     return {n: replace(x, coeff_a=cut(x.coeff_a), coeff_b=cut(x.coeff_b)) for n, x in stored.items()}
 

@@ -17,7 +17,7 @@ from share_jax.subspace.state import ShareState, factors_of, report
 
 
 @dataclass(frozen=True)
-class TaskError:
+class CompressionLoss:
     """The error of one task's whole update against its original, relative to the original's norm."""
 
     cut: float  # what the pseudo rank took away
@@ -31,7 +31,7 @@ def task_errors(
     stored: ShareState,
     before: Mapping[str, TaskEntry],
     sources: Iterable[Source],
-) -> dict[str, TaskError]:
+) -> dict[str, CompressionLoss]:
     """Each task's error after the last change.
 
     A new task's error is measured against its original: by `state`, where nothing else was lost, else by comparing
@@ -49,11 +49,11 @@ def task_errors(
     moved = {
         name: math.hypot(now.relative_change, rounded[name].relative_change) for name, now in report(state).items()
     }
-    errors = {name: TaskError(0.0, error, True) for name, error in moved.items()}
+    errors = {name: CompressionLoss(0.0, error, True) for name, error in moved.items()}
     for name in moved.keys() & before.keys():
         old = before[name]
         bound = old.cut + rounded[name].error_bound
-        errors[name] = TaskError(old.cut, min(math.hypot(old.relative_error, moved[name]), bound), False)
+        errors[name] = CompressionLoss(old.cut, min(math.hypot(old.relative_error, moved[name]), bound), False)
     for source in sources:
         rank = settings.pseudo_rank
         cut = rank is not None and any(layer.rank > rank for layer in source.layers.values())
@@ -62,7 +62,7 @@ def task_errors(
     return errors
 
 
-def check_limit(settings: Settings, errors: Mapping[str, TaskError], stored: ShareState) -> None:
+def check_limit(settings: Settings, errors: Mapping[str, CompressionLoss], stored: ShareState) -> None:
     """Refuses a state that is stored with a task past the set's limit.
 
     Raises:
@@ -80,12 +80,12 @@ def check_limit(settings: Settings, errors: Mapping[str, TaskError], stored: Sha
         )  # fmt: skip
 
 
-def _compared(source: Source, stored: ShareState, rank: int | None) -> TaskError:
+def _compared(source: Source, stored: ShareState, rank: int | None) -> CompressionLoss:
     """The error of what is stored, and of the cut to the pseudo rank, against the original."""
     adapter = source.adapter()
     narrow = cut_to(adapter, rank)
     cut = 0.0 if narrow is adapter else _gram_distance(adapter, narrow)
-    return TaskError(cut, _gram_distance(adapter, factors_of(stored, source.name)), True)
+    return CompressionLoss(cut, _gram_distance(adapter, factors_of(stored, source.name)), True)
 
 
 def _gram_distance(x: Adapter, y: Adapter) -> float:

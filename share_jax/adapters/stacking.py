@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from share_jax.adapters.factors import Adapter, Factors
 from share_jax.errors import InputError, message
 from share_jax.linalg.finite import all_finite
-from share_jax.runtime.threads import each
+from share_jax.runtime.threads import parallel_map
 
 LARGE = 2**22
 """Bytes of a group above which its targets are packed on all processors."""
@@ -67,7 +67,7 @@ def pack(adapters: Sequence[Adapter], targets: Sequence[str], *, columns: int = 
     # columns lie in one piece each, as in an adapter's file
     a = new((len(targets), count, p, d_in), np.float32).swapaxes(2, 3)
     b = new((len(targets), count, p, d_out), np.float32).swapaxes(2, 3)
-    work = each if a.nbytes + b.nbytes > LARGE else _in_turn
+    work = parallel_map if a.nbytes + b.nbytes > LARGE else _in_turn
     if not all(work(lambda i: _fill(a[i].mT, b[i].mT, present[i]), range(len(targets)))):
         i, j = np.argwhere(~(np.isfinite(a).all((2, 3)) & np.isfinite(b).all((2, 3))))[0]
         fix = "leave that adapter out or train it again"

@@ -121,7 +121,7 @@ def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = No
     """
     root = Path(root)
     found = manifest.read(root)
-    opened = Checkpoint(root, replace(found, states=inflight_steps.kept(root, found.states)))
+    opened = Checkpoint(root, replace(found, states=inflight_steps.existing_records(root, found.states)))
     if identity is not None:
         manifest.check_identity(opened.manifest.identity, identity)
 
@@ -205,7 +205,7 @@ def save_inflight(checkpoint: Checkpoint, state: Mapping[str, Any], info: Json) 
     own = validate.as_json(info, "the training in flight")
     with _saving(checkpoint, "the training in flight"):
         record = {**inflight_steps.write(checkpoint.root, state), "info": own}
-        states = inflight_steps.kept(checkpoint.root, (*checkpoint.manifest.states[-1:], record))
+        states = inflight_steps.existing_records(checkpoint.root, (*checkpoint.manifest.states[-1:], record))
         return committed(checkpoint, replace(checkpoint.manifest, states=states))
 
 

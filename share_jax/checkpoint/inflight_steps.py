@@ -48,7 +48,7 @@ def write(root: Path, tree: Mapping[str, Any]) -> Record:
     return {**arrays.record_of(root, f"{FOLDER}/{step}", state), "item": _ITEM}
 
 
-def kept(root: Path, states: tuple[Record, ...]) -> tuple[Record, ...]:
+def existing_records(root: Path, states: tuple[Record, ...]) -> tuple[Record, ...]:
     """The records of the last state and, where its folder is there, of the one before.
 
     The manager removes that one when a newer step is written, just before the manifest names the new one. If a kill

@@ -62,9 +62,9 @@ def save_bank(
     Raises:
         BusyError: if another process saves into it.
         FormatError: if the folder holds something else, or is another model's.
-        TaskError: if it holds other tasks than the bank begins with, or one of `infos` or the router's is none of the
-            bank's, or a saved task's and changed.
-        InputError: if a saved task, or what all share, is not what was saved, or an info is no JSON.
+        TaskError: if it holds other tasks than the bank begins with; if `infos` or the router name a task that the bank
+            has not; or if the info of a saved task is changed.
+        InputError: if a saved task, or what all share, is not what was saved, or an info cannot be stored as JSON.
         SaveError: if it cannot be written; what was saved stays.
     """
     folder, infos = Path(folder), dict(infos or {})

@@ -15,7 +15,7 @@ from share_jax.storage.untrusted import shown
 
 @dataclass(frozen=True)
 class Layer:
-    """One adapted module, as its file and configuration describe it."""
+    """One target as its file and configuration describe it."""
 
     d_in: int
     d_out: int

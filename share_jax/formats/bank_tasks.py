@@ -161,7 +161,7 @@ def task_source(
 
     Args:
         name: the task's.
-        adapter: by the names of `subspace.from_bank.layer_names`.
+        adapter: by the names of `subspace.from_bank.target_names`.
         heads: by path.
         table: PyTorch's names.
         base_model: the name of the model that it adapts.

@@ -1,4 +1,4 @@
-"""The output of an adapted layer: with the update beside the layer, or folded into its kernel where that is cheaper."""
+"""The output of an adapted layer: with the update beside the layer, or merged into its kernel where that is cheaper."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from share_jax.layers.deltas import cast, layer_delta
 from share_jax.layers.kernel_matrix import matrix_shape
 from share_jax.layers.mixed_layer import mixed_output
 from share_jax.layers.spec import Layer
-from share_jax.ops.products import fold_pays, folded, outer_sum
+from share_jax.ops.products import merging_pays, outer_sum, with_merged_kernel
 from share_jax.parameterizations.base import Parameterization, specs
 from share_jax.typing import Array, Leaves
 
@@ -34,7 +34,7 @@ def adapted_output(
     if slots.batched and (y := mixed_output(layer, method, shared, *slots.stack(), x)) is not None:
         return y
     slots = slots.at_hand()
-    if not _fold_pays(layer, method, slots, x):
+    if not _merging_pays(layer, method, slots, x):
         y = layer.plain()
         return y + layer_delta(layer, method_name, method, shared, slots, x, y.dtype)
     dtype = layer.dtype(x)
@@ -47,10 +47,10 @@ def adapted_output(
     def delta(leaves: tuple[Leaves, Leaves], x: Array) -> Array:
         return layer_delta(layer, method_name, method, leaves[0], TaskSlots(leaves[1]), x, dtype)
 
-    return folded(run, delta)(dict(layer.params), (shared, slots.leaves), x)
+    return with_merged_kernel(run, delta)(dict(layer.params), (shared, slots.leaves), x)
 
 
-def _fold_pays(layer: Layer, method: Parameterization, slots: TaskSlots, x: Array) -> bool:
+def _merging_pays(layer: Layer, method: Parameterization, slots: TaskSlots, x: Array) -> bool:
     if layer.spec.kind not in ("dense", "general") or slots.batched:
         return False
     dtype = layer.dtype(x)
@@ -59,4 +59,4 @@ def _fold_pays(layer: Layer, method: Parameterization, slots: TaskSlots, x: Arra
         return False
     kernel = layer.params["kernel"]
     d_in, d_out = matrix_shape(kernel.shape, layer.spec.input_axes(kernel.ndim))
-    return fold_pays(math.prod(x.shape) // d_in, d_in, d_out, dtype)
+    return merging_pays(math.prod(x.shape) // d_in, d_in, d_out, dtype)

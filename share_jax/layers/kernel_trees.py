@@ -14,22 +14,22 @@ from share_jax.trees import at, nested
 from share_jax.typing import Leaves, Tree
 
 
-def layer_names(target: Target) -> tuple[str, ...]:
+def target_names(target: Target) -> tuple[str, ...]:
     """The names of a target's kernels in a subspace: its path, or one for each stacked layer.
 
     Example:
-        >>> layer_names(Target("layers/ffn/kernel", ("layers", "ffn"), "Dense", (8, 4), 1, stacked=2))
+        >>> target_names(Target("layers/ffn/kernel", ("layers", "ffn"), "Dense", (8, 4), 1, stacked=2))
         ('layers/ffn/kernel[0]', 'layers/ffn/kernel[1]')
     """
     return (target.path,) if target.stacked is None else tuple(f"{target.path}[{i}]" for i in range(target.stacked))
 
 
 def by_kernel(targets: Sequence[Target], tree: Tree) -> dict[str, Leaves]:
-    """The leaves of every adapted kernel, by the names of `layer_names`."""
+    """The leaves of every adapted kernel, by the names of `target_names`."""
     found = {}
     for target in targets:
         own = at(tree, target.module_path)
-        for index, name in enumerate(layer_names(target)):
+        for index, name in enumerate(target_names(target)):
             found[name] = own if target.stacked is None else {key: leaf[index] for key, leaf in own.items()}
     return found
 
@@ -38,8 +38,8 @@ def as_tree(targets: Sequence[Target], leaves: Mapping[str, Mapping[str, Any]]) 
     """The inverse of `by_kernel`; a target of which not every layer has leaves is left out."""
     found = {}
     for target in targets:
-        own = [leaves[name] for name in layer_names(target) if name in leaves]
-        if len(own) < len(layer_names(target)):
+        own = [leaves[name] for name in target_names(target) if name in leaves]
+        if len(own) < len(target_names(target)):
             continue
         for key in (key for key in own[0] if all(key in each for each in own)):
             leaf = own[0][key] if target.stacked is None else jnp.stack([each[key] for each in own])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from share_jax.runtime.threads import each
+from share_jax.runtime.threads import parallel_map
 
 LEAST = 1e-13
 """Singular values of the core below this share of the largest are rounding: their columns are zero."""
@@ -19,7 +19,7 @@ INDEPENDENT = 1e-6
 
 
 class FactorGrams(NamedTuple):
-    """What balancing found out about factors, in float64."""
+    """Gram matrices of the input factors and energies of the balanced ones, in float64."""
 
     gram_a: Float[np.ndarray, "layers tasks r r"]  # a.T a of what came in
     gram_b: Float[np.ndarray, "layers tasks r r"]
@@ -58,7 +58,7 @@ def balanced(a: Float[np.ndarray, "layers tasks d_in r"], b: Float[np.ndarray, "
     def one(i: int) -> None:
         energy[i] = _balanced((a[i], b[i]), (out_a[i], out_b[i]), (gram_a[i], gram_b[i]))
 
-    each(one, range(len(a)))
+    parallel_map(one, range(len(a)))
     return Balanced(out_a, out_b, FactorGrams(gram_a, gram_b, energy))
 
 

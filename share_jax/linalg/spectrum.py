@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from share_jax.linalg import products
 from share_jax.linalg.randomized_svd import BLOCK, OVERSAMPLE, leading_bases, leading_eigenvectors
-from share_jax.runtime.threads import each
+from share_jax.runtime.threads import parallel_map
 
 DENSE_UP_TO = 128
 """Up to this many columns or rows one SVD costs no more than its detours."""
@@ -66,7 +66,7 @@ def spectra(
             pairs = [svd_basis(x) if min(x.shape) <= DENSE_UP_TO else gram_basis(x) for x in whole]
         return [ranked(pair, size, min(x.shape)) for pair, size, x in zip(pairs, sizes, whole, strict=True)]
 
-    for block, found in zip(blocks, each(work, blocks), strict=True):
+    for block, found in zip(blocks, parallel_map(work, blocks), strict=True):
         for i, spectrum in zip(block, found, strict=True):
             out[i] = spectrum
     return [spectrum for spectrum in out if spectrum is not None]

@@ -17,7 +17,7 @@ from share_jax.layers.fresh_trees import counts_of, fresh_trees
 from share_jax.layers.projected import Projected, project
 from share_jax.layers.targets import Target, match, table
 from share_jax.linen.bypass import bypassed
-from share_jax.linen.discover import Use, uses
+from share_jax.linen.discover import ParameterUse, uses
 from share_jax.linen.gathered_layers import gathering_layers
 from share_jax.linen.intercept import interceptor, layer_slots
 from share_jax.linen.remat import rematerialised
@@ -284,7 +284,7 @@ def adapt(
     return Adapted(model=model, method=method, targets=picked, heads=owned, space=space, kernels=axes)
 
 
-def _target(path: str, shape: tuple[int, ...], use: Use | None, space: str) -> Target:
+def _target(path: str, shape: tuple[int, ...], use: ParameterUse | None, space: str) -> Target:
     def refuse(reason: str) -> TargetError:
         return TargetError(
             message(f"target {path}", got=reason, expected=f"a kernel that {space} space can adapt", fix=fix)
@@ -300,6 +300,6 @@ def _target(path: str, shape: tuple[int, ...], use: Use | None, space: str) -> T
         if tuple(shape[1:]) != use.shape:
             raise refuse(f"shape {tuple(shape)} outside and {use.shape} inside its layer")
         stacked = shape[0]
-    if use.obstacle is not None and use.obstacle.startswith("DenseGeneral"):
-        raise refuse(use.obstacle)
+    if use.parameter_obstacle is not None:
+        raise refuse(use.parameter_obstacle)
     return Target(path, tuple(path.split("/")[:-1]), use.layer, use.shape, use.in_axes, stacked)

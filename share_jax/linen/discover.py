@@ -19,7 +19,7 @@ from share_jax.typing import Tree
 
 
 @dataclass(frozen=True)
-class Use:
+class ParameterUse:
     """How one parameter was used in the evaluation.
 
     Attributes:
@@ -28,6 +28,7 @@ class Use:
         in_axes: how many leading axes are inputs.
         is_kernel: whether it is a matrix that multiplies the input, and not a bias or a scale.
         obstacle: why activation space cannot adapt it; None if it can.
+        parameter_obstacle: why parameter space cannot.
     """
 
     layer: str
@@ -35,6 +36,7 @@ class Use:
     in_axes: int
     is_kernel: bool
     obstacle: str | None
+    parameter_obstacle: str | None
 
 
 def abstract_call(
@@ -65,7 +67,7 @@ def fresh_probes(params: Tree) -> tuple[str, Tree]:
     return probe, nested(leaves)
 
 
-def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any]) -> dict[str, Use]:
+def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any]) -> dict[str, ParameterUse]:
     """Evaluates `model.apply(variables, *args, **kwargs)` abstractly and notes who uses which kernel.
 
     Probes in the collections `shared` and `tasks` tell whether a lifted transform (`nn.scan`, `nn.vmap`) carries those
@@ -73,13 +75,13 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
     from another call or from a like layer of this one, cannot stand in for a visit.
 
     Returns:
-        A `Use` by path in `params`, for every parameter that the call reached.
+        A `ParameterUse` by path in `params`, for every parameter that the call reached.
 
     Raises:
         TargetError: if the evaluation itself fails; the message carries its reason.
     """
     probe, probes = fresh_probes(variables["params"])
-    found: dict[str, Use] = {}
+    found: dict[str, ParameterUse] = {}
 
     def note(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         out = next_fun(*args, **kwargs)
@@ -108,7 +110,7 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
     return found
 
 
-def _use(module: nn.Module, name: str, leaf: Any, carried: bool) -> Use:
+def _use(module: nn.Module, name: str, leaf: Any, carried: bool) -> ParameterUse:
     layer = layer_type(module)
     named = next((kernel for kind, kernel in KERNEL_LEAF.items() if isinstance(module, kind)), None)
     is_kernel = leaf.ndim >= 2 and (name != "bias" if named is None else name == named)
@@ -124,4 +126,5 @@ def _use(module: nn.Module, name: str, leaf: Any, carried: bool) -> Use:
         reason = obstacle(module)
     spec = spec_of(module)
     axes = leaf.ndim - 1 if spec is None else spec.input_axes(leaf.ndim)
-    return Use(type(module).__name__, tuple(jnp.shape(leaf)), axes, is_kernel, reason)
+    of_shape = obstacle(module) if isinstance(module, nn.DenseGeneral) else None
+    return ParameterUse(type(module).__name__, tuple(jnp.shape(leaf)), axes, is_kernel, reason, of_shape)

@@ -1,15 +1,15 @@
 """The products of an adapter, in the forms that compilers do not spoil.
 
-There are two ways to an adapted layer's output, and `fold_pays` says which one a layer takes, from shapes alone:
+There are two ways to an adapted layer's output, and `merging_pays` says which one a layer takes, from shapes alone:
 
 * **beside** the layer: y + up(down(x)). Rank-r products over all rows, forward and backward; one task per example
-  costs no more than one task for the batch. Two habits keep XLA's CPU backend from computing the backward pass of the
-  activation before them again for each of their few columns: x is flattened to two dimensions before `x @ a`, and the
-  second product is there a batched one with one (r, d_out) factor per example, whose gradient is h.T @ dy for each
-  example and needs no transposed copy of dy. Elsewhere it is flat too, where one task is for the batch.
-* **folded** into the layer's kernel: x @ (W + A B). The kernel is small beside the rows of a batch, so the sum costs
+  costs no more than one task for the batch. XLA's CPU backend would compute the backward pass of the activation before
+  them again for each of their few columns. Two habits keep it from that. x is flattened to two dimensions before
+  `x @ a`. The second product is a batched one on a CPU, with one (r, d_out) factor per example: its gradient is
+  h.T @ dy for each example, and needs no transposed copy of dy. Elsewhere it is flat, too, for one task per batch.
+* **merged** into the layer's kernel: x @ (W + A B). The kernel is small beside the rows of a batch, so the sum costs
   less than the rank-r products, of which a forward pass then needs none, and a train step only those of the gradients
-  of what trains. The gradient of x takes the folded kernel too: with a frozen A that leaves x @ A and h.T @ dy, where
+  of what trains. The gradient of x takes the merged kernel too: with a frozen A that leaves x @ A and h.T @ dy, where
   beside the layer five products stand.
 """
 
@@ -87,20 +87,20 @@ def outer_products(a: Float[Array, "d_in q"], b: Float[Array, "q d_out"]) -> Flo
     return total
 
 
-_FOLDING: ContextVar[bool] = ContextVar("folding", default=True)
+_MERGING: ContextVar[bool] = ContextVar("merging", default=True)
 
 
 @contextmanager
-def unfolded() -> Iterator[None]:
+def without_merging() -> Iterator[None]:
     """Layers that are traced within it are adapted as on an accelerator: for studies of its programs on a CPU."""
-    token = _FOLDING.set(False)
+    token = _MERGING.set(False)
     try:
         yield
     finally:
-        _FOLDING.reset(token)
+        _MERGING.reset(token)
 
 
-def fold_pays(rows: int, d_in: int, d_out: int, dtype: DTypeLike) -> bool:
+def merging_pays(rows: int, d_in: int, d_out: int, dtype: DTypeLike) -> bool:
     """Whether x @ (W + A B) is cheaper than x @ W + (x A) B, and as exact.
 
     A B takes d_in d_out multiplications per column of A, the two products beside the layer rows (d_in + d_out).
@@ -114,18 +114,18 @@ def fold_pays(rows: int, d_in: int, d_out: int, dtype: DTypeLike) -> bool:
         dtype: the layer computes in.
     """
     exact = jnp.finfo(dtype).bits >= 32 and jax.default_backend() == "cpu"
-    return _FOLDING.get() and exact and rows * (d_in + d_out) >= d_in * d_out
+    return _MERGING.get() and exact and rows * (d_in + d_out) >= d_in * d_out
 
 
-def folded(
+def with_merged_kernel(
     layer: Callable[[Any, Any, Array], Array], delta: Callable[[Any, Array], Array]
 ) -> Callable[[Any, Any, Array], Array]:
-    """A layer with an update folded into its kernel, whose derivatives by the update's leaves are taken beside it.
+    """A layer with an update merged into its kernel, whose derivatives by the update's leaves are taken beside it.
 
     Without that, a gradient of a factor would go through the gradient of the whole kernel, x.T @ dy.
 
     Args:
-        layer: (params, leaves, x) to the output, on params with the update folded in.
+        layer: (params, leaves, x) to the output, on params with the update merged in.
         delta: (leaves, x) to what the update adds to the output, computed beside the layer.
 
     Returns:

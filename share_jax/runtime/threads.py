@@ -23,7 +23,7 @@ def processors() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def each(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+def parallel_map(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
     """`[work(x) for x in pieces]`, on a thread per processor: NumPy's products and decompositions run side by side.
 
     Where there are several threads, BLAS has one in each: with more, its calls would wait for each other. The first

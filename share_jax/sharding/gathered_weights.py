@@ -1,10 +1,9 @@
 """Weights that are split over the devices of a batch are stored in parts and used whole: gathered where a layer runs.
 
-The compiler could do without being told, by splitting sums over the parts of a kernel's rows. On a mesh where `data`,
-`fsdp` and `tensor` are all above one, XLA's partitioner then leaves out a reduction and the gradients are wrong, by
-half their size and without a word (https://github.com/openxla/xla/issues/40034 is of that kind, and
-tests/sharding/test_parallel.py holds such a mesh). Gathered weights never meet that path; what is sent is what ZeRO-3
-sends.
+The compiler could do without being told, by splitting sums over the parts of a kernel's rows. But where `data`, `fsdp`
+and `tensor` are all above one, XLA's partitioner then leaves out a reduction. The gradients are wrong by half their
+size, without a word; https://github.com/openxla/xla/issues/40034 is of that kind, and tests/sharding/test_parallel.py
+holds such a mesh. Gathered weights never meet that path; what is sent is what ZeRO-3 sends.
 """
 
 from contextlib import nullcontext

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import groups, shapes_of
 from share_jax.linalg.spectrum import Spectrum, spectra, spectrum_of_gram
-from share_jax.runtime.threads import each
+from share_jax.runtime.threads import parallel_map
 from share_jax.subspace.prepared_batches import Prepare, prepared
 
 Key = tuple[str, str]
@@ -103,7 +103,7 @@ def _absorb(
             for side, x, energy in zip("ab", both[:2], both.energies(), strict=True)
             for i, name in enumerate(names)
         ]
-        found = each(lambda job: _with_columns(sides.get(job[:2]), *job[2:]), jobs)
+        found = parallel_map(lambda job: _with_columns(sides.get(job[:2]), *job[2:]), jobs)
         sides.update(zip((job[:2] for job in jobs), found, strict=True))
     return Sketch(shapes, sides, widest)
 
@@ -128,4 +128,4 @@ def spectra_of(sketch: Sketch, *, k: int | None = None, seed: int = 0) -> dict[K
     narrow = [side for side in sides if side.gram is None]
     energies = [side.energy for side in narrow]
     leading = iter(spectra([side.columns for side in narrow], k=k, seed=seed, energies=energies))
-    return {key: found or next(leading) for key, found in zip(sketch.sides, each(of_gram, sides), strict=True)}
+    return {key: found or next(leading) for key, found in zip(sketch.sides, parallel_map(of_gram, sides), strict=True)}

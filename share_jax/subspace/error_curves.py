@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from share_jax.errors import LimitError, message
 from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace import error_bounds
 from share_jax.subspace.state import ShareState, Subspace, relative
@@ -104,6 +105,21 @@ def cheapest_cut(
         step += 1
         state = cut(step)
     return step, state
+
+
+def cut_within(
+    errors: Float[np.ndarray, "T G"], norms: Float[np.ndarray, " T"], max_error: float, cut: Callable[[int], ShareState]
+) -> ShareState:
+    """The state of the cheapest cut that keeps every task within `max_error`; arguments as of `cheapest_cut`.
+
+    Raises:
+        LimitError: not even all columns do.
+    """
+    _, state = cheapest_cut(errors, norms, max_error * (1 - RESERVE), cut)
+    if not np.all(relative(state, "bound") <= max_error):
+        fix = "ask for 1e-5 or more"
+        raise LimitError(message("max_error", got=max_error, expected="what float32 can reach", fix=fix))
+    return state
 
 
 def flat_curve(layer: Subspace, schedule: RankSchedule) -> np.ndarray:

@@ -10,10 +10,10 @@ import numpy as np
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import groups, pack, shapes_of
-from share_jax.errors import InputError, LimitError, message
+from share_jax.errors import InputError, message
 from share_jax.linalg.products import side_by_side
 from share_jax.linalg.spectrum import Spectrum, spectra
-from share_jax.subspace.error_curves import RESERVE, RankSchedule, cheapest_cut, flat_curve, ranks_by_tolerance
+from share_jax.subspace.error_curves import RESERVE, RankSchedule, cut_within, flat_curve, ranks_by_tolerance
 from share_jax.subspace.factor_columns import columns_of
 from share_jax.subspace.initialization import initialize, without_tasks
 from share_jax.subspace.projection import append, slots_on
@@ -89,16 +89,12 @@ def _flat(adapters: Mapping[str, Adapter], choice: Choice, found: Mapping[str, P
     schedules = {n: RankSchedule(ranks_by_tolerance(a), ranks_by_tolerance(b)) for n, (a, b) in found.items()}
     errors = np.sum([flat_curve(full.layers[n], schedules[n]) for n in found], axis=0)
     norms = np.sqrt(np.sum([layer.norm**2 for layer in full.layers.values()], axis=0))
-    _, state = cheapest_cut(
+    return cut_within(
         errors,
         norms,
-        choice.max_error * (1 - RESERVE),
+        choice.max_error,
         lambda step: _with_tasks(adapters, found, {n: x.at(step) for n, x in schedules.items()}),
     )
-    if np.all(relative(state, "bound") <= choice.max_error):
-        return state
-    fix = "ask for 1e-5 or more"
-    raise LimitError(message("max_error", got=choice.max_error, expected="what float32 can reach", fix=fix))
 
 
 def _smaller(columns: ShareState, flat: ShareState, limit: float) -> ShareState:

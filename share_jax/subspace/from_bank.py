@@ -14,7 +14,7 @@ from share_jax.adapters.factors import Factors
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, message
-from share_jax.layers.kernel_trees import by_kernel, layer_names
+from share_jax.layers.kernel_trees import by_kernel, target_names
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.share import Share
@@ -29,7 +29,7 @@ from share_jax.typing import Leaves, Tree
 
 def kernel_sizes(targets: Sequence[Target]) -> dict[str, tuple[int, int]]:
     """(d_in, d_out) of every adapter by its name."""
-    return {name: (target.d_in, target.d_out) for target in targets for name in layer_names(target)}
+    return {name: (target.d_in, target.d_out) for target in targets for name in target_names(target)}
 
 
 def bank_adapters(bank: TaskBank, adapted: Any) -> dict[str, dict[str, Factors]]:

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 
 from share_jax.adapters.factors import Adapter, nbytes
-from share_jax.errors import InputError, LimitError, message
+from share_jax.errors import InputError, message
 from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra_of
-from share_jax.subspace.error_curves import RESERVE, RankSchedule, cheapest_cut, ranks_by_tolerance, squared_errors
+from share_jax.subspace.error_curves import RankSchedule, cut_within, ranks_by_tolerance, squared_errors
 from share_jax.subspace.prepared_batches import Block, Prepare, PreparedBlocks
-from share_jax.subspace.projection import Slots, append, slots_on
+from share_jax.subspace.projection import TaskCoefficients, append, slots_on
 from share_jax.subspace.rank_choice import Choice, choose
-from share_jax.subspace.state import Geometry, ShareState, Subspace, relative
+from share_jax.subspace.state import Geometry, ShareState, Subspace
 
 BLOCK_BYTES = 2**26
 """Factors of adapters that go through a pass together, where many of them are as small as that."""
@@ -83,11 +83,7 @@ def initialize_stream(
         ks = {(n, s): k for n, x in schedules.items() for s, k in zip("ab", x.at(step), strict=True)}
         return _project_all(_with_ks(sketch, found, ks), held.again(blocks), held.prepare, tell)
 
-    _, state = cheapest_cut(errors, norms, choice.max_error * (1 - RESERVE), cut)
-    if np.all(relative(state, "bound") <= choice.max_error):
-        return state
-    fix = "ask for 1e-5 or more"
-    raise LimitError(message("max_error", got=choice.max_error, expected="what float32 can reach", fix=fix))
+    return cut_within(errors, norms, choice.max_error, cut)
 
 
 def bases_of(sketch: Sketch, found: Mapping[Key, Spectrum], choice: Choice) -> ShareState:
@@ -135,7 +131,7 @@ def chunks(pairs: Iterable[tuple[str, Adapter]], size: int) -> Iterator[tuple[li
 
 def _project_all(bases: ShareState, blocks: Iterable[Block], prepare: Prepare, tell: Progress) -> ShareState:
     names: list[str] = []
-    slots: dict[str, list[Slots]] = {name: [] for name in bases.layers}
+    slots: dict[str, list[TaskCoefficients]] = {name: [] for name in bases.layers}
     for tasks, adapters in blocks:
         for name, part in slots_on(bases.layers, adapters, prepare).items():
             slots[name].append(part)

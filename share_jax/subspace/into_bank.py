@@ -12,7 +12,7 @@ from share_jax.adapters.arithmetic import cut_to
 from share_jax.adapters.factors import Adapter, Factors
 from share_jax.bank.bank import TaskBank, with_tasks
 from share_jax.errors import InputError, TargetError, message
-from share_jax.layers.kernel_trees import as_tree, layer_names
+from share_jax.layers.kernel_trees import as_tree, target_names
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.from_factors import FromFactors
 from share_jax.parameterizations.share import Share
@@ -47,7 +47,7 @@ def with_adapters(bank: TaskBank, adapted: Any, adapters: Mapping[str, Adapter],
     Args:
         bank: what has been learnt.
         adapted: the model that it is of.
-        adapters: new tasks by name, each by the names of `layer_names`; a target that one lacks is not changed by it.
+        adapters: new tasks by name, each by the names of `target_names`; a target that one lacks is not changed by it.
         heads: each new task's heads by path, all of them.
 
     Returns:
@@ -79,7 +79,7 @@ def with_state(bank: TaskBank, adapted: Any, state: ShareState, heads: Heads) ->
     Args:
         bank: one without tasks, or, of `Share`, one on the same bases.
         adapted: the model that it is of, with `Share(num_basis, pseudo_rank)` at least as wide as the state.
-        state: the tasks, in the columns geometry, by the names of `layer_names`.
+        state: the tasks, in the columns geometry, by the names of `target_names`.
         heads: each task's heads by path, all of them.
 
     Raises:
@@ -183,7 +183,7 @@ def slot_of(adapted: Any, state: ShareState, index: int) -> dict[str, np.ndarray
 
 def _stacked(targets: Sequence[Target], of: Callable[[str], Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Leaves by path of what `of` gives for every name, those of stacked layers along a leading axis."""
-    tree = as_tree(targets, {name: of(name) for target in targets for name in layer_names(target)})
+    tree = as_tree(targets, {name: of(name) for target in targets for name in target_names(target)})
     return {path: np.asarray(leaf) for path, leaf in flat(tree).items()}
 
 

@@ -12,7 +12,7 @@ from share_jax.adapters.stacking import Packed, groups, pack
 from share_jax.linalg.incremental import compressed_stack, rotate
 from share_jax.linalg.products import side_by_side
 from share_jax.linalg.spectrum import Spectrum, spectra
-from share_jax.runtime.threads import each
+from share_jax.runtime.threads import parallel_map
 from share_jax.subspace.factor_columns import Columns, columns_of
 from share_jax.subspace.initialization import without_tasks
 from share_jax.subspace.projection import join, project_layer, widened
@@ -52,7 +52,7 @@ def joint_spectra(
         jobs = [
             (layer, side, new[i]) for side, new in zip("ab", columns[:2], strict=True) for i, layer in enumerate(group)
         ]
-        found = spectra([[x] for x in each(lambda job: _stack(*job, path), jobs)], k=k, seed=seed)
+        found = spectra([[x] for x in parallel_map(lambda job: _stack(*job, path), jobs)], k=k, seed=seed)
         for i, (name, layer) in enumerate(zip(names, group, strict=True)):
             own = Packed(*(x[i] for x in packed))
             out[name] = Joint(layer, own, columns.layer(i), found[i], found[i + len(group)])
@@ -90,7 +90,7 @@ def energies(x: Joint) -> tuple[float, float]:
 
 def apply(joint: Mapping[str, Joint], ks: Mapping[str, tuple[int, int]]) -> dict[str, Subspace]:
     """The records after the merge, with bases cut to `ks`."""
-    return dict(zip(joint, each(lambda name: _merged(joint[name], ks[name]), list(joint)), strict=True))
+    return dict(zip(joint, parallel_map(lambda name: _merged(joint[name], ks[name]), list(joint)), strict=True))
 
 
 def _merged(x: Joint, ks: tuple[int, int]) -> Subspace:

@@ -32,7 +32,7 @@ from share_jax.subspace.error_curves import (
 )
 from share_jax.subspace.initialization import without_tasks
 from share_jax.subspace.joint_spectra import Joint, StackMode, apply, energies, joint_spectra
-from share_jax.subspace.projection import Slots, check_new, empty_slots, join, slots_of
+from share_jax.subspace.projection import TaskCoefficients, check_new, empty_slots, join, slots_of
 from share_jax.subspace.rank_choice import Choice, choose
 from share_jax.subspace.state import ShareState, Subspace, relative
 
@@ -241,7 +241,7 @@ def _with_copies(state: ShareState, same: Mapping[str, tuple[str, Mapping[str, f
         t = state.tasks.index(source)
         for name, layer in layers.items():
             slots = slots_of(layer)
-            row = Slots(*(x[t : t + 1] for x in slots))
+            row = TaskCoefficients(*(x[t : t + 1] for x in slots))
             error = np.array([distance.get(name, 0.0)])
             # what the copied task lost in this very merge is lost to the copy as well
             row = row._replace(change=error, bound=error + row.change)

@@ -12,14 +12,14 @@ from share_jax.adapters.stacking import Packed, groups, pack, shapes_of
 from share_jax.errors import TaskError, message
 from share_jax.linalg import products
 from share_jax.linalg.padding import pad
-from share_jax.runtime.threads import each
+from share_jax.runtime.threads import parallel_map
 from share_jax.subspace import error_bounds
 from share_jax.subspace.factor_columns import Columns, columns_of, unflatten
 from share_jax.subspace.prepared_batches import Prepare
 from share_jax.subspace.state import ShareState, Subspace
 
 
-class Slots(NamedTuple):
+class TaskCoefficients(NamedTuple):
     """What one target stores of some tasks: the fields of `Subspace` that have a task axis."""
 
     coeff_a: Float[np.ndarray, "T k q"]
@@ -32,26 +32,26 @@ class Slots(NamedTuple):
     bound: Float[np.ndarray, " T"]
 
 
-def slots_of(layer: Subspace) -> Slots:
+def slots_of(layer: Subspace) -> TaskCoefficients:
     """The task-axis fields of a record."""
-    return Slots(**{name: getattr(layer, name) for name in Slots._fields})
+    return TaskCoefficients(**{name: getattr(layer, name) for name in TaskCoefficients._fields})
 
 
-def join(parts: Sequence[Slots]) -> Slots:
-    """Slots one after another along the task axis, coefficients padded to the widest."""
+def join(parts: Sequence[TaskCoefficients]) -> TaskCoefficients:
+    """Tasks one after another along the task axis, coefficients padded to the widest."""
     q = max(part.coeff_a.shape[2] for part in parts)
     wide = [p._replace(coeff_a=pad(p.coeff_a, 2, q), coeff_b=pad(p.coeff_b, 2, q)) for p in parts]
-    return Slots(*(np.concatenate(fields) for fields in zip(*wide, strict=True)))
+    return TaskCoefficients(*(np.concatenate(fields) for fields in zip(*wide, strict=True)))
 
 
-def empty_slots(layer: Subspace, count: int) -> Slots:
+def empty_slots(layer: Subspace, count: int) -> TaskCoefficients:
     """`count` tasks without an adapter on this target."""
     zeros = np.zeros(count)
     k, kp = layer.num_basis
     q = layer.coeff_a.shape[2]
     none = np.zeros(count, np.int32)
     coeff_a, coeff_b = np.zeros((count, k, q), np.float32), np.zeros((count, kp, q), np.float32)
-    return Slots(coeff_a, coeff_b, none, zeros, zeros, zeros, zeros, zeros)
+    return TaskCoefficients(coeff_a, coeff_b, none, zeros, zeros, zeros, zeros, zeros)
 
 
 def check_new(state: ShareState, names: Sequence[str]) -> None:
@@ -69,14 +69,14 @@ def check_new(state: ShareState, names: Sequence[str]) -> None:
         )
 
 
-def project_columns(layers: Sequence[Subspace], packed: Packed, columns: Columns) -> list[Slots]:
-    """Slots of new tasks on each layer's bases, all of one shape and geometry. Errors are against the raw factors."""
-    return each(
+def project_columns(layers: Sequence[Subspace], packed: Packed, columns: Columns) -> list[TaskCoefficients]:
+    """New tasks on each layer's bases, all of one shape and geometry. Errors are against the raw factors."""
+    return parallel_map(
         lambda i: project_layer(layers[i], Packed(*(x[i] for x in packed)), columns.layer(i)), range(len(layers))
     )
 
 
-def project_layer(layer: Subspace, packed: Packed, columns: Columns) -> Slots:
+def project_layer(layer: Subspace, packed: Packed, columns: Columns) -> TaskCoefficients:
     """One layer's part of `project_columns`, of arrays without the axis of layers."""
     a, b, ranks = packed
     if not len(ranks):
@@ -96,7 +96,7 @@ def project_layer(layer: Subspace, packed: Packed, columns: Columns) -> Slots:
         squared = error_bounds.squared_distance(a, b, rec_a, rec_b, size)
     error = np.sqrt(squared)
     bound = np.where(ranks > 0, error + margin, 0)
-    return Slots(coeff_a, coeff_b, kept, np.sqrt(size), energy_a, energy_b, error, bound)
+    return TaskCoefficients(coeff_a, coeff_b, kept, np.sqrt(size), energy_a, energy_b, error, bound)
 
 
 def _grams(
@@ -132,8 +132,8 @@ def reconstruct(
 
 def slots_on(
     layers: Mapping[str, Subspace], adapters: Sequence[Adapter], prepare: Prepare | None = None
-) -> dict[str, Slots]:
-    """Slots of several new tasks on every target of `layers`, group by group.
+) -> dict[str, TaskCoefficients]:
+    """Several new tasks on every target of `layers`, group by group.
 
     Args:
         layers: the bases.
@@ -142,7 +142,7 @@ def slots_on(
     """
     known = {name: layer.shape for name, layer in layers.items()}
     shapes_of(adapters, known)
-    out: dict[str, Slots] = {}
+    out: dict[str, TaskCoefficients] = {}
     keys = {name: (*x.shape, x.geometry, x.basis_a.shape[0]) for name, x in layers.items()}
     for names in groups(keys).values():
         if not any(name in adapter for name in names for adapter in adapters):
@@ -158,7 +158,7 @@ def slots_on(
     return out
 
 
-def append(layers: Mapping[str, Subspace], slots: Mapping[str, Sequence[Slots]]) -> dict[str, Subspace]:
+def append(layers: Mapping[str, Subspace], slots: Mapping[str, Sequence[TaskCoefficients]]) -> dict[str, Subspace]:
     """Records with further tasks appended."""
     joined = {name: join([slots_of(layer), *slots[name]]) for name, layer in layers.items()}
     return {name: replace(layer, **joined[name]._asdict()) for name, layer in layers.items()}

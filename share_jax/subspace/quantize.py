@@ -17,7 +17,7 @@ Storage = Literal["f32", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
-class Stored:
+class QuantizedArray:
     """One array as it is stored; `scales` (one per column of the last axis) only for int8."""
 
     values: Shaped[np.ndarray, "..."]
@@ -33,10 +33,10 @@ class Stored:
 class StoredLayer:
     """The four arrays of one target as they are stored."""
 
-    basis_a: Stored
-    basis_b: Stored
-    coeff_a: Stored
-    coeff_b: Stored
+    basis_a: QuantizedArray
+    basis_b: QuantizedArray
+    coeff_a: QuantizedArray
+    coeff_b: QuantizedArray
 
     @property
     def nbytes(self) -> int:
@@ -44,7 +44,7 @@ class StoredLayer:
         return sum(x.nbytes for x in (self.basis_a, self.basis_b, self.coeff_a, self.coeff_b))
 
 
-def encode(x: Float[np.ndarray, "..."], storage: Storage | str, *, axis: int = 0) -> Stored:
+def encode(x: Float[np.ndarray, "..."], storage: Storage | str, *, axis: int = 0) -> QuantizedArray:
     """One array in `storage`. int8 rounds to `scale * -127..127` with `scale = max |x| / 127` per column.
 
     A column is what runs along `axis`; every other axis has scales of its own, laid out flat.
@@ -53,17 +53,17 @@ def encode(x: Float[np.ndarray, "..."], storage: Storage | str, *, axis: int = 0
         InputError: there is no such storage.
     """
     if storage == "f32":
-        return Stored(np.asarray(x, np.float32))
+        return QuantizedArray(np.asarray(x, np.float32))
     if storage == "bf16":
-        return Stored(np.asarray(x, np.float32).astype(ml_dtypes.bfloat16))
+        return QuantizedArray(np.asarray(x, np.float32).astype(ml_dtypes.bfloat16))
     if storage != "int8":
         raise InputError(message("storage", got=storage, expected="f32, bf16 or int8", fix="pass f32"))
     scales = np.max(np.abs(x), axis=axis, keepdims=True, initial=0.0).astype(np.float32) / np.float32(127)
     values = np.clip(np.rint(x / np.where(scales > 0, scales, 1)), -127, 127).astype(np.int8)
-    return Stored(values, scales.reshape(-1))
+    return QuantizedArray(values, scales.reshape(-1))
 
 
-def decode(stored: Stored, *, axis: int = 0) -> Float[np.ndarray, "..."]:
+def decode(stored: QuantizedArray, *, axis: int = 0) -> Float[np.ndarray, "..."]:
     """The float32 array that `encode` stands for."""
     x = np.asarray(stored.values, np.float32)
     if stored.scales is None:
@@ -112,7 +112,7 @@ def nbytes(stored: Mapping[str, StoredLayer]) -> int:
     return sum(layer.nbytes for layer in stored.values())
 
 
-def to_rounded_basis(basis: Float[np.ndarray, "d k"], rounded: Stored) -> Float[np.ndarray, "k k"]:
+def to_rounded_basis(basis: Float[np.ndarray, "d k"], rounded: QuantizedArray) -> Float[np.ndarray, "k k"]:
     """The map from coefficients on a basis to the best ones on its rounding, by least squares.
 
     The rounded columns are nearly orthonormal, so normal equations will do.

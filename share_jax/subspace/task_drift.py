@@ -4,13 +4,15 @@ import numpy as np
 from jaxtyping import Float
 
 from share_jax.subspace import error_bounds
-from share_jax.subspace.projection import Slots, reconstruct, slots_of
+from share_jax.subspace.projection import TaskCoefficients, reconstruct, slots_of
 from share_jax.subspace.state import Subspace
 
 TASK_BLOCK = 16
 
 
-def moved(old: Subspace, basis_a: np.ndarray, basis_b: np.ndarray, coeff_a: np.ndarray, coeff_b: np.ndarray) -> Slots:
+def moved(
+    old: Subspace, basis_a: np.ndarray, basis_b: np.ndarray, coeff_a: np.ndarray, coeff_b: np.ndarray
+) -> TaskCoefficients:
     """The old tasks on the new bases: their change is measured, their bound grows by it."""
     new = (basis_a, basis_b), (coeff_a, coeff_b)
     if old.geometry == "columns":

@@ -37,7 +37,7 @@ from share_jax.trees import flat, merged
 from share_jax.typing import PRNGKey, Tree
 
 
-class Trained(NamedTuple):
+class TrainedTask(NamedTuple):
     """A task as it was trained, before it is merged.
 
     Attributes:
@@ -167,7 +167,7 @@ class ShareLearner(TaskLearner[ShareBank]):
     def _learnt(self, bank: ShareBank, name: str, batches: Any, key: PRNGKey, hooks: Hooks) -> ShareBank:
         return self.merge(bank, name, self.train(bank, name, batches, key, hooks))
 
-    def train(self, bank: ShareBank, name: str, batches: Any, key: PRNGKey, hooks: Hooks) -> Trained:
+    def train(self, bank: ShareBank, name: str, batches: Any, key: PRNGKey, hooks: Hooks) -> TrainedTask:
         """Trains one more task and does not merge it yet: the first two phases.
 
         Args:
@@ -187,9 +187,9 @@ class ShareLearner(TaskLearner[ShareBank]):
         end = phase.train(self.begin(bank, jax.random.fold_in(key, index)), base, name, batches, hooks)
         parts = (by_kernel(self.model.targets, tree) for tree in (end.shared, end.slot))
         leaves = flat(end.slot)
-        return Trained(adapter_of(phase.model.method, *parts), {path: leaves[path] for path in self.model.heads})
+        return TrainedTask(adapter_of(phase.model.method, *parts), {path: leaves[path] for path in self.model.heads})
 
-    def merge(self, bank: ShareBank, name: str, trained: Trained) -> ShareBank:
+    def merge(self, bank: ShareBank, name: str, trained: TrainedTask) -> ShareBank:
         """Puts a trained task into the subspace: the third phase.
 
         Raises:

@@ -1,4 +1,4 @@
-"""An adapted layer answers the same with its update beside it and folded into its kernel."""
+"""An adapted layer answers the same with its update beside it and merged into its kernel."""
 
 import flax.linen as nn
 import jax
@@ -38,7 +38,7 @@ def choose(monkeypatch):
 
     def choose(fold):
         asked.clear()
-        monkeypatch.setattr(adapted_layer, "fold_pays", lambda *shape: asked.append(shape) is None and fold)
+        monkeypatch.setattr(adapted_layer, "merging_pays", lambda *shape: asked.append(shape) is None and fold)
         return asked
 
     return choose
@@ -100,7 +100,7 @@ def test_modules_of_ones_own_fold_and_start_at_the_plain_layer_to_the_bit(choose
 
 
 def test_a_layer_in_bfloat16_keeps_its_update_beside_it(choose):
-    """Where inputs cancel, an update of 2^-10 is all of the output; folded into weights of 1 it is rounded away."""
+    """Where inputs cancel, an update of 2^-10 is all of the output; merged into weights of 1 it is rounded away."""
     layer = SharedLoRADense(3, num_tasks=1, method=SharedA(1, 1.0), dtype=jnp.bfloat16, use_bias=False)
     x = jnp.tile(jnp.array([1.0, -1.0, 1.0, -1.0]), (64, 1))
     a, b = jnp.array([[1.0], [0.0], [0.0], [0.0]]), jnp.full((1, 1, 3), 2.0**-10)

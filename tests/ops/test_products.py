@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from share_jax.ops.products import UNROLLED, down_product, fold_pays, folded, outer_sum, unfolded, up_product
+from share_jax.ops.products import (
+    UNROLLED,
+    down_product,
+    merging_pays,
+    outer_sum,
+    up_product,
+    with_merged_kernel,
+    without_merging,
+)
 
 # float32 products of a few terms of size one: 1e-6 is several ulp.
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -89,24 +97,24 @@ def close(got, want):
 
 
 @pytest.mark.parametrize("moving", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
-def test_a_folded_layer_has_the_derivatives_of_the_plain_sum(moving):
+def test_a_merged_layer_has_the_derivatives_of_the_plain_sum(moving):
     """Of its own kernel, the update's leaves and x, alone and together: gradients, and slopes forward."""
     objective = lambda run: lambda *args: jnp.sin(run(*args)).sum()  # noqa: E731
-    mine, plain = objective(folded(layer, beside)), objective(layer)
+    mine, plain = objective(with_merged_kernel(layer, beside)), objective(layer)
     close(jax.grad(mine, argnums=moving)(*case()), jax.grad(plain, argnums=moving)(*case()))
     close(jax.jvp(mine, case(), case()), jax.jvp(plain, case(), case()))
 
 
-def test_a_folded_layer_has_the_second_derivatives_of_the_plain_sum():
+def test_a_merged_layer_has_the_second_derivatives_of_the_plain_sum():
     params, leaves, x = case()
     curve = lambda run: jax.hessian(lambda leaves, x: jnp.sin(run(params, leaves, x)).sum(), argnums=(0, 1))  # noqa: E731
-    close(curve(folded(layer, beside))(leaves, x), curve(layer)(leaves, x))
+    close(curve(with_merged_kernel(layer, beside))(leaves, x), curve(layer)(leaves, x))
 
 
-def test_a_folded_layer_maps_over_tasks():
+def test_a_merged_layer_maps_over_tasks():
     params, leaves, x = case()
     stack = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), leaves)
-    got = jax.vmap(folded(layer, beside), in_axes=(None, 0, None))(params, stack, x)
+    got = jax.vmap(with_merged_kernel(layer, beside), in_axes=(None, 0, None))(params, stack, x)
     for index in range(2):
         own = jax.tree.map(lambda leaf, index=index: leaf[index], stack)
         np.testing.assert_allclose(got[index], layer(params, own, x), rtol=1e-5, atol=1e-5)
@@ -122,16 +130,16 @@ def test_the_gradient_of_a_factor_never_makes_the_gradient_of_the_kernel():
 
     forward = jax.jit(lambda b: layer(params, (a, b), x)).lower(b).compile().cost_analysis()["flops"]
     assert operations(layer) > forward + product
-    assert operations(folded(layer, beside)) < forward + 0.4 * product
+    assert operations(with_merged_kernel(layer, beside)) < forward + 0.4 * product
 
 
-def test_folding_is_chosen_by_shape_type_and_place(monkeypatch):
-    assert fold_pays(2080, 192, 192, jnp.float32)
-    assert fold_pays(96, 192, 192, jnp.float32)
-    assert not fold_pays(95, 192, 192, jnp.float32)
-    assert not fold_pays(2080, 192, 192, jnp.bfloat16)
-    with unfolded():
-        assert not fold_pays(2080, 192, 192, jnp.float32)
-    assert fold_pays(2080, 192, 192, jnp.float32)
+def test_merging_is_chosen_by_shape_type_and_place(monkeypatch):
+    assert merging_pays(2080, 192, 192, jnp.float32)
+    assert merging_pays(96, 192, 192, jnp.float32)
+    assert not merging_pays(95, 192, 192, jnp.float32)
+    assert not merging_pays(2080, 192, 192, jnp.bfloat16)
+    with without_merging():
+        assert not merging_pays(2080, 192, 192, jnp.float32)
+    assert merging_pays(2080, 192, 192, jnp.float32)
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert not fold_pays(2080, 192, 192, jnp.float32)
+    assert not merging_pays(2080, 192, 192, jnp.float32)

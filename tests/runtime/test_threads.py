@@ -16,9 +16,9 @@ def test_each_keeps_the_order_runs_side_by_side_and_passes_errors_on(monkeypatch
         both.wait()
         return -x
 
-    assert threads.each(work, [3, 1, 2, 4]) == [-3, -1, -2, -4]
+    assert threads.parallel_map(work, [3, 1, 2, 4]) == [-3, -1, -2, -4]
     with pytest.raises(ZeroDivisionError):
-        threads.each(lambda x: 1 / x, [1, 0])
+        threads.parallel_map(lambda x: 1 / x, [1, 0])
 
 
 def blas_threads():
@@ -29,10 +29,10 @@ def test_blas_has_one_thread_beside_others_and_gets_its_own_back(monkeypatch):
     monkeypatch.setattr(threads, "processors", lambda: 2)
     threads._controller.cache_clear()  # of another test's, before a library was loaded that has a BLAS of its own
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        assert threads.each(lambda _: blas_threads(), [0, 1]) == [{1}, {1}]
+        assert threads.parallel_map(lambda _: blas_threads(), [0, 1]) == [{1}, {1}]
         assert blas_threads() == {2}
         with pytest.raises(ZeroDivisionError):
-            threads.each(lambda x: 1 / x, [0, 0])
+            threads.parallel_map(lambda x: 1 / x, [0, 0])
         assert blas_threads() == {2}
 
 
@@ -40,7 +40,7 @@ def test_pieces_may_have_pieces_and_callers_come_at_once(monkeypatch):
     monkeypatch.setattr(threads, "processors", lambda: 2)
 
     def whole(n):
-        return sum(threads.each(lambda x: sum(threads.each(lambda y: x * y, range(3))), range(n)))
+        return sum(threads.parallel_map(lambda x: sum(threads.parallel_map(lambda y: x * y, range(3))), range(n)))
 
     found = []
     callers = [threading.Thread(target=lambda: found.append(whole(20)), daemon=True) for _ in range(3)]

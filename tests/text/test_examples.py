@@ -90,7 +90,7 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
 
 def test_many_bad_lines_are_counted_and_the_first_ten_are_listed(tmp_path: Path) -> None:
     first, *listed, last = refused(tmp_path, f"{GOOD}\n" + '{"text": 1}\n' * 30).split("\n")
-    assert first == "own.jsonl: got 30 bad lines of 31, expected none; mend what is listed"
+    assert first == "own.jsonl: got 30 bad lines of 31, expected none; fix what is listed"
     assert len(listed) == SHOWN
     assert listed[0].startswith("  own.jsonl line 2: ")
     assert last == "  and 20 more"

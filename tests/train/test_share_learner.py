@@ -20,14 +20,14 @@ from share_jax.sharding.mesh_shape import MeshShape
 from share_jax.subspace.error_bounds import relative_distance
 from share_jax.subspace.state import factors_of
 from share_jax.train.loop import Hooks
-from share_jax.train.share_learner import ShareLearner, Trained
+from share_jax.train.share_learner import ShareLearner, TrainedTask
 from share_jax.trees import flat
 
 TASKS, STEPS = 3, 50
 PATH = "layers_0/kernel"
 
 
-def learnt(made: ShareLearner, tasks: int = TASKS) -> tuple[Any, dict[str, Trained]]:
+def learnt(made: ShareLearner, tasks: int = TASKS) -> tuple[Any, dict[str, TrainedTask]]:
     """The bank after some tasks, and each as it was trained."""
     bank, kept = started(made, 1), {}
     for index in range(tasks):
@@ -38,14 +38,14 @@ def learnt(made: ShareLearner, tasks: int = TASKS) -> tuple[Any, dict[str, Train
 
 
 @pytest.fixture(scope="module")
-def wide() -> tuple[ShareLearner, Any, dict[str, Trained]]:
+def wide() -> tuple[ShareLearner, Any, dict[str, TrainedTask]]:
     """More columns than all tasks have together: nothing is lost."""
     made = share_learner(num_basis=8, pseudo_rank=2, phi=2)
     return (made, *learnt(made))
 
 
 @pytest.fixture(scope="module")
-def narrow() -> tuple[ShareLearner, Any, dict[str, Trained]]:
+def narrow() -> tuple[ShareLearner, Any, dict[str, TrainedTask]]:
     """Fewer: old tasks are changed, within their bounds."""
     made = share_learner(num_basis=4, pseudo_rank=2, phi=2, coefficients_from=3)
     return (made, *learnt(made, TASKS + 1))
@@ -212,6 +212,6 @@ def test_a_model_of_another_method_and_numbers_out_of_range_are_refused_in_one_l
     pair = Factors(np.eye(8, 2, dtype=np.float32), np.eye(2, 16, dtype=np.float32))
     other = Factors(np.eye(8, 2, -2, dtype=np.float32), np.eye(2, 16, 2, dtype=np.float32))
     heads = {path: leaf for path, leaf in flat(PARAMS).items() if path.startswith("layers_2")}
-    bank = made.merge(started(made), "a", Trained({PATH: pair}, heads))
+    bank = made.merge(started(made), "a", TrainedTask({PATH: pair}, heads))
     with pytest.raises(InputError, match="serve with a larger num_basis"):
-        made.merge(bank, "b", Trained({PATH: other}, heads))
+        made.merge(bank, "b", TrainedTask({PATH: other}, heads))

@@ -12,7 +12,7 @@ from experiments.studies.scaling.hlo import traffic
 from share_jax.bank.slots import gather
 from share_jax.linen.adapted_model import adapt
 from share_jax.linen.remat import rematerialised
-from share_jax.ops.products import unfolded
+from share_jax.ops.products import without_merging
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.separate import SeparateLoRA
@@ -133,7 +133,7 @@ def _batch(layout: Layout, examples: int, tokens: int) -> Any:
     return _sharded(batch, layout.batch(batch))
 
 
-@unfolded()  # the virtual devices stand for accelerators
+@without_merging()  # the virtual devices stand for accelerators
 def lowered(size: Size, form: str, shape: MeshShape, *, rank: int, examples: int, tokens: int, slots: int = 0) -> Any:
     """A compiled train step; blocks are computed again in the backward pass.
 

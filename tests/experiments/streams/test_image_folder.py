@@ -66,7 +66,7 @@ def test_every_bad_file_is_told(folder: Path) -> None:
     with pytest.raises(FormatError) as caught:
         image_folder("mine", folder, size=8, in_memory=True)
     first, *listed = str(caught.value).split("\n  ")
-    assert first == f"--data-folder {folder}: got 5 bad files, expected none; mend what is listed"
+    assert first == f"--data-folder {folder}: got 5 bad files, expected none; fix what is listed"
     starts = {line.split(": got")[0]: line for line in listed}
     assert starts.keys() == {
         "birds/empty", "birds/heron/notes.txt", "birds/heron/broken.png", "birds/owl/short.jpg", "boats/test/canoe",

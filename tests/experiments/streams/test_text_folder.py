@@ -82,7 +82,7 @@ def test_every_bad_row_is_told_with_its_line(folder: Path) -> None:
         '{"text": "a", "label": 0}\nno json\n[1]\n{"text": 3, "label": 0}\n{"text": "b"}\n'
     )
     first, *listed = refused(folder)
-    assert first == f"--data-folder {folder}: got 8 bad rows, expected none; mend what is listed"
+    assert first == f"--data-folder {folder}: got 8 bad rows, expected none; fix what is listed"
     assert [line.split(", expected")[0] for line in listed[:3]] == [
         "colours.csv line 3: got text ''",
         "colours.csv line 4: got label ''",
@@ -101,7 +101,7 @@ def test_every_bad_row_is_told_with_its_line(folder: Path) -> None:
 def test_ten_bad_rows_are_listed_and_the_others_counted(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\n" + "x,\n" * 13)
     lines = refused(tmp_path)
-    assert lines[0].endswith("got 13 bad rows, expected none; mend what is listed")
+    assert lines[0].endswith("got 13 bad rows, expected none; fix what is listed")
     assert len(lines) == 12
     assert lines[-1] == "and 3 more"
 
