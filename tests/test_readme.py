@@ -1,6 +1,8 @@
 """The README's snippets run as they stand, and its commands exist."""
 
+import json
 import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import pytest
 from pretrained_folders import pretrained_folder
 
 import share_jax
+from share_jax.cli.main import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -61,6 +64,33 @@ def test_a_folder_becomes_an_adapted_model_in_five_lines(kind: str, tmp_path: Pa
     out = jax.jit(lambda *args: adapted.apply(variables, *args, task_id=jax.numpy.arange(2)))(*inputs)
     assert np.isfinite(np.asarray(out)).all()
     assert out.shape == ((2, inputs[0].shape[1], 64) if kind == "decoder" else (2, 3))
+
+
+def test_the_commands_of_a_language_model_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """On a tiny model, with few updates, and answers as short as it takes them."""
+    found = re.search(r"<!-- language bank -->\n```sh\n(.*?)```", README, re.DOTALL)
+    assert found
+    lines = found[1].splitlines()
+    assert len(lines) < 20
+    monkeypatch.chdir(tmp_path)
+    pretrained_folder("decoder", tmp_path).rename("SmolLM2-135M-Instruct.gguf")
+    example = json.dumps({"prompt": "the cat sat", "completion": "SELECT name"})
+    for name in ("sql", "sql-test", "python", "support"):
+        Path(f"{name}.jsonl").write_text(f"{example}\n{example}\n")
+    asked = [json.dumps({"prompt": "the dog", "task": task}) for task in ("sql", "support", "python")]
+    Path("prompts.jsonl").write_text("\n".join(asked))
+    small = {"learn": ["--epochs", "2", "--batch-size", "2"], "generate": ["--max-tokens", "4"]}
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[0] == "share-jax"
+        assert main([*words[1:], *small.get(words[1], [])]) == 0, capsys.readouterr().err
+    answers = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert [answer["task"] for answer in answers] == ["sql", "support", "python"]
+    assert all("completion" in answer for answer in answers)
+    assert {path.name for path in Path("adapters").iterdir()} == {"sql", "python", "support"}
+    assert "all 2 kept every bit" in capsys.readouterr().out
 
 
 def test_a_bank_is_saved_and_loaded_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

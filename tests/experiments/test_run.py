@@ -126,7 +126,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("updates", [3, pytest.param(38, marks=pytest.mark.slow), 61, 95])
+@pytest.mark.parametrize("updates", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (38, 61)), 95])
 def test_a_resumed_run_ends_as_one_that_ran_through(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int
 ) -> None:

@@ -13,7 +13,7 @@ from experiments import run as run_module
 from experiments.algorithms.replay import ReplayNumbers
 from experiments.backbones.backbone import Backbone, digits_vit
 from experiments.config import digits5
-from experiments.config.methods import METHODS
+from experiments.config.methods import METHODS, PROMPTED
 from experiments.config.numbers import ConfigError
 from experiments.config.run_config import command_line, parse
 from experiments.report.progress import NullProgress
@@ -21,6 +21,9 @@ from experiments.report.results import load_results
 from share_jax.checkpoint import checkpoint as ckpt
 
 DIGITS = ["--experiment", "digits5", "--quiet", "--eval-batch-size", "64"]
+ON_CLASSES = tuple(name for name in METHODS if name not in PROMPTED)
+"""The methods that learn classes."""
+
 MEMORIES = ("der_lora", "inflora")
 STOPPED = (*MEMORIES, "joint", "share_coefficients", "majority")
 """Methods that are stopped in every run of the tests, and the one that trains nothing."""
@@ -29,7 +32,7 @@ NAIVE = ("sequential_lora", "sequential_lora_heads")
 """What forgets without remedy: no bar for the ACC at the end."""
 STOPS = [
     *[("der_lora", 11), ("inflora", 7), ("der_lora", 16), ("joint", 11), ("share_coefficients", 18)],
-    *(pytest.param(name, 11, marks=pytest.mark.slow) for name in METHODS if name not in STOPPED),
+    *(pytest.param(name, 11, marks=pytest.mark.slow) for name in ON_CLASSES if name not in STOPPED),
 ]
 """A method, and the update after which its run is stopped: of four to a task, saved every two."""
 FEW = [*DIGITS, "--preset", "quick", "--steps", "4", "--save-every", "2", "--buffer-size", "20", "--methods"]
@@ -149,7 +152,7 @@ def test_the_numbers_of_single_methods_are_flags_that_are_checked_and_told() -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "majority"])
+@pytest.mark.parametrize("method", [name for name in ON_CLASSES if name != "majority"])
 def test_every_method_learns_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(digits5, "digits_vit", _pretrained)
     words = [*DIGITS, "--preset", "default", "--methods", f"{method},majority"]

@@ -26,7 +26,7 @@ EXPECTED = {
 }
 
 
-SLOW = ("roofline",)
+SLOW = ("roofline", "prefix")
 
 
 @pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SUITES])

@@ -211,6 +211,7 @@ def test_cifar100_runs_end_to_end_on_a_vision_transformer(data, tmp_path, capsys
     assert "--image-size 8" in content["command"]
 
 
+@pytest.mark.slow
 def test_cifar100_runs_without_task_ids(data, tmp_path, capsys):
     words = ["--experiment", "cifar100_10", "--protocol", "class", "--data-folder", str(data)]
     options = ["--weights", str(DATA / "vit_tiny"), "--image-size", "8", "--steps", "2", "--rank", "2"]

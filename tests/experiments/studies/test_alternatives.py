@@ -128,6 +128,7 @@ def measured(folder, *more):
     return read(path, ("alternatives",)), before
 
 
+@pytest.mark.slow
 def test_two_parts_of_the_study_run_from_end_to_end(tmp_path):
     """The whole study is among the slow tests; no number here says anything, but each is there and finite."""
     found, page = measured(tmp_path, "--only", "mixed batch|length buckets")
