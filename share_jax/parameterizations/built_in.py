@@ -32,8 +32,8 @@ NAMES = tuple(method.name for method in BUILT_IN if not isinstance(method, Share
 def method_named(name: str, **numbers: Any) -> Parameterization:
     """The method of a name with those of the numbers that it has.
 
-    >>> method_named("share", num_basis=8, pseudo_rank=2, rank=2, alpha=4.0)
-    Share(num_basis=8, pseudo_rank=2)
+    >>> method_named("separate", rank=2, alpha=4.0, num_basis=8)
+    SeparateLoRA(rank=2, alpha=4.0, init_std=0.02)
 
     Raises:
         InputError: there is no such method, or a number is out of range.
