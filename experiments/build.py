@@ -51,13 +51,13 @@ def build(config: Config, notify: Callable[[str], None], tasks: int | None = Non
 
 def _frozen_layers(config: Config, stream: Stream, backbone: Backbone) -> Callable[[Split], Split]:
     """What puts the frozen layers' outputs in place of a split's inputs; of tokens in memory, short texts short."""
-    cache = prefix_cache(backbone, config.eval_batch_size, config.prefix_cache_bytes, config.workdir / PREFIX)
     if of_tokens(stream):
         splits = [split for task in stream.tasks for split in (task.train, task.test, *task.further.values())]
         places = sum(split.inputs["attention_mask"].size for split in splits)
         model: Any = backbone.model
         if 4 * places * model.config.hidden_size <= config.prefix_cache_bytes:
             return lambda split: hidden_of(backbone, split, config.length_buckets, config.eval_batch_size)
+    cache = prefix_cache(backbone, config.eval_batch_size, config.prefix_cache_bytes, config.workdir / PREFIX)
     return lambda split: cached_inputs(cache, split)
 
 

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     tested = None if args.eval is None else read_examples(args.eval)
     training = language.Training(args.epochs, args.batch_size, args.learning_rate, args.seed)
     opened = language.open_language_bank(args.bank, args.model, settings_of(args))
-    shown = _Shown(Progress(args), training.epochs_of(len(examples)) * -(-len(examples) // training.batch_size))
+    shown = _Shown(Progress(args), training.steps_of(len(examples)))
     with Preemption(lambda what: print(f"stopped: {what}; run the command again", file=sys.stderr)) as preemption:
         done = language.learn(
             opened, args.task, examples, training,

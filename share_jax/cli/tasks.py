@@ -1,10 +1,13 @@
 """`share-jax tasks BANK`: what a language model's bank holds."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
 from share_jax import checkpoint
+from share_jax.bank.accounting import bytes_on_disk
+from share_jax.checkpoint.manifest import exists
 from share_jax.cli.options import emit
 from share_jax.cli.report import megabytes
 from share_jax.cli.table import table
@@ -21,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     settings = read_settings(args.bank)
-    store = checkpoint.open_checkpoint(args.bank) if (Path(args.bank) / "manifest.json").exists() else None
+    store = checkpoint.open_checkpoint(args.bank) if exists(Path(args.bank)) else None
     names = () if store is None else store.names
     tasks = {name: {**_info(store, name), **_size(store, name)} for name in names}
     data = {
@@ -43,16 +46,8 @@ def _info(store: Any, name: str) -> dict[str, Any]:
 
 def _size(store: Any, name: str) -> dict[str, int]:
     leaves = store.record(name)["leaves"].values()
-    counts = [_product(leaf["shape"]) for leaf in leaves]
-    size = sum(file.stat().st_size for file in (store.root / store.record(name)["path"]).rglob("*") if file.is_file())
-    return {"parameters": sum(counts), "bytes": size}
-
-
-def _product(shape: list[int]) -> int:
-    out = 1
-    for size in shape:
-        out *= size
-    return out
+    size = bytes_on_disk(store.root / store.record(name)["path"])
+    return {"parameters": sum(math.prod(leaf["shape"]) for leaf in leaves), "bytes": size}
 
 
 def _inflight(store: Any) -> dict[str, Any] | None:

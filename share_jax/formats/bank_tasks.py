@@ -71,9 +71,14 @@ def export_peft(
             raise InputError(message(f"folder {shown(place)}", got="one that exists", expected="a new one", fix=fix))
     Path(folder).mkdir(parents=True, exist_ok=True)
     for source in sources:
-        with publish(places[source.name]) as temp:
-            writer("PEFT")(temp, source.adapter(), source.config, source.extras(), source.metadata, "f32")
+        write_peft(source, places[source.name])
     return places
+
+
+def write_peft(source: Source, folder: Path) -> None:
+    """Writes one task as a PEFT folder in one step; what is there is replaced."""
+    with publish(folder) as temp:
+        writer("PEFT")(temp, source.adapter(), source.config, source.extras(), source.metadata, "f32")
 
 
 def import_peft(

@@ -1,8 +1,6 @@
 """A language model's tasks as PEFT folders, and PEFT folders as its tasks, by the names of its checkpoint."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +10,10 @@ import optax
 
 from share_jax.checkpoint.saved_bank import save_bank
 from share_jax.errors import InputError, message
-from share_jax.formats.bank_tasks import export_peft, import_peft
+from share_jax.formats.bank_tasks import bank_sources, check_linear, export_peft, import_peft, write_peft
 from share_jax.language.language_bank import LanguageBank
 from share_jax.language.settings import write_settings
 from share_jax.models.decoder_weights import decoder_names
-from share_jax.storage.untrusted import publish
 from share_jax.train.share_bank import ShareBank
 
 
@@ -34,9 +31,8 @@ def export_tasks(
     Raises:
         TargetError, TaskError, InputError: see `share_jax.export_peft`.
     """
-    names = decoder_names(opened.pretrained.model.config)
-    base = opened.settings.model if base_model is None else base_model
-    return export_peft(opened.bank, opened.adapted, folder, names, base_model=base, overwrite=overwrite)
+    base = _base(opened, base_model)
+    return export_peft(opened.bank, opened.adapted, folder, _names(opened), base_model=base, overwrite=overwrite)
 
 
 def export_task(
@@ -48,12 +44,10 @@ def export_task(
         TaskError: there is no such task.
         TargetError: see `share_jax.export_peft`.
     """
-    opened.bank.index(task)
-    with tempfile.TemporaryDirectory(dir=Path(folder).parent) as room:
-        made = export_tasks(opened, room, base_model=base_model)
-        with publish(Path(folder)) as temp:
-            for file in made[task].iterdir():
-                shutil.copy2(file, temp / file.name)
+    place = opened.bank.index(task)
+    check_linear(opened.adapted)
+    sources = bank_sources(opened.bank, opened.adapted, _names(opened), base_model=_base(opened, base_model))
+    write_peft(sources[place], Path(folder))
     return Path(folder)
 
 
@@ -67,9 +61,17 @@ def import_tasks(opened: LanguageBank, folders: Sequence[str | os.PathLike[str]]
     if isinstance(opened.bank, ShareBank):
         fix = "compress the adapters by share-jax compress, or make a bank with --method separate"
         raise InputError(message("bank", got="one of share", expected="one of another method", fix=fix))
-    names = decoder_names(opened.pretrained.model.config)
-    taken: Any = import_peft(list(folders), opened.adapted, opened.bank, names)
+    taken: Any = import_peft(list(folders), opened.adapted, opened.bank, _names(opened))
     learner: Any = opened.learner(optax.sgd(0.0))
     save_bank(opened.folder, learner, taken.bank)
     write_settings(opened.folder, opened.settings)
     return replace(opened, bank=taken.bank)
+
+
+def _names(opened: LanguageBank) -> Any:
+    """The names that the bank's checkpoint has for its tensors."""
+    return decoder_names(opened.pretrained.model.config)
+
+
+def _base(opened: LanguageBank, given: str | None) -> str:
+    return opened.settings.model if given is None else given

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from share_jax.bank.bank import TaskBank
+from share_jax.checkpoint.manifest import exists
 from share_jax.checkpoint.saved_bank import load_bank
 from share_jax.checkpoint.share_tasks import load_share_bank
 from share_jax.errors import InputError, message
@@ -49,6 +51,11 @@ class LanguageBank:
     def max_length(self) -> int:
         """The most tokens of an example that the bank and the model take."""
         return min(self.settings.max_length, self.pretrained.model.config.max_position_embeddings)
+
+    @cached_property
+    def answer(self) -> Any:
+        """(base variables, shared, slot, inputs) to the model's output, compiled once for all tasks."""
+        return self.learner(optax.sgd(0.0)).answer
 
     def learner(self, transform: optax.GradientTransformation) -> Learner | ShareLearner:
         """What learns one more task with an optimizer."""
@@ -92,7 +99,7 @@ def open_language_bank(
     learner = _learner(adapted, loaded.params, chosen, optax.sgd(0.0))
     fresh: Any = learner.start(adapted.init(jax.random.key(0), loaded.params, num_tasks=1))
     folder = Path(folder)
-    if not (folder / "manifest.json").exists():
+    if not exists(folder):
         return LanguageBank(folder, chosen, loaded, adapted, fresh)
     load: Any = load_share_bank if isinstance(fresh, ShareBank) else load_bank
     return LanguageBank(folder, chosen, loaded, adapted, load(folder, learner, fresh))

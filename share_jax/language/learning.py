@@ -23,6 +23,7 @@ from share_jax.linen.prefix import linen_prefix
 from share_jax.runtime.preemption import Preemption
 from share_jax.storage.cache_dir import cache_root
 from share_jax.text.examples import Chat, Example
+from share_jax.train.batches import steps_per_epoch
 from share_jax.train.loop import Inflight, Progress
 from share_jax.train.prefix_cache import PrefixCache
 from share_jax.train.share_bank import ShareBank
@@ -73,8 +74,16 @@ class Training:
         >>> Training().epochs_of(480), Training().epochs_of(32), Training(epochs=1).epochs_of(32)
         (2, 30, 1)
         """
-        per_epoch = -(-examples // self.batch_size)
+        per_epoch = steps_per_epoch(examples, self.batch_size)
         return max(2, -(-LEAST_STEPS // per_epoch)) if self.epochs is None else self.epochs
+
+    def steps_of(self, examples: int) -> int:
+        """Updates for so many examples.
+
+        >>> Training().steps_of(480)
+        60
+        """
+        return self.epochs_of(examples) * steps_per_epoch(examples, self.batch_size)
 
 
 class Learnt(NamedTuple):

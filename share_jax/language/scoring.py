@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import optax
 
 from share_jax.bank.slots import read_slot
 from share_jax.language.language_bank import LanguageBank
 from share_jax.text.examples import Chat, Example
 from share_jax.train.token_batches import TokenBatches
-from share_jax.train.token_losses import bits_per_byte
+from share_jax.train.token_losses import bits_per_byte, next_token
 from share_jax.train.token_rows import TokenRows, token_rows
 
 
@@ -54,19 +53,12 @@ def scores(
     opened: LanguageBank, slot: Any, rows: TokenRows, batch_size: int, hidden: np.ndarray | None = None
 ) -> Scores:
     """Scores rows by a slot; `hidden` as of `TokenBatches`."""
-    answer = _answer(opened)
     sums = np.zeros(5)
     for batch in TokenBatches(rows, batch_size, hidden=hidden):
-        found = answer({"params": opened.pretrained.params}, opened.bank.shared, slot, batch["inputs"])
-        nats, right = np.asarray(found.nats, np.float64), np.asarray(found.right, np.float64)
-        weights = np.asarray(batch["weights"])
-        real = weights.max(axis=1) > 0
-        whole = np.where(weights > 0, right, 1.0).min(axis=1)
-        sums += [(nats * weights).sum(), (right * weights).sum(), weights.sum(), whole[real].sum(), real.sum()]
+        found = opened.answer({"params": opened.pretrained.params}, opened.bank.shared, slot, batch["inputs"])
+        own = next_token(found, batch)
+        counts = (own.metrics[name] for name in ("correct", "tokens", "exact", "examples"))
+        sums += [float(each) for each in (own.total, *counts)]
     total, correct, tokens, exact, count = sums
     size = sum(rows.nbytes)
     return Scores(exact / count, correct / tokens, bits_per_byte(total, size), total / tokens, int(count))
-
-
-def _answer(opened: LanguageBank) -> Any:
-    return opened.learner(optax.sgd(0.0)).answer
