@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from share_jax.layers.kernel_matrix import as_kernel
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization
 from share_jax.trees import at, flat, nested
@@ -20,7 +21,7 @@ def kernel_delta(method: Parameterization, target: Target, shared: Leaves, slot:
 
     def one(shared: Leaves, slot: Leaves) -> AnyArray:
         a, b = method.factors(shared, slot)
-        return (a @ b).reshape(target.shape)
+        return as_kernel(a @ b, target.shape, target.order)
 
     return jax.vmap(one)(shared, slot) if target.stacked is not None else one(shared, slot)
 

@@ -2,6 +2,8 @@
 
 import math
 
+from share_jax.typing import AnyArray
+
 
 def matrix_shape(shape: tuple[int, ...], in_axes: int) -> tuple[int, int]:
     """(d_in, d_out) of a kernel, the first `in_axes` of whose axes are inputs.
@@ -10,3 +12,20 @@ def matrix_shape(shape: tuple[int, ...], in_axes: int) -> tuple[int, int]:
     ((384, 384), (384, 384), (144, 32))
     """
     return math.prod(shape[:in_axes]), math.prod(shape[in_axes:])
+
+
+def as_kernel(matrix: AnyArray, shape: tuple[int, ...], order: tuple[int, ...]) -> AnyArray:
+    """A matrix (d_in, d_out) as the kernel that it was seen from.
+
+    Args:
+        matrix: (d_in, d_out)
+        shape: of the kernel.
+        order: the kernel's axes, inputs first: by it, a transpose of the kernel has the matrix's elements in order.
+
+    Returns:
+        An array of `shape`.
+    """
+    moved = matrix.reshape(tuple(shape[axis] for axis in order))
+    if order == tuple(range(len(shape))):
+        return moved
+    return moved.transpose(tuple(order.index(axis) for axis in range(len(shape))))

@@ -18,8 +18,9 @@ class Target:
         module_path: keys to the layer that owns it.
         layer: name of the layer's class, as "Dense".
         shape: the kernel's shape within one layer, without an axis that `nn.scan` or `nn.vmap` stacked.
-        in_axes: how many of its leading axes are inputs.
+        in_axes: how many of its axes are inputs.
         stacked: length of the leading axis that `nn.scan` or `nn.vmap` added; None if there is none.
+        inputs: which of its axes are inputs, in the order in which they make d_in; the leading ones if None.
     """
 
     path: str
@@ -28,14 +29,21 @@ class Target:
     shape: tuple[int, ...]
     in_axes: int
     stacked: int | None
+    inputs: tuple[int, ...] | None = None
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The kernel's axes with its inputs in front: a transpose by it and a reshape make the matrix."""
+        inputs = tuple(range(self.in_axes)) if self.inputs is None else self.inputs
+        return inputs + tuple(axis for axis in range(len(self.shape)) if axis not in inputs)
 
     @property
     def d_in(self) -> int:
-        return matrix_shape(self.shape, self.in_axes)[0]
+        return matrix_shape(tuple(self.shape[axis] for axis in self.order), self.in_axes)[0]
 
     @property
     def d_out(self) -> int:
-        return matrix_shape(self.shape, self.in_axes)[1]
+        return matrix_shape(tuple(self.shape[axis] for axis in self.order), self.in_axes)[1]
 
 
 def match(patterns: Sequence[str] | str, paths: Iterable[str], *, what: str) -> tuple[str, ...]:
