@@ -11,7 +11,7 @@
 | batch, n | examples, and positions (tokens, pixels) within one example |
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,3 +32,6 @@ Tree = Mapping[str, Any]
 
 Path = tuple[str, ...]
 """The keys from a tree's root to a leaf."""
+
+TaskId = int | np.integer | Sequence[int] | np.ndarray | jax.Array
+"""A whole number, or one per example; concrete or traced."""

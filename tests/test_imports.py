@@ -22,6 +22,7 @@ HOUSE = (
     "adapter_set",
     "formats",
     "subspace",
+    "adapted_trees",
     "adapted",
     "layers",
     "bank",

@@ -9,30 +9,26 @@ from typing import Any
 import flax.linen as nn
 
 from share_jax.adapted import SHARED, TASKS, Forward, arguments, check_variables
-from share_jax.bank.accounting import ParameterCounts
-from share_jax.bank.slots import TaskSlots, as_task_id, capacity, gather, slots_of
+from share_jax.adapted_trees import AdaptedTrees, check_space
+from share_jax.bank.slots import TaskSlots
 from share_jax.errors import InputError, TargetError, message
 from share_jax.layers.effective_params import effective_params
-from share_jax.layers.fresh_trees import counts_of, fresh_trees
 from share_jax.layers.projected import Projected, project
-from share_jax.layers.targets import Target, match, table
+from share_jax.layers.targets import Target, match
 from share_jax.linen.bypass import bypassed
 from share_jax.linen.discover import ParameterUse, uses
 from share_jax.linen.gathered_layers import gathering_layers
 from share_jax.linen.intercept import interceptor, layer_slots
 from share_jax.linen.remat import rematerialised
-from share_jax.linen.variables import TaskId
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
 from share_jax.trees import at, flat, merged, nested
-from share_jax.typing import Array, PRNGKey, Tree
-
-SPACES = ("activation", "parameter")
+from share_jax.typing import Array, PRNGKey, TaskId, Tree
 
 
 @dataclass(frozen=True)
-class Adapted:
+class Adapted(AdaptedTrees):
     """An unmodified model and the kernels of it that tasks adapt. Made by `adapt`; holds no arrays.
 
     Attributes:
@@ -56,54 +52,10 @@ class Adapted:
     def _layers(self) -> frozenset[tuple[str, ...]]:
         return frozenset(target.module_path for target in self.targets)
 
-    def __str__(self) -> str:
-        heads = f"\nowned by each task: {', '.join(self.heads)}" if self.heads else ""
-        return f"{self.method} in {self.space} space on {len(self.targets)} kernels:\n{table(self.targets)}{heads}"
-
     @property
     def name(self) -> str:
         """Class of the model."""
         return type(self.model).__name__
-
-    def init(self, key: PRNGKey, params: Tree, num_tasks: int) -> dict[str, Any]:
-        """Fresh `shared` and `tasks` trees, with which every task's model equals the base model bitwise or to rounding.
-
-        Args:
-            key: typed PRNG key.
-            params: the base model's parameters; each task's heads start as copies of theirs.
-            num_tasks: slots, T.
-
-        Returns:
-            {"shared": tree, "tasks": tree of leaves (T, ...)}
-
-        Raises:
-            InputError: if `num_tasks` is below 1, or `params` is not the tree that was adapted.
-        """
-        shared, tasks = fresh_trees(self.method, self.targets, self.heads, key, params, num_tasks)
-        return {SHARED: shared, TASKS: tasks}
-
-    def slot(self, tasks: Tree, task_id: TaskId) -> TaskSlots:
-        """The slot of one task, or the stack with one task per example of the batch.
-
-        Args:
-            tasks: the `tasks` tree, leaves (T, ...).
-            task_id: an integer scalar, or one id per example (batch,).
-
-        Raises:
-            TaskError: if a concrete id is not a slot.
-            InputError: if ids per example are given in parameter space, which has one kernel for the batch.
-        """
-        slots = slots_of(dict(tasks), task_id)
-        if slots.ids is not None and self.space == "parameter":
-            raise InputError(
-                message(
-                    "task_id in parameter space",
-                    got=f"{slots.ids.shape[0]} ids",
-                    expected="one id for the whole batch",
-                    fix="adapt with space='activation' for batches of different tasks",
-                )
-            )
-        return slots
 
     def apply(self, variables: Tree, *args: Any, task_id: TaskId, **kwargs: Any) -> Any:
         """`model.apply` with the update and the heads of a task, or of each example's own task.
@@ -181,29 +133,6 @@ class Adapted:
         plain: Any = partial(layer.apply, {"params": leaves["params"]}, x)
         return project(self.method, found, leaves["params"], leaves[SHARED], x, plain)
 
-    def effective_params(self, variables: Tree, task_id: int) -> dict[str, Any]:
-        """The parameters of an ordinary model with this task's output: base + delta, and the task's heads.
-
-        Raises:
-            TaskError: if the id is not a slot.
-        """
-        slot = gather(variables[TASKS], as_task_id(task_id, capacity(variables[TASKS])))
-        own = flat(slot)
-        params = merged(variables["params"], nested({path: own[path] for path in self.heads}))
-        return effective_params(self.method, self.targets, params, variables[SHARED], slot)
-
-    def counts(self, params: Tree, variables: Tree, tasks: int, *, separate_rank: int | None = None) -> ParameterCounts:
-        """Parameters from the real trees, against `tasks` separate LoRAs on the same kernels.
-
-        Args:
-            params: the base model's parameters.
-            variables: the trees of `init`.
-            tasks: how many of the slots are counted.
-            separate_rank: rank of the separate LoRAs; the method's own rank, or pseudo-rank, by default.
-        """
-        rank = separate_rank if separate_rank is not None else self.method.rank
-        return counts_of(self.targets, self.heads, params, (variables[SHARED], variables[TASKS]), tasks, rank)
-
 
 def adapt(
     model: nn.Module,
@@ -236,8 +165,7 @@ def adapt(
         TargetError: if a pattern matches nothing, or a kernel that it matches cannot be adapted in this space.
         InputError: if `method` is not a parameterisation, `variables` has no "params", or a parameter is not an array.
     """
-    if space not in SPACES:
-        raise TargetError(message("space", got=repr(space), expected=" or ".join(SPACES), fix="pass one of them"))
+    check_space(space)
     method = SharedA() if method is None else method
     check_method(method, "adapt the model's __call__; its other methods are not chosen here")
     check_variables(variables, "variables")

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from share_jax.bank.slots import as_task_id, gather
 from share_jax.layers.deltas import check_ids
-from share_jax.linen.variables import TASKS, TaskId
-from share_jax.typing import Array
+from share_jax.linen.variables import TASKS
+from share_jax.typing import Array, TaskId
 
 
 class TaskHead(nn.Module):

@@ -11,10 +11,10 @@ from functools import partial
 import flax.linen as nn
 
 from share_jax.linen.layer_spec import refuse_obstacle
-from share_jax.linen.variables import TaskId, adapted, declare
+from share_jax.linen.variables import adapted, declare
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.shared_a import SharedA
-from share_jax.typing import Array
+from share_jax.typing import Array, TaskId
 
 
 class TaskLayer(nn.Module):

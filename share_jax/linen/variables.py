@@ -1,10 +1,9 @@
 """Creating and reading an adapter's variables inside a module of one's own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import numpy as np
 
 from share_jax.adapted import SHARED, TASKS
 from share_jax.bank.slots import slots_of
@@ -14,10 +13,7 @@ from share_jax.layers.fresh_trees import init_stack
 from share_jax.layers.kernel_matrix import matrix_shape
 from share_jax.linen.layer_spec import layer_of, spec_of
 from share_jax.parameterizations.base import Parameterization, check_method
-from share_jax.typing import Array
-
-TaskId = int | np.integer | Sequence[int] | np.ndarray | jax.Array
-"""A whole number, or one per example; concrete or traced."""
+from share_jax.typing import Array, TaskId
 
 
 def declare(module: nn.Module, method: Parameterization, kernel: Array, num_tasks: int) -> None:

@@ -15,8 +15,8 @@ import share_jax
 from share_jax.bank.bank import TaskBank
 from share_jax.checkpoint import checkpoint
 from share_jax.errors import BusyError, FormatError, InputError, SaveError, TaskError
-from share_jax.linen.variables import TaskId
 from share_jax.storage import lock
+from share_jax.typing import TaskId
 
 X = jax.random.normal(jax.random.key(1), (24, 6))
 METHODS = (share_jax.SharedA(rank=2), share_jax.Share(num_basis=4, pseudo_rank=2), share_jax.SeparateLoRA(rank=2))

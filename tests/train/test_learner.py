@@ -12,7 +12,7 @@ from jax import monitoring
 
 import share_jax
 from share_jax.errors import InputError, TaskError
-from share_jax.linen.variables import TaskId
+from share_jax.typing import TaskId
 
 X = jax.random.normal(jax.random.key(1), (24, 6))
 
