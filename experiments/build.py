@@ -1,6 +1,6 @@
 """Puts a configuration's stream and backbone together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from experiments.backbones.backbone import Backbone, cached_inputs, cut_at, pref
 from experiments.backbones.decoder import hidden_of
 from experiments.config.experiment import experiment
 from experiments.config.run_config import Config
-from experiments.streams.base import Split, Stream
+from experiments.streams.base import Split, Stream, Task
 from experiments.streams.held_out import held_out
 from experiments.streams.protocols import under
 from share_jax.models.split_point import START, Cut
@@ -41,24 +41,41 @@ def build(config: Config, notify: Callable[[str], None], tasks: int | None = Non
     backbone = cut_at(model, config.first_sublayer)
     if Cut(config.first_layer, config.first_sublayer) == START:
         return raw, backbone
-    kept, cached = _frozen_layers(config, raw, backbone), []
+    if of_tokens(raw) and _bytes_of(raw, backbone) <= config.prefix_cache_bytes:
+        notify(f"Preparing {config.experiment}: frozen layers, once for all texts")
+        return replace(raw, tasks=_tokens_cached(raw.tasks, backbone)), backbone
+    cache = prefix_cache(backbone, config.eval_batch_size, config.prefix_cache_bytes, config.workdir / PREFIX)
+    cached = []
     for number, task in enumerate(raw.tasks, start=1):
         notify(f"Preparing {config.experiment}: frozen layers, task {number} of {len(raw.tasks)}")
-        further = {name: kept(split) for name, split in task.further.items()}
-        cached.append(replace(task, train=kept(task.train), test=kept(task.test), further=further))
+        cached.append(_with(task, iter([cached_inputs(cache, split) for split in _splits(task)])))
     return replace(raw, tasks=tuple(cached)), backbone
 
 
-def _frozen_layers(config: Config, stream: Stream, backbone: Backbone) -> Callable[[Split], Split]:
-    """What puts the frozen layers' outputs in place of a split's inputs; of tokens in memory, short texts short."""
-    if of_tokens(stream):
-        splits = [split for task in stream.tasks for split in (task.train, task.test, *task.further.values())]
-        places = sum(split.inputs["attention_mask"].size for split in splits)
-        model: Any = backbone.model
-        if 4 * places * model.config.hidden_size <= config.prefix_cache_bytes:
-            return lambda split: hidden_of(backbone, split, config.length_buckets, config.eval_batch_size)
-    cache = prefix_cache(backbone, config.eval_batch_size, config.prefix_cache_bytes, config.workdir / PREFIX)
-    return lambda split: cached_inputs(cache, split)
+def _splits(task: Task) -> list[Split]:
+    """Every split of a task, in the order of `_with`."""
+    return [task.train, task.test, *task.further.values(), *([] if task.few_shot is None else [task.few_shot])]
+
+
+def _with(task: Task, splits: Iterator[Split]) -> Task:
+    """The task with other splits in place of its own."""
+    train, test = next(splits), next(splits)
+    further = {name: next(splits) for name in task.further}
+    few_shot = None if task.few_shot is None else next(splits)
+    return replace(task, train=train, test=test, further=further, few_shot=few_shot)
+
+
+def _tokens_cached(tasks: Sequence[Task], backbone: Backbone) -> tuple[Task, ...]:
+    """The frozen layers of all tasks together, since texts of several tasks may begin alike."""
+    found = iter(hidden_of(backbone, [split for task in tasks for split in _splits(task)]))
+    return tuple(_with(task, found) for task in tasks)
+
+
+def _bytes_of(stream: Stream, backbone: Backbone) -> int:
+    """What the frozen layers' output of a stream of tokens takes, float32."""
+    places = sum(split.inputs["attention_mask"].size for task in stream.tasks for split in _splits(task))
+    model: Any = backbone.model
+    return 4 * places * model.config.hidden_size
 
 
 def raw_stream(config: Config) -> Stream:

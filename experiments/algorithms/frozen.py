@@ -34,9 +34,8 @@ def run_few_shot(job: Job) -> Outcome:
         fix = "leave it out of --methods"
         raise InputError(message(f"stream of {job.name}", got="no prompts with examples", expected="some", fix=fix))
     shown = tuple(replace(task, train=task.few_shot, test=task.few_shot) for task in tasks)
-    whole = replace(job.backbone, model=job.backbone.model.clone(first_layer=0, first_sublayer="attention"))
     config = replace(job.config, length_buckets=(), eval_batch_size=min(8, job.config.eval_batch_size))
-    return _asked(replace(job, stream=replace(job.stream, tasks=shown), backbone=whole, config=config))
+    return _asked(replace(job, stream=replace(job.stream, tasks=shown), config=config))
 
 
 def _asked(job: Job) -> Outcome:

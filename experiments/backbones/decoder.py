@@ -1,25 +1,20 @@
 """A decoder of text as a backbone: its frozen lower layers, and every kernel of those above adapted."""
 
 import os
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
 from experiments.backbones.backbone import Backbone
-from experiments.data.batch_order import bucketed
+from experiments.data.batch_order import token_counts
 from experiments.streams.base import Split
-from share_jax.linen.prefix import linen_prefix
 from share_jax.models.pretrained_decoder import Pretrained, load_decoder
+from share_jax.models.shared_starts import prefix_of_texts
 from share_jax.models.split_point import Cut, check_cut
-from share_jax.train.batches import padded
-
-READ = ("input_ids", "attention_mask")
-"""What a prefix reads; the other inputs say which tokens are scored."""
 
 
 def decoder(weights: str | os.PathLike[str], first_layer: int, dtype: Dtype = jnp.float32) -> Backbone:
@@ -46,40 +41,28 @@ def decoder_backbone(loaded: Pretrained, name: str) -> Backbone:
     )
 
 
-def hidden_of(backbone: Backbone, split: Split, lengths: tuple[int, ...], rows: int) -> Split:
-    """The split with `hidden` in place of its token ids: what the frozen layers make of each text.
+def hidden_of(backbone: Backbone, splits: Sequence[Split]) -> list[Split]:
+    """Splits with `hidden` in place of their token ids: what the frozen layers make of each text.
 
-    Texts of like length are computed together, so that little of it is padding.
+    What texts of any of the splits begin with alike is computed once: a question that is put to ten tasks, or the
+    examples in front of every question.
 
     Args:
         backbone: cut where `hidden` enters.
-        split: token ids.
-        lengths: of texts, each compiled once.
-        rows: texts in a call.
+        splits: of token ids, padded on the right.
     """
-    return Split(_with_hidden(backbone, split.inputs, lengths, rows), split.labels)
+    texts = [
+        tuple(ids[:length].tolist())
+        for split in splits
+        for ids, length in zip(split.inputs["input_ids"], token_counts(split.inputs["attention_mask"]), strict=True)
+    ]
+    found = iter(prefix_of_texts(backbone.model, backbone.params, texts))
+    return [Split(_with_hidden(split.inputs, found), split.labels) for split in splits]
 
 
-def _with_hidden(
-    backbone: Backbone, inputs: Mapping[str, np.ndarray], lengths: tuple[int, ...], rows: int
-) -> dict[str, np.ndarray]:
-    mask = inputs["attention_mask"]
-    buckets = bucketed({name: inputs[name] for name in READ}, lengths or (mask.shape[1],))
-    width = backbone.model.config.hidden_size
-    hidden = np.zeros((*mask.shape, width), np.float32)
-    every = np.arange(len(mask))
-    places = np.zeros(len(mask), int) if buckets is None else buckets.of(every)
-    for place in np.unique(places):
-        chosen = every[places == place]
-        length = mask.shape[1] if buckets is None else buckets.lengths[place]
-        for batch in np.split(chosen, range(rows, len(chosen), rows)):
-            index, weights = padded(batch, rows)
-            cut = {name: inputs[name][index, :length] for name in READ}
-            found = _prefix(backbone.model, {"params": backbone.params}, cut)
-            hidden[batch, :length] = np.asarray(found, np.float32)[weights > 0]
+def _with_hidden(inputs: Mapping[str, np.ndarray], found: Iterator[np.ndarray]) -> dict[str, np.ndarray]:
+    mask, rows = inputs["attention_mask"], list(islice(found, len(inputs["attention_mask"])))
+    hidden = np.zeros((*mask.shape, rows[0].shape[1]), np.float32)
+    for into, row in zip(hidden, rows, strict=True):
+        into[: len(row)] = row
     return {**{name: array for name, array in inputs.items() if name != "input_ids"}, "hidden": hidden}
-
-
-@partial(jax.jit, static_argnames="model")
-def _prefix(model: object, variables: dict, inputs: dict[str, np.ndarray]) -> jax.Array:
-    return linen_prefix(model)(variables, inputs)  # pyright: ignore[reportArgumentType]

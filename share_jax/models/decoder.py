@@ -13,7 +13,6 @@ local and global layers. The numbers are held against transformers in `tests/mod
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -22,147 +21,15 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from share_jax.errors import InputError, message
-from share_jax.models.attention import attend_heads
 from share_jax.models.decoder_config import DecoderConfig
-from share_jax.models.kv_cache import Cache, KeyValue, written
-from share_jax.models.rotary import angles, inverse_frequencies, rotate
+from share_jax.models.decoder_layer import DecoderLayer, View, norm_of, picked
+from share_jax.models.kv_cache import Cache
+from share_jax.models.rotary import angles, inverse_frequencies
 from share_jax.models.split_point import START, Cut, Sublayer, check_cut, parts
 from share_jax.ops.token_scores import BLOCK, TokenScores, score_in_blocks, scores_of
 from share_jax.typing import Array
 
 _MASKED = -1e9
-
-
-class View(NamedTuple):
-    """What layers with one window know of where tokens stand.
-
-    Attributes:
-        cosines: of the tokens that attend, for `rotate`.
-        sines: the same.
-        bias: 0 where a token sees another, else far below; float32.
-    """
-
-    cosines: Float[Array, "#batch 1 n half"]
-    sines: Float[Array, "#batch 1 n half"]
-    bias: Float[Array, "#batch 1 n m"]
-
-
-class RmsNorm(nn.Module):
-    """x / sqrt(mean of x^2 + epsilon), times a learnt scale, or 1 + scale; in float32.
-
-    Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization" (arXiv 1910.07467).
-    """
-
-    epsilon: float
-    plus_one: bool = False
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*axes d"]) -> Float[Array, "*axes d"]:
-        """Normalises the last axis."""
-        start = nn.initializers.zeros_init() if self.plus_one else nn.initializers.ones_init()
-        scale = self.param("scale", start, (x.shape[-1],), jnp.float32).astype(jnp.float32)
-        wide = x.astype(jnp.float32)
-        size = lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
-        scale = (1.0 + scale) if self.plus_one else scale
-        return (wide * size * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(self.dtype)
-
-
-class DecoderAttention(nn.Module):
-    """Causal self-attention with rotary positions; query heads may share key heads."""
-
-    config: DecoderConfig
-    dtype: Dtype = jnp.float32
-
-    def setup(self) -> None:
-        """Names the parts `query`, `key`, `value`, `out`, and `query_norm`, `key_norm` where heads are normalised."""
-        c = self.config
-        own, shared = (c.num_attention_heads, c.head_dim), (c.num_key_value_heads, c.head_dim)
-        self.query = nn.DenseGeneral(own, use_bias=c.qkv_bias, dtype=self.dtype)
-        self.key = nn.DenseGeneral(shared, use_bias=c.qkv_bias, dtype=self.dtype)
-        self.value = nn.DenseGeneral(shared, use_bias=c.qkv_bias, dtype=self.dtype)
-        self.out = nn.DenseGeneral(c.hidden_size, axis=(-2, -1), use_bias=c.out_bias, dtype=self.dtype)
-        if c.head_norms:
-            self.query_norm = _norm(c, self.dtype)
-            self.key_norm = _norm(c, self.dtype)
-
-    def __call__(
-        self,
-        x: Float[Array, "batch n d"],
-        view: View,
-        past: KeyValue | None = None,
-        place: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "batch n d"], KeyValue]:
-        """The output, and keys and values: those of `x`, or `past` with them written from `place` on."""
-        query, key = self.query(x), self.key(x)
-        if self.config.head_norms:
-            query, key = self.query_norm(query), self.key_norm(key)
-        query, key, value = (jnp.swapaxes(each, 1, 2) for each in (query, key, self.value(x)))
-        query, key = (rotate(each, view.cosines, view.sines) for each in (query, key))
-        new = KeyValue(key, value)
-        kept = new if past is None or place is None else written(past, new, place)
-        scaled = query * jnp.asarray(self.config.query_scale, query.dtype)
-        mixed = attend_heads(scaled, kept.key, kept.value, view.bias, self.config.attention_softcap)
-        return self.out(jnp.swapaxes(mixed, 1, 2)), kept
-
-
-class DecoderMlp(nn.Module):
-    """down(activation(gate(x)) * up(x))."""
-
-    config: DecoderConfig
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
-        """Runs the perceptron."""
-        c = self.config
-        gate = nn.Dense(c.intermediate_size, use_bias=c.mlp_bias, dtype=self.dtype, name="gate")(x)
-        up = nn.Dense(c.intermediate_size, use_bias=c.mlp_bias, dtype=self.dtype, name="up")(x)
-        active = nn.silu(gate) if c.activation == "silu" else nn.gelu(gate, approximate=True)
-        return nn.Dense(c.hidden_size, use_bias=c.mlp_bias, dtype=self.dtype, name="down")(active * up)
-
-
-class DecoderLayer(nn.Module):
-    """One layer: attention and a gated perceptron, each on normalised input, with a residual."""
-
-    config: DecoderConfig
-    dtype: Dtype = jnp.float32
-
-    def setup(self) -> None:
-        """Names the parts `attention`, `attention_norm`, `mlp`, `mlp_norm`, and `..._post_norm` where there are."""
-        c = self.config
-        self.attention = DecoderAttention(c, self.dtype)
-        self.attention_norm = _norm(c, self.dtype)
-        self.mlp = DecoderMlp(c, self.dtype)
-        self.mlp_norm = _norm(c, self.dtype)
-        if c.norms_around:
-            self.attention_post_norm = _norm(c, self.dtype)
-            self.mlp_post_norm = _norm(c, self.dtype)
-
-    def extend(
-        self,
-        x: Float[Array, "batch n d"],
-        view: View,
-        past: KeyValue | None = None,
-        place: Int[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "batch n d"], KeyValue]:
-        """The layer with its keys and values, as `DecoderAttention` returns them."""
-        mixed, kept = self.attention(self.attention_norm(x), view, past, place)
-        return self.feed(x + (self.attention_post_norm(mixed) if self.config.norms_around else mixed)), kept
-
-    def attend(self, x: Float[Array, "batch n d"], view: View) -> Float[Array, "batch n d"]:
-        """The first sublayer."""
-        mixed, _ = self.attention(self.attention_norm(x), view)
-        return x + (self.attention_post_norm(mixed) if self.config.norms_around else mixed)
-
-    def feed(self, x: Float[Array, "batch n d"]) -> Float[Array, "batch n d"]:
-        """The second sublayer."""
-        fed = self.mlp(self.mlp_norm(x))
-        return x + (self.mlp_post_norm(fed) if self.config.norms_around else fed)
-
-    def __call__(self, x: Float[Array, "batch n d"], view: View) -> Float[Array, "batch n d"]:
-        """Runs the layer."""
-        return self.feed(self.attend(x, view))
 
 
 class Decoder(nn.Module):
@@ -200,7 +67,7 @@ class Decoder(nn.Module):
         check_cut(self.cut, c.num_hidden_layers)
         self.embed = nn.Embed(c.vocab_size, c.hidden_size, dtype=self.dtype)
         self.layer = [DecoderLayer(c, self.dtype) for _ in range(c.num_hidden_layers)]
-        self.norm = _norm(c, self.dtype)
+        self.norm = norm_of(c, self.dtype)
         if not c.tie_word_embeddings:
             self.head = nn.Dense(c.vocab_size, use_bias=False, dtype=self.dtype)
 
@@ -230,9 +97,7 @@ class Decoder(nn.Module):
         Raises:
             InputError: not exactly one of `input_ids` and `hidden`.
         """
-        states = self.hidden_states(input_ids, attention_mask, hidden)
-        if columns is not None:
-            states = jnp.take_along_axis(states, columns[:, :, None], axis=1)
+        states = self.hidden_states(input_ids, attention_mask, hidden, columns)
         return self.project(states) if targets is None else self.scores(states, targets)
 
     def scores(self, states: Float[Array, "batch k d"], targets: Int[Array, "batch k"]) -> TokenScores:
@@ -249,16 +114,25 @@ class Decoder(nn.Module):
         input_ids: Int[Array, "batch n"] | None = None,
         attention_mask: Int[Array, "batch n"] | None = None,
         hidden: Float[Array, "batch n d"] | None = None,
-    ) -> Float[Array, "batch n d"]:
-        """The normalised states of the last layer, which `project` turns into logits."""
+        columns: Int[Array, "batch k"] | None = None,
+    ) -> Float[Array, "batch k d"]:
+        """The normalised states of the last layer, which `project` turns into logits.
+
+        Args:
+            input_ids: token ids.
+            attention_mask: each token's document.
+            hidden: instead of `input_ids`.
+            columns: of each row the wanted ones, all when None; the last layer computes nothing else but keys and
+                values of the others.
+        """
         if (input_ids is None) == (hidden is None):
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "hidden": hidden}
             given = [name for name, value in inputs.items() if value is not None]
             expected = "input_ids or hidden, with or without attention_mask"
             raise InputError(message("model inputs", got=given, expected=expected, fix="pass exactly these"))
         if hidden is not None:
-            return self.norm(self.run(hidden, attention_mask, self.cut))
-        return self.norm(self.run(self.embedded(jnp.asarray(input_ids)), attention_mask))
+            return self.norm(self.run(hidden, attention_mask, self.cut, columns=columns))
+        return self.norm(self.run(self.embedded(jnp.asarray(input_ids)), attention_mask, columns=columns))
 
     def project(self, states: Float[Array, "*axes d"]) -> Float[Array, "*axes vocab"]:
         """Logits, float32, of states from `hidden_states`; any of them, in any shape."""
@@ -267,10 +141,20 @@ class Decoder(nn.Module):
         return out if cap is None else cap * jnp.tanh(out / cap)
 
     def prefix(
-        self, input_ids: Int[Array, "batch n"], attention_mask: Int[Array, "batch n"] | None = None
+        self,
+        input_ids: Int[Array, "batch n"],
+        attention_mask: Int[Array, "batch n"] | None = None,
+        stems: Int[Array, " batch"] | None = None,
     ) -> Float[Array, "batch n d"]:
-        """Embeddings and what lies below the cut: the `hidden` of `__call__`."""
-        return self.run(self.embedded(input_ids), attention_mask, last=self.cut)
+        """Embeddings and what lies below the cut: the `hidden` of `__call__`.
+
+        Args:
+            input_ids: token ids.
+            attention_mask: each token's document.
+            stems: of each row the length of its first document, on which all others of the row go on; no document
+                goes on from another when None.
+        """
+        return self.run(self.embedded(input_ids), attention_mask, last=self.cut, stems=stems)
 
     def features(
         self,
@@ -329,22 +213,52 @@ class Decoder(nn.Module):
         attention_mask: Int[Array, "batch n"] | None = None,
         first: Cut = START,
         last: Cut | None = None,
-    ) -> Float[Array, "batch n d"]:
-        """Runs what lies between two cuts on `hidden`; `last=None` is the end, before the last norm."""
-        hidden = hidden.astype(self.dtype)
-        seen = self.views(hidden.shape[0], hidden.shape[1], attention_mask)
-        for index, part in parts(first, last, len(self.layer)):
-            layer, view = self.layer[index], seen[self._kind(index)]
-            match part:
-                case "attention":
-                    hidden = layer.attend(hidden, view)
-                case "ffn":
-                    hidden = layer.feed(hidden)
-                case _:
-                    hidden = layer(hidden, view)
-        return hidden
+        columns: Int[Array, "batch k"] | None = None,
+        stems: Int[Array, " batch"] | None = None,
+    ) -> Float[Array, "batch k d"]:
+        """Runs what lies between two cuts on `hidden`; `last=None` is the end, before the last norm.
 
-    def views(self, batch: int, n: int, attention_mask: Int[Array, "batch n"] | None = None) -> Sequence[View]:
+        Args:
+            hidden: states at the first cut.
+            attention_mask: each token's document.
+            first: where they enter.
+            last: where they leave.
+            columns: of each row the wanted ones, all when None.
+            stems: as of `prefix`.
+        """
+        hidden, between = hidden.astype(self.dtype), list(parts(first, last, len(self.layer)))
+        seen = self.views(hidden.shape[0], hidden.shape[1], attention_mask, stems)
+        for index, part in between[:-1]:
+            hidden = self._part(hidden, index, part, seen)
+        if not between or (columns is not None and between[-1][1] == "ffn"):
+            hidden, columns = hidden if columns is None else picked(hidden, columns), None
+        return self._part(hidden, *between[-1], seen, columns) if between else hidden
+
+    def _part(
+        self,
+        hidden: Float[Array, "batch n d"],
+        index: int,
+        part: Sublayer | None,
+        seen: Sequence[View],
+        columns: Int[Array, "batch k"] | None = None,
+    ) -> Float[Array, "batch k d"]:
+        """A layer, or one of its sublayers."""
+        layer, view = self.layer[index], seen[self._kind(index)]
+        match part:
+            case "attention":
+                return layer.attend(hidden, view, columns)
+            case "ffn":
+                return layer.feed(hidden)
+            case _:
+                return layer(hidden, view, columns)
+
+    def views(
+        self,
+        batch: int,
+        n: int,
+        attention_mask: Int[Array, "batch n"] | None = None,
+        stems: Int[Array, " batch"] | None = None,
+    ) -> Sequence[View]:
         """What layers know of rows of `n` tokens: one `View` for each window that layers have."""
         columns = jnp.arange(n)
         if attention_mask is None:
@@ -352,7 +266,12 @@ class Decoder(nn.Module):
         before = jnp.concatenate([jnp.full((batch, 1), -1, attention_mask.dtype), attention_mask[:, :-1]], axis=1)
         begins = jnp.where(attention_mask != before, columns[None], 0)
         positions = columns[None] - lax.cummax(begins, axis=1)
-        return self._views(positions, columns, columns, attention_mask[:, :, None] == attention_mask[:, None, :])
+        same = attention_mask[:, :, None] == attention_mask[:, None, :]
+        if stems is None:
+            return self._views(positions, columns, columns, same)
+        stem = columns[None] < stems[:, None]
+        positions = jnp.where(stem, positions, positions + stems[:, None])
+        return self._views(positions, columns, columns, same | stem[:, None, :], positions)
 
     def _views(
         self,
@@ -360,16 +279,21 @@ class Decoder(nn.Module):
         rows: Int[Array, " n"],
         columns: Int[Array, " m"],
         seen: Bool[Array, "#batch #n m"],
+        places: Int[Array, "batch m"] | None = None,
     ) -> Sequence[View]:
-        """Of the tokens at `rows`, which see those at `columns` that `seen` lets them, not before their window."""
+        """Of the tokens at `rows`, which see those at `columns` that `seen` lets them, not before their window.
+
+        `places` are the positions of the tokens at `columns`, where they are not as far apart as the columns.
+        """
         c, out = self.config, []
         for window in _windows(c):
             local = window is not None and c.local_rope_theta is not None
             theta = c.local_rope_theta if local else c.rope_theta
             frequencies = inverse_frequencies(c.head_dim, theta or c.rope_theta, None if local else c.rope_divisors)
-            apart = rows[:, None] - columns[None, :]
-            causal = apart >= 0 if window is None else (apart >= 0) & (apart < window)
-            bias = jnp.where(seen & causal[None], 0.0, _MASKED).astype(jnp.float32)[:, None]
+            behind = (rows[:, None] - columns[None, :])[None]
+            apart = behind if places is None else positions[:, :, None] - places[:, None, :]
+            causal = behind >= 0 if window is None else (behind >= 0) & (apart < window)
+            bias = jnp.where(seen & causal, 0.0, _MASKED).astype(jnp.float32)[:, None]
             out.append(View(*angles(positions, frequencies), bias))
         return out
 
@@ -380,7 +304,3 @@ class Decoder(nn.Module):
 def _windows(config: DecoderConfig) -> tuple[int | None, ...]:
     """Every window that some layer has, once."""
     return (None,) if config.windows is None else tuple(dict.fromkeys(config.windows))
-
-
-def _norm(config: DecoderConfig, dtype: Dtype) -> RmsNorm:
-    return RmsNorm(config.rms_norm_eps, config.scale_plus_one, dtype)
