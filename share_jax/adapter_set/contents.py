@@ -29,6 +29,7 @@ class SetContents:
     stored: Mapping[str, StoredLayer]
     sources: tuple[Source, ...]  # those whose uncompressed tensors are written with it
     extras: Mapping[str, str]  # task -> file of its uncompressed tensors, of those that are written already
+    forms: Mapping[str, str]  # layer -> its form in files, where it is no pair of matrices
 
 
 def contents_of(
@@ -57,7 +58,11 @@ def contents_of(
         name = ids.setdefault(_key(config), f"c{len(ids)}")
         configs[name] = config
         tasks[source.name] = _entry(source, name, errors[source.name])
-    return SetContents(settings, tasks, configs, rounded, stored, tuple(sources), old.extras if old is not None else {})
+    forms = dict(old.forms) if old is not None else {}
+    for source in sources:
+        forms.update(source.forms)
+    extras = old.extras if old is not None else {}
+    return SetContents(settings, tasks, configs, rounded, stored, tuple(sources), extras, forms)
 
 
 def without_tasks(
@@ -84,6 +89,7 @@ def without_tasks(
         drop_tasks({name: stored[name] for name in state.layers}, places, len(old.tasks)),
         (),
         {name: file for name, file in old.extras.items() if name in tasks},
+        {name: form for name, form in old.forms.items() if name in state.layers},
     )
 
 

@@ -8,10 +8,11 @@ entry, and had a checksum of another text; it is read, and the next change of th
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from share_jax.errors import FormatError, ShareError, message
+from share_jax.formats.forms import is_form
 from share_jax.formats.peft_config import parse_config
 from share_jax.storage.manifest_file import Content, ManifestKind, digest
 from share_jax.storage.untrusted import check_task_name, exists_inside, read_small, shown
@@ -71,6 +72,9 @@ class Manifest(Settings):
     coefficients: str  # file
     extras: Mapping[str, str]  # task -> file of the tensors that were not compressed; no entry if there are none
     files: Mapping[str, Mapping[str, Any]]  # name -> {"bytes", "sha256"}
+    forms: Mapping[str, str] = field(
+        default_factory=dict
+    )  # layer -> its form in files, where it is no pair of matrices
 
     def settings(self, **changes: Any) -> Settings:
         """The set's settings, with some of them changed."""
@@ -139,6 +143,8 @@ def _decode(body: dict[str, Any]) -> Manifest:
     manifest = Manifest(**body, layers=layers, tasks=tasks)
     _check(isinstance(manifest.configs, dict), "configs", manifest.configs)
     _check(set(manifest.extras) <= set(tasks) and all(map(_text, manifest.extras.values())), "extras", manifest.extras)
+    _check(isinstance(manifest.forms, dict) and set(manifest.forms) <= set(layers), "forms", manifest.forms)
+    _check(all(map(is_form, manifest.forms.values())), "forms", manifest.forms)
     for name, task in tasks.items():
         _check_task(name, task, manifest.configs)
     used = {manifest.basis, manifest.coefficients, *manifest.extras.values()}

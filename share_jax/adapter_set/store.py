@@ -135,6 +135,7 @@ class SetWriter:
             basis=names[0],
             coefficients=names[1],
             extras=extras,
+            forms=contents.forms,
             files={name: self._files[name] for name in sorted({*names, *extras.values()})},
         )
         flush(self.folder)

@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
         manifest = old.manifest
         sources = open_inputs(args.folders, manifest.tasks, args.names)
         base = common_base(sources, args.base_model, [manifest.base_model] if manifest.tasks else [])
-        check_common_shapes(sources, {name: (e.d_in, e.d_out) for name, e in manifest.layers.items()})
+        shapes = {name: (e.d_in, e.d_out) for name, e in manifest.layers.items()}
+        check_common_shapes(sources, shapes, manifest.forms)
         limit = manifest.limit if args.max_error is None else args.max_error
         adapters = {}
         for name, adapter in adapters_of(sources, manifest.pseudo_rank):

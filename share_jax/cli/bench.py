@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
             start = time.perf_counter()
             adapter = factors_of(done.state, name)
             extras = done.extras(name)
-            writer("PEFT")(out, adapter, done.manifest.configs[entry.config], extras, entry.metadata, entry.dtype)
+            config = done.manifest.configs[entry.config]
+            writer("PEFT")(out, adapter, config, extras, entry.metadata, entry.dtype, done.manifest.forms)
             export.append(time.perf_counter() - start)
             sizes.append(sum(path.stat().st_size for path in out.iterdir()))
     progress("measured", 3, 3)

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     adapter = factors_of(done.state, args.task)
     with publish(out) as temp:
         extras = done.extras(args.task)
-        config = writer("PEFT")(temp, adapter, config, extras, entry.metadata, dtype)
+        config = writer("PEFT")(temp, adapter, config, extras, entry.metadata, dtype, done.manifest.forms)
         size = sum(path.stat().st_size for path in temp.iterdir())
     data = {
         "task": args.task,

@@ -11,7 +11,7 @@ from share_jax.cli.options import add_output, below_one, emit, fraction, number,
 from share_jax.cli.output_folder import check_output
 from share_jax.cli.report import megabytes
 from share_jax.errors import InputError, TaskError, message
-from share_jax.formats.export import merged_config
+from share_jax.formats.export import check_mergeable, merged_config
 from share_jax.formats.format import writer
 from share_jax.storage.untrusted import publish, shown
 from share_jax.subspace.state import factors_of
@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(message("--weights", got=len(weights), expected=len(args.tasks), fix="give one per task"))
     done = read_set(args.set)
     entries = {task: done.task(task) for task in args.tasks}
+    for task, entry in entries.items():
+        check_mergeable(done.manifest.configs[entry.config], f"task {shown(task)}")
     heads = heads_task(done, args.tasks, args.heads_from)
 
     adapter = merge_adapters(args, [factors_of(done.state, task) for task in args.tasks], weights, options)
@@ -64,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     )
     extras = {} if heads is None else done.extras(heads)
     with publish(out) as temp:
-        config = writer("PEFT")(temp, adapter, config, extras, done.task(heads or args.tasks[0]).metadata, args.dtype)
+        metadata = done.task(heads or args.tasks[0]).metadata
+        config = writer("PEFT")(temp, adapter, config, extras, metadata, args.dtype, done.manifest.forms)
         size = sum(path.stat().st_size for path in temp.iterdir())
     data = {
         "tasks": args.tasks,

@@ -1,13 +1,15 @@
 """One task as any reader hands it over: factors on demand, and what is kept beside them uncompressed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from share_jax.adapters.factors import Factors
 from share_jax.errors import FormatError, InputError, message
+from share_jax.formats.forms import LINEAR
+from share_jax.formats.peft_keys import PREFIX
 from share_jax.linalg.finite import all_finite
 from share_jax.storage.safetensors_file import RawTensor
 from share_jax.storage.untrusted import shown
@@ -22,6 +24,16 @@ class Layer:
     rank: int
     scale: float  # the update is scale * lora_a @ lora_b
     dtype: str  # of the stored factors, as BF16
+    form: str = LINEAR  # how the pair lies in files; see `forms`
+    alpha: float | None = None  # as the file gives it, where the scale is alpha / rank
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a tensor of a file is."""
+
+    role: str  # "lora_a", "lora_b", "middle", "alpha", "magnitude", "bias", or "whole" for what stays as it is
+    module: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,28 @@ class Source:
     read_factors: Callable[[tuple[str, ...] | None], dict[str, tuple[np.ndarray, np.ndarray]]]
     # module -> ((d_in, r), (r, d_out)), of all modules or of some
     read_extras: Callable[[], dict[str, RawTensor]]
+    parts: Mapping[str, Part] = field(default_factory=dict)  # what each tensor of the file is, by its name
+
+    @property
+    def forms(self) -> dict[str, str]:
+        """How the pairs lie in files, of the layers whose pair is none of two matrices; see `forms`."""
+        return {name: layer.form for name, layer in self.layers.items() if layer.form != LINEAR}
+
+    @property
+    def companions(self) -> dict[str, Part]:
+        """What those of `extra_names` are that belong to a pair: magnitudes and biases."""
+        ends = {
+            "lora_magnitude_vector": "magnitude",
+            "lora_magnitude_vector.weight": "magnitude",
+            "lora_B.bias": "bias",
+        }
+        out = {}
+        for name in self.extra_names:
+            for end, role in ends.items():
+                module = name.removeprefix(PREFIX).removesuffix(f".{end}")
+                if name.endswith(f".{end}") and module in self.layers:
+                    out[name] = Part(role, module)
+        return out
 
     def adapter(self, modules: tuple[str, ...] | None = None) -> "dict[str, Factors]":
         """The factors of the given modules, or of all, with their scales.

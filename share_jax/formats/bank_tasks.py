@@ -23,7 +23,7 @@ from share_jax.formats.flax_names import (
 )
 from share_jax.formats.format import writer
 from share_jax.formats.open import open_sources
-from share_jax.formats.peft import PREFIX
+from share_jax.formats.peft_keys import PREFIX
 from share_jax.storage.safetensors_file import RawTensor, raw_of
 from share_jax.storage.untrusted import check_task_name, publish, shown
 from share_jax.subspace.from_bank import bank_adapters, bank_heads, kernel_sizes
@@ -78,7 +78,7 @@ def export_peft(
 def write_peft(source: Source, folder: Path) -> None:
     """Writes one task as a PEFT folder in one step; what is there is replaced."""
     with publish(folder) as temp:
-        writer("PEFT")(temp, source.adapter(), source.config, source.extras(), source.metadata, "f32")
+        writer("PEFT")(temp, source.adapter(), source.config, source.extras(), source.metadata, "f32", source.forms)
 
 
 def import_peft(
@@ -114,12 +114,26 @@ def with_sources(sources: Sequence[Source], adapted: Any, bank: TaskBank, names:
     table = bank_table(adapted, bank, names)
     adapters, heads = {}, {}
     for source in sources:
+        check_plain(source)
         try:
             adapters[source.name] = from_modules(table, source.adapter(), kernel_sizes(adapted.targets))
         except TargetError as error:
             raise TargetError(f"{source.label} {error}") from error
         heads[source.name] = open_heads(source.extras(), table, adapted.heads, source.label)
     return with_adapters(bank, adapted, adapters, heads)
+
+
+def check_plain(source: Source) -> None:
+    """Refuses a task that a bank cannot hold: one with more than pairs of matrices beside its heads.
+
+    Raises:
+        InputError: it has magnitudes (DoRA) or biases of lora_B, or adapts a convolution, an embedding or experts.
+    """
+    kinds = {form.partition(":")[0] for form in source.forms.values()}
+    got = [key for key in ("use_dora", "lora_bias") if source.config.get(key)] + sorted(kinds)
+    if got:
+        expected, fix = "LoRA of linear layers", "compress it instead (share-jax compress)"
+        raise InputError(message(f"{source.label} for a bank", got=", ".join(got), expected=expected, fix=fix))
 
 
 def open_heads(

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from share_jax.adapters.factors import Adapter
+from share_jax.adapters.factors import Adapter, Factors
+from share_jax.errors import InputError, message
+from share_jax.formats.forms import expert_of
 from share_jax.formats.peft import write_adapter
 from share_jax.formats.peft_config import LoraSettings, parse_config
-from share_jax.storage.safetensors_file import RawTensor
+from share_jax.formats.peft_keys import PREFIX
+from share_jax.storage.safetensors_file import RawTensor, raw_of
 
 _KEYS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
 _HEAD_KEYS = ("modules_to_save", "bias", "task_type", "trainable_token_indices")
@@ -29,15 +32,20 @@ def export_adapter(
     extras: Mapping[str, RawTensor],
     metadata: Mapping[str, str],
     dtype: str,
+    forms: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Writes the adapter into an existing folder and returns the configuration that was written.
 
     When every rank is the one that the configuration gives, the configuration is written as it is and its scale is
     divided out of the factors, if it is neither 0 nor extreme (`SCALES`). Otherwise rank and alpha are rewritten so
-    that the scale is 1 for every module: vLLM, which knows no patterns, then scales rightly too.
+    that the scale is 1 for every module: vLLM, which knows no patterns, then scales rightly too. PEFT scales a bias of
+    lora_B as it scales the update, so such a bias is divided likewise.
     """
-    config = dict(config)
-    settings = parse_config(config, "adapter")
+    forms = forms or {}
+    config, old = dict(config), parse_config(config, "adapter")
+    if any(expert_of(form) for form in forms.values()):
+        adapter = padded_to(adapter, max(factors.rank for factors in adapter.values()))
+    settings = old
     ranks = {module: factors.rank for module, factors in adapter.items()}
     if not _fits(settings, ranks):
         config.update(_plain(ranks))
@@ -48,8 +56,41 @@ def export_adapter(
         half = np.float32(abs(ratio) ** 0.5)
         lora_a, lora_b = np.asarray(factors.lora_a, np.float32), np.asarray(factors.lora_b, np.float32)
         pairs[module] = (lora_a * half, lora_b * np.copysign(half, np.float32(ratio)))
-    write_adapter(folder, config, pairs, extras, metadata, dtype)
+    if settings.lora_bias:
+        extras = {key: _rescaled(key, raw, old, settings) for key, raw in extras.items()}
+    write_adapter(folder, config, pairs, extras, metadata, dtype, forms)
     return config
+
+
+def padded_to(adapter: Adapter, rank: int) -> dict[str, Factors]:
+    """Every pair with columns of zeros up to a common rank: the parameters of experts have no patterns of ranks."""
+    out = {}
+    for name, factors in adapter.items():
+        more = ((0, 0), (0, rank - factors.rank))
+        out[name] = Factors(np.pad(factors.lora_a, more), np.pad(factors.lora_b, more[::-1]), factors.scale)
+    return out
+
+
+def check_mergeable(config: Mapping[str, Any], what: str) -> None:
+    """Refuses a task whose update is more than its pairs.
+
+    Raises:
+        InputError: it has magnitudes (DoRA), biases of lora_B, or experts.
+    """
+    for key in ("use_dora", "lora_bias", "target_parameters"):
+        if config.get(key):
+            raise InputError(
+                message(f"merge of {what}", got=f"an adapter with {key}", expected="its pairs alone",
+                     fix="leave it out of the merge")
+            )  # fmt: skip
+
+
+def _rescaled(key: str, raw: RawTensor, old: LoraSettings, new: LoraSettings) -> RawTensor:
+    if not key.endswith(".lora_B.bias"):
+        return raw
+    module = key.removesuffix(".lora_B.bias").removeprefix(PREFIX)
+    ratio = old.scale_of(module) / new.scale_of(module)
+    return raw if ratio == 1 else raw_of(np.asarray(raw.array(), np.float32) * np.float32(ratio))
 
 
 def _fits(settings: LoraSettings, ranks: Mapping[str, int]) -> bool:
@@ -64,16 +105,16 @@ def _plain(ranks: Mapping[str, int]) -> dict[str, Any]:
     return dict(zip(_KEYS, (common, common, False, other, other), strict=True))
 
 
-def new_config(adapter: Adapter, saved: Sequence[str], base_model: str | None) -> dict[str, Any]:
+def new_config(adapter: Mapping[str, Any], saved: Sequence[str], base_model: str | None) -> dict[str, Any]:
     """The configuration of an adapter that no file had yet; its scales are the adapter's, exactly.
 
     Args:
-        adapter: by module name.
+        adapter: factors, or layers of a file, by module name.
         saved: modules whose own parameters lie beside the factors.
         base_model: its name.
     """
     ranks = {module: factors.rank for module, factors in adapter.items()}
-    alphas = {module: alpha_of(float(factors.scale), factors.rank) for module, factors in adapter.items()}
+    alphas = {module: exact_alpha(factors) for module, factors in adapter.items()}
     rank, alpha = (Counter(x.values()).most_common(1)[0][0] if x else 1 for x in (ranks, alphas))
     return {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base_model, "inference_mode": True,
@@ -86,6 +127,14 @@ def new_config(adapter: Adapter, saved: Sequence[str], base_model: str | None) -
 
 def _others(values: Mapping[str, Any], common: Any) -> dict[str, Any]:
     return {f"^{re.escape(module)}": value for module, value in values.items() if value != common}
+
+
+def exact_alpha(pair: Any) -> int | float:
+    """The alpha of a pair: the one that its file gives, else the one that follows from its scale."""
+    alpha = getattr(pair, "alpha", None)
+    if alpha is None or alpha / pair.rank != pair.scale:
+        return alpha_of(float(pair.scale), pair.rank)
+    return int(alpha) if alpha == int(alpha) else float(alpha)
 
 
 def alpha_of(scale: float, rank: int) -> int | float:

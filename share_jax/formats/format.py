@@ -17,10 +17,11 @@ from share_jax.storage.safetensors_file import RawTensor
 from share_jax.storage.untrusted import shown
 
 Write = Callable[
-    [Path, Adapter, Mapping[str, Any], Mapping[str, RawTensor], Mapping[str, str], str],
+    [Path, Adapter, Mapping[str, Any], Mapping[str, RawTensor], Mapping[str, str], str, Mapping[str, str]],
     dict[str, Any],
 ]
-"""(existing folder, adapter, configuration, uncompressed tensors, metadata, dtype) -> the configuration as written."""
+"""(existing folder, adapter, configuration, uncompressed tensors, metadata, dtype, forms) -> the configuration as
+written."""
 
 
 @dataclass(frozen=True)

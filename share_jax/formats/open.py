@@ -1,11 +1,12 @@
 """From folders of adapters to tasks, each folder opened as the known format that it is of."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from share_jax.errors import FormatError, InputError, TaskError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.format import FORMATS, Format, names_of
+from share_jax.formats.forms import LINEAR
 from share_jax.formats.peft import CONFIG
 from share_jax.storage.untrusted import check_folder, shown
 
@@ -61,13 +62,21 @@ def common_base(sources: Sequence[Source], given: str | None = None, known: Sequ
     return base
 
 
-def check_common_shapes(sources: Sequence[Source], known: dict[str, tuple[int, int]]) -> None:
-    """Checks that a module has one shape in all sources.
+def check_common_shapes(
+    sources: Sequence[Source], known: dict[str, tuple[int, int]], forms: Mapping[str, str] | None = None
+) -> None:
+    """Checks that a module has one shape and one form in all sources.
+
+    Args:
+        sources: the tasks.
+        known: (d_in, d_out) of a set's layers.
+        forms: of a set's layers that are no pair of matrices; see `forms`.
 
     Raises:
         InputError: it does not; the adapters are of different base models.
     """
     shapes = dict(known)
+    kinds = {module: (forms or {}).get(module, LINEAR) for module in known}
     for source in sources:
         for module, layer in source.layers.items():
             expected = shapes.setdefault(module, (layer.d_in, layer.d_out))
@@ -75,6 +84,12 @@ def check_common_shapes(sources: Sequence[Source], known: dict[str, tuple[int, i
                 raise InputError(
                     message(f"{source.label} {shown(module)}", got=f"in, out = {layer.d_in}, {layer.d_out}",
                          expected=f"{expected[0]}, {expected[1]} as in the others",
+                         fix="compress adapters of one base model")
+                )  # fmt: skip
+            form = kinds.setdefault(module, layer.form)
+            if form != layer.form:
+                raise InputError(
+                    message(f"{source.label} {shown(module)}", got=layer.form, expected=f"{form} as in the others",
                          fix="compress adapters of one base model")
                 )  # fmt: skip
 

@@ -1,12 +1,12 @@
-"""PEFT adapter folders: `adapter_model.safetensors` and `adapter_config.json`, read lazily, written whole.
+"""PEFT adapter folders: `adapter_model.safetensors` or `.bin`, and `adapter_config.json`, read lazily, written whole.
 
-PEFT stores A as (r, in) and B as (out, r); here `lora_a` is (in, r) and `lora_b` (r, out). The conversion
-happens in this file and nowhere else.
+PEFT stores A as (r, in) and B as (out, r); here `lora_a` is (in, r) and `lora_b` (r, out). `forms` has the other kinds
+of pairs, `peft_keys` the names. What belongs to a pair but is none of its factors, DoRA's magnitudes and the biases of
+lora_B, stays beside it as it is.
 """
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,30 @@ import ml_dtypes
 import numpy as np
 
 from share_jax.errors import FormatError, InputError, message
-from share_jax.formats.adapter_file import Layer, Source, check_shapes
-from share_jax.formats.peft_config import base_model, parse_config
+from share_jax.formats.adapter_file import Layer, Part, Source, check_shapes
+from share_jax.formats.forms import (
+    EMBEDDING,
+    LINEAR,
+    expert_form,
+    expert_layer,
+    expert_of,
+    factors_of_expert,
+    factors_of_tensors,
+    join_experts,
+    module_of,
+    pair_shape,
+    tensors_of_factors,
+)
+from share_jax.formats.peft_config import LoraSettings, base_model, parse_config
+from share_jax.formats.peft_keys import PeftKeys, pair_names, sort_keys
+from share_jax.formats.tensor_files import open_tensors
 from share_jax.storage.atomic_write import flush, write_new
-from share_jax.storage.safetensors_file import FLOATS, RawTensor, TensorFile, raw_of, write_tensors
+from share_jax.storage.safetensors_file import FLOATS, RawTensor, raw_of, write_tensors
 from share_jax.storage.untrusted import check_folder, exists_inside, read_json, shown, task_name_of
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 CONFIG = "adapter_config.json"
-PREFIX = "base_model.model."
 
-_LORA = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight", re.DOTALL)
-_FOREIGN = ("lora_", "hada_", "lokr_", "oft_", "vera_", "ia3_", "prompt_embeddings", "randlora", "fourierft")
 _NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 DTYPES = {"F32": "f32", "BF16": "bf16", "F16": "f16", "F64": "f32"}
 """How a stored dtype is asked for at export; float64 factors come back in float32."""
@@ -34,11 +46,11 @@ DTYPES = {"F32": "f32", "BF16": "bf16", "F16": "f16", "F64": "f32"}
 
 def is_adapter(folder: str | os.PathLike) -> bool:
     """Whether the folder looks like a PEFT adapter's."""
-    return exists_inside(folder, CONFIG) or exists_inside(folder, WEIGHTS)
+    return any(exists_inside(folder, name) for name in (CONFIG, WEIGHTS, PICKLED))
 
 
 def open_adapter(folder: str | os.PathLike, name: str | None = None) -> Source:
-    """Reads the configuration and the header of the weights; the tensors stay on the disk.
+    """Reads the configuration and the names of the tensors; their values stay on the disk.
 
     Args:
         folder: the adapter's folder.
@@ -52,41 +64,140 @@ def open_adapter(folder: str | os.PathLike, name: str | None = None) -> Source:
     path = check_folder(folder, "adapter")
     name = task_name_of(path) if name is None else name
     label = f"adapter {shown(name)}"
-    _refuse_pickles(path, label)
     config = read_json(path, CONFIG)
     settings = parse_config(config, f"{label} {CONFIG}:")
-    with TensorFile(path, WEIGHTS) as file:
-        keys, extras = _sort_keys(file, label)
-        layers = {}
-        for module, (key_a, key_b) in keys.items():
-            where = f"{label} {shown(module)}"
-            if not settings.targets_module(module):
-                raise FormatError(
-                    message(where, got="not named by target_modules", expected="a target", fix="correct the config")
-                )
-            info_a, info_b = file.info(key_a), file.info(key_b)
-            d_in, d_out, rank = check_shapes(where, info_a.shape, info_b.shape, settings.rank_of(module))
-            for info in (info_a, info_b):
+    weights = PICKLED if exists_inside(path, PICKLED) and not exists_inside(path, WEIGHTS) else WEIGHTS
+    with open_tensors(path, weights) as file:
+        keys = sort_keys(file.tensors, label)
+        layers: dict[str, Layer] = {}
+        for module, pair in keys.pairs.items():
+            infos = tuple(file.info(key) for key in pair)
+            for info in infos:
                 if info.dtype not in FLOATS:
-                    raise FormatError(message(where, got=info.dtype, expected="a float dtype", fix="convert it"))
-            layers[module] = Layer(d_in, d_out, rank, settings.scale_of(module), info_a.dtype)
+                    what = f"{label} {shown(module)}"
+                    raise FormatError(message(what, got=info.dtype, expected="a float dtype", fix="convert it"))
+            shapes = infos[0].shape, infos[1].shape
+            layers.update(_layers_of(module, shapes, infos[0].dtype, module in keys.embeddings, settings, label))
+        _check_parameters(settings, keys, label)
+        _check_companions(keys, {key: info.shape for key, info in file.tensors.items()}, layers, settings, label)
         size, metadata = file.size, dict(file.metadata)
     size += os.stat(path / CONFIG).st_size
+    modules = {layer: module_of(layer, made.form) for layer, made in layers.items()}
 
-    def read_factors(modules: tuple[str, ...] | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        with TensorFile(path, WEIGHTS) as file:
-            chosen = keys if modules is None else {m: keys[m] for m in modules if m in keys}
-            read = file.read_many([key for pair in chosen.values() for key in pair])
-            return {m: (read[a].T, read[b].T) for m, (a, b) in chosen.items()}
+    def read_factors(chosen: tuple[str, ...] | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        names = [layer for layer in (layers if chosen is None else chosen) if layer in layers]
+        wanted = dict.fromkeys(modules[layer] for layer in names)
+        with open_tensors(path, weights) as file:
+            read = file.read_many([key for module in wanted for key in keys.pairs[module]])
+        out: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for layer in names:
+            a, b = (read[key] for key in keys.pairs[modules[layer]])
+            expert = expert_of(layers[layer].form)
+            out[layer] = factors_of_tensors(a, b) if expert is None else factors_of_expert(a, b, *expert)
+        return out
 
     def read_extras() -> dict[str, RawTensor]:
-        with TensorFile(path, WEIGHTS) as file:
-            return {key: file.raw(key) for key in extras}
+        with open_tensors(path, weights) as file:
+            return {kept: file.raw(key) for kept, key in keys.extras.items()}
 
     return Source(
-        name, label, base_model(config, f"{label} {CONFIG}:"), config, layers, metadata, extras, size,
-        read_factors, read_extras,
+        name, label, base_model(config, f"{label} {CONFIG}:"), config, layers, metadata, tuple(keys.extras), size,
+        read_factors, read_extras, _parts_of(keys),
     )  # fmt: skip
+
+
+def _parts_of(keys: PeftKeys) -> dict[str, Part]:
+    """What each tensor of the file is."""
+    out = {key: Part("whole", kept) for kept, key in keys.extras.items()}
+    for role, named in (("bias", keys.biases), ("magnitude", keys.magnitudes)):
+        out.update({key: Part(role, module) for module, key in named.items()})
+    for module, pair in keys.pairs.items():
+        out.update({key: Part(role, module) for key, role in zip(pair, ("lora_a", "lora_b"), strict=True)})
+    return out
+
+
+def _layers_of(
+    module: str,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    dtype: str,
+    embedding: bool,
+    settings: LoraSettings,
+    label: str,
+) -> dict[str, Layer]:
+    """The layers of one pair of tensors: one, or one for each expert."""
+    where = f"{label} {shown(module)}"
+    parameters = () if settings.targets_module(module) else settings.parameters_of(_owner(module))
+    if not parameters:
+        if not settings.targets_module(module):
+            raise FormatError(
+                message(where, got="not named by target_modules", expected="a target", fix="correct the config")
+            )
+        form, of_a, of_b = pair_shape(where, *shapes, embedding)
+        d_in, d_out, rank = check_shapes(where, of_a, of_b, settings.rank_of(module))
+        alpha = None if settings.use_rslora else settings.alpha_of(module)
+        return {module: Layer(d_in, d_out, rank, settings.scale_of(module), dtype, form, alpha)}
+    known = {(settings.rank_of(name), settings.scale_of(name)) for name in parameters}
+    if len(known) > 1:
+        raise FormatError(
+            message(where, got=f"several ranks or scales for {', '.join(map(shown, parameters))}",
+                 expected="one for the parameters of a module: the file does not tell them apart",
+                 fix="correct rank_pattern or alpha_pattern")
+        )  # fmt: skip
+    rank, scale = known.pop()
+    d_in, d_out, rows = check_shapes(where, *shapes, None)
+    if rows % rank:
+        fix = "correct r or rank_pattern"
+        raise FormatError(
+            message(f"{where} rank", got=f"{rows} rows", expected=f"a multiple of {rank}: one set per expert", fix=fix)
+        )
+    count = rows // rank
+    if count == 1:
+        return {module: Layer(d_in, d_out, rank, scale, dtype, LINEAR)}
+    return {
+        expert_layer(module, e): Layer(d_in, d_out, rank, scale, dtype, expert_form(e, count)) for e in range(count)
+    }
+
+
+def _check_parameters(settings: LoraSettings, keys: PeftKeys, label: str) -> None:
+    """Checks that every parameter that is named as a target has a pair."""
+    modules = [_owner(module) for module in keys.pairs if not settings.targets_module(module)]
+    named = {parameter for module in modules for parameter in settings.parameters_of(module)}
+    for target in settings.parameters:
+        if not any(name == target or name.endswith(f".{target}") for name in named):
+            raise FormatError(
+                message(f"{label} target_parameters {shown(target)}", got="no pair for it", expected="one in the file",
+                     fix="correct the config")
+            )  # fmt: skip
+
+
+def _owner(module: str) -> str:
+    """The module without the wrappers of PEFT, one for each of its parameters."""
+    return ".".join(part for part in module.split(".") if part != "base_layer")
+
+
+def _check_companions(
+    keys: PeftKeys,
+    shapes: Mapping[str, tuple[int, ...]],
+    layers: Mapping[str, Layer],
+    settings: LoraSettings,
+    label: str,
+) -> None:
+    """Checks the magnitudes and the biases of lora_B: each module has them, as the configuration says."""
+    for flag, used, named in (
+        ("use_dora", settings.use_dora, keys.magnitudes),
+        ("lora_bias", settings.lora_bias, keys.biases),
+    ):
+        missing = next((m for m in keys.pairs if used and m not in named), None)
+        stray = next((m for m in named if not used), None)
+        if missing is not None or stray is not None:
+            got = f"{flag} {used}, but {'nothing' if stray is None else 'a tensor'} for {shown(missing or stray)}"
+            raise FormatError(message(label, got=got, expected="the two to agree", fix="save the adapter again"))
+        for module, key in named.items():
+            if module not in layers or np.prod(shapes[key]) != layers[module].d_out:
+                raise FormatError(
+                    message(f"{label} tensor {shown(key)}", got=f"shape {shapes[key]}", fix="save the adapter again",
+                         expected="one number for each output of its module")
+                )  # fmt: skip
 
 
 def write_adapter(
@@ -96,6 +207,7 @@ def write_adapter(
     extras: Mapping[str, RawTensor],
     metadata: Mapping[str, str],
     dtype: str | Mapping[str, str] = "f32",
+    forms: Mapping[str, str] | None = None,
 ) -> None:
     """Writes an adapter's two files into an existing folder.
 
@@ -106,73 +218,43 @@ def write_adapter(
         extras: tensors to copy as they are, under their own names.
         metadata: of the safetensors file; `{"format": "pt"}` is what PEFT writes.
         dtype: of the factors, `f32`, `bf16` or `f16`, for all or per module.
+        forms: module name -> how its pair lies in the file, where it is not as two matrices; see `forms`.
 
     Raises:
         InputError: a value does not fit the dtype.
     """
     tensors: dict[str, RawTensor] = dict(extras)
-    for module, pair in factors.items():
-        target = _numpy_dtype(dtype if isinstance(dtype, str) else dtype[module])
-        for side, values in zip("AB", pair, strict=True):
+    for module, (pair, form) in _by_module(factors, forms or {}).items():
+        target = _numpy_dtype(dtype if isinstance(dtype, str) else dtype.get(module, "f32"))
+        for key, values in zip(pair_names(module, form == EMBEDDING), pair, strict=True):
             with np.errstate(over="ignore"):
-                cast = np.ascontiguousarray(values.T).astype(target)
+                cast = np.ascontiguousarray(values).astype(target)
             if target.itemsize == 2 and not np.isfinite(cast.astype(np.float32)).all():
                 raise InputError(
                     message(f"module {shown(module)}", got=f"a value too large for {target}", expected="one that fits",
                          fix="pass --dtype f32")
                 )  # fmt: skip
-            tensors[f"{PREFIX}{module}.lora_{side}.weight"] = raw_of(cast)
+            tensors[key] = raw_of(cast)
     write_tensors(folder / WEIGHTS, tensors, metadata or {"format": "pt"})
     write_new(folder / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
     flush(folder)
 
 
-def _numpy_dtype(name: str) -> np.dtype:
-
-    return np.dtype(ml_dtypes.bfloat16 if name == "bf16" else _NAMES[name])
-
-
-def _refuse_pickles(path: Path, label: str) -> None:
-    if exists_inside(path, "adapter_model.bin") and not exists_inside(path, WEIGHTS):
-        raise FormatError(
-            message(
-                label,
-                got="adapter_model.bin, a pickle that can run code",
-                expected=WEIGHTS,
-                fix="load it in PEFT and call save_pretrained(folder, safe_serialization=True)",
-            )
-        )
-
-
-def _sort_keys(file: TensorFile, label: str) -> tuple[dict[str, tuple[str, str]], tuple[str, ...]]:
-    """({module: (key of A, key of B)}, the keys that stay as they are)."""
-    found: dict[str, dict[str, str]] = {}
-    extras = []
-    for key in file.tensors:
-        match = _LORA.fullmatch(key)
-        if match:
-            module, side = match.groups()
-            if not module.isprintable() or side in found.setdefault(module, {}):
-                raise FormatError(
-                    message(f"{label} tensor {shown(key)}", got="a module named twice or unprintably",
-                         expected="one pair per module", fix="save the adapter again")
-                )  # fmt: skip
-            found[module][side] = key
-        elif any(mark in key for mark in _FOREIGN):
-            raise FormatError(
-                message(f"{label} tensor {shown(key)}", got="a kind that is not supported",
-                     expected="lora_A.weight and lora_B.weight of linear layers", fix="leave it out of the adapter")
-            )  # fmt: skip
+def _by_module(
+    factors: Mapping[str, tuple[np.ndarray, np.ndarray]], forms: Mapping[str, str]
+) -> dict[str, tuple[tuple[np.ndarray, np.ndarray], str]]:
+    """Module -> (its tensors A and B, its form), the experts of a parameter joined."""
+    out: dict[str, tuple[tuple[np.ndarray, np.ndarray], str]] = {}
+    experts: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+    for layer, pair in factors.items():
+        form = forms.get(layer, LINEAR)
+        expert = expert_of(form)
+        if expert is None:
+            out[layer] = tensors_of_factors(*pair, form), form
         else:
-            extras.append(key)
-    if not found:
-        raise FormatError(
-            message(label, got="no lora_A and lora_B tensors", expected="at least one pair", fix="check the file")
-        )
-    for module, sides in found.items():
-        if len(sides) != 2:
-            raise FormatError(
-                message(f"{label} {shown(module)}", got=f"lora_{next(iter(sides))} alone", expected="lora_A and lora_B",
-                     fix="save the adapter again")
-            )  # fmt: skip
-    return {m: (s["A"], s["B"]) for m, s in found.items()}, tuple(extras)
+            experts.setdefault(module_of(layer, form), {})[expert[0]] = pair
+    return out | {module: (join_experts(pairs), LINEAR) for module, pairs in experts.items()}
+
+
+def _numpy_dtype(name: str) -> np.dtype:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bf16" else _NAMES[name])

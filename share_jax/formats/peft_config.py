@@ -10,12 +10,9 @@ from share_jax.errors import FormatError, message
 from share_jax.storage.untrusted import shown
 
 _REFUSED = {
-    "use_dora": "DoRA (its magnitude vectors)",
     "use_qalora": "QALoRA",
     "use_bdlora": "block-diagonal LoRA",
-    "lora_bias": "lora_bias (a bias on lora_B)",
     "layer_replication": "layer_replication",
-    "target_parameters": "target_parameters",
     "alora_invocation_tokens": "activated LoRA",
     "arrow_config": "Arrow routing",
     "kasa_config": "KaSA",
@@ -37,6 +34,9 @@ class LoraSettings:
     rank_rules: Mapping[str, int]  # regular expression over module names -> rank
     alpha_rules: Mapping[str, float]
     targets: str | tuple[str, ...] | None  # a regular expression, or names and name endings
+    parameters: tuple[str, ...] = ()  # names, or name endings, of parameters that are targets, such as experts
+    use_dora: bool = False  # each module has a magnitude vector
+    lora_bias: bool = False  # each lora_B has a bias
 
     def rank_of(self, module: str) -> int:
         """The rank of a module, `rank_pattern` first."""
@@ -57,7 +57,16 @@ class LoraSettings:
             return True
         if isinstance(self.targets, str):
             return re.fullmatch(self.targets, module) is not None
-        return any(module == t or module.endswith(f".{t}") for t in self.targets)
+        return any(_ends(module, t) for t in self.targets)
+
+    def parameters_of(self, module: str) -> tuple[str, ...]:
+        """The parameters of a module that `target_parameters` names, by their whole names."""
+        names = (f"{module}.{target.rpartition('.')[2]}" for target in self.parameters)
+        return tuple(sorted({name for name in names if any(_ends(name, target) for target in self.parameters)}))
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
 
 
 def _rule_for(rules: tuple[str, ...], module: str) -> str:
@@ -87,7 +96,14 @@ def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
             raise _bad(label, f"rank_pattern {shown(rule)}", value, "a whole number of at least 1")
     targets = _targets(config, label)
     alpha_rules = {rule: float(value) for rule, value in _rules(config, "alpha_pattern", label).items()}
-    return LoraSettings(rank, float(alpha), use_rslora, rank_rules, alpha_rules, targets)
+    parameters = config.get("target_parameters") or []
+    if not isinstance(parameters, list) or not all(isinstance(name, str) for name in parameters):
+        raise _bad(label, "target_parameters", parameters, "a list of texts")
+    flags = {key: config.get(key) or False for key in ("use_dora", "lora_bias")}
+    for key, value in flags.items():
+        if not isinstance(value, bool):
+            raise _bad(label, key, value, "true or false")
+    return LoraSettings(rank, float(alpha), use_rslora, rank_rules, alpha_rules, targets, tuple(parameters), **flags)
 
 
 def base_model(config: Mapping[str, Any], label: str) -> str | None:
@@ -128,7 +144,7 @@ def _refuse_unsupported(config: Mapping[str, Any], label: str) -> None:
     for key, value in config.items():
         if not value:
             continue
-        unknown = key.startswith("use_") and value is True and key != "use_rslora"
+        unknown = key.startswith("use_") and value is True and key not in ("use_rslora", "use_dora")
         unknown |= key.endswith("_config") and key not in _HARMLESS_CONFIGS
         if key in _REFUSED or unknown:
             raise FormatError(

@@ -71,7 +71,7 @@ BROKEN = {
     "rank": (_config(r=5), "5 as the config says"),
     "base": (_config(base_model_name_or_path="acme/other"), "acme/other"),
     "no base": (_config(base_model_name_or_path=None), "--base-model"),
-    "dora": (_config(use_dora=True), "DoRA"),
+    "dora": (_config(use_dora=True), "use_dora"),
     "no config": (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json"),
     "empty": (_empty, "empty folder"),
     "missing": (shutil.rmtree, "nothing there"),
