@@ -68,7 +68,7 @@ OUTSIDE = {
     "experiments",
     "tests",
 }
-OPTIONAL = {"share_jax/cli/heatmap.py": {"matplotlib"}}
+OPTIONAL = {f"share_jax/cli/{name}.py": {"matplotlib"} for name in ("heatmap", "error_plot")}
 """What a file may import of those when it is called, and without which all else works."""
 NO_JAX = ("linalg", "adapters", "subspace", "text", "cli")
 WITH_JAX = {f"share_jax/subspace/{name}.py" for name in ("serving", "from_bank", "into_bank")}

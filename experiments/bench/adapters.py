@@ -1,7 +1,8 @@
-"""Suite `adapters`: compress, add and export for 10, 50, 200 and 1,000 adapters, beside lorashare and vlora.
+"""Suite `adapters`: compress, add and export, beside lorashare and vlora: 10 to 1,000 adapters, and a 7B model's.
 
 Whole commands, as one types them, and in process: the same job from folders on disk to a set on disk in a process that
-has everything imported. k = 32 columns for all three. The error is that of exported adapters against the originals,
+has everything imported. Those of a 7B model as whole commands alone, with their peak memory. k = 32 columns for all
+three. The error is that of exported adapters against the originals,
 read and computed without any of the three (`adapter_files`); it stands beside every time. lorashare's command cannot
 add.
 """
@@ -20,7 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from experiments.bench.adapter_files import CONFIG, SHARED, best, error, make, pairs, weight
+from experiments.bench.adapter_files import (
+    ALPHA_OVER_RANK,
+    LARGE,
+    LARGE_ALL,
+    SHARED,
+    SMALL,
+    TINY,
+    Model,
+    best,
+    error,
+    make,
+    pairs,
+    weight,
+)
 from experiments.bench.peer import ROOT, Peer
 from experiments.bench.steps import OURS
 from experiments.bench.suite import Options, SuiteResult, merged_results, raced
@@ -28,16 +42,47 @@ from experiments.bench.timing import Case, Key, Rounds, fastest, ratio
 from share_jax.cli.main import main as share_jax_command
 from share_jax.errors import ShareError, message
 
-COUNTS = (10, 50, 200, 1000)
-BARRED, ONCE = 50, 1000
-"""Bars are read from 50 adapters; with 1,000 each whole command is run once, and nothing in process."""
+MEMORY = 3 * 2**30
+"""Bytes that compressing a 7B model's adapters may take at most."""
 SAMPLES = 5
 """Adapters that are exported for the error, evenly spread."""
-SCALES = {OURS: 1.0, "lorashare": 1.0, "vlora": CONFIG["lora_alpha"] / CONFIG["r"]}
+SCALES = {OURS: 1.0, "lorashare": 1.0, "vlora": ALPHA_OVER_RANK}
 """vlora forgets alpha; its exports are given the scale that they lack before they are compared."""
 
 Job = Callable[[str, Sequence[Path], Path, str, Path], float]
 """(job, folders, set, task, where exports go) to seconds."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """So many adapters of a model.
+
+    Attributes:
+        name: as results and `--only` have it.
+        model: what they are for.
+        count: how many are compressed.
+        share: repetitions, as a part of all; 0 for one.
+        once: each whole command is run once, and nothing in process.
+        best: whether the error is compared with the best possible, which takes dense decompositions.
+    """
+
+    name: str
+    model: Model
+    count: int
+    share: float = 0.1
+    once: bool = False
+    best: bool = False
+
+
+PARTS = (
+    Part("10 adapters", SMALL, 10, best=True),
+    Part("50 adapters", SMALL, 50, share=1, best=True),  # bars are read from these
+    Part("200 adapters", SMALL, 200),
+    Part("1,000 adapters", SMALL, 1000, once=True),
+    Part("7B, q and v, 100 adapters", LARGE, 100, once=True),
+    Part("7B, all kernels, 20 adapters", LARGE_ALL, 20, once=True),
+)
+TINY_PARTS = (Part("5 adapters", SMALL, 5, share=1, best=True), Part("7B, tiny, 3 adapters", TINY, 3, once=True))
 
 
 @dataclass(frozen=True)
@@ -145,6 +190,7 @@ def cases_of(
     work: Path,
     environment: dict[str, str],
     *,
+    part: Part,
     whole: bool,
     every: int,
 ) -> list[Case]:
@@ -156,12 +202,13 @@ def cases_of(
         new: what is added.
         work: where sets are written.
         environment: of whole commands.
+        part: what the folders are.
         whole: whether adding and exporting are run as whole commands, too.
         every: adding and exporting take part in every so many rounds.
     """
     made, task = work / f"set-{system.name}", folders[0].name
     shutil.rmtree(made, ignore_errors=True)
-    start, cases, once = f"{len(folders):,} adapters: ", [], len(folders) >= ONCE
+    start, cases, once = f"{part.name}: ", [], part.once
     peak: dict[str, Any] = {}
     if once:
         seconds = command(system.commands("compress", folders, made, "", work) or [], environment, peak)
@@ -204,45 +251,49 @@ def run(options: Options, peer: Peer | None) -> SuiteResult:
     """The suite, one number of adapters after the other; what no bar is read from is repeated less often."""
     systems = [ours(), *(peers(peer) if peer else [])]
     ours_environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    parts, counts = [], [n for n in ((5,) if options.tiny else COUNTS) if options.takes(f"{n} adapters")]
-    every = make(options.folder / "adapters", max(counts, default=0) + 1)
-    for count in counts:
-        share = 1 if count == BARRED or options.tiny else options.rounds if count >= ONCE else 10
-        rounds = max(1, options.rounds // share)
-        folders, new = every[:count], every[count]
-        work = options.folder / f"adapters-{count}"
+    parts, wanted = [], [x for x in (TINY_PARTS if options.tiny else PARTS) if options.takes(x.name)]
+    for part in wanted:
+        model, count = part.model, part.count
+        rounds = 1 if part.once else max(1, round(options.rounds * part.share))
+        made = make(options.folder / f"adapters-{model.name}-{len(model.kernels)}", count + 1, model)
+        folders, new = made[:count], made[count]
+        work = options.folder / part.name.replace(" ", "-")
         work.mkdir(parents=True, exist_ok=True)
         cases: list[Case] = []
         for system in systems:
             environment = ours_environment if system.name == OURS or peer is None else peer.environment
-            options.notify(f"preparing {count:,} adapters with {system.name}")
-            slow = max(1, rounds // 2)
-            whole = not options.tiny
-            cases += cases_of(system, folders, new, work, environment, whole=whole, every=slow)
+            options.notify(f"preparing {part.name} with {system.name}")
+            slow, whole = max(1, rounds // 2), part.once or not options.tiny
+            cases += cases_of(system, folders, new, work, environment, part=part, whole=whole, every=slow)
         times, rows = raced(cases, rounds, options)
-        found = ratios_of(times, rows, count)
-        if count <= BARRED:
+        found = ratios_of(times, rows, part.name)
+        if part.best:
             least = float(np.mean(best(folders, SHARED)))
             mean = next(row["error"] for row in rows if row["system"] == OURS)
-            found[f"{count:,} adapters: error, ours / best possible"] = mean / least if least else 1.0
+            found[f"{part.name}: error, ours / best possible"] = mean / least if least else 1.0
         parts.append(SuiteResult(rows, found))
         shutil.rmtree(work)
     return merged_results(parts)
 
 
-def ratios_of(times: dict[Key, dict[int, float]], rows: Sequence[dict[str, Any]], count: int) -> dict[str, float]:
-    """Ours to the faster peer, job by job, and our error to the peers'."""
+def ratios_of(times: dict[Key, dict[int, float]], rows: Sequence[dict[str, Any]], part: str) -> dict[str, float]:
+    """Ours to the faster peer, job by job, and our error and a 7B model's peak memory to the peers'."""
     found: dict[str, float] = {}
     errors = {row["system"]: row["error"] for row in rows}
     for job in ("compress", "add", "export"):
         for how in ("whole command", "in process"):
-            name = f"{count:,} adapters: {job}, {how}"
+            name = f"{part}: {job}, {how}"
             several: dict[str, Rounds] = {n: times[name, n] for n in ("lorashare", "vlora") if (name, n) in times}
             if several and (name, OURS) in times:
                 found[f"{name}, ours / faster peer"] = ratio(times[name, OURS], fastest(list(several.values())))
             if several and job == "compress" and how == "whole command":
                 quick = min(several, key=lambda n: float(np.median(list(several[n].values()))))
-                found[f"{count:,} adapters: error, ours / faster peer"] = errors[OURS] / errors[quick]
+                found[f"{part}: error, ours / faster peer"] = errors[OURS] / errors[quick]
                 least = min(errors[n] for n in several)
-                found[f"{count:,} adapters: error, ours / best peer"] = errors[OURS] / least
+                found[f"{part}: error, ours / best peer"] = errors[OURS] / least
+    peaks = {row["system"]: row["peak_bytes"] for row in rows if row["case"] == f"{part}: compress, whole command"}
+    if part.startswith("7B") and OURS in peaks:
+        found[f"{part}: compress, peak memory / 3 GiB"] = peaks[OURS] / MEMORY
+        if theirs := [peak for system, peak in peaks.items() if system != OURS]:
+            found[f"{part}: compress, peak memory, ours / leaner peer"] = peaks[OURS] / min(theirs)
     return found

@@ -56,6 +56,10 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar(r"50 adapters: compress, whole command, ours / faster peer", 0.70, needs_peers=True),
         Bar(r"50 adapters: compress, in process, ours / faster peer", 0.50, needs_peers=True),
         Bar(r"50 adapters: error, ours / (faster|best) peer", 1.00, needs_peers=True),
+        Bar(r"7B.*: compress, whole command, ours / faster peer", 0.70, needs_peers=True),
+        Bar(r"7B.*: error, ours / (faster|best) peer", 1.00, needs_peers=True),
+        Bar(r"7B.*: compress, peak memory, ours / leaner peer", 0.50, needs_peers=True),
+        Bar(r"7B.*: compress, peak memory / 3 GiB", 1.00),
     ),
     "tasks": (
         Bar(r"step with 1,000 slots / 10 slots", 1.05),

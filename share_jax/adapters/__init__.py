@@ -2,7 +2,8 @@
 
 `factors` has the record of one task's factors; `stacking` puts targets of one shape side by side, so that one call
 computes all their layers; `arithmetic` balances adapters and makes new ones of them (linear, TIES, DARE); `similarity`
-compares them. Another way to merge tasks into one adapter is a function in `arithmetic`.
+compares them, `shared_starts` tells which were trained from one initialisation. Another way to merge tasks into one
+adapter is a function in `arithmetic`.
 """
 
 import lazy_loader

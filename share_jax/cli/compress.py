@@ -2,12 +2,20 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+
+from share_jax.adapter_set.advice import judge
 from share_jax.adapter_set.build import build_state
+from share_jax.adapter_set.comparison import Comparison, compare
 from share_jax.adapter_set.contents import contents_of
 from share_jax.adapter_set.manifest import Settings
 from share_jax.adapter_set.store import new_set
+from share_jax.adapter_set.survey import Survey
+from share_jax.cli.advice_text import advice_lines, further_words, size_words, split_commands, starts_data, starts_line
 from share_jax.cli.inputs import open_inputs
 from share_jax.cli.options import Progress, add_output, add_size, choice_of, emit, whole
 from share_jax.cli.output_folder import check_output
@@ -40,10 +48,44 @@ def run(args: argparse.Namespace) -> int:
     check_common_shapes(sources, {})
     progress = Progress(args)
     settings = Settings(base, args.storage, args.geometry, choice_of(args), args.max_error, args.pseudo_rank)
-    contents = contents_of(settings, build_state(sources, settings, progress), sources)
+    survey = Survey([source.name for source in sources])
+    state = build_state(sources, settings, progress, survey)
+    contents = contents_of(settings, state, sources)
     with new_set(out) as writer:
         done = writer.write(contents)
     progress.close()
-    data = summary(out, replace(done, folder=out), time.perf_counter() - begin)
-    emit(args, data, lambda: text(args.output, data))
+    data = summary(out, replace(done, folder=out), 0.0)
+    size = data["bytes_out"] - data["bytes"]["uncompressed_tensors"]
+    data |= _compared(args, data, [source.name for source in sources], compare(state, contents, survey, size))
+    data["seconds"] = time.perf_counter() - begin
+    emit(args, data, lambda: _text(args.output, data))
     return 0
+
+
+def _compared(
+    args: argparse.Namespace, data: dict[str, Any], names: Sequence[str], found: Comparison
+) -> dict[str, Any]:
+    """What stands beside the set's figures, and what to do about it."""
+    for name, null, cut in zip(names, found.null, found.cut, strict=True):
+        data["per_task"][name] |= {"null_error": float(null), "cut_error": float(cut)}
+    advice = judge(
+        data["relative_error"]["mean"], found.null.mean(), found.cut.mean(), data["bytes_in"], data["bytes_out"],
+        found.starts,
+    )  # fmt: skip
+    options = [*size_words(choice_of(args)), "--geometry", args.geometry, "--storage", args.storage]
+    options += further_words(args)
+    split = advice.action == "split"
+    return {
+        "null_error": {"mean": float(np.mean(found.null)), "max": float(np.max(found.null))},
+        "cut_error": {"mean": float(np.mean(found.cut)), "max": float(np.max(found.cut))},
+        "starts": starts_data(found.starts, names),
+        "advice": {
+            "action": advice.action,
+            "reason": advice.reason,
+            "commands": split_commands(found.starts, args.folders, names, args.output, options) if split else [],
+        },
+    }
+
+
+def _text(folder: str, data: dict[str, Any]) -> str:
+    return "\n".join([text(folder, data), "", starts_line(data["starts"]), *advice_lines(data["advice"])])

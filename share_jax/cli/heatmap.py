@@ -18,15 +18,15 @@ POINTS = 72
 """To the inch; an SVG of Matplotlib's is measured in them."""
 
 
-def check_drawing() -> None:
-    """Refuses to draw without Matplotlib.
+def check_drawing(flag: str = "--heatmap") -> None:
+    """Refuses to draw without Matplotlib; `flag` asks for the drawing.
 
     Raises:
         InputError: it is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
         fix = "pip install 'share_jax[plots]', or leave the flag out"
-        raise InputError(message("--heatmap", got="no Matplotlib", expected="it to be installed", fix=fix))
+        raise InputError(message(flag, got="no Matplotlib", expected="it to be installed", fix=fix))
 
 
 def write_heatmap(path: Path, names: Sequence[str], matrix: Float[np.ndarray, "T T"], title: str) -> None:

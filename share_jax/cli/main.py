@@ -14,6 +14,7 @@ from share_jax.cli.options import Parser, complete
 from share_jax.errors import ShareError
 
 COMMANDS = {
+    "plan": "Show what compressing LoRA adapters would cost and lose, before anything is written.",
     "compress": "Compress LoRA adapters into one shared set.",
     "add": "Add LoRA adapters to a set; the old ones are not needed.",
     "remove": "Remove tasks from a set; the others do not change.",

@@ -95,11 +95,17 @@ def text(folder: object, data: Mapping[str, Any], tasks: int = 20) -> str:
         ("seconds", f"{data['seconds']:.2f}"),
     ]  # fmt: skip
     per_task = list(data["per_task"].items())
-    head = [("task", "relative error", "error bound")]
+    compared = {"null_error": "at random", "cut_error": "cut alone"} if "null_error" in data else {}
+    for name, what in zip(
+        compared, ("random adapters of the same spectra", "each cut alone to the same bytes"), strict=False
+    ):
+        rows.insert(-1, (compared[name], f"mean {data[name]['mean']:.3g}, max {data[name]['max']:.3g} ({what})"))
+    head = [("task", "relative error", *compared.values(), "error bound")]
     body = [
-        (name, f"{t['relative_error']:.3g}" + ("" if t["measured"] else " (estimate)"), f"{t['error_bound']:.3g}")
+        (name, f"{t['relative_error']:.3g}" + ("" if t["measured"] else " (estimate)"),
+         *(f"{t[each]:.3g}" for each in compared), f"{t['error_bound']:.3g}")
         for name, t in per_task[:tasks]
-    ]
+    ]  # fmt: skip
     more = [f"... and {len(per_task) - tasks} more (all with --json)"] if len(per_task) > tasks else []
     return "\n".join([str(folder), table(rows), "", table(head + body), *more])
 

@@ -2,16 +2,20 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from share_jax.adapter_set.build import adapters_of
 from share_jax.adapter_set.manifest import NAME
 from share_jax.adapter_set.store import read_set
+from share_jax.adapter_set.survey import Survey
 from share_jax.adapters.factors import Adapter
+from share_jax.adapters.shared_starts import Starts
 from share_jax.adapters.similarity import MEASURES, clusters, in_blocks
+from share_jax.cli.advice_text import advice_lines, split_commands, starts_data, starts_line
 from share_jax.cli.heatmap import check_drawing, write_heatmap
 from share_jax.cli.inputs import open_inputs
 from share_jax.cli.options import Progress, emit, fraction
@@ -45,10 +49,11 @@ def run(args: argparse.Namespace) -> int:
         check_drawing()
     progress = Progress(args)
     first = check_folder(args.folders[0], "folder")
+    starts = None
     if len(args.folders) == 1 and exists_inside(first, NAME):
         names, matrix = _of_set(first, args.measure)
     else:
-        names, matrix = _of_folders(args.folders, args.measure, progress)
+        names, matrix, starts = _of_folders(args.folders, args.measure, progress)
     progress.close()
     groups = [[names[i] for i in group] for group in clusters(matrix, args.threshold)]
     if picture is not None:
@@ -59,10 +64,14 @@ def run(args: argparse.Namespace) -> int:
         "matrix": [[float(x) for x in row] for row in matrix],
         "threshold": args.threshold,
         "clusters": groups,
+        "starts": None if starts is None else starts_data(starts, names),
+        "commands": []
+        if starts is None or not starts.divided
+        else split_commands(starts, args.folders, names, "OUT", []),
         "heatmap": args.heatmap,
         "seconds": time.perf_counter() - begin,
     }
-    emit(args, data, lambda: _text(names, matrix, groups))
+    emit(args, data, lambda: _text(names, matrix, groups, data))
     return 0
 
 
@@ -71,22 +80,26 @@ def _of_set(folder: Path, measure: str) -> tuple[list[str], np.ndarray]:
     return list(state.tasks), MEASURES[measure](coordinates_of(state))
 
 
-def _of_folders(folders: Sequence[str], measure: str, progress: Progress) -> tuple[list[str], np.ndarray]:
+def _of_folders(folders: Sequence[str], measure: str, progress: Progress) -> tuple[list[str], np.ndarray, Starts]:
     sources = open_inputs(folders)
     check_common_shapes(sources, {})
+    survey = Survey([source.name for source in sources])
     most = max(sum(4 * x.rank * (x.d_in + x.d_out) for x in s.layers.values()) for s in sources)
 
     def read(places: Sequence[int]) -> list[Adapter]:
-        return [adapter for _, adapter in adapters_of([sources[t] for t in places], None)]
+        return [adapter for _, adapter in adapters_of([sources[t] for t in places], None, survey=survey)]
 
     def done(count: int) -> None:
         progress("compared up to adapter", count, len(sources))
 
     size = max(1, _BLOCK_BYTES // (2 * most))
-    return [source.name for source in sources], in_blocks(measure, read, len(sources), size, done)
+    matrix = in_blocks(measure, read, len(sources), size, done)
+    return [source.name for source in sources], matrix, survey.starts()
 
 
-def _text(names: Sequence[str], matrix: np.ndarray, groups: list[list[str]], most: int = 12) -> str:
+def _text(
+    names: Sequence[str], matrix: np.ndarray, groups: list[list[str]], data: Mapping[str, Any], most: int = 12
+) -> str:
     shown = names[:most]
     rows = [("", *(str(i + 1) for i in range(len(shown))))]
     rows += [(f"{i + 1} {name}", *(f"{x:+.2f}" for x in matrix[i][:most])) for i, name in enumerate(shown)]
@@ -95,4 +108,8 @@ def _text(names: Sequence[str], matrix: np.ndarray, groups: list[list[str]], mos
         lines.append(f"  ... {len(names)} tasks (all with --json or --heatmap)")
     lines += ["", f"{len(groups)} clusters"]
     lines += [f"  {', '.join(group[:10])}{' ...' if len(group) > 10 else ''}" for group in groups[:20]]
+    if data["starts"] is not None:
+        lines += ["", starts_line(data["starts"])]
+    if data["commands"]:
+        lines += advice_lines({"action": "split", "reason": "a set for each group.", "commands": data["commands"]})
     return "\n".join(lines)

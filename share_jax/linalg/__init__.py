@@ -3,8 +3,9 @@
 Nothing here knows of adapters or tasks, and all is NumPy: arrays go in, arrays come out. `spectrum` chooses the way to
 a stack's leading directions, of which `randomized_svd` is one; `rank_selection` says how many directions to keep;
 `incremental` updates a basis in bounded memory; `balance` makes a pair of factors independent of how it was written;
-`finite` looks for NaN and infinities; `padding` brings arrays to one size.
-Another SVD goes here; products of many tasks at once go through `products`.
+`random_stack` says what the leading directions of a stack of random columns capture, without drawing one; `finite`
+looks for NaN and infinities; `padding` brings arrays to one size. Another SVD goes here; products of many tasks at once
+go through `products`.
 """
 
 import lazy_loader

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from share_jax.linalg import products
 from share_jax.runtime.threads import parallel_map
 
 LEAST = 1e-13
@@ -19,11 +20,16 @@ INDEPENDENT = 1e-6
 
 
 class FactorGrams(NamedTuple):
-    """Gram matrices of the input factors and energies of the balanced ones, in float64."""
+    """Gram matrices of the input factors and squared lengths of the balanced columns, in float64."""
 
     gram_a: Float[np.ndarray, "layers tasks r r"]  # a.T a of what came in
     gram_b: Float[np.ndarray, "layers tasks r r"]
-    energy: Float[np.ndarray, "layers tasks"]  # squared norm of either balanced factor: the sum of singular values
+    squares: Float[np.ndarray, "layers tasks m"]  # of either balanced factor: the update's singular values
+
+    @property
+    def energy(self) -> Float[np.ndarray, "*layers tasks"]:
+        """Squared norm of either balanced factor."""
+        return self.squares.sum(axis=-1)
 
 
 class Balanced(NamedTuple):
@@ -53,36 +59,62 @@ def balanced(a: Float[np.ndarray, "layers tasks d_in r"], b: Float[np.ndarray, "
     # a column lies in one piece
     out_a, out_b = (np.empty((*x.shape[:2], m, x.shape[2]), np.result_type(x, np.float32)).mT for x in (a, b))
     gram_a, gram_b = (np.empty((*x.shape[:2], x.shape[3], x.shape[3])) for x in (a, b))
-    energy = np.empty(a.shape[:2])
+    squares = np.empty((*a.shape[:2], m))
 
     def one(i: int) -> None:
-        energy[i] = _balanced((a[i], b[i]), (out_a[i], out_b[i]), (gram_a[i], gram_b[i]))
+        squares[i] = _balanced((a[i], b[i]), (out_a[i], out_b[i]), (gram_a[i], gram_b[i]))[:, :m]
 
     parallel_map(one, range(len(a)))
-    return Balanced(out_a, out_b, FactorGrams(gram_a, gram_b, energy))
+    return Balanced(out_a, out_b, FactorGrams(gram_a, gram_b, squares))
+
+
+def singular_values(
+    a: Float[np.ndarray, "tasks d_in r"], b: Float[np.ndarray, "tasks d_out r"]
+) -> Float[np.ndarray, "tasks m"]:
+    """Those of every `a @ b.T`, largest first, without the balanced factors; m = min(r, d_in, d_out).
+
+    >>> singular_values(np.float32([[[3], [0]]]), np.float32([[[0], [12]]])).round(4).tolist()
+    [[36.0]]
+    """
+    roots, sizes = zip(*(_scaled_root(x, products.gram(x)) for x in (a, b)), strict=True)
+    _, s, _ = _core(*roots)
+    return (s * np.squeeze(sizes[0] * sizes[1], -1))[:, : min(a.shape[-1], a.shape[-2], b.shape[-2])]
 
 
 def _balanced(
     pair: tuple[np.ndarray, np.ndarray], out: tuple[np.ndarray, np.ndarray], grams: tuple[np.ndarray, np.ndarray]
-) -> Float[np.ndarray, " tasks"]:
-    """As `balanced`, of one layer, into `out` and `grams`; the energies."""
+) -> Float[np.ndarray, "tasks q"]:
+    """As `balanced`, of one layer, into `out` and `grams`; the singular values."""
     rows = [x.mT.astype(np.float64) for x in pair]  # a column lies in one piece
-    roots, sizes = [], []
-    for x, wide, gram in zip(pair, rows, grams, strict=True):
+    for wide, gram in zip(rows, grams, strict=True):
         with np.errstate(over="ignore", invalid="ignore"):  # float64 has no wider type for its squares
             np.matmul(wide, wide.mT, out=gram)
-        root = np.asarray(np.linalg.qr(x, mode="r")) if x.dtype == np.float64 else _root(gram)
-        size = np.max(np.abs(root), axis=(-2, -1), keepdims=True)
-        sizes.append(np.where(size > 0, size, 1))  # taken out, so that tiny and huge updates lose nothing
-        roots.append(root / sizes[-1])
-    u, s, vt = np.linalg.svd(roots[0] @ roots[1].mT, full_matrices=False)
-    kept = s > LEAST * s[..., :1]
-    shrink = np.where(kept, 1 / np.sqrt(np.where(kept, s, 1)), 0)[..., None]
+    roots, sizes = zip(*(_scaled_root(x, gram) for x, gram in zip(pair, grams, strict=True)), strict=True)
+    u, s, vt = _core(*roots)
+    shrink = np.where(s > 0, 1 / np.sqrt(np.where(s > 0, s, 1)), 0)[..., None]
     ratio = np.sqrt(sizes[1]) / np.sqrt(sizes[0])
     turns = vt @ roots[1] * shrink * ratio, u.mT @ roots[0] * shrink / ratio
     for into, wide, turn in zip(out, rows, turns, strict=True):
         into[...] = (turn[:, : into.shape[-1]] @ wide).mT
-    return np.where(kept, s, 0).sum(axis=-1) * np.squeeze(sizes[0] * sizes[1], (-2, -1))
+    return s * np.squeeze(sizes[0] * sizes[1], -1)
+
+
+def _scaled_root(
+    x: Float[np.ndarray, "tasks d r"], gram: Float[np.ndarray, "tasks r r"]
+) -> tuple[Float[np.ndarray, "tasks r r"], Float[np.ndarray, "tasks 1 1"]]:
+    """R / size and the size, with R.T R = x.T x = `gram`: with it taken out, tiny and huge updates lose nothing."""
+    root = np.asarray(np.linalg.qr(x, mode="r")) if x.dtype == np.float64 else _root(gram)
+    size = np.max(np.abs(root), axis=(-2, -1), keepdims=True)
+    size = np.where(size > 0, size, 1)
+    return root / size, size
+
+
+def _core(
+    root_a: Float[np.ndarray, "tasks r r"], root_b: Float[np.ndarray, "tasks r r"]
+) -> tuple[np.ndarray, Float[np.ndarray, "tasks q"], np.ndarray]:
+    """The SVD of the core; singular values that are rounding are zero."""
+    u, s, vt = np.linalg.svd(root_a @ root_b.mT, full_matrices=False)
+    return u, np.where(s > LEAST * s[..., :1], s, 0), vt
 
 
 def _root(gram: Float[np.ndarray, "tasks r r"]) -> Float[np.ndarray, "tasks r r"]:

@@ -2,14 +2,14 @@
 
 `state` has the records. `initialization` makes the first subspace of any number of adapters: `prepared_batches` packs
 them, `factor_columns` turns them into columns, `accumulate` sums those up in bounded memory. `flat_geometry` does the
-same for whole factors as columns.
-`projection` puts tasks on bases that stay. `merging` lets the bases evolve and bounds what old tasks lose:
-`joint_spectra` stacks old bases and new columns, `duplicates` finds adapters that are there already,
-`temporary_directions` are what trains before a merge. `removal` takes tasks out.
-`rank_choice` and `error_curves` say how many columns to keep; `error_bounds` and `task_drift` measure and prove errors,
-and `coordinates` makes that cheap. `quantize` stores in fewer bytes; `serving` goes to the trees that Flax layers
-compute with, and back; `from_bank` and `into_bank` take a bank's tasks out as adapters or a subspace, and in.
-A change of the method goes here; the linear algebra below it is `share_jax.linalg`'s.
+same for whole factors as columns. `projection` puts tasks on bases that stay. `merging` lets the bases evolve and
+bounds what old tasks lose: `joint_spectra` stacks old bases and new columns, `duplicates` finds adapters that are there
+already, `temporary_directions` are what trains before a merge. `removal` takes tasks out. `rank_choice` and
+`error_curves` say how many columns to keep; `error_bounds` and `task_drift` measure and prove errors, `coordinates`
+makes that cheap, and `baselines` says what random adapters of the same spectra would lose. `quantize` stores in fewer
+bytes; `serving` goes to the trees that Flax layers compute with, and back; `from_bank` and `into_bank` take a bank's
+tasks out as adapters or a subspace, and in. A change of the method goes here; the linear algebra below it is
+`share_jax.linalg`'s.
 """
 
 import lazy_loader

@@ -6,7 +6,6 @@ projection of W, so |W - P W Q|_F^2 = |W|_F^2 - |P W Q|_F^2. With coefficients C
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from jaxtyping import Float, Int
 from share_jax.errors import LimitError, message
 from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace import error_bounds
-from share_jax.subspace.state import ShareState, Subspace, relative
+from share_jax.subspace.state import ShareState, Subspace, leading, relative
 
 TOLERANCES = np.concatenate([np.geomspace(1, 1e-6, 200), [0.0]])
 """Candidates for the tail norm of a side relative to its stack's norm, loosest first; 0 keeps the numerical rank."""
@@ -27,7 +26,7 @@ TASK_BLOCK = 16
 
 
 class RankSchedule(NamedTuple):
-    """k of each side of one target at every tolerance; never decreasing."""
+    """k of each side of one target at every tolerance, or at given sizes; never decreasing."""
 
     a: Int[np.ndarray, " G"]
     b: Int[np.ndarray, " G"]
@@ -124,19 +123,13 @@ def cut_within(
 
 def flat_curve(layer: Subspace, schedule: RankSchedule) -> np.ndarray:
     """Squared error at every tolerance for vectors, where no projection of the update helps: by reconstruction."""
-    out = np.zeros((layer.coeff_a.shape[0], len(TOLERANCES)))
+    out = np.zeros((layer.coeff_a.shape[0], len(schedule.a)))
     full = layer.factor("a", slice(None)), layer.factor("b", slice(None))
     seen: dict[tuple[int, int], np.ndarray] = {}
     for g, (ka, kb) in enumerate(zip(schedule.a, schedule.b, strict=True)):
         key = (int(ka), int(kb))
         if key not in seen:
-            cut = replace(
-                layer,
-                basis_a=layer.basis_a[:, : key[0]],
-                basis_b=layer.basis_b[:, : key[1]],
-                coeff_a=layer.coeff_a[:, : key[0]],
-                coeff_b=layer.coeff_b[:, : key[1]],
-            )
+            cut = leading(layer, *key)
             seen[key] = error_bounds.squared_change(*full, cut.factor("a", slice(None)), cut.factor("b", slice(None)))
         out[:, g] = seen[key]
     return out

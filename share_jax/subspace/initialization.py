@@ -1,15 +1,18 @@
 """The first subspace, from one adapter or from a thousand: stack, SVD, keep the top k, project."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter, nbytes
+from share_jax.adapters.stacking import Packed
 from share_jax.errors import InputError, message
 from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra_of
 from share_jax.subspace.error_curves import RankSchedule, cut_within, ranks_by_tolerance, squared_errors
+from share_jax.subspace.factor_columns import Columns
 from share_jax.subspace.prepared_batches import Block, Prepare, PreparedBlocks
 from share_jax.subspace.projection import TaskCoefficients, append, slots_on
 from share_jax.subspace.rank_choice import Choice, choose
@@ -23,6 +26,10 @@ Read = Callable[[], Iterable[tuple[str, Adapter]]]
 
 Progress = Callable[[str, int], None]
 """Called with the name of the pass and the number of adapters done in it."""
+
+Observe = Callable[[int, Sequence[str], Float[np.ndarray, "targets tasks m"]], None]
+"""Called in the first pass with the position of a block's first task, targets of one shape, and the singular values of
+the block's updates on them."""
 
 
 def initialize(adapters: Mapping[str, Adapter], choice: Choice | None = None, *, seed: int = 0) -> ShareState:
@@ -39,7 +46,13 @@ def initialize(adapters: Mapping[str, Adapter], choice: Choice | None = None, *,
 
 
 def initialize_stream(
-    read: Read, choice: Choice, *, chunk: int = 16, progress: Progress | None = None, seed: int = 0
+    read: Read,
+    choice: Choice,
+    *,
+    chunk: int = 16,
+    progress: Progress | None = None,
+    observe: Observe | None = None,
+    seed: int = 0,
 ) -> ShareState:
     """As `initialize`, exactly, with few adapters in memory; columns geometry.
 
@@ -65,7 +78,13 @@ def initialize_stream(
             yield adapters
             tell("basis", len(names))
 
-    sketch = sketch_of(batches(), held.prepare)
+    def first(adapters: Sequence[Adapter], targets: Sequence[str], least: int) -> tuple[Packed, Columns]:
+        packed, columns = held.prepare(adapters, targets, least)
+        if observe is not None and columns.known is not None:
+            observe(len(names) - len(adapters), targets, columns.known.squares)
+        return packed, columns
+
+    sketch = sketch_of(batches(), first)
     if not names:
         raise InputError(message("adapters", got="none", expected="at least one", fix="pass one adapter or more"))
     if len(set(names)) < len(names):

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from share_jax.errors import InputError, message
+from share_jax.linalg import products
 from share_jax.subspace import error_bounds
 from share_jax.subspace.projection import reconstruct
 from share_jax.subspace.state import ShareState, Subspace
@@ -83,12 +84,38 @@ def store(state: ShareState, storage: Storage | str) -> tuple[dict[str, StoredLa
     Raises:
         InputError: there is no such storage.
     """
-    stored = {name: _store_layer(layer, storage) for name, layer in state.layers.items()}
+    stored = store_layers(state, storage)
     if storage == "f32" and all(_single(layer) for layer in state.layers.values()):  # nothing has moved
         still = {name: replace(x, change=np.zeros_like(x.change)) for name, x in state.layers.items()}
         return stored, ShareState(state.tasks, still)
     layers = {n: _measured(x, replace(x, **restored_arrays(stored[n]))) for n, x in state.layers.items()}
     return stored, ShareState(state.tasks, layers)
+
+
+def store_layers(state: ShareState, storage: Storage | str) -> dict[str, StoredLayer]:
+    """What `store` writes, with nothing measured.
+
+    Raises:
+        InputError: there is no such storage.
+    """
+    return {name: _store_layer(layer, storage) for name, layer in state.layers.items()}
+
+
+def squared_rounding(layer: Subspace, stored: StoredLayer) -> Float[np.ndarray, " T"]:
+    """The squared error that rounding adds to every task's update, to 1e-7 of its squared norm.
+
+    By Gram matrices on the bases in the columns geometry, where no factor is formed.
+    """
+    after = replace(layer, **restored_arrays(stored))
+    if layer.geometry != "columns":
+        return _measured(layer, after).change ** 2
+    grams = []
+    for side in "ab":
+        u, v = (getattr(x, f"basis_{side}").astype(np.float64) for x in (layer, after))
+        c, d = (getattr(x, f"coeff_{side}").astype(np.float64) for x in (layer, after))
+        own, both, other = (products.gram(u) @ c, (u.T @ v) @ d, products.gram(v) @ d)
+        grams.append(error_bounds.Grams(c.mT @ own, c.mT @ both, d.mT @ other))
+    return error_bounds.distance_from_grams(*grams)[1]
 
 
 def restored_arrays(stored: StoredLayer) -> dict[str, Float[np.ndarray, "..."]]:

@@ -5,7 +5,7 @@ frozen; every transition returns a new one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -66,6 +66,17 @@ class Subspace:
     def mask(self, index: int | slice) -> Bool[np.ndarray, "... p"]:
         """Which of the p columns are the task's own: a combination of vectors may also fill the others."""
         return np.arange(self.pseudo_rank) < np.asarray(self.ranks[index])[..., None]
+
+
+def leading(layer: Subspace, k: int, kp: int) -> Subspace:
+    """The record on the first k and k' columns of its bases; `change` and `bound` stay those of the whole."""
+    return replace(
+        layer,
+        basis_a=layer.basis_a[:, :k],
+        basis_b=layer.basis_b[:, :kp],
+        coeff_a=layer.coeff_a[:, :k],
+        coeff_b=layer.coeff_b[:, :kp],
+    )
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ def test_a_suite_runs_from_end_to_end(suite, tmp_path, capsys):
         assert {row["compilations_of_other_mixes"] for row in found["results"] if "compilations" in row} == {0}
     if suite == "adapters":
         assert found["ratios"]["5 adapters: error, ours / best possible"] < 1.01
+        assert 0 < found["ratios"]["7B, tiny, 3 adapters: compress, peak memory / 3 GiB"] < 1
     main(["page", str(path), "--out", str(tmp_path / "BENCH.md")])
     assert f"## `{suite}`" in (tmp_path / "BENCH.md").read_text()
 

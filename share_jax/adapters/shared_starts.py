@@ -1,0 +1,120 @@
+"""Which adapters were trained from one initialisation, told from A alone.
+
+Training moves A little, for its gradient is zero while B is: an adapter's A is its first A and a drift. Two adapters
+that began with one random A have entries that go together, `cos(vec A_i, vec A_j) = |A_0|^2 / (|A_i| |A_j|)` for drifts
+that have nothing in common. Two that began apart may span the same subspace, but each in a gauge of its own: the
+columns of one go with those of the other no more than with those next to them, and the cosine has mean 0. Its variance
+is 1 / n for n independent entries, and more where a subspace is shared; cosines with the columns shifted, A_j[:, 1:]
+and so on, have the same one and show it. So a sample of the entries tells the two apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from share_jax.adapters.factors import Adapter
+
+ENTRIES = 8192
+"""Entries of A that are looked at in an adapter, over all targets: chance then gives cosines of 0.011."""
+LEAST_COSINE = 0.1
+"""Below it less than a tenth of A's energy is still that of the start, which helps compressing little."""
+SIGMAS = 6.0
+"""Standard deviations of chance that a cosine must exceed where entries are few."""
+CERTAIN = 0.9
+"""A cosine that is enough however few entries there are."""
+SHIFTS = 3
+
+Sample = Mapping[tuple[str, tuple[int, int]], Float[np.ndarray, "n r"]]
+"""(target, shape of A) to some rows of A, scaled to length 1; none of an A that is zero."""
+
+
+@dataclass(frozen=True)
+class Starts:
+    """What A says of where adapters began.
+
+    Attributes:
+        groups: positions of adapters that share a start, two or more each.
+        alone: positions of all others.
+        cosines: the mean cosine within each group: the share of A's energy that is still the start's.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    alone: tuple[int, ...]
+    cosines: tuple[float, ...]
+
+    @property
+    def divided(self) -> bool:
+        """Whether some share a start that others do not."""
+        return bool(self.groups) and len(self.groups) + len(self.alone) > 1
+
+
+def sample_of(adapter: Adapter) -> Sample:
+    """Rows of every A, at places that depend on its shape alone."""
+    each = max(16, ENTRIES // max(len(adapter), 1))
+    out = {}
+    for name, factors in adapter.items():
+        rows, columns = np.shape(factors.lora_a)
+        count = max(4, each // columns)
+        places = np.arange(rows) if rows <= count else np.random.default_rng(rows).integers(0, rows, count)
+        entries = np.asarray(factors.lora_a)[places].astype(np.float64)
+        length = np.linalg.norm(entries)
+        if length > 0:
+            out[name, (rows, columns)] = (entries / length).astype(np.float32)
+    return out
+
+
+def cosines(samples: Sequence[Sample]) -> tuple[Float[np.ndarray, "T T"], Float[np.ndarray, "T T"]]:
+    """(mean cosine of two adapters' A over common targets, its standard deviation by chance); 0 and inf without one."""
+    count = len(samples)
+    total, targets, variance = (np.zeros((count, count)) for _ in range(3))
+    for key in dict.fromkeys(key for sample in samples for key in sample):
+        have = np.array([key in sample for sample in samples])
+        x = np.stack([sample[key] for sample in samples if key in sample]).astype(np.float64)
+        flat, both = x.reshape(len(x), -1), np.ix_(have, have)
+        total[both] += flat @ flat.T
+        targets[both] += 1
+        shifts = range(1, min(x.shape[2], SHIFTS + 1))
+        shifted = np.array([flat @ np.roll(x, s, axis=2).reshape(len(x), -1).T for s in shifts])
+        spread = np.mean(shifted**2, axis=0) if len(shifts) else np.zeros((len(x), len(x)))
+        # one pair's few shifts are a poor estimate: it counts for no less than that of all pairs
+        variance[both] += np.maximum(np.maximum(spread, spread.mean()), 1 / flat.shape[1])
+    known = np.maximum(targets, 1)
+    return total / known, np.where(targets > 0, np.sqrt(variance) / known, np.inf)
+
+
+def find_starts(samples: Sequence[Sample]) -> Starts:
+    """Adapters grouped by their start.
+
+    >>> from share_jax.adapters import Factors
+    >>> rng = np.random.default_rng(0)
+    >>> starts = [rng.normal(size=(64, 4)) for _ in range(2)]
+    >>> adapters = [{"q": Factors(starts[i] + 0.1 * rng.normal(size=(64, 4)), np.zeros((4, 8)))} for i in (0, 1, 0)]
+    >>> find_starts([sample_of(adapter) for adapter in adapters]).groups
+    ((0, 2),)
+    """
+    cosine, deviation = cosines(samples)
+    single = all(shape[1] == 1 for sample in samples for _, shape in sample)  # one column has no other to compare with
+    least = CERTAIN if single else np.minimum(np.maximum(LEAST_COSINE, SIGMAS * deviation), CERTAIN)
+    parts = _connected(cosine >= least)
+    groups = tuple(part for part in parts if len(part) > 1)
+    within = tuple(float(cosine[np.ix_(part, part)][~np.eye(len(part), dtype=bool)].mean()) for part in groups)
+    return Starts(groups, tuple(part[0] for part in parts if len(part) == 1), within)
+
+
+def _connected(joined: Bool[np.ndarray, "T T"]) -> list[tuple[int, ...]]:
+    """The connected parts of a graph, in the order of their first members."""
+    left, out = np.ones(len(joined), bool), []
+    for first in range(len(joined)):
+        if not left[first]:
+            continue
+        part = np.zeros(len(joined), bool)
+        part[first] = True
+        fresh = part.copy()
+        while fresh.any():
+            fresh = joined[fresh].any(0) & ~part
+            part |= fresh
+        left &= ~part
+        out.append(tuple(int(i) for i in np.flatnonzero(part)))
+    return out

@@ -1,0 +1,123 @@
+"""`share-jax plan DIR...`: error against bytes for many sizes, and what to do, before anything is written."""
+
+import argparse
+import time
+from dataclasses import asdict
+from typing import Any
+
+from share_jax.adapter_set.advice import AIM, Advice, advise, frontier
+from share_jax.adapter_set.plan import MEASURED_BYTES, Plan, measure_plan
+from share_jax.adapter_set.plan_rows import PlanRow
+from share_jax.cli.advice_text import (
+    advice_lines,
+    compress_command,
+    further_words,
+    size_words,
+    split_commands,
+    starts_data,
+    starts_line,
+)
+from share_jax.cli.error_plot import write_plot
+from share_jax.cli.heatmap import check_drawing
+from share_jax.cli.inputs import open_inputs
+from share_jax.cli.options import Progress, emit, error_limit, whole
+from share_jax.cli.output_folder import check_file_output
+from share_jax.cli.report import megabytes
+from share_jax.cli.table import table
+from share_jax.formats.open import check_common_shapes, common_base
+from share_jax.subspace.baselines import NUMBER_BYTES
+
+EXAMPLE = "share-jax plan adapters/* --plot plan.png"
+_MOST = 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="as compress takes them")
+    parser.add_argument("--k", type=whole, nargs="+", action="extend", metavar="N", help="sizes to try")
+    parser.add_argument("--geometry", choices=("columns", "flat"), help="one geometry alone")
+    parser.add_argument("--storage", choices=tuple(NUMBER_BYTES), help="one storage alone")
+    parser.add_argument("--max-error", type=error_limit, default=AIM, metavar="E",
+                        help=f"mean relative error that the advice aims for ({AIM:g})")  # fmt: skip
+    parser.add_argument("--all-layers", action="store_true",
+                        help=f"measure every layer, past {megabytes(MEASURED_BYTES)} of factors, too")  # fmt: skip
+    parser.add_argument("--all-rows", action="store_true", help="print rows that others beat, too")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw error against bytes")
+    parser.add_argument("--base-model", metavar="NAME", help="base model name for inputs without one")
+    parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    begin = time.perf_counter()
+    picture = None if args.plot is None else check_file_output(args.plot)
+    if picture is not None:
+        check_drawing("--plot")
+    sources = open_inputs(args.folders, names=args.names)
+    common_base(sources, given=args.base_model)
+    check_common_shapes(sources, {})
+    progress = Progress(args)
+    plan = measure_plan(
+        sources,
+        ks=args.k,
+        geometries=("columns", "flat") if args.geometry is None else (args.geometry,),
+        storages=tuple(NUMBER_BYTES) if args.storage is None else (args.storage,),
+        limit=None if args.all_layers else MEASURED_BYTES,
+        progress=progress,
+    )
+    progress.close()
+    names = [source.name for source in sources]
+    advice = advise(plan.rows, plan.bytes_in, args.max_error)
+    if picture is not None:
+        write_plot(picture, plan.rows, plan.bytes_in, f"{len(names)} adapters")
+    data = {
+        "tasks": names,
+        "bytes_in": plan.bytes_in,
+        "layers": plan.layers,
+        "layers_measured": plan.measured,
+        "rows": [
+            {**asdict(row), "choice": dict([row.choice]), "ratio": plan.bytes_in / row.bytes} for row in plan.rows
+        ],
+        "starts": starts_data(plan.starts, names),
+        "advice": {"action": advice.action, "reason": advice.reason, "commands": _commands(args, advice, plan, names)},
+        "plot": args.plot,
+        "seconds": time.perf_counter() - begin,
+    }
+    emit(args, data, lambda: _text(plan, data, args.all_rows))
+    return 0
+
+
+def _commands(args: argparse.Namespace, advice: Advice, plan: Plan, names: list[str]) -> list[str]:
+    row = advice.row
+    if row is None or advice.action not in ("compress", "split"):
+        return []
+    options = [*size_words(dict([row.choice])), "--geometry", row.geometry, "--storage", row.storage]
+    options += further_words(args)
+    if advice.action == "split":
+        return split_commands(plan.starts, args.folders, names, "OUT", options)
+    return [compress_command(args.folders, "OUT", options)]
+
+
+def _text(plan: Plan, data: dict[str, Any], everything: bool) -> str:
+    shown = list(plan.rows) if everything else frontier(plan.rows)[:_MOST]
+    head = ("sets", "geometry", "size", "k", "storage", "bytes", "smaller", "error", "worst", "at random", "cut alone")
+    part = "" if plan.measured == plan.layers else f", measured on {plan.measured} (--all-layers for all)"
+    lines = [
+        f"{len(data['tasks'])} adapters, {megabytes(plan.bytes_in)}, {plan.layers} layers{part}",
+        starts_line(data["starts"]),
+        "",
+        table([head, *(_cells(row, plan.bytes_in) for row in shown)]),
+    ]
+    if len(shown) < len(plan.rows):
+        lines.append(f"  ... of {len(plan.rows)} those that no other beats in bytes and error (--all-rows for all)")
+    lines += ["", "error: mean over the tasks; at random: of random adapters of the same spectra at the same k;",
+              "cut alone: of each adapter cut to the same bytes"]  # fmt: skip
+    return "\n".join([*lines, *advice_lines(data["advice"])])
+
+
+def _cells(row: PlanRow, bytes_in: int) -> tuple[str, ...]:
+    how, value = row.choice
+    size = f"k {value:g}" if how == "k" else f"variance {value:g}"
+    errors = (f"{x:.3g}" for x in (row.error, row.worst, row.null, row.cut))
+    return (row.sets, row.geometry, size, f"{row.k:.1f}", row.storage, megabytes(row.bytes),
+            f"{bytes_in / row.bytes:.2f}x", *errors)  # fmt: skip
