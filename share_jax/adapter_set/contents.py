@@ -10,8 +10,8 @@ from share_jax.adapter_set.errors import CompressionLoss, check_limit, task_erro
 from share_jax.adapter_set.int8_gauge import pivoted_state
 from share_jax.adapter_set.manifest import Manifest, Settings, TaskEntry
 from share_jax.formats.adapter_file import Source
+from share_jax.formats.base_model import stored_config
 from share_jax.formats.peft import DTYPES
-from share_jax.formats.peft_config import portable_config
 from share_jax.storage.safetensors_file import numpy_dtype
 from share_jax.subspace.quantize import StoredLayer, store
 from share_jax.subspace.removal import remove
@@ -54,7 +54,7 @@ def contents_of(
     ids = {_key(config): name for name, config in configs.items()}
     tasks = {name: replace(entry, **asdict(errors[name])) for name, entry in before.items()}
     for source in sources:
-        config = portable_config(source.config)
+        config = stored_config(source.config)
         name = ids.setdefault(_key(config), f"c{len(ids)}")
         configs[name] = config
         tasks[source.name] = _entry(source, name, errors[source.name])

@@ -1,8 +1,9 @@
 """The manifest of a compressed set: `manifest.json`, schema 2, checked before anything else is read.
 
 It names the files with their sizes and sha256, the base model, each layer's shape and number of basis columns,
-and each task's configuration. It holds no path. Schema 1 named the file of a task's uncompressed tensors in the task's
-entry, and had a checksum of another text; it is read, and the next change of the set writes schema 2.
+and each task's configuration. A base model is named as its adapters name it, a snapshot of a cache by its repository.
+Schema 1 named the file of a task's uncompressed tensors in the task's entry, and had a checksum of another text; it is
+read, and the next change of the set writes schema 2.
 """
 
 import os

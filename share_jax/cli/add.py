@@ -9,7 +9,8 @@ from share_jax.adapter_set.store import changed_set
 from share_jax.cli.inputs import open_inputs
 from share_jax.cli.options import Progress, emit, error_limit
 from share_jax.cli.report import summary, text
-from share_jax.formats.open import check_common_shapes, common_base
+from share_jax.formats.base_model import common_base, with_base
+from share_jax.formats.open import check_common_shapes
 from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 
@@ -28,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="E",
         help="grow k so that no task's error bound passes E (stored in the set)",
     )
-    parser.add_argument("--base-model", metavar="NAME", help="base model name for inputs, or a set, without one")
+    parser.add_argument(
+        "--base-model",
+        metavar="NAME",
+        help="the base model of all inputs, whatever they name, and of a set that names none",
+    )
     parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")
 
 
@@ -38,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(args)
     with changed_set(args.set) as (old, writer):
         manifest = old.manifest
-        sources = open_inputs(args.folders, manifest.tasks, args.names)
+        sources = with_base(open_inputs(args.folders, manifest.tasks, args.names), args.base_model)
         base = common_base(sources, args.base_model, [manifest.base_model] if manifest.tasks else [])
         shapes = {name: (e.d_in, e.d_out) for name, e in manifest.layers.items()}
         check_common_shapes(sources, shapes, manifest.forms)

@@ -20,7 +20,8 @@ from share_jax.cli.inputs import open_inputs
 from share_jax.cli.options import Progress, add_output, add_size, choice_of, emit, whole
 from share_jax.cli.output_folder import check_output
 from share_jax.cli.report import summary, text
-from share_jax.formats.open import check_common_shapes, common_base
+from share_jax.formats.base_model import common_base, with_base
+from share_jax.formats.open import check_common_shapes
 
 EXAMPLE = "share-jax compress adapters/* -o shared --k 32"
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns")
     parser.add_argument("--storage", choices=("f32", "bf16", "int8"), default="f32")
     parser.add_argument("--pseudo-rank", type=whole, metavar="P", help="cut every adapter to this rank first")
-    parser.add_argument("--base-model", metavar="NAME", help="base model name for inputs without one (vlora's, banks)")
+    parser.add_argument("--base-model", metavar="NAME", help="the base model of all inputs, whatever they name")
     parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")
 
 
@@ -43,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     begin = time.perf_counter()
     out = check_output(args.output, args.overwrite, args.folders)
-    sources = open_inputs(args.folders, names=args.names)
-    base = common_base(sources, given=args.base_model)
+    sources = with_base(open_inputs(args.folders, names=args.names), args.base_model)
+    base = common_base(sources)
     check_common_shapes(sources, {})
     progress = Progress(args)
     settings = Settings(base, args.storage, args.geometry, choice_of(args), args.max_error, args.pseudo_rank)

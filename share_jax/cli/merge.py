@@ -58,12 +58,10 @@ def run(args: argparse.Namespace) -> int:
     heads = heads_task(done, args.tasks, args.heads_from)
 
     adapter = merge_adapters(args, [factors_of(done.state, task) for task in args.tasks], weights, options)
-    configs = done.manifest.configs
-    config = merged_config(
-        [configs[entry.config] for entry in entries.values()],
-        adapter,
-        None if heads is None else configs[done.task(heads).config],
-    )
+    configs = {task: done.manifest.configs[entry.config] for task, entry in entries.items()}
+    if heads is not None:
+        configs[heads] = done.manifest.configs[done.task(heads).config]
+    config = merged_config(configs, adapter, heads)
     extras = {} if heads is None else done.extras(heads)
     with publish(out) as temp:
         metadata = done.task(heads or args.tasks[0]).metadata

@@ -1,7 +1,6 @@
 """Writing a task, or a merge of tasks, as a PEFT folder that PEFT and vLLM load."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +12,24 @@ from share_jax.adapters.factors import Adapter, Factors
 from share_jax.errors import InputError, message
 from share_jax.formats.forms import expert_of
 from share_jax.formats.peft import write_adapter
-from share_jax.formats.peft_config import LoraSettings, parse_config
+from share_jax.formats.peft_config import LoraSettings, owner_of, parse_config
 from share_jax.formats.peft_keys import PREFIX
+from share_jax.formats.peft_modules import (
+    exact_expression,
+    fitting_config,
+    rules_for,
+    saved_whole,
+    targeting,
+    which_modules,
+    with_owners_rank,
+)
 from share_jax.storage.safetensors_file import RawTensor, raw_of
+from share_jax.storage.untrusted import shown
 
 _KEYS = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
 _HEAD_KEYS = ("modules_to_save", "bias", "task_type", "trainable_token_indices")
+_EMPTY = {"modules_to_save": None, "bias": "none", "trainable_token_indices": None}
+"""What a configuration says of tensors beside the factors where there are none."""
 
 
 SCALES = 2.0**16
@@ -42,14 +53,15 @@ def export_adapter(
     lora_B as it scales the update, so such a bias is divided likewise.
     """
     forms = forms or {}
-    config, old = dict(config), parse_config(config, "adapter")
+    adapter = with_owners_rank(adapter)
     if any(expert_of(form) for form in forms.values()):
         adapter = padded_to(adapter, max(factors.rank for factors in adapter.values()))
-    settings = old
+    config = fitting_config(config, adapter)
+    settings = old = parse_config(config, "adapter").of_modules(adapter)
     ranks = {module: factors.rank for module, factors in adapter.items()}
     if not _fits(settings, ranks):
         config.update(_plain(ranks))
-        settings = parse_config(config, "adapter")
+        settings = parse_config(config, "adapter").of_modules(adapter)
     pairs = {}
     for module, factors in adapter.items():
         ratio = float(factors.scale) / settings.scale_of(module)
@@ -101,7 +113,7 @@ def _fits(settings: LoraSettings, ranks: Mapping[str, int]) -> bool:
 
 def _plain(ranks: Mapping[str, int]) -> dict[str, Any]:
     common = Counter(ranks.values()).most_common(1)[0][0]
-    other = _others(ranks, common)
+    other = rules_for({owner_of(module): rank for module, rank in ranks.items()}, common)
     return dict(zip(_KEYS, (common, common, False, other, other), strict=True))
 
 
@@ -116,17 +128,14 @@ def new_config(adapter: Mapping[str, Any], saved: Sequence[str], base_model: str
     ranks = {module: factors.rank for module, factors in adapter.items()}
     alphas = {module: exact_alpha(factors) for module, factors in adapter.items()}
     rank, alpha = (Counter(x.values()).most_common(1)[0][0] if x else 1 for x in (ranks, alphas))
+    targets = sorted(adapter) if all("." in module for module in adapter) else exact_expression(adapter)
     return {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base_model, "inference_mode": True,
         "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none", "use_rslora": False, "use_dora": False,
-        "fan_in_fan_out": False, "init_lora_weights": True, "target_modules": sorted(adapter),
-        "modules_to_save": list(saved) or None, "rank_pattern": _others(ranks, rank),
-        "alpha_pattern": _others(alphas, alpha),
+        "fan_in_fan_out": False, "init_lora_weights": True, "target_modules": targets,
+        "modules_to_save": list(saved) or None, "rank_pattern": rules_for(ranks, rank),
+        "alpha_pattern": rules_for(alphas, alpha),
     }  # fmt: skip
-
-
-def _others(values: Mapping[str, Any], common: Any) -> dict[str, Any]:
-    return {f"^{re.escape(module)}": value for module, value in values.items() if value != common}
 
 
 def exact_alpha(pair: Any) -> int | float:
@@ -152,17 +161,30 @@ def alpha_of(scale: float, rank: int) -> int | float:
 
 
 def merged_config(
-    configs: Sequence[Mapping[str, Any]], adapter: Adapter, heads: Mapping[str, Any] | None = None
+    configs: Mapping[str, Mapping[str, Any]], adapter: Adapter, heads: str | None = None
 ) -> dict[str, Any]:
-    """The first configuration, with the targets of the merged adapter: the common ones, else the modules' own names.
+    """The first task's configuration, under which PEFT creates exactly the modules of the merged adapter.
 
-    What says which tensors lie beside the factors comes from `heads`, the configuration of the task that they are of.
+    What says which tensors lie beside the factors comes from one task's configuration, or is left out.
+
+    Args:
+        configs: of the tasks that were merged, by their names.
+        adapter: their merge.
+        heads: the task whose uncompressed tensors are written with it.
+
+    Raises:
+        InputError: that task holds a module whole on which another has a pair.
     """
-    config = dict(configs[0])
-    if heads is not None:
-        config = {key: value for key, value in config.items() if key not in _HEAD_KEYS or key in heads}
-        config.update({key: heads[key] for key in _HEAD_KEYS if key in heads})
-    targets = [c.get("target_modules") for c in configs]
-    if any(t != targets[0] for t in targets):
-        config["target_modules"] = sorted(adapter)
-    return config
+    first, *others = configs.values()
+    said = first if heads is None else configs[heads]
+    config = {key: value for key, value in first.items() if key not in _HEAD_KEYS}
+    config.update({key: said[key] for key in _HEAD_KEYS if key in said})
+    if heads is None:
+        config.update({key: value for key, value in _EMPTY.items() if config.get(key)})
+    if heads is not None and (both := sorted(saved_whole(said, adapter))):
+        raise InputError(
+            message(f"merge, module {shown(both[0])}", got=f"saved whole by {shown(heads)}, adapted by another task",
+                 expected="one of the two", fix=f"merge without {shown(heads)}, or take the heads of another task")
+        )  # fmt: skip
+    alike = all(which_modules(other) == which_modules(first) for other in others)
+    return fitting_config(config, adapter) if alike else targeting(config, adapter)

@@ -9,7 +9,8 @@ import numpy as np
 
 from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Layer, Source, check_shapes
-from share_jax.formats.peft_config import base_model, parse_config
+from share_jax.formats.base_model import base_model
+from share_jax.formats.peft_config import parse_config
 from share_jax.storage.safetensors_file import FLOATS, RawTensor, TensorFile
 from share_jax.storage.untrusted import check_folder, check_task_name, exists_inside, read_json, shown
 
@@ -60,6 +61,7 @@ def _open_task(root: str, name: str, shapes: dict[str, tuple[int, ...]], share: 
             message(f"{label} loadings", got=shown(stray or modules, 80), expected="{layer}:A and {layer}:B, as shared",
                  fix="save it with lorashare again")
         )  # fmt: skip
+    settings = settings.of_modules(modules)
     layers = {}
     for module in modules:
         pairs = {side: (shapes[f"{module}:{side}"], infos[f"{module}:{side}"]) for side in "AB"}

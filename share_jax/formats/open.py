@@ -38,30 +38,6 @@ def open_sources(
     return sources
 
 
-def common_base(sources: Sequence[Source], given: str | None = None, known: Sequence[str | None] = ()) -> str | None:
-    """The base model that all sources name, or None where none of them names one.
-
-    Args:
-        sources: at least one.
-        given: speaks for those, and for a set, that name none.
-        known: what the set names, None if it has tasks and names none; empty where there is no set yet.
-
-    Raises:
-        InputError: two of them differ, or one names a base model and another none.
-    """
-    named = [("the set", name or given) for name in known]
-    named += [(source.label, source.base_model or given) for source in sources]
-    by, base = named[0]
-    for label, own in named[1:]:
-        if own != base:
-            raise InputError(
-                message(f"{label} base model", got=shown(own or "no name"),
-                     expected=f"{shown(base or 'no name')} as {shown(by)}",
-                     fix="compress adapters of one base model (--base-model names it where nothing else does)")
-            )  # fmt: skip
-    return base
-
-
 def check_common_shapes(
     sources: Sequence[Source], known: dict[str, tuple[int, int]], forms: Mapping[str, str] | None = None
 ) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.adapter_file import Layer, Part, Source, check_shapes
+from share_jax.formats.base_model import base_model
 from share_jax.formats.forms import (
     EMBEDDING,
     LINEAR,
@@ -29,7 +30,7 @@ from share_jax.formats.forms import (
     pair_shape,
     tensors_of_factors,
 )
-from share_jax.formats.peft_config import LoraSettings, base_model, parse_config
+from share_jax.formats.peft_config import LoraSettings, parse_config
 from share_jax.formats.peft_keys import PeftKeys, pair_names, sort_keys
 from share_jax.formats.tensor_files import open_tensors
 from share_jax.storage.atomic_write import flush, write_new
@@ -69,6 +70,7 @@ def open_adapter(folder: str | os.PathLike, name: str | None = None) -> Source:
     weights = PICKLED if exists_inside(path, PICKLED) and not exists_inside(path, WEIGHTS) else WEIGHTS
     with open_tensors(path, weights) as file:
         keys = sort_keys(file.tensors, label)
+        settings = settings.of_modules(keys.pairs)
         layers: dict[str, Layer] = {}
         for module, pair in keys.pairs.items():
             infos = tuple(file.info(key) for key in pair)

@@ -1,12 +1,18 @@
 """What a PEFT `adapter_config.json` says of a LoRA adapter, and what of it is not supported."""
 
 import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from share_jax.errors import FormatError, message
+from share_jax.formats.expressions import (
+    Expression,
+    check_expression,
+    matching,
+    rule_expression,
+    target_expression,
+)
 from share_jax.storage.untrusted import shown
 
 _REFUSED = {
@@ -37,14 +43,28 @@ class LoraSettings:
     parameters: tuple[str, ...] = ()  # names, or name endings, of parameters that are targets, such as experts
     use_dora: bool = False  # each module has a magnitude vector
     lora_bias: bool = False  # each lora_B has a bias
+    matched: Mapping[Expression, Mapping[str, bool]] = field(default_factory=dict)  # of the names of `of_modules`
+
+    def of_modules(self, modules: Iterable[str]) -> "LoraSettings":
+        """The same settings, with every expression matched to these modules, and their parameters, at once.
+
+        Raises:
+            FormatError: an expression takes too long.
+        """
+        owners = {owner_of(module) for module in modules}
+        names = sorted(owners.union(*map(self.parameters_of, owners)))
+        each = [rule_expression(rule) for rule in dict.fromkeys((*self.rank_rules, *self.alpha_rules))]
+        each += [target_expression(self.targets)] if isinstance(self.targets, str) else []
+        found = zip(each, matching(each, names), strict=True)
+        return replace(self, matched={one: {name: name in hit for name in names} for one, hit in found})
 
     def rank_of(self, module: str) -> int:
         """The rank of a module, `rank_pattern` first."""
-        return self.rank_rules.get(_rule_for(tuple(self.rank_rules), module), self.rank)
+        return self.rank_rules.get(self._rule_for(self.rank_rules, module), self.rank)
 
     def alpha_of(self, module: str) -> float:
         """The alpha of a module, `alpha_pattern` first."""
-        return self.alpha_rules.get(_rule_for(tuple(self.alpha_rules), module), self.alpha)
+        return self.alpha_rules.get(self._rule_for(self.alpha_rules, module), self.alpha)
 
     def scale_of(self, module: str) -> float:
         """alpha/r, or alpha/sqrt(r) with rsLoRA: the update is `scale * lora_a @ lora_b`."""
@@ -53,10 +73,11 @@ class LoraSettings:
 
     def targets_module(self, module: str) -> bool:
         """Whether `target_modules` names the module."""
+        module = owner_of(module)
         if self.targets is None or self.targets == "all-linear":
             return True
         if isinstance(self.targets, str):
-            return re.fullmatch(self.targets, module) is not None
+            return self._matches(target_expression(self.targets), module)
         return any(_ends(module, t) for t in self.targets)
 
     def parameters_of(self, module: str) -> tuple[str, ...]:
@@ -64,14 +85,27 @@ class LoraSettings:
         names = (f"{module}.{target.rpartition('.')[2]}" for target in self.parameters)
         return tuple(sorted({name for name in names if any(_ends(name, target) for target in self.parameters)}))
 
+    def _rule_for(self, rules: Iterable[str], module: str) -> str:
+        """The first rule that matches the name's end, from a dot or the beginning; else the name, as in PEFT."""
+        name = owner_of(module)
+        return next((rule for rule in rules if self._matches(rule_expression(rule), name)), name)
+
+    def _matches(self, expression: Expression, name: str) -> bool:
+        known = self.matched.get(expression, {})
+        return known[name] if name in known else name in matching((expression,), (name,))[0]
+
 
 def _ends(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def _rule_for(rules: tuple[str, ...], module: str) -> str:
-    """The first rule whose expression matches the end of the name, from a dot or the beginning; else the name."""
-    return next((rule for rule in rules if re.match(rf"(.*\.)?({rule})$", module)), module)
+def owner_of(module: str) -> str:
+    """The module that a configuration speaks of: PEFT gives torch's MultiheadAttention a second pair, on its out_proj.
+
+    >>> owner_of("layers.0.self_attn.base_layer.out_proj"), owner_of("layers.0.self_attn")
+    ('layers.0.self_attn', 'layers.0.self_attn')
+    """
+    return module.removesuffix(".base_layer.out_proj")
 
 
 def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
@@ -104,35 +138,6 @@ def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
         if not isinstance(value, bool):
             raise _bad(label, key, value, "true or false")
     return LoraSettings(rank, float(alpha), use_rslora, rank_rules, alpha_rules, targets, tuple(parameters), **flags)
-
-
-def base_model(config: Mapping[str, Any], label: str) -> str | None:
-    """The base model's name; of a path on some machine only the last component.
-
-    Raises:
-        FormatError: it is there and no text.
-    """
-    name = config.get("base_model_name_or_path")
-    if name is None or name == "":
-        return None
-    if not isinstance(name, str):
-        raise _bad(label, "base_model_name_or_path", name, "text")
-    return portable_name(name)
-
-
-def portable_name(name: str) -> str:
-    """A model's name without the machine: the last component of an absolute or home path, else the name."""
-    local = name.startswith(("/", "~", "\\", ".")) or re.match(r"[A-Za-z]:[\\/]", name) or name.count("/") > 1
-    return re.split(r"[\\/]+", name.rstrip("\\/"))[-1] if local else name
-
-
-def portable_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as it is stored: every key as it was, but no path of this machine."""
-    out = dict(config)
-    name = out.get("base_model_name_or_path")
-    if isinstance(name, str) and name:
-        out["base_model_name_or_path"] = portable_name(name)
-    return out
 
 
 def _refuse_unsupported(config: Mapping[str, Any], label: str) -> None:
@@ -174,7 +179,7 @@ def _rules(config: Mapping[str, Any], key: str, label: str) -> dict[str, Any]:
     for rule, value in rules.items():
         if not _finite(value):
             raise _bad(label, f"{key} {shown(rule)}", value, "a number")
-        _check_expression(rule, f"{label} {key}")
+        check_expression(rule, f"{label} {key}", rule_expression(rule))
     return dict(rules)
 
 
@@ -183,22 +188,11 @@ def _targets(config: Mapping[str, Any], label: str) -> str | tuple[str, ...] | N
     if value is None:
         return None
     if isinstance(value, str):
-        _check_expression(value, f"{label} target_modules")
+        check_expression(value, f"{label} target_modules", target_expression(value))
         return value
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
     raise _bad(label, "target_modules", value, "text or a list of texts")
-
-
-def _check_expression(rule: str, label: str) -> None:
-    try:
-        if len(rule) > 4096:
-            raise re.error(f"{len(rule)} characters")
-        re.compile(rf"(.*\.)?({rule})$")
-    except (re.error, RecursionError, OverflowError) as e:
-        raise FormatError(
-            message(f"{label} {shown(rule)}", got=shown(e), expected="a regular expression", fix="correct the file")
-        ) from None
 
 
 def _finite(value: Any) -> TypeGuard[float]:

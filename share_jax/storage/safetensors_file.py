@@ -22,6 +22,7 @@ import numpy as np
 
 from share_jax.errors import FormatError, message
 from share_jax.storage.atomic_write import flush
+from share_jax.storage.stand_ins import SIZE, stand_in
 from share_jax.storage.untrusted import open_inside, parse_json, shown
 
 HEADER_LIMIT = 100_000_000
@@ -205,6 +206,9 @@ def _header(head: bytes, read: Any, size: int, label: str) -> Header:
         raise _broken(label, f"{size} bytes (truncated)", "a safetensors file")
     length = int.from_bytes(head, "little")
     if length > HEADER_LIMIT or 8 + length > size:
+        instead = stand_in(read(0, min(SIZE, size)))
+        if instead is not None:
+            raise FormatError(message(label, got=instead[0], expected="a safetensors file", fix=instead[1]))
         raise _broken(label, f"a header of {length} bytes in {size} (truncated?)", "a safetensors file")
     text = read(8, length)
     if length > KNOWN_LIMIT:

@@ -13,6 +13,7 @@ from typing import Any
 from share_jax.errors import FormatError, InputError, TaskError, message
 from share_jax.storage.atomic_write import flush
 from share_jax.storage.lock import hold_itself, take
+from share_jax.storage.stand_ins import stand_in
 
 JSON_LIMIT = 256 * 2**20
 """Bytes; a JSON file above this is refused before it is read."""
@@ -69,6 +70,8 @@ def check_folder(folder: str | os.PathLike, what: str) -> Path:
 def open_inside(folder: str | os.PathLike, name: str) -> int:
     """Opens a regular file of the folder for reading and returns its descriptor.
 
+    Of a snapshot in a Hugging Face cache, whose files are links to the cache's blobs, those are opened.
+
     Raises:
         FormatError: the file is missing, is not a regular file, or lies outside the folder.
     """
@@ -76,7 +79,7 @@ def open_inside(folder: str | os.PathLike, name: str) -> int:
     root = os.path.realpath(folder)
     try:
         real = os.path.realpath(os.path.join(root, name))
-        inside = os.path.commonpath([root, real]) == root and real != root
+        inside = (os.path.commonpath([root, real]) == root and real != root) or _is_blob(root, real)
     except ValueError as e:
         raise FormatError(message(label, got=shown(e), expected="a file name", fix="rename it")) from None
     if not inside:
@@ -97,6 +100,13 @@ def open_inside(folder: str | os.PathLike, name: str) -> int:
         os.close(fd)
         raise FormatError(message(label, got="not a regular file", expected="a regular file", fix="check the folder"))
     return fd
+
+
+def _is_blob(folder: str, file: str) -> bool:
+    """Whether the folder is, or lies in, `CACHE/snapshots/REVISION`, and the file in `CACHE/blobs`; both are real."""
+    place = Path(folder)
+    caches = [each.parent.parent for each in (place, *place.parents) if each.parent.name == "snapshots"]
+    return any(Path(file).parent == cache / "blobs" for cache in caches[:1])
 
 
 def exists_inside(folder: str | os.PathLike, name: str) -> bool:
@@ -134,7 +144,8 @@ def parse_json(data: bytes, label: str) -> dict[str, Any]:
     try:
         value = strict_json(data)
     except ValueError as e:
-        raise FormatError(message(label, got=shown(e), expected="JSON", fix="write the file again")) from None
+        got, fix = stand_in(data) or (shown(e), "write the file again")
+        raise FormatError(message(label, got=got, expected="JSON", fix=fix)) from None
     if not isinstance(value, dict):
         raise FormatError(
             message(label, got=type(value).__name__, expected="a JSON object", fix="write the file again")

@@ -8,6 +8,8 @@ from adapter_makers import distance, factors, updates, write_peft
 from safetensors.numpy import load_file
 
 from share_jax.formats.export import merged_config
+from share_jax.formats.peft import open_adapter
+from share_jax.formats.peft_modules import created
 
 
 def test_linear_merge_is_the_weighted_sum(run, made, adapters, tmp_path):
@@ -101,8 +103,64 @@ def test_heads_bring_the_configuration_that_says_what_they_are(run, headed, tmp_
 
 
 def test_a_key_that_the_heads_task_does_not_have_is_not_written():
-    first, heads = {"bias": "all", "task_type": "X", "target_modules": ["q"], "r": 2}, {"task_type": "Y", "r": 9}
-    assert merged_config([first, heads], {}, heads) == {"task_type": "Y", "target_modules": [], "r": 2}
+    configs = {
+        "a": {"bias": "all", "task_type": "X", "target_modules": ["q"], "r": 2},
+        "b": {"task_type": "Y", "target_modules": ["q"], "r": 9},
+    }
+    assert merged_config(configs, {}, "b") == {"task_type": "Y", "target_modules": ["q"], "r": 2}
+
+
+LAYERS = tuple(f"model.layers.{i}.self_attn.{p}_proj" for i in range(3) for p in "qv")
+WHICH = {
+    "layers_to_transform": ({"layers_to_transform": [0]}, {"layers_to_transform": [1, 2]}),
+    "layers_pattern": (
+        {"layers_to_transform": 0, "layers_pattern": "layers"},
+        {"layers_to_transform": [1, 2], "layers_pattern": ["layers"]},
+    ),
+    "exclude_modules": ({"exclude_modules": r".*\.[12]\..*"}, {"exclude_modules": r".*\.0\..*"}),
+    "an expression": (
+        {"target_modules": r"model\.layers\.0\..*"},
+        {"target_modules": r"(?i)MODEL\.layers\.[12]\..*"},
+    ),
+    "all layers and one": ({"layers_to_transform": [0]}, {"layers_to_transform": None}),
+}
+
+
+@pytest.mark.parametrize("case", WHICH)
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_the_config_of_a_merge_names_exactly_the_modules_that_are_there(run, tmp_path, case, order):
+    parts = {"a": LAYERS[:2], "b": LAYERS if case.startswith("all") else LAYERS[2:]}
+    for i, (name, said) in enumerate(zip(parts, WHICH[case], strict=True)):
+        write_peft(tmp_path / name, factors(i, parts[name]), **said)
+    assert run("compress", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "set")[0] == 0
+    assert run("merge", tmp_path / "set", *order, "-o", tmp_path / "out")[0] == 0
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    others = {"model.layers.3.self_attn.q_proj", "model.layers.0.self_attn.k_proj", f"x.{LAYERS[0]}"}
+    assert created(config, {*LAYERS, *others}) == set(LAYERS)
+    assert set(open_adapter(tmp_path / "out").layers) == set(LAYERS)
+
+
+def test_targets_that_say_the_same_stay_as_they_are(run, tmp_path):
+    write_peft(tmp_path / "a", factors(0), layers_to_transform=[])
+    write_peft(tmp_path / "b", factors(1), target_modules=["v_proj", "q_proj"])
+    assert run("compress", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "set")[0] == 0
+    assert run("merge", tmp_path / "set", "a", "b", "-o", tmp_path / "out")[0] == 0
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (config["target_modules"], config["layers_to_transform"]) == (["q_proj", "v_proj"], [])
+
+
+@pytest.mark.parametrize("saved", ["v_proj", "self_attn", "model.layers.1"])
+def test_a_module_that_one_task_holds_whole_and_another_adapts_is_refused(run, tmp_path, saved):
+    write_peft(
+        tmp_path / "whole", factors(0, LAYERS[:2:2]), modules_to_save=[saved], target_modules=[LAYERS[0]],
+        extras={f"base_model.model.{LAYERS[3]}.weight": np.ones((20, 24), np.float32)},
+    )  # fmt: skip
+    write_peft(tmp_path / "pair", factors(1, LAYERS[2:]))
+    assert run("compress", tmp_path / "whole", tmp_path / "pair", "-o", tmp_path / "set")[0] == 0
+    code, _, err = run("merge", tmp_path / "set", "whole", "pair", "-o", tmp_path / "out", "--heads-from", "whole")
+    assert (code, len(err)) == (2, 1)
+    assert "saved whole by whole" in err[0]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

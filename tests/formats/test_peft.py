@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from share_jax.errors import FormatError, InputError, ShareError
 from share_jax.formats.peft import open_adapter, write_adapter
-from share_jax.formats.peft_config import parse_config, portable_config, portable_name
+from share_jax.formats.peft_config import parse_config
 
 
 def test_reads_factors_transposed_with_their_scale(tmp_path):
@@ -195,20 +195,3 @@ def test_another_file_under_the_name_of_a_pickle_is_refused(tmp_path):
 def test_a_value_too_large_for_the_dtype_is_refused(tmp_path):
     with pytest.raises(ShareError, match="f32"):
         write_adapter(tmp_path, CONFIG, {"q": (np.full((2, 1), 1e6), np.ones((1, 2)))}, {}, {}, "f16")
-
-
-@pytest.mark.parametrize(
-    ("name", "portable"),
-    [
-        ("acme/tiny", "acme/tiny"),
-        ("gpt2", "gpt2"),
-        ("/home/me/models/llama", "llama"),
-        ("~/llama/", "llama"),
-        ("C:\\models\\llama", "llama"),
-        ("./llama", "llama"),
-        ("a/b/c", "c"),
-    ],
-)
-def test_no_path_of_this_machine_is_kept(name, portable):
-    assert portable_name(name) == portable
-    assert portable_config({"base_model_name_or_path": name, "r": 1}) == {"base_model_name_or_path": portable, "r": 1}

@@ -8,6 +8,7 @@ from share_jax.errors import BusyError, FormatError, TaskError
 from share_jax.storage import untrusted
 from share_jax.storage.atomic_write import partial_of, replace_bytes
 from share_jax.storage.lock import hold_itself
+from share_jax.storage.safetensors_file import TensorFile
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a..b", "a\\b", "a\nb", "a\0b", "\x1b[0m", "x" * 151, "\udc80"])
@@ -45,6 +46,61 @@ def test_a_link_within_the_folder_is_followed(tmp_path):
     (tmp_path / "real.json").write_text('{"a": 1}')
     (tmp_path / "link.json").symlink_to("real.json")
     assert untrusted.read_json(tmp_path, "link.json") == {"a": 1}
+
+
+def _cache(root, name="models--acme--tiny"):
+    cache = root / name
+    snapshot = cache / "snapshots" / "abc"
+    (cache / "blobs").mkdir(parents=True)
+    (snapshot / "sub").mkdir(parents=True)
+    (cache / "blobs" / "12").write_text('{"a": 1}')
+    return cache, snapshot
+
+
+def test_the_links_of_a_cache_are_followed_to_its_blobs(tmp_path):
+    _, snapshot = _cache(tmp_path)
+    (snapshot / "c.json").symlink_to("../../blobs/12")
+    (snapshot / "sub" / "c.json").symlink_to("../../../blobs/12")
+    (tmp_path / "short").symlink_to(snapshot)
+    for folder in (snapshot, snapshot / "sub", tmp_path / "short"):
+        assert untrusted.read_json(folder, "c.json") == {"a": 1}
+    assert untrusted.read_json(snapshot, "sub/c.json") == {"a": 1}
+
+
+def test_the_links_of_a_cache_lead_nowhere_else(tmp_path):
+    cache, snapshot = _cache(tmp_path)
+    other, _ = _cache(tmp_path, "models--acme--other")
+    (tmp_path / "secret").write_text("{}")
+    (cache / "blobs" / "out").symlink_to(tmp_path / "secret")
+    (cache / "refs").write_text("{}")
+    places = ("../../blobs/out", "../../refs", other / "blobs" / "12", "../../blobs", "../../blobs/../refs")
+    for i, place in enumerate(places):
+        (snapshot / f"{i}.json").symlink_to(place)
+        with pytest.raises(FormatError, match=r"leaves the folder|not a regular file"):
+            untrusted.read_json(snapshot, f"{i}.json")
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    (apart / "c.json").symlink_to(cache / "blobs" / "12")
+    with pytest.raises(FormatError, match="leaves the folder"):
+        untrusted.read_json(apart, "c.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"),
+        (b"version https://git-lfs.github.com/spec/v1\r\noid sha256:0\r\n", "git lfs pull"),
+        (b"/annex/objects/SHA256E-s5--0.safetensors\n", "git annex get"),
+        (b"\n<!DOCTYPE html>\n<html><head></head></html>", "a web page"),
+        (b"Entry not found", "a server's refusal"),
+    ],
+)
+def test_what_lies_in_a_files_place_is_named(tmp_path, text, word):
+    (tmp_path / "a").write_bytes(text)
+    with pytest.raises(FormatError, match=word):
+        untrusted.read_json(tmp_path, "a")
+    with pytest.raises(FormatError, match=word):
+        TensorFile(tmp_path, "a")
 
 
 def test_publish_leaves_nothing_after_an_error_and_all_after_success(tmp_path):
