@@ -10,6 +10,7 @@ from . import linalg as linalg
 from . import linen as linen
 from . import metrics as metrics
 from . import models as models
+from . import nnx as nnx
 from . import ops as ops
 from . import parameterizations as parameterizations
 from . import runtime as runtime
@@ -17,10 +18,12 @@ from . import sharding as sharding
 from . import storage as storage
 from . import subspace as subspace
 from . import text as text
+from . import traced as traced
 from . import train as train
 from . import typing as typing
 from .adapter_set.bank_set import export_set as export_set
 from .adapter_set.bank_set import import_set as import_set
+from .adapting import adapt as adapt
 from .bank.router import Router as Router
 from .bank.router import add_task as add_task
 from .bank.router import empty_router as empty_router
@@ -36,7 +39,6 @@ from .checkpoint.share_tasks import save_share_task as save_share_task
 from .formats.bank_tasks import export_peft as export_peft
 from .formats.bank_tasks import import_peft as import_peft
 from .linen.adapted_model import Adapted as Adapted
-from .linen.adapted_model import adapt as adapt
 from .linen.head import TaskHead as TaskHead
 from .linen.modules import SharedLoRAConv as SharedLoRAConv
 from .linen.modules import SharedLoRADense as SharedLoRADense
@@ -49,6 +51,8 @@ from .linen.share_modules import ShareEmbed as ShareEmbed
 from .parameterizations.separate import SeparateLoRA as SeparateLoRA
 from .parameterizations.share import Share as Share
 from .parameterizations.shared_a import SharedA as SharedA
+from .traced.adapted_function import AdaptedFunction as AdaptedFunction
+from .traced.pytree_model import adapt_function as adapt_function
 from .train.learner import Learner as Learner
 from .train.losses import LossSums as LossSums
 from .train.prefix_cache import PrefixCache as PrefixCache

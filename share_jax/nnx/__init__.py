@@ -1,0 +1,9 @@
+"""The seam to Flax NNX: adapting an unmodified module.
+
+`module_function` makes a pure function of a module: split once, merged into a copy at every call. `adapted_model`
+adapts that function with `share_jax.traced`, which knows no module class. All that needs `flax.nnx` is here.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+from .adapted_model import adapt as adapt

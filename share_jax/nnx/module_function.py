@@ -1,0 +1,164 @@
+"""An NNX module as a pure function of its variables: split once, merged into a copy at every call."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from flax import nnx
+
+from share_jax.errors import InputError, message
+from share_jax.traced.adapted_function import STATE
+from share_jax.trees import flat, nested
+from share_jax.typing import PRNGKey, Tree
+
+PARAMS = "params"
+"""With `STATE` the collections of a module: its `nnx.Param`s, and all other variables, each by its path."""
+
+Place = tuple[str, tuple[Any, ...]]
+"""A variable's collection, and its path in NNX's state, where places in lists are whole numbers."""
+
+
+@dataclass(frozen=True)
+class ModuleFunction:
+    """A module without its arrays. It keeps the module's class and paths; nothing of the module itself is changed.
+
+    A call works on a copy, so that what the module writes into its variables never leaks from one call into the next.
+
+    Attributes:
+        module: class of the module.
+        predicting: its graph in evaluation mode, as after `module.eval()`.
+        training: its graph as it was handed over, but with batch statistics that stay as they are.
+        places: of every variable, by its path as text.
+        streams: names of its streams of random numbers.
+        caches: paths of its `nnx.Cache` variables, of which each example of a batch has its own.
+    """
+
+    module: type[nnx.Module]
+    predicting: Any = field(repr=False)
+    training: Any = field(repr=False)
+    places: Mapping[str, Place] = field(repr=False)
+    streams: tuple[str, ...] = field(repr=False)
+    caches: tuple[str, ...] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Class of the module."""
+        return self.module.__name__
+
+    def apply(
+        self,
+        variables: Tree,
+        *args: Any,
+        rngs: PRNGKey | None = None,
+        method: str = "__call__",
+        mutable: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """The module's output.
+
+        Args:
+            variables: {"params": tree, "state": tree}.
+            *args: the module's inputs.
+            rngs: a key for a call as in training: every stream of the module is reseeded from it. None predicts.
+            method: the method that is called.
+            mutable: whether what the module wrote into its other variables, such as a cache, is returned, too.
+            **kwargs: the module's inputs by name.
+
+        Returns:
+            The output, or (output, {"state": tree}).
+        """
+        copy = self._merged(variables, self.predicting if rngs is None else self.training)
+        if rngs is not None:
+            keys: Any = {name: jax.random.fold_in(rngs, index) for index, name in enumerate(self.streams)}
+            nnx.reseed(copy, policy="match_shape", **keys)
+        out = getattr(copy, method)(*args, **kwargs)
+        if not mutable:
+            return out
+        after = {path: leaf for path, (place, leaf) in _variables(copy).items() if place[0] == STATE}
+        return out, {STATE: nested(after)}
+
+    def _merged(self, variables: Tree, graph: Any) -> Any:
+        leaves = {**flat(variables[PARAMS]), **flat(variables.get(STATE, {}))}
+        missing = [path for path in self.places if path not in leaves]
+        if missing:
+            fix = "pass what `variables` of the adapted model returned"
+            raise InputError(message("variables", got=f"none at {missing[0]}", expected="one per variable", fix=fix))
+        return nnx.merge(
+            graph, nnx.from_flat_state({place[1]: leaves[path] for path, place in self.places.items()}), copy=True
+        )
+
+    def variables(self, model: Any) -> dict[str, Any]:
+        """{"params": tree, "state": tree} of a module with these variables, arrays as they are."""
+        if not isinstance(model, nnx.Module):
+            fix = "pass the module that was adapted"
+            raise InputError(message("module", got=type(model).__name__, expected="an nnx.Module", fix=fix))
+        found = _variables(model)
+        if {path: place for path, (place, _) in found.items()} != dict(self.places):
+            other = sorted(found.keys() ^ self.places.keys())
+            got = f"a {type(model).__name__} that differs at {other[0]}" if other else "variables of other types"
+            raise InputError(message("module", got=got, expected=f"the {self.name} that was adapted", fix="pass that"))
+        return trees_of(found)
+
+
+def trees_of(found: Mapping[str, tuple[Place, Any]]) -> dict[str, Any]:
+    """{"params": tree, "state": tree}; the second only where there are other variables than parameters."""
+    trees: dict[str, dict[str, Any]] = {PARAMS: {}}
+    for path, ((collection, _), leaf) in found.items():
+        trees.setdefault(collection, {})[path] = leaf
+    return {collection: nested(leaves) for collection, leaves in trees.items()}
+
+
+def _variables(model: nnx.Module) -> dict[str, tuple[Place, Any]]:
+    """Place and value of every variable, by its path as text.
+
+    Raises:
+        InputError: if two paths are the same as text, or the module cannot be split.
+    """
+    found: dict[str, tuple[Place, Any]] = {}
+    for path, variable in nnx.to_flat_state(split(model)[1]):
+        text = "/".join(map(str, path))
+        if text in found or any("/" in str(key) for key in path):
+            expected, fix = "a path of its own without '/'", "rename a key of the dict or attribute there"
+            raise InputError(message("variable of the module", got=repr(path), expected=expected, fix=fix))
+        is_variable = isinstance(variable, nnx.Variable)
+        collection = PARAMS if isinstance(variable, nnx.Param) else STATE
+        found[text] = (collection, tuple(path)), variable.get_value() if is_variable else variable
+    return dict(sorted(found.items()))
+
+
+def split(model: nnx.Module) -> tuple[Any, Any]:
+    """`nnx.split`, whose refusals are one line.
+
+    Raises:
+        InputError: as where variables are shared and `nnx_graph_mode` is off.
+    """
+    try:
+        return nnx.split(model)
+    except ValueError as error:
+        got = " ".join(str(error).split())[:300]
+        fix = "switch nnx_graph_mode on for modules that share variables"
+        raise InputError(
+            message("nnx.split of the module", got=got, expected="a graph and a state", fix=fix)
+        ) from error
+
+
+def function_of(model: nnx.Module) -> ModuleFunction:
+    """A module as a function; the module stays as it is.
+
+    Args:
+        model: with arrays, or with shapes as `nnx.eval_shape` makes it.
+
+    Raises:
+        InputError: if it cannot be split.
+    """
+    graph, state = split(model)
+    copies = [nnx.merge(graph, state, copy=True) for _ in range(2)]
+    copies[0].eval()
+    copies[1].set_attributes(use_running_average=True, raise_if_not_found=False)
+    predicting, training = (nnx.split(copy)[0] for copy in copies)
+    streams = {node.key.tag for _, node in nnx.iter_graph(copies[0]) if isinstance(node, nnx.RngStream)}
+    places = {path: place for path, (place, _) in _variables(model).items()}
+    kinds = {"/".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
+    caches = tuple(path for path in places if isinstance(kinds[path], nnx.Cache))
+    return ModuleFunction(type(model), predicting, training, places, tuple(sorted(streams)), caches)

@@ -1,0 +1,290 @@
+"""Adapting any function of parameters: `choose` finds its kernels, `AdaptedFunction` runs it with a task's update."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+
+from share_jax.adapted import SHARED, TASKS, Forward, arguments
+from share_jax.adapted_trees import AdaptedTrees, check_space
+from share_jax.bank.slots import TaskSlots
+from share_jax.errors import TargetError, message
+from share_jax.layers.effective_params import effective_params
+from share_jax.layers.targets import Target, match
+from share_jax.ops.remat_policy import POLICIES, Remat
+from share_jax.parameterizations.base import Parameterization, check_method
+from share_jax.parameterizations.shared_a import SharedA
+from share_jax.traced.discover import Reading, readings
+from share_jax.traced.evaluate import adapted_call
+from share_jax.traced.mixed_batch import each_its_own, is_array
+from share_jax.trees import flat, merged, nested
+from share_jax.typing import Array, PRNGKey, TaskId, Tree
+
+STATE = "state"
+"""The collection of what a model has beside its parameters."""
+
+CACHES = "share_jax:caches"
+"""The name by which caches go with the inputs of a mixed batch."""
+
+
+class Model(Protocol):
+    """A model as a pure function; it holds no arrays."""
+
+    @property
+    def name(self) -> str:
+        """Of the model, for a checkpoint."""
+        ...
+
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """Paths in the collection "state" of what each example of a batch has its own of, such as keys and values."""
+        ...
+
+    def apply(self, variables: Tree, *args: Any, rngs: PRNGKey | None = None, **kwargs: Any) -> Any:
+        """The output for {"params": ..., ...}; with a key, as while it trains."""
+        ...
+
+    def variables(self, model: Any) -> dict[str, Any]:
+        """{"params": ..., ...} of a model of this kind."""
+        ...
+
+
+@dataclass(frozen=True)
+class AdaptedFunction(AdaptedTrees):
+    """A model as a function and the kernels of it that tasks adapt; holds no arrays.
+
+    Made by `share_jax.adapt` of an NNX module, and by `share_jax.adapt_function` of any other function.
+
+    Attributes:
+        model: the function.
+        method: the parameterisation of each kernel's update.
+        targets: the adapted kernels, in path order.
+        heads: paths of the parameters that each task owns whole, such as a classifier's kernel and bias.
+        space: "activation" or "parameter".
+        unbatched: inputs that all examples of a mixed batch share.
+        kernels: of every kernel whose inputs stand first, by path: its axes within one layer, and how many are inputs.
+    """
+
+    model: Model
+    method: Parameterization
+    targets: tuple[Target, ...]
+    heads: tuple[str, ...]
+    space: str
+    unbatched: tuple[str, ...] = ()
+    kernels: Mapping[str, tuple[int, int]] = field(repr=False, compare=False, default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Class or function that was adapted."""
+        return self.model.name
+
+    def variables(self, model: Any) -> dict[str, Any]:
+        """The base variables {"params": ..., ...} that training, checkpoints and `apply` take.
+
+        Args:
+            model: the module, or the function's parameters, with values; of the structure that was adapted.
+
+        Raises:
+            InputError: if it is of another structure.
+        """
+        return self.model.variables(model)
+
+    def apply(self, variables: Tree, *args: Any, task_id: TaskId, rngs: PRNGKey | None = None, **kwargs: Any) -> Any:
+        """The model's output with the update and the heads of a task, or of each example's own task.
+
+        Args:
+            variables: what `variables` returned, with "shared" and "tasks" from `init`.
+            *args: the model's inputs.
+            task_id: an integer scalar, or one id per example (batch,); concrete or traced.
+            rngs: a key for a call as in training, from which every stream of random numbers is drawn; None predicts.
+            **kwargs: the model's inputs by name.
+
+        Raises:
+            TaskError: if a concrete id is not a slot.
+            InputError: if there is not one id per example.
+        """
+        return self.apply_slot(variables, self.slot(variables[TASKS], task_id), *args, rngs=rngs, **kwargs)
+
+    def apply_slot(
+        self, variables: Tree, slot: TaskSlots | Tree, *args: Any, rngs: PRNGKey | None = None, **kwargs: Any
+    ) -> Any:
+        """The same for slots from `slot`, or for one task's leaves at hand, as in training."""
+        slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
+        heads = slots.heads or slots
+        if not slots.batched and not heads.batched:
+            return self._one_task(variables, slots.leaves, heads.leaves, args, kwargs, rngs)
+        slots, heads = slots.at_hand(), heads.at_hand()
+        mapped = {name: own.leaves for name, own in (("slot", slots), ("heads", heads)) if own.batched}
+        fixed = {name: own.leaves for name, own in (("slot", slots), ("heads", heads)) if not own.batched}
+        state = flat(variables.get(STATE, {}))
+        kwargs = {**kwargs, CACHES: {path: state[path] for path in self.model.caches}}
+
+        def with_caches(caches: dict[str, Any]) -> dict[str, Any]:
+            return {**variables, STATE: nested({**state, **caches})} if caches else dict(variables)
+
+        def call(own: Any, args: tuple, kwargs: dict[str, Any], key: PRNGKey | None) -> Any:
+            both, caches = {**fixed, **own}, kwargs.pop(CACHES)
+            return self._one_task(with_caches(caches), both["slot"], both["heads"], args, kwargs, key)
+
+        def shapes(own: Any, args: tuple, kwargs: dict[str, Any], key: PRNGKey | None) -> Any:
+            rest = {n: tree for n, tree in with_caches(kwargs.pop(CACHES)).items() if n not in (SHARED, TASKS)}
+            return self.model.apply(rest, *args, rngs=key, **kwargs)
+
+        return each_its_own(call, shapes, mapped, args, kwargs, rngs, self.unbatched)
+
+    def _one_task(
+        self, variables: Tree, slot: Tree, heads: Tree, args: tuple, kwargs: dict[str, Any], key: PRNGKey | None
+    ) -> Any:
+        rest = {name: tree for name, tree in variables.items() if name not in (SHARED, TASKS)}
+        shared, params = variables[SHARED], variables["params"]
+        own = flat(heads)
+        params = merged(params, nested({path: own[path] for path in self.heads}))
+        if self.space == "parameter":
+            params = effective_params(self.method, self.targets, params, shared, slot)
+            return self.model.apply({**rest, "params": params}, *args, rngs=key, **kwargs)
+        leaves = flat(params)
+
+        def function(kernels: dict[str, Array]) -> Any:
+            return self.model.apply({**rest, "params": nested({**leaves, **kernels})}, *args, rngs=key, **kwargs)
+
+        return adapted_call(function, leaves, self.method, self.targets, (shared, slot))
+
+    def forward(self, remat: Remat | None = None) -> Forward:
+        """`apply_slot` as training calls it; `remat` says what the backward pass computes again.
+
+        Raises:
+            TargetError: if `remat` names blocks, which a function does not have.
+        """
+
+        def run(base: Tree, shared: Tree, slot: Any, inputs: Any, key: PRNGKey | None) -> Any:
+            args, kwargs = arguments(inputs)
+            return self.apply_slot({**base, SHARED: shared}, slot, *args, rngs=key, **kwargs)
+
+        if remat is None:
+            return run
+        if remat.blocks:
+            fix = "put the blocks under jax.checkpoint or nnx.remat in the model, or leave `blocks` out"
+            got = f"blocks {list(remat.blocks)}"
+            raise TargetError(message("remat", got=got, expected="a policy for the whole model", fix=fix))
+        return jax.checkpoint(run, policy=POLICIES[remat.policy])
+
+    def gathering(self, whole: Callable[[str, Any], Any]) -> AbstractContextManager[None]:
+        """Of no layer: a function has none, and its kernels are gathered at the start."""
+        return nullcontext()
+
+
+def choose(
+    model: Model,
+    variables: Tree,
+    args: tuple,
+    kwargs: dict[str, Any],
+    *,
+    targets: Sequence[str] | str,
+    method: Parameterization | None,
+    heads: Sequence[str] | str,
+    space: str,
+    unbatched: Sequence[str],
+) -> AdaptedFunction:
+    """Chooses kernels of a function and checks, by one abstract evaluation, that they can be adapted.
+
+    Args:
+        model: the function.
+        variables: {"params": tree, ...}, arrays or shapes.
+        args: an example of the inputs, arrays or shapes.
+        kwargs: the same by name.
+        targets: regular expressions over kernel paths.
+        method: the parameterisation; `SharedA()` by default.
+        heads: regular expressions over all parameter paths.
+        space: "activation" or "parameter".
+        unbatched: inputs that all examples of a mixed batch share.
+
+    Raises:
+        TargetError: if a pattern matches nothing, or a kernel that it matches cannot be adapted in this space.
+        InputError: if `method` is not a parameterisation.
+    """
+    check_space(space)
+    method = SharedA() if method is None else method
+    check_method(method, "choose one of share_jax's, or write the functions of parameterizations/base.py")
+    params = flat(variables["params"])
+    owned = match(heads, params, what="head") if heads else ()
+    matrices = {path: leaf for path, leaf in params.items() if leaf.ndim >= 2 and path not in owned}
+    found = _readings(model, variables, matrices, args, kwargs)
+    biases = {path for path in matrices if path.rpartition("/")[2] == "bias" and not found.get(path, Reading()).uses}
+    kernels = [path for path in matrices if path not in biases]
+    chosen = match(targets, kernels, what="target") if targets else ()
+    if not chosen and not owned:
+        fix = "pass targets=[r'.*/kernel']"
+        raise TargetError(message("targets", got="no pattern", expected="at least one target or head", fix=fix))
+    shapes = {path: tuple(params[path].shape) for path in chosen}
+    picked = tuple(_target(path, params[path], found.get(path), space, shapes) for path in chosen)
+    axes = {}
+    for path, reading in found.items():
+        use = reading.chosen()
+        first = () if use is None else tuple(axis for axis in range(len(matrices[path].shape)) if axis != use.stacked)
+        if use is not None and first[: len(use.inputs)] == use.inputs:
+            axes[path] = (len(first), len(use.inputs))
+    return AdaptedFunction(model, method, picked, owned, space, tuple(unbatched), axes)
+
+
+def _readings(model: Model, variables: Tree, kernels: dict[str, Any], args: tuple, kwargs: dict) -> dict[str, Reading]:
+    """How the model uses its kernels in the example call."""
+    leaves, structure = jax.tree.flatten((args, kwargs, {**variables, "params": flat(variables["params"])}))
+    own = [is_array(leaf) for leaf in leaves]
+    found: dict[str, Reading] = {}
+
+    def look(arrays: list[Any]) -> None:
+        values = iter(arrays)
+        whole = [next(values) if array else leaf for leaf, array in zip(leaves, own, strict=True)]
+        args, kwargs, variables = jax.tree.unflatten(structure, whole)
+
+        def function(kernels: dict[str, Array]) -> list[Any]:
+            params = nested({**variables["params"], **kernels})
+            out = jax.tree.leaves(model.apply({**variables, "params": params}, *args, **kwargs))
+            return [leaf for leaf in out if isinstance(leaf, jax.Array)]
+
+        found.update(readings(function, {path: variables["params"][path] for path in kernels}))
+
+    try:
+        jax.eval_shape(look, [leaf for leaf, array in zip(leaves, own, strict=True) if array])
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+        lines = str(error).strip().splitlines() or ["no reason"]
+        got, fix = f"{type(error).__name__}: {lines[0]}", "pass the same arguments to adapt as to the model"
+        expected = "the arguments that the model takes"
+        raise TargetError(message("example call of the model", got=got, expected=expected, fix=fix)) from error
+    return found
+
+
+def _target(path: str, leaf: Any, reading: Reading | None, space: str, chosen: Mapping[str, Any]) -> Target:
+    shape = tuple(leaf.shape)
+
+    def refuse(reason: str) -> TargetError:
+        fix = "narrow the pattern" if space == "parameter" else "narrow the pattern, or use space='parameter'"
+        expected = f"a kernel that {space} space can adapt"
+        return TargetError(message(f"target {path}", got=reason, expected=expected, fix=fix))
+
+    if reading is None:
+        raise refuse("a parameter that the example call does not reach")
+    if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
+        raise refuse(f"numbers of dtype {leaf.dtype}, to which no update can be added")
+    use = reading.chosen()
+    obstacle = reading.obstacle or reading.conflict(shape)
+    if space == "activation" and (obstacle or use is None):
+        raise refuse(obstacle or "a parameter that no product, convolution or lookup uses")
+    parts = tuple(path.split("/"))
+    alone = sum(other.rpartition("/")[0] == path.rpartition("/")[0] for other in chosen) == 1
+    owner = parts[:-1] if alone else parts  # of two kernels of one module each has leaves of its own
+    if use is None:
+        return Target(path, owner, "parameter", shape, len(shape) - 1, None)
+    if use.stacked not in (None, 0):
+        raise refuse(f"layers along axis {use.stacked} of shape {shape}, not along the first")
+    layers = 0 if use.stacked is None else 1
+    inputs = tuple(axis - layers for axis in use.inputs)
+    order = None if inputs == tuple(range(len(inputs))) else inputs
+    name = LAYERS[use.kind] if len(shape) - layers == 2 or use.kind != "product" else "DenseGeneral"
+    return Target(path, owner, name, shape[layers:], len(inputs), shape[0] if layers else None, order)
+
+
+LAYERS = {"product": "Dense", "convolution": "Conv", "lookup": "Embed"}
+"""Flax's layer that uses a kernel in this way."""
