@@ -22,6 +22,7 @@ COMMANDS = {
     "info": "Show a set's tasks, sizes, errors and proven bounds.",
     "validate": "Check a set's files, tensors and bounds (exit status 1 if one fails).",
     "export": "Write a task as a PEFT folder, which PEFT and vLLM load.",
+    "convert": "Write an adapter in another tool's format, with an account of every tensor.",
     "diff": "Compare two tasks of a set, layer by layer.",
     "similarity": "Show which adapters, or which tasks of a set, are alike.",
     "merge": "Write the merge of several tasks as a PEFT folder.",

@@ -9,9 +9,14 @@ from typing import Any
 from share_jax.adapters.factors import Adapter
 from share_jax.errors import InputError, message
 from share_jax.formats.adapter_file import Source
+from share_jax.formats.comfy import is_comfy, open_comfy
+from share_jax.formats.diffusers import is_diffusers, open_diffusers
 from share_jax.formats.export import export_adapter
+from share_jax.formats.kohya import is_kohya, open_kohya
 from share_jax.formats.lorashare import is_lorashare, open_lorashare
+from share_jax.formats.mlx import is_mlx, open_mlx
 from share_jax.formats.peft import is_adapter, open_adapter
+from share_jax.formats.peft_parts import is_peft_parts, open_peft_parts
 from share_jax.formats.vlora import is_vlora, open_vlora
 from share_jax.storage.safetensors_file import RawTensor
 from share_jax.storage.untrusted import shown
@@ -41,10 +46,22 @@ class Format:
     write: Write | None = None
 
 
+def _is_peft(folder: str | os.PathLike) -> bool:
+    return (is_adapter(folder) and not is_mlx(folder)) or is_peft_parts(folder)
+
+
+def _open_peft(folder: str | os.PathLike) -> list[Source]:
+    return open_peft_parts(folder) if is_peft_parts(folder) else [open_adapter(folder)]
+
+
 FORMATS = (
-    Format("PEFT", is_adapter, lambda folder: [open_adapter(folder)], export_adapter),
+    Format("PEFT", _is_peft, _open_peft, export_adapter),
     Format("lorashare", is_lorashare, open_lorashare),
     Format("vlora", is_vlora, open_vlora),
+    Format("MLX-LM", is_mlx, open_mlx),
+    Format("diffusers", is_diffusers, open_diffusers),
+    Format("kohya", is_kohya, open_kohya),
+    Format("ComfyUI", is_comfy, open_comfy),
 )
 """In the order in which a folder is asked."""
 
@@ -53,7 +70,7 @@ def names_of(formats: tuple[Format, ...]) -> str:
     """The formats' names, as a message lists them.
 
     >>> names_of(FORMATS)
-    'PEFT, lorashare or vlora'
+    'PEFT, lorashare, vlora, MLX-LM, diffusers, kohya or ComfyUI'
     """
     *first, last = (each.name for each in formats)
     return f"{', '.join(first)} or {last}" if first else last

@@ -2,13 +2,20 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from share_jax.errors import FormatError, InputError, TaskError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.format import FORMATS, Format, names_of
 from share_jax.formats.forms import LINEAR
-from share_jax.formats.peft import CONFIG
+from share_jax.formats.mlx import WEIGHTS as MLX_WEIGHTS
+from share_jax.formats.pairs import place_of
+from share_jax.formats.peft import CONFIG, PICKLED, WEIGHTS
+from share_jax.formats.tensor_files import TENSOR_FILES, open_tensors
 from share_jax.storage.untrusted import check_folder, shown
+
+NEEDS_CONFIG = (WEIGHTS, PICKLED, MLX_WEIGHTS)
+"""Files of tensors that are no adapter without the configuration beside them."""
 
 
 def open_sources(
@@ -26,7 +33,8 @@ def open_sources(
         FormatError: a folder is empty, damaged or not supported.
         TaskError: a name is not safe, is there twice, or is taken.
     """
-    sources = [source for folder in folders for source in _open(folder, formats)]
+    found = [format_of(folder, formats) for folder in folders]
+    sources = [source for path, each in found for source in each.open(path)]
     seen = set(taken)
     for source in sources:
         if source.name in seen:
@@ -70,11 +78,42 @@ def check_common_shapes(
                 )  # fmt: skip
 
 
-def _open(folder: str | os.PathLike, formats: tuple[Format, ...]) -> list[Source]:
-    path = check_folder(folder, "adapter")
+def format_of(place: str | os.PathLike, formats: tuple[Format, ...] = FORMATS) -> tuple[Path, Format]:
+    """Where an adapter lies, and which format it is of.
+
+    Args:
+        place: a folder, or a file of tensors; a file that needs others beside it stands for its folder.
+        formats: those that it may be of, in the order in which it is asked.
+
+    Raises:
+        InputError: there is nothing.
+        FormatError: the file is damaged, or no format is known that has such names.
+    """
+    path = Path(place)
+    if path.is_file() and path.name in (*NEEDS_CONFIG, CONFIG):
+        path = path.parent
+    if not path.is_file():
+        path = check_folder(path, "adapter")
     for each in formats:
         if each.detect(path):
-            return each.open(path)
-    got = "an empty folder" if not any(path.iterdir()) else f"a folder without {CONFIG}"
-    expected = f"a folder of {names_of(formats)}"
-    raise FormatError(message(f"adapter {shown(folder)}", got=got, expected=expected, fix="check the path"))
+            return path, each
+    raise _unknown(path, formats)
+
+
+def _unknown(path: Path, formats: tuple[Format, ...]) -> FormatError:
+    """Why the path is of none of the formats."""
+    one = place_of(path)
+    fix = "check which tool wrote it"
+    if one is not None:
+        with open_tensors(one.folder, one.name) as file:  # which says what is wrong, if it is damaged
+            first = next(iter(file.tensors), None)
+        got = "no tensors" if first is None else f"tensors such as {shown(first)}"
+        expected = f"those of {names_of(formats)}"
+    elif path.is_file():
+        got, expected = "another file", " or ".join(TENSOR_FILES)
+    elif sum(name.endswith(TENSOR_FILES) for name in os.listdir(path)) > 1:
+        got, expected, fix = f"several files of tensors and no {CONFIG}", "one of them", "name the file"
+    else:
+        got = "an empty folder" if not any(path.iterdir()) else f"a folder without {CONFIG}"
+        expected, fix = f"a folder of {names_of(formats)}", "check the path"
+    return FormatError(message(f"adapter {shown(path)}", got=got, expected=expected, fix=fix))

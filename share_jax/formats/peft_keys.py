@@ -79,7 +79,7 @@ def sort_keys(names: Iterable[str], label: str) -> PeftKeys:
     for module, parts in found.items():
         if "A" not in parts or "B" not in parts or parts["A"].embedding != parts["B"].embedding:
             raise FormatError(
-                message(f"{label} {shown(module)}", got=f"{', '.join(keys[module].values())} alone",
+                message(f"{label} {shown(module)}", got=f"{shown(', '.join(keys[module].values()))} alone",
                      expected="lora_A and lora_B", fix="save the adapter again")
             )  # fmt: skip
     return PeftKeys(

@@ -1,0 +1,147 @@
+"""Mutated files of every format that is one file, or a file and its configuration: a result or one line, in no time."""
+
+import builtins
+import contextlib
+import json
+import os
+import pickle
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from foreign_adapters import (
+    diffusers_tensors,
+    flux_tensors,
+    kohya_tensors,
+    write_diffusers,
+    write_file,
+    write_mlx,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from share_jax.errors import ShareError
+from share_jax.formats.kohya_names import undone
+from share_jax.formats.open import open_sources
+
+FUZZ = settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+MAKERS = {
+    "diffusers": (lambda root: write_diffusers(root, configs={"unet.r": 4, "unet.lora_alpha": 8}),
+                  "pytorch_lora_weights.safetensors"),
+    "kohya": (lambda root: write_file(root / "x.safetensors", kohya_tensors()).parent, "x.safetensors"),
+    "comfy": (lambda root: write_file(root / "x.safetensors", flux_tensors()).parent, "x.safetensors"),
+    "mlx": (write_mlx, "adapters.safetensors"),
+}  # fmt: skip
+NAMES = [*diffusers_tensors(), *kohya_tensors(), *flux_tensors(), "model.layers.1.q_proj.lora_a", "x.m", "a\nb.lora_a"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("fuzz")
+    return {name: (make(root / name), root / name / file) for name, (make, file) in MAKERS.items()}
+
+
+@pytest.fixture(autouse=True)
+def guard(folders, monkeypatch):
+    """Every opened path must lie in a folder that is read; unpickling must never start."""
+    real_open, roots = os.open, tuple(os.path.realpath(folder) for folder, _ in folders.values())
+
+    def watched(path, *args, **kwargs):
+        assert os.path.realpath(path).startswith(roots)
+        return real_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", watched)
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, None)
+    monkeypatch.setattr(builtins, "eval", None)
+
+
+def read_all(path):
+    """Reads everything; only a ShareError of one line may come, and soon."""
+    line, begin = "", time.process_time()
+    try:
+        for source in open_sources([path]):
+            source.adapter()
+            source.extras()
+    except ShareError as e:
+        line = str(e)
+    assert "\n" not in line
+    assert len(line) < 2000
+    assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@FUZZ
+@given(data=st.data())
+def test_mutated_bytes(folders, kind, data):
+    folder, file = folders[kind]
+    good = file.read_bytes()
+    out = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 6))):
+        out[data.draw(st.integers(0, len(out) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        file.write_bytes(bytes(out[: data.draw(st.integers(0, len(out)))] if data.draw(st.booleans()) else out))
+        read_all(folder)
+        read_all(file)
+    finally:
+        file.write_bytes(good)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@FUZZ
+@given(
+    st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=12), st.lists(st.integers(0, 4), max_size=5), max_size=6)
+)
+def test_other_tensors_under_such_names(folders, kind, shapes):
+    folder, file = folders[kind]
+    good = file.read_bytes()
+    try:
+        file.write_bytes(save({name: np.ones(shape, np.float32) for name, shape in shapes.items()}))
+        read_all(folder)
+    finally:
+        file.write_bytes(good)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6,
+)  # fmt: skip
+
+
+@FUZZ
+@given(st.sampled_from(["fine_tune_type", "num_layers", "lora_parameters", "model", "x"]), JSON)
+def test_other_configurations_of_mlx(folders, key, value):
+    folder, _ = folders["mlx"]
+    file = folder / "adapter_config.json"
+    good = file.read_text()
+    try:
+        file.write_text(json.dumps({**json.loads(good), key: value}))
+        read_all(folder)
+    finally:
+        file.write_text(good)
+
+
+@FUZZ
+@given(st.text("ablocksproj_01_", max_size=40) | st.just("_".join(["proj", "in"] * 4000)) | st.just("1_" * 4000))
+def test_names_are_undone_in_no_time(rest):
+    begin = time.process_time()
+    for prefix in ("lora_unet_", "lora_unet_down_blocks_", "lora_te_encoder_"):
+        with contextlib.suppress(ShareError):
+            undone(prefix + rest, "file x")
+    assert time.process_time() - begin < 5
+
+
+def test_a_file_of_no_format_is_said_to_be_one(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    path = write_file(tmp_path / "x.safetensors", {"weights": np.ones(2, np.float32)})
+    for place in (path, tmp_path):
+        with pytest.raises(ShareError, match="tensors such as weights"):
+            open_sources([place])
+    Path(tmp_path / "y.safetensors").write_bytes(path.read_bytes())
+    with pytest.raises(ShareError, match="several files of tensors"):
+        open_sources([tmp_path])
+    (tmp_path / "z.txt").write_text("x")
+    with pytest.raises(ShareError, match="got another file"):
+        open_sources([tmp_path / "z.txt"])
