@@ -6,8 +6,8 @@ written; a new one is a file and an entry there. `open` opens folders and files 
 models that they name; `tensor_files` opens the files.
 
 `peft` reads and writes PEFT folders, with `peft_config`, whose patterns `expressions` matches in bounded time, and, for
-the tensors' names, `peft_keys`; `peft_modules` says which modules PEFT creates. `peft_parts` reads a folder with one for
-each component of an image model, which `components` names. `lorashare` and `vlora` read theirs. `mlx`, `diffusers`,
+the tensors' names, `peft_keys`; `peft_modules` says which modules PEFT creates. `peft_parts` reads a folder with one
+for each component of an image model, which `components` names. `lorashare` and `vlora` read theirs. `mlx`, `diffusers`,
 `kohya` (with `kohya_names`) and `comfy` read and write theirs, by the grammar of `lora_names` and the names of
 `unet_names`; `pairs` makes a task of what they find; `module_lists` reads a model's names.
 

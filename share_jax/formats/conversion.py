@@ -145,7 +145,7 @@ def _compared(source: Source, back: Source) -> tuple[float, tuple[str, ...]]:
     change, alphas = 0.0, []
     for key, module in old.items():
         before, after = source.adapter((module,)), back.adapter((new[key],))
-        change = max(change, relative_distance({key: before[module]}, {key: after[new[key]]}))
+        change = max(change, relative_distance(before, {module: after[new[key]]}))
         if exact_alpha(source.layers[module]) != exact_alpha(back.layers[new[key]]):
             alphas.append(module)
     return change, tuple(alphas)
