@@ -7,6 +7,7 @@ from share_jax.adapter_set.manifest import Settings
 from share_jax.adapter_set.survey import Survey
 from share_jax.adapters.arithmetic import cut_to
 from share_jax.adapters.factors import Adapter
+from share_jax.adapters.stacking import groups
 from share_jax.formats.adapter_file import Source
 from share_jax.subspace.flat_geometry import initialize_with
 from share_jax.subspace.initialization import initialize_stream
@@ -61,7 +62,7 @@ def build_state(
         return streamed(None)
     layers = {}
     # so that each group of the columns geometry is read once
-    parts = list(layer_groups(sources, HELD_BYTES if columns else GROUP_BYTES))
+    parts = list(layer_groups(sources, HELD_BYTES if columns else GROUP_BYTES, _by_shape(sources)))
     for i, modules in enumerate(parts):
         progress("layer group", i, len(parts))
         if columns:
@@ -71,7 +72,15 @@ def build_state(
         if survey is not None:
             survey.measure(some)
         layers.update(initialize_with(some, choice, geometry=settings.geometry).layers)
-    return ShareState(names, layers)
+    return ShareState(names, {name: layers[name] for name in layer_sizes(sources) if name in layers})
+
+
+def _by_shape(sources: Sequence[Source]) -> list[str]:
+    """All targets, those of one shape together: they are computed side by side."""
+    shapes: dict[str, tuple[int, int]] = {}
+    for source in sources:
+        shapes |= {name: (layer.d_in, layer.d_out) for name, layer in source.layers.items()}
+    return [name for some in groups(shapes).values() for name in some]
 
 
 def _summed_sizes(sources: Sequence[Source]) -> dict[str, int]:

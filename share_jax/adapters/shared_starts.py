@@ -67,21 +67,27 @@ def sample_of(adapter: Adapter) -> Sample:
 
 def cosines(samples: Sequence[Sample]) -> tuple[Float[np.ndarray, "T T"], Float[np.ndarray, "T T"]]:
     """(mean cosine of two adapters' A over common targets, its standard deviation by chance); 0 and inf without one."""
-    count = len(samples)
-    total, targets, variance = (np.zeros((count, count)) for _ in range(3))
-    for key in dict.fromkeys(key for sample in samples for key in sample):
-        have = np.array([key in sample for sample in samples])
-        x = np.stack([sample[key] for sample in samples if key in sample]).astype(np.float64)
-        flat, both = x.reshape(len(x), -1), np.ix_(have, have)
-        total[both] += flat @ flat.T
-        targets[both] += 1
-        shifts = range(1, min(x.shape[2], SHIFTS + 1))
-        shifted = np.array([flat @ np.roll(x, s, axis=2).reshape(len(x), -1).T for s in shifts])
-        spread = np.mean(shifted**2, axis=0) if len(shifts) else np.zeros((len(x), len(x)))
-        # one pair's few shifts are a poor estimate: it counts for no less than that of all pairs
-        variance[both] += np.maximum(np.maximum(spread, spread.mean()), 1 / flat.shape[1])
+    shapes = {key: x.shape for sample in samples for key, x in sample.items()}
+    if not shapes:
+        return np.zeros((len(samples),) * 2), np.full((len(samples),) * 2, np.inf)
+    ends = np.cumsum([0, *(n * r for n, r in shapes.values())])
+    flat = np.zeros((1 + SHIFTS, len(samples), ends[-1]))
+    have = np.zeros((len(samples), len(shapes)))
+    for i, (key, start, end) in enumerate(zip(shapes, ends, ends[1:], strict=False)):
+        for t, sample in enumerate(samples):
+            if (x := sample.get(key)) is not None:
+                have[t, i] = 1
+                flat[0, t, start:end] = x.ravel()
+                for shift in range(1, 1 + SHIFTS if x.shape[1] > 1 else 1):
+                    flat[shift, t, start:end] = np.roll(x, 1 + (shift - 1) % (x.shape[1] - 1), axis=1).ravel()
+    targets = have @ have.T
     known = np.maximum(targets, 1)
-    return total / known, np.where(targets > 0, np.sqrt(variance) / known, np.inf)
+    cosine, *shifted = (flat[0] @ x.T / known for x in flat)
+    # what few shifts say of one pair is a poor estimate: it counts for no less than that of all pairs
+    spread = np.mean(np.square(shifted), axis=0)
+    entries = np.maximum([n * r for n, r in shapes.values()], 1)
+    variance = np.maximum(np.maximum(spread, spread.mean()), (have / entries) @ have.T / known**2)
+    return cosine, np.where(targets > 0, np.sqrt(variance), np.inf)
 
 
 def find_starts(samples: Sequence[Sample]) -> Starts:
