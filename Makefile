@@ -1,58 +1,68 @@
-# make run    the main job: ten tasks on a frozen encoder, table, plots and report
-# make test   the test suite, in two processes (JOBS=2)      make test-slow   the tests that take minutes
-# make test-faults   runs killed at thirty moments, stopped, damaged, on a full disk: about 10 minutes
-# make lint   ruff and pyright      make setup       the environment alone
-# make test-peft PEFT_PYTHON=...   PEFT's own logits, by a Python that has torch, transformers and peft
-# make peers  .venv-peers with what the bench races against: torch, transformers, peft, lorashare, vlora (2 GB or more)
-# make bench  all suites against them, about an hour on two free cores, into experiments/BENCH.md;
-#             SUITES=serve measures one anew, and the page keeps the others
-# make lock   resolve requirements.lock anew from pyproject.toml
-
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
 JOBS ?= 2
 SUITES ?= train prefix serve adapters tasks roofline
 ARGS ?=
+ROOTS ?= /var/tmp/share_jax-roots
 BIN := $(VENV)/bin
 MEASURED := experiments/bench/measured
 
-.PHONY: run test test-slow test-faults test-peft lint setup lock peers bench
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow test-faults test-peft test-lowest test-newest lint setup docs wheel lock peers bench
 
-run: setup
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+	  printf '  %-12s %s\n' "$$name" "$$text"; done
+	@echo 'Variables: PYTHON=python3.13, VENV=.venv, JOBS=2, ARGS="flags of the command", SUITES="train serve".'
+
+run: setup ## the main job: ten tasks on a frozen model, table, plots and report in runs/
 	$(BIN)/python -m experiments.run $(ARGS)
 
-test: setup
+test: setup ## the fast tests, in two processes (JOBS)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not faults" $(ARGS)
 
-test-slow: setup
+test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not faults" $(ARGS)
 
-test-faults: setup
+test-faults: setup ## runs killed at thirty moments, stopped, damaged, on a full disk: about 10 minutes
 	$(BIN)/python -m pytest -m faults $(ARGS)
 
-test-peft: setup
+test-peft: setup ## PEFT's own logits: PEFT_PYTHON=a Python with torch, transformers and peft
 	SHARE_JAX_PEFT_PYTHON=$(PEFT_PYTHON) $(BIN)/python -m pytest tests/formats/test_peft_equality.py $(ARGS)
 
-peers: $(PEERS)/.ready
+test-lowest: ## the fast tests on the lowest versions that pyproject.toml declares; wants uv
+	VENV=$(ROOTS)/lowest tests/environments/lowest.sh $(ARGS)
+
+test-newest: ## the fast tests on Debian 13 with Python 3.13; wants root and debootstrap
+	ROOT=$(ROOTS)/trixie tests/environments/newest.sh $(ARGS)
+
+lint: setup ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.docs-ready ## the documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@echo "Written: site/index.html"
+
+wheel: setup ## wheel and source distribution, into dist/
+	$(BIN)/python -c 'import setuptools.build_meta as backend; print(backend.build_sdist("dist")); print(backend.build_wheel("dist"))'
+
+peers: $(PEERS)/.ready ## .venv-peers with what the bench races against, 2 GB or more
 
 $(PEERS)/.ready: experiments/bench/peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r experiments/bench/peers.txt
 	@touch $@
 
-bench: setup peers
+bench: setup peers ## all suites (SUITES) against them, about an hour on two free cores, into experiments/BENCH.md
 	for suite in $(SUITES); do \
 	  $(BIN)/python -m experiments.bench $$suite --peers $(PEERS)/bin/python --json $(MEASURED)/$$suite.json $(ARGS) || exit $$?; \
 	done
 	$(BIN)/python -m experiments.bench page $(MEASURED)/*.json
 
-lint: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/pyright --pythonpath $(BIN)/python
-
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready ## the environment alone, .venv from requirements.lock
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON): got nothing, expected Python 3.11 or newer; install it or pass PYTHON=/path/to/python" >&2; exit 2; }
@@ -63,5 +73,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-lock:
+$(VENV)/.docs-ready: docs/requirements.lock $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r docs/requirements.lock
+	@touch $@
+
+lock: ## resolve both locks anew from pyproject.toml; wants uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev --no-header pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra docs -c requirements.lock --no-header pyproject.toml -o docs/requirements.lock

@@ -66,6 +66,11 @@ def summary(text: str) -> str:
     return re.split(r"(?<! al)\. (?=[A-Z`])", paragraph)[0].rstrip(".").replace("|", "\\|")
 
 
+def about(room: Path) -> str:
+    """What a room is for, by the first sentence of its docstring."""
+    return summary(ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or "")
+
+
 def table(folder: Path) -> str:
     rows = [f"| `{name}` | {summary(docstring(file, name))} |" for name, file in stub_names(folder)]
     return "\n".join(["| name | what it is |", "| :-- | :-- |", *rows]) + "\n"
@@ -77,8 +82,7 @@ def page() -> str:
     parts = [INTRODUCTION, f"## share_jax\n\n{table(package)}"]
     for stub in sorted(package.glob("*/__init__.pyi")):
         room = stub.parent
-        about = summary(ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or "")
-        parts.append(f"## share_jax.{room.name}\n\n{about}.\n\n{table(room)}")
+        parts.append(f"## share_jax.{room.name}\n\n{about(room)}.\n\n{table(room)}")
     return "\n".join(parts)
 
 

@@ -45,6 +45,7 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     from experiments.backbones.backbone import PooledFeatures
     from experiments.build import build
     from experiments.devices import open_devices
+    from experiments.report.announce import beginning, ending
     from experiments.report.markdown import write_report
     from experiments.report.notify import to_nobody, to_stderr
     from experiments.report.progress import open_progress
@@ -56,7 +57,9 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     if config.distributed:
         config = replace(config, quiet=config.quiet or not processes.primary())
     devices = open_devices(config)
-    stream, backbone = build(config, to_nobody if config.quiet else to_stderr)
+    tell = to_nobody if config.quiet else to_stderr
+    tell(beginning(config))
+    stream, backbone = build(config, tell)
     trained = [name for name in config.methods if name != "majority"]
     total = len(trained) * len(config.seeds) * len(stream.tasks) * config.steps
     features = PooledFeatures(config.eval_batch_size)
@@ -97,6 +100,7 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     print("Report:  " + str(report))
     for plot in sorted(folder.glob("*.png")):
         print(f"Plot:    {plot}")
+    tell(ending(report))
     return folder / RESULTS
 
 

@@ -1,15 +1,21 @@
 """What `pip install` brings: the package alone, with its stubs, and the dependencies that it imports."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import venv
 import zipfile
+from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+
+import share_jax
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -17,6 +23,18 @@ MODULES = {"orbax-checkpoint": "orbax"}
 """Distributions whose module has another name."""
 EXTRAS = {"models": "share_jax/models/", "plots": "share_jax/cli/heatmap.py"}
 """The extras that a part of the package may import."""
+SCRIPT = """
+import flax.linen as nn, jax, optax, share_jax
+
+model, x = nn.Dense(2), jax.numpy.ones((4, 3))
+params = model.init(jax.random.key(0), x)["params"]
+adapted = share_jax.adapt(model, {"params": params}, x, targets=["kernel"], method=share_jax.SharedA(rank=1))
+learner = share_jax.Learner(adapted, {"params": params}, optax.sgd(0.1))
+bank = learner.start(adapted.init(jax.random.key(1), params, num_tasks=1))
+bank = learner.learn(bank, "only", [{"inputs": x, "labels": jax.numpy.zeros(4, int)}] * 2)
+print(share_jax.__file__, bank.names)
+"""
+"""A user's ten lines."""
 
 
 def modules_of(requirements: list[str]) -> set[str]:
@@ -47,33 +65,93 @@ def test_the_package_needs_what_it_imports_and_nothing_else() -> None:
     assert modules_of(PROJECT["optional-dependencies"]["models"]) <= used
 
 
+def names_of(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=;~! ]", text)[0].lower().replace("_", "-") for text in requirements}
+
+
+def locked(path: str) -> dict[str, str]:
+    return dict(re.findall(r"^([\w-]+)(?:\[.*\])?==([\w.]+)", (ROOT / path).read_text(), re.MULTILINE))
+
+
 def test_every_requirement_is_locked() -> None:
-    every = [*PROJECT["dependencies"], *(text for texts in PROJECT["optional-dependencies"].values() for text in texts)]
-    locked = set(re.findall(r"^([\w-]+)(?:\[.*\])?==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    names = {re.split(r"[\[<>=;~! ]", text)[0].lower().replace("_", "-") for text in every}
-    assert names - locked == {"share-jax", "tensorflow-cpu"}
+    extras = dict(PROJECT["optional-dependencies"])
+    docs = names_of(extras.pop("docs"))
+    every = names_of([*PROJECT["dependencies"], *(text for texts in extras.values() for text in texts)])
+    assert every - set(locked("requirements.lock")) == {"share-jax", "tensorflow-cpu"}
+    assert docs <= set(locked("docs/requirements.lock"))
+
+
+def test_both_locks_have_the_same_versions() -> None:
+    """So that the tools of the documentation change nothing of the environment that is there."""
+    first, second = (
+        set(re.findall(r"^([\w-]+(?:\[.*\])?==[\w.]+)", (ROOT / path).read_text(), re.MULTILINE))
+        for path in ("requirements.lock", "docs/requirements.lock")
+    )
+    both = {text.split("==")[0] for text in first} & {text.split("==")[0] for text in second}
+    assert {text for text in second if text.split("==")[0] in both} <= first
+
+
+def test_the_version_stands_in_one_place_and_what_repeats_it_agrees() -> None:
+    assert "version" in PROJECT["dynamic"]
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited
+    assert cited[1] == share_jax.__version__
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names in the wheel of a checkout, built without a network."""
-    source, built = (tmp_path_factory.mktemp(name) for name in ("source", "built"))
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the wheel and the source distribution of a checkout, built without a network."""
+    source, folder = (tmp_path_factory.mktemp(name) for name in ("source", "built"))
     for name in ("share_jax", "experiments", "tests", "docs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    build = "import setuptools.build_meta as backend, sys; print(backend.build_wheel(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", build, built], cwd=source, capture_output=True, text=True)
+    build = "import setuptools.build_meta as b, sys; b.build_sdist(sys.argv[1]); b.build_wheel(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", build, folder], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_wheel_holds_the_package_alone_whole_typed_and_described(built: Path) -> None:
     (path,) = built.glob("*.whl")
+    information = f"share_jax-{share_jax.__version__}.dist-info"
     with zipfile.ZipFile(path) as archive:
-        return archive.namelist()
-
-
-def test_the_wheel_holds_the_package_alone_whole_and_typed(wheel: list[str]) -> None:
-    assert {name.split("/")[0] for name in wheel} == {"share_jax", "share_jax-0.1.0.dist-info"}
-    files = {name for name in wheel if name.startswith("share_jax/")}
+        names = archive.namelist()
+        told = HeaderParser().parsestr(archive.read(f"{information}/METADATA").decode())
+    assert {name.split("/")[0] for name in names} == {"share_jax", information}
     suffixes = (".py", ".pyi", ".typed")
     here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "share_jax").rglob("*") if path.suffix in suffixes}
-    here |= {"share_jax/py.typed"}
-    assert files == here
+    assert {name for name in names if name.startswith("share_jax/")} == here | {"share_jax/py.typed"}
+    assert told["Version"] == share_jax.__version__
+    assert {"models", "experiments", "tensorflow", "docs"} <= set(told.get_all("Provides-Extra") or ())
+    for version in ("3.11", "3.12", "3.13"):
+        assert f"Programming Language :: Python :: {version}" in (told.get_all("Classifier") or ())
+
+
+def test_the_source_distribution_has_what_a_build_needs(built: Path) -> None:
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "share_jax/__init__.pyi", "share_jax/py.typed"} <= names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
+def test_it_runs_where_it_is_installed_outside_of_the_checkout(built: Path, tmp_path: Path, kind: str) -> None:
+    """In an environment of its own that has the dependencies of this one, so that nothing is downloaded."""
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    (site,) = (tmp_path / "env" / "lib").glob("*/site-packages")
+    (path,) = built.glob(kind)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+
+    def run(*words: object) -> str:
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    dependencies = Path(next(place for place in sys.path if (Path(place) / "jax" / "__init__.py").exists()))
+    (site / "dependencies.pth").write_text(str(dependencies))
+    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed", "--no-build-isolation", path)
+    assert str(site) in run(python, "-c", SCRIPT)
+    assert run(tmp_path / "env" / "bin" / "share-jax", "--version") == f"share-jax {share_jax.__version__}\n"

@@ -9,6 +9,7 @@ Accuracy of the default preset after the last task, in percent, and seconds of a
 FOLDER has `data_full.json`; without it TensorFlow Datasets' `clinc_oos` is read.
 """
 
+from experiments.assets import MINILM
 from experiments.config.experiment import Experiment
 from experiments.config.run_config import Config
 from experiments.config.text_stream import RATES, limits, text_backbone, text_stream
@@ -40,4 +41,5 @@ EXPERIMENT = Experiment(
     },
     stream,
     text_backbone,
+    assets=(MINILM,),
 )

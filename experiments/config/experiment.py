@@ -17,6 +17,7 @@ from share_jax.errors import InputError, message
 if TYPE_CHECKING:  # the command line is read before anything heavy is loaded
     from flax.typing import Dtype
 
+    from experiments.assets import Asset
     from experiments.backbones.backbone import Backbone
     from experiments.streams.base import Stream
 
@@ -36,6 +37,8 @@ class Experiment:
         protocol: the stream's own.
         pretrained_here: whether the model is pretrained for the run, on training images of all tasks.
         methods: what a run compares when it is not told; the usual ones when None.
+        assets: weights and texts that are downloaded for it.
+        minutes: the default preset's wall time with one seed on two free CPU cores; not known when None.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Experiment:
     protocol: Protocol = "task"
     pretrained_here: bool = False
     methods: tuple[str, ...] | None = None
+    assets: tuple["Asset", ...] = ()
+    minutes: int | None = None
 
 
 _REGISTERED: dict[str, Experiment] = {}

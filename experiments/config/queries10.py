@@ -9,7 +9,7 @@ languages.
 
 from flax.typing import Dtype
 
-from experiments.assets import smollm2_file
+from experiments.assets import SMOLLM2, smollm2_file
 from experiments.backbones.backbone import Backbone
 from experiments.backbones.decoder import decoder
 from experiments.config.experiment import Experiment
@@ -63,4 +63,5 @@ EXPERIMENT = Experiment(
     stream,
     backbone,
     methods=("shared_a", "sequential_lora", "frozen", "frozen_few_shot"),
+    assets=(SMOLLM2,),
 )

@@ -44,7 +44,7 @@ class Options:
     seeds: Numbers = ()
     """Seeds of every entry, separated by commas; the entries' own, 0,1,2, when empty."""
     preset: Preset = "default"
-    """Amount of work; the README is written at the default alone."""
+    """Amount of work; the short tables are written at the default alone."""
     only: str | None = None
     """Run only the entries in whose name this regular expression is found, such as clinc150-class."""
     workdir: Path = Path("runs/tables")
@@ -57,8 +57,8 @@ class Options:
     """Where compiled programs are kept, in a folder for each entry; the folder compiled in the workdir when None."""
     page: Path = Path("experiments/RESULTS.md")
     """The results page."""
-    readme: Path = Path("README.md")
-    """Whose result tables are replaced, between its markers, once the task-incremental entries of text have ended."""
+    headline: Path = Path("docs/benchmarks/index.md")
+    """The page of short tables, which are replaced between its markers once all of a block's entries have ended."""
     jobs: int = 0
     """Entries that are run at once, each in a process on a core of its own, as many as there are cores when 0; 1 runs
     one after another on all cores. The number of cores that a run has changes its sums in the last bits."""
@@ -136,8 +136,8 @@ def _write(options: Options, configs: Sequence[Config]) -> list[Path]:
     why = {entry.name: entry.why for entry in TABLES[options.table] if entry.why}
     section = Section(options.table, command(options), found, why)
     write_section(options.page, section)
-    shown = options.preset == "default" and write_headline(options.readme, section.command, found)
-    return [options.page, *([options.readme] if shown else [])]
+    shown = options.preset == "default" and write_headline(options.headline, section.command, found)
+    return [options.page, *([options.headline] if shown else [])]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

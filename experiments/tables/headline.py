@@ -1,4 +1,4 @@
-"""The README's result tables, from the same results as the page."""
+"""The short result tables in the documentation, from the same results as the page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,29 +20,29 @@ SHOWN: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "results:small": {"split_mnist5-task": "**Split MNIST**, five pairs of digits, 5,000 images"},
     }
 )
-"""The README's blocks: what each shows, by the entry's name."""
+"""The blocks: what each shows, by the entry's name."""
 
 HEAD = ("method", "ACC", "forgetting", "retention", "adapter parameters", "of separate LoRAs", "with heads")
 
 
-def write_headline(readme: Path, command: str, found: Mapping[str, Mapping[str, Any] | None]) -> bool:
-    """Replaces the blocks of a README that it has and whose entries have all been run; says whether there was one.
+def write_headline(page: Path, command: str, found: Mapping[str, Mapping[str, Any] | None]) -> bool:
+    """Replaces the blocks that a page has and whose entries have all been run; says whether there was one.
 
     Args:
-        readme: the file.
+        page: the file.
         command: what made the results.
         found: the content of `results.json` by the entry's name.
 
     Raises:
-        FormatError: the README has one of a block's two markers alone.
+        FormatError: the page has one of a block's two markers alone.
     """
-    content = before = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    content = before = page.read_text(encoding="utf-8") if page.exists() else ""
     for block, titles in SHOWN.items():
         known = {name: results for name in titles if (results := found.get(name)) is not None}
         if marked(content, block) and len(known) == len(titles):
-            content = replaced(content, block, headline(command, known, titles), str(readme))
+            content = replaced(content, block, headline(command, known, titles), str(page))
     if content != before:
-        replace_text(content, readme)
+        replace_text(content, page)
     return content != before
 
 

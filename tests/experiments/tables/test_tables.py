@@ -61,7 +61,7 @@ def compile_cache_off() -> Iterator[None]:
 
 def go(folder: Path, cache: Path, *more: str) -> int:
     flags = ["--seeds", "0,1", "--preset", "quick", "--jobs", "1", "--quiet", "--workdir", str(folder)]
-    flags += ["--compile-cache", str(cache), "--page", str(folder / "RESULTS.md"), "--readme", str(folder / "no")]
+    flags += ["--compile-cache", str(cache), "--page", str(folder / "RESULTS.md"), "--headline", str(folder / "no")]
     return tables.main(["small", *flags, *more])
 
 

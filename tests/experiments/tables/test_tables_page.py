@@ -1,4 +1,4 @@
-"""The tables' page and the README's block, from results made by hand."""
+"""The tables' page and the page of short tables, from results made by hand."""
 
 import re
 from pathlib import Path
@@ -226,14 +226,14 @@ def test_markers_in_the_wrong_order_are_refused() -> None:
         replaced(page, "a", "", "RESULTS")
 
 
-def test_the_readme_shows_both_tables_once_both_are_there(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n\n{between(BLOCK, 'old')}\n\nafter\n")
-    assert not write_headline(readme, "command", {"clinc150-task": task_results("clinc150")})
-    assert "old" in readme.read_text()
+def test_the_short_tables_are_written_once_both_are_there(tmp_path: Path) -> None:
+    page = tmp_path / "index.md"
+    page.write_text(f"before\n\n{between(BLOCK, 'old')}\n\nafter\n")
+    assert not write_headline(page, "command", {"clinc150-task": task_results("clinc150")})
+    assert "old" in page.read_text()
     found = {name: task_results(name) for name in SHOWN[BLOCK]}
-    assert write_headline(readme, "python -m experiments.tables text --data-folder FOLDER", found)
-    text = readme.read_text()
+    assert write_headline(page, "python -m experiments.tables text --data-folder FOLDER", found)
+    text = page.read_text()
     assert text.startswith("before\n\n<!-- results:headline -->\n\n**CLINC150**, ten domains of 15 intents, mean ±")
     assert text.endswith("\n\n<!-- /results:headline -->\n\nafter\n")
     assert (
@@ -243,12 +243,12 @@ def test_the_readme_shows_both_tables_once_both_are_there(tmp_path: Path) -> Non
     assert "| `shared_a` | 90.00 ± 5.00 | 0 ± 0 | 100.00 ± 0 | 80 | 0.667 | 0.688 |" in text
     assert "| `majority` | 45.00 ± 0 | 0 ± 0 | 100.00 ± 0 | 0 | - | - |" in text
     assert "| `er_lora` | " in text
-    readme.write_text("no markers")
-    assert not write_headline(readme, "command", found)
-    assert readme.read_text() == "no markers"
+    page.write_text("no markers")
+    assert not write_headline(page, "command", found)
+    assert page.read_text() == "no markers"
 
 
 @pytest.mark.parametrize("block", SHOWN)
-def test_the_readme_of_this_project_has_the_blocks(block: str) -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    assert "between" in replaced(readme, block, "between", "README.md")
+def test_the_page_of_this_project_has_the_blocks(block: str) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "benchmarks" / "index.md").read_text(encoding="utf-8")
+    assert "between" in replaced(page, block, "between", "index.md")

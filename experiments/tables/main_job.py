@@ -1,0 +1,121 @@
+"""The main job's table and figure in the README and the documentation, from one checked-in `results.json`.
+
+    python -m experiments.tables.main_job runs/newsgroups10/results.json
+
+keeps that file as `docs/main_job.json` and writes what is made of it: the block between the README's two markers, the
+table in `docs/main_job.md` and the figure `docs/assets/main_job.svg`. Without a file it writes them anew from what is
+kept.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.report.blocks import spread, table
+from experiments.report.cells import exact, percent, ratio
+from experiments.report.results import load_results, task_names
+from experiments.tables.markers import replaced
+from share_jax.errors import ShareError
+from share_jax.storage.atomic_write import replace_text
+
+ROOT = Path(__file__).parents[2]
+BLOCK = "main job"
+WHAT = {
+    "shared_a": "one A for all tasks, one B per task",
+    "share": "one subspace that evolves, coefficients per task",
+    "separate_lora": "a LoRA per task, nothing shared",
+    "sequential_lora": "one LoRA, trained on from task to task",
+    "frozen_head": "no adapter, a linear head per task",
+    "frozen": "no adapter, the model as it is",
+    "frozen_few_shot": "no adapter, examples in the prompt",
+    "joint": "one LoRA for all tasks at once: old data are kept",
+}
+"""The methods that are shown, at most `MOST` of them, in this order."""
+MOST = 6
+DRAWN = ("shared_a", "separate_lora", "sequential_lora", "frozen_head", "frozen")
+"""The methods in the figure."""
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """What was run, and the table.
+
+    Args:
+        results: the content of `results.json`.
+    """
+    seeds = results["seeds"]
+    over = f"mean ± deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    metric = " and ".join(dict.fromkeys(results.get("metrics") or ["accuracy"]))
+    said = (
+        f"{len(task_names(results))} tasks of `{results['experiment']}`, one after another on a frozen model "
+        f"({results['protocol']}); {metric} after the last task in percent, forgetting in points, {over}:"
+    )
+    rows = [_row(name, results["methods"][name]) for name in _shown(results)]
+    head = ("method", "what it is", metric, "forgetting", "adapter parameters", "of separate LoRAs")
+    return f"{said}\n\n{table(head, rows, left=(0, 1))}\n\nFrom `{results['command']}`."
+
+
+def drawn(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of the methods in the figure alone."""
+    return {**results, "methods": {name: results["methods"][name] for name in DRAWN if name in results["methods"]}}
+
+
+def write(source: Path | None, root: Path = ROOT) -> list[Path]:
+    """Writes what is made of the main job's results, and returns the files.
+
+    Args:
+        source: a run's `results.json`, which is kept from now on; the one that is kept already when None.
+        root: the checkout.
+
+    Raises:
+        FormatError: the file is no `results.json`, or the README lacks the markers.
+    """
+    from experiments.report.figures import draw_curve
+    from experiments.report.svg import figure_of
+
+    kept = root / "docs" / "main_job.json"
+    results = load_results(source or kept)
+    text, readme = page(results), root / "README.md"
+    parts = draw_curve(drawn(results))
+    files = {
+        readme: replaced(readme.read_text(encoding="utf-8"), BLOCK, text, str(readme)),
+        root / "docs" / "main_job.md": text + "\n",
+        kept: json.dumps(results, indent=1, ensure_ascii=False) + "\n",
+    }
+    if parts is not None:
+        files[root / "docs" / "assets" / "main_job.svg"] = figure_of("main-job", *parts).file()
+    for path, content in files.items():
+        replace_text(content, path)
+    return list(files)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: 0 when all is written, 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.tables.main_job",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("results", nargs="?", type=Path, help="a run's results.json")
+    try:
+        print(*write(parser.parse_args(argv).results), sep="\n")
+    except ShareError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _shown(results: Mapping[str, Any]) -> list[str]:
+    return [name for name in WHAT if name in results["methods"]][:MOST]
+
+
+def _row(name: str, method: Mapping[str, Any]) -> tuple[str, ...]:
+    mean, deviation, held = method["mean"], method["std"], method["params"]
+    measures = [spread(percent, mean[key], deviation[key]) for key in ("acc", "forgetting")]
+    return f"`{name}`", WHAT[name], *measures, exact(held["total_tasks"]), ratio(held["ratio_to_separate"] or None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
