@@ -21,8 +21,12 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODULES = {"orbax-checkpoint": "orbax"}
 """Distributions whose module has another name."""
-EXTRAS = {"models": "share_jax/models/", "plots": "share_jax/cli/heatmap.py"}
-"""The extras that a part of the package may import."""
+EXTRAS = {
+    "share_jax/models/": "models",
+    "share_jax/cli/heatmap.py": "plots",
+    "share_jax/cli/error_plot.py": "plots",
+}
+"""The extra that a part of the package may import."""
 SCRIPT = """
 import flax.linen as nn, jax, optax, share_jax
 
@@ -58,7 +62,7 @@ def test_the_package_needs_what_it_imports_and_nothing_else() -> None:
     used = set()
     for path in (ROOT / "share_jax").rglob("*.py"):
         name, imported = path.relative_to(ROOT).as_posix(), imported_by(path)
-        extras = [PROJECT["optional-dependencies"][extra] for extra, part in EXTRAS.items() if name.startswith(part)]
+        extras = [PROJECT["optional-dependencies"][extra] for part, extra in EXTRAS.items() if name.startswith(part)]
         assert imported <= runtime.union(*map(modules_of, extras)), name
         used |= imported
     assert runtime <= used
@@ -106,7 +110,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    build = "import setuptools.build_meta as b, sys; b.build_sdist(sys.argv[1]); b.build_wheel(sys.argv[1])"
+    build = "import setuptools.build_meta as b, sys; to = sys.argv[1]; b.build_sdist(to); b.build_wheel(to)"
     done = subprocess.run([sys.executable, "-c", build, folder], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
