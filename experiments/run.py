@@ -48,8 +48,10 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     from experiments.report.announce import beginning, ending
     from experiments.report.markdown import write_report
     from experiments.report.notify import to_nobody, to_stderr
+    from experiments.report.page import write_html
     from experiments.report.progress import open_progress
     from experiments.report.results import MethodResult, Results, Run, write_results
+    from experiments.report.samples import plain_samples
     from experiments.report.scalars import logged
     from experiments.report.table import print_table
     from share_jax.runtime import processes
@@ -94,10 +96,13 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
         metrics=tuple(task.metric for task in stream.tasks),
     )
     content = write_results(results, folder / RESULTS)
-    report = write_report(content, folder)
+    page, report = write_html(content, folder), write_report(content, folder)
     print_table(content)
-    print("Results: " + str(folder / RESULTS))
-    print("Report:  " + str(report))
+    if written := plain_samples(content):
+        print(f"\n{written}\n")
+    print(f"Page:    {page}")
+    print(f"Report:  {report}")
+    print(f"Results: {folder / RESULTS}")
     for plot in sorted(folder.glob("*.png")):
         print(f"Plot:    {plot}")
     tell(ending(report))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from experiments.algorithms.job import Job
+from experiments.algorithms.objective import of_tokens
 from experiments.algorithms.plan import Plan
 from experiments.algorithms.scoring import Score, score
 from experiments.backbones.backbone import with_outputs
@@ -49,7 +50,11 @@ class Row:
 
 
 class ById:
-    """The task's id is given: each task is answered by its own slot."""
+    """The task's id is given: each task is answered by its own slot.
+
+    A task of tokens is not answered before it is learnt: its texts cost the most there is, and the method `frozen` is
+    how the model answers without any training. FWT is undefined then.
+    """
 
     starts: tuple[int, ...] = ()
     """The first output of each task in the head that all tasks train, where that grows with them."""
@@ -58,10 +63,13 @@ class ById:
         """Takes the stream from the job."""
         self.job = job
         self.tasks = job.stream.tasks
+        self.ahead = 0 if of_tokens(job.stream) else 1
 
     def untrained(self, predict: Predict) -> Accuracies:
         """The accuracies of the fresh model."""
-        return tuple(self._score(predict, j).accuracy for j in range(len(self.tasks)))
+        return (
+            tuple(self._score(predict, j).accuracy for j in range(len(self.tasks))) if self.ahead else self._padded([])
+        )
 
     def restored(self, store: Checkpoint) -> Router | None:
         """The router as a checkpoint has it, if one is needed."""
@@ -73,7 +81,7 @@ class ById:
 
     def row(self, predict: Predict, index: int, router: Router | None) -> Row:
         """How the tasks are answered once task `index` is learnt; the next task is too, before it is learnt."""
-        scores = [self._score(predict, j) for j in range(min(index + 2, len(self.tasks)))]
+        scores = [self._score(predict, j) for j in range(min(index + 1 + self.ahead, len(self.tasks)))]
         return Row(self._padded([each.accuracy for each in scores]), tuple(each.digest for each in scores))
 
     def findings(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

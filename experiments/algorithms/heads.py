@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from experiments.algorithms.job import example_of
 from experiments.algorithms.plan import Extension, MethodContext
 from experiments.data.pipeline import Batch, Pipeline
 from share_jax.errors import InputError, message
@@ -52,7 +53,7 @@ def head_module(scene: MethodContext) -> nn.Module:
         return next_fun(*args, **kwargs)
 
     job = scene.job
-    example: dict[str, Any] = {name: array[:1] for name, array in job.stream.tasks[0].train.inputs.items()}
+    example: dict[str, Any] = example_of(job)
     with nn.intercept_methods(intercept):
         jax.eval_shape(lambda params: job.backbone.model.apply({"params": params}, **example), job.backbone.params)
     if found:

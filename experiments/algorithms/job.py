@@ -72,6 +72,15 @@ def run_method(job: Job) -> Outcome:
     return method(job.name).run(job)
 
 
+def example_of(job: Job) -> dict[str, np.ndarray]:
+    """One example, as `adapt` traces the model with it.
+
+    Without "targets": it names what is adapted, and a decoder without them gives logits for the same columns.
+    """
+    inputs = job.stream.tasks[0].train.inputs
+    return {name: array[:1] for name, array in inputs.items() if name != "targets"}
+
+
 def peak_rate(job: Job) -> float:
     """The highest rate of everything but the heads: the method's own where it has one, else the run's."""
     return value(job.config, rate_field(job.name))

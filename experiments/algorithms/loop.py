@@ -18,10 +18,11 @@ import optax
 from experiments.algorithms.batches import task_pipeline_of
 from experiments.algorithms.evaluation import Predict, arranged
 from experiments.algorithms.hooks import train_task
-from experiments.algorithms.job import Job, Outcome, peak_rate, transform
+from experiments.algorithms.job import Job, Outcome, example_of, peak_rate, transform
 from experiments.algorithms.logits_cache import LogitsCache
 from experiments.algorithms.objective import loss_of, of_own_outputs
 from experiments.algorithms.plan import MEMORY, Extension, Heads, MethodContext, Plan
+from experiments.algorithms.samples import written_samples
 from experiments.algorithms.store import bytes_of_files, open_store
 from experiments.algorithms.stream_state import StreamState, learn_stream, lengthened, restored
 from experiments.algorithms.token_scoring import outputs_of
@@ -46,7 +47,7 @@ __all__ = ["Extension", "Heads", "Plan", "Sequence", "StreamState", "learn"]
 def adapted_model(job: Job, method: Parameterization, *, adapts: bool = True, owned: tuple[str, ...] = ()) -> Adapted:
     """The backbone with adapters and one head per task; `owned` as in `Plan`."""
     targets = (job.config.targets or job.backbone.targets) if adapts else ()
-    example: dict[str, Any] = {name: array[:1] for name, array in job.stream.tasks[0].train.inputs.items()}
+    example: dict[str, Any] = example_of(job)
     return adapt(
         job.backbone.model,
         {"params": job.backbone.params},
@@ -250,7 +251,9 @@ class Sequence:
     def outcome(self, course: StreamState) -> Outcome:
         """What was found, once every task is learnt."""
         changed = sum(then[j] != course.digests[-1][j] for j, then in enumerate(course.digests))
-        found = self.plan.extension.findings(self.scene, course.bank, course.memory)
+        found = dict(self.plan.extension.findings(self.scene, course.bank, course.memory))
+        if self.plan.carry == "nothing" and (samples := written_samples(self.job, self.adapted, course.bank)):
+            found["samples"] = samples
         sizes = stored_bytes(course, self.scene.heads, once=self._once, head_sets=self.scene.head_sets)
         params = self.params(course.bank)
         return course.outcome(self.answers, params, sizes, tasks_with_changed_logits=changed, **found)

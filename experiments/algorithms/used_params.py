@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from experiments.algorithms.job import Job
+from experiments.algorithms.job import Job, example_of
 from share_jax.layers.targets import match
 from share_jax.linen.discover import uses
 from share_jax.trees import flat
@@ -12,7 +12,7 @@ from share_jax.trees import flat
 def reached(job: Job) -> tuple[str, ...]:
     """Paths of the parameters that a call with the stream's inputs uses, in order; heads are not among them."""
     backbone = job.backbone
-    example: dict[str, Any] = {name: array[:1] for name, array in job.stream.tasks[0].train.inputs.items()}
+    example: dict[str, Any] = example_of(job)
     found = uses(backbone.model, {"params": backbone.params}, (), example)
     heads = match(backbone.heads, flat(backbone.params), what="head")
     return tuple(sorted(set(found) - set(heads)))

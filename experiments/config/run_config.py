@@ -36,6 +36,9 @@ def _commas(item: type) -> Any:
     )
 
 
+MAIN_EXPERIMENT = "queries10"
+"""What `make run` runs."""
+
 Kind = TypeVar("Kind", bound=MethodNumbers)
 
 Names = Annotated[tuple[str, ...], _commas(str)]
@@ -46,7 +49,7 @@ Numbers = Annotated[tuple[int, ...], _commas(int)]
 class Config:
     """Learns a stream of tasks one after another on a frozen model, with several methods, and reports."""
 
-    experiment: str = "newsgroups10"
+    experiment: str = MAIN_EXPERIMENT
     """Which stream of tasks: a file of experiments/config."""
     preset: Preset = "default"
     """Amount of work: quick is a smoke test, default the published table, full uses all data for longer."""
@@ -59,7 +62,7 @@ class Config:
     """What to compare, separated by commas."""
     seeds: Numbers = (0,)
     """Seeds of initialisation and data order, separated by commas."""
-    workdir: Path = Path("runs/newsgroups10")
+    workdir: Path = Path("runs") / MAIN_EXPERIMENT
     """Where everything is written. A folder that is not empty is refused without --resume or --overwrite."""
     resume: bool = False
     """Go on with the run in the workdir."""
@@ -262,7 +265,7 @@ def parse(argv: Sequence[str]) -> Config:
       ConfigError: if a value is out of range or the flags contradict each other.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--experiment", default="newsgroups10")
+    first.add_argument("--experiment", default=MAIN_EXPERIMENT)
     first.add_argument("--preset", default="default")
     first.add_argument("--protocol", default=None)
     chosen, _ = first.parse_known_args(argv)

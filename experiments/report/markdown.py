@@ -15,6 +15,7 @@ from experiments.report.explain import HOW_TO_READ
 from experiments.report.per_task import mean_forgetting, task_seconds, update_errors
 from experiments.report.results import mean_matrix, task_names, total_seconds
 from experiments.report.routing import ROUTER, WITH_ID, WITHOUT, finding, routed
+from experiments.report.samples import samples_of, verdict
 
 REPORT = "report.md"
 MATRICES = "accuracy_matrix.png"
@@ -76,6 +77,7 @@ def parts(results: Mapping[str, Any], pictures: Mapping[str, Sequence[str]]) -> 
     yield from _what_was_run(results)
     yield "## Results"
     yield from _measures(results)
+    yield from _samples(results)
     yield from _router(results)
     yield "## Accuracy over the tasks seen so far"
     yield from shown("curve")
@@ -138,6 +140,17 @@ def _changed_logits(method: Mapping[str, Any]) -> str:
     if None in told:
         return ""
     return " / ".join(map(str, told if len(set(told)) > 1 else told[:1]))
+
+
+def _samples(results: Mapping[str, Any]) -> Iterable[str]:
+    """One question of every task with what the model wrote after the last one; of methods that tell."""
+    for name, samples in samples_of(results).items():
+        yield f"## Written after the last task: {_text(name)}"
+        yield "The first test question of every task, answered by one model with each task's own slot, in one batch."
+        prompt = samples[0]["prompt"].rstrip().replace("```", "'''")
+        yield f"```\n{prompt}\n```"
+        rows = [(_text(each["task"]), *map(_text, verdict(each))) for each in samples]
+        yield _table(("task", "written", "right"), rows)
 
 
 def _router(results: Mapping[str, Any]) -> Iterable[str]:

@@ -83,6 +83,21 @@ def write_page(sections: Sequence[Mapping[str, Any]], folder: str | os.PathLike[
     return target / HTML
 
 
+def write_html(section: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
+    """Writes the HTML page of one run into `folder`, and returns its path.
+
+    Args:
+        section: the content of `results.json`.
+        folder: made if it is not there.
+    """
+    drawn = draw_figures(section, _prefix(0, section))
+    figures = {_source(figure): figure for place in drawn.values() for figure in place}
+    page = Path(folder) / HTML
+    page.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(_html([section], _markdown([section], [drawn]), figures), page)
+    return page
+
+
 def _name(section: Mapping[str, Any]) -> str:
     return f"{section['experiment']}, {section['preset']}, {section['protocol']}"
 

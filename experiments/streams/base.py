@@ -15,7 +15,7 @@ together by hand: `Stream(name, protocol, (Task(...), Task(...)))`.
 The names of the inputs are the names of the model's arguments.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,6 +68,25 @@ class Split:
         return len(self.labels)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A question whose answer is shown as text once all tasks are learnt.
+
+    Attributes:
+        prompt: the question.
+        wanted: the answer.
+        tokens: ids of the prompt.
+        ends: ids that end an answer.
+        decode: ids to text.
+    """
+
+    prompt: str
+    wanted: str
+    tokens: tuple[int, ...]
+    ends: tuple[int, ...]
+    decode: Callable[[Sequence[int]], str]
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """A task: its classes by name, or none where it asks for a number, and examples to learn from and to be tested on.
@@ -82,6 +101,7 @@ class Task:
             the share of completions that are right as a whole.
         further: other test sets by name, answered once, when all tasks are learnt.
         few_shot: the test set behind a few training examples, for the model without any training; of tokens alone.
+        sample: a question of the test set whose answer is shown as text; of tokens alone.
 
     Raises:
         InputError: no name, an unknown kind or a metric of the other one, no classes or a class twice, an empty split,
@@ -96,6 +116,7 @@ class Task:
     metric: str = ""
     further: Mapping[str, Split] = field(default_factory=dict)
     few_shot: Split | None = None
+    sample: Sample | None = None
 
     def __post_init__(self) -> None:
         """Checks the task as a whole."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from experiments.streams.base import Split, Task
+from experiments.streams.base import Sample, Split, Task
 from experiments.streams.text_tasks import CompletionTask
 from share_jax.errors import InputError, message
 from share_jax.models.text_tokenizer import TextTokenizer
-from share_jax.text.examples import Example
+from share_jax.text.examples import Chat, Example
 from share_jax.train.token_rows import TokenRows, on_grid, token_arrays, token_rows
 
 METRICS = {"exact": "exact_match"}
@@ -54,12 +54,21 @@ def token_tasks(
     for task, own in zip(tasks, rows, strict=True):
         train, first, *rest = (_split(each, length, width) for each in own.values())
         further = dict(zip(list(task.test)[1:], rest, strict=True))
-        made.append(Task(task.name, (), train, first, "tokens", METRICS[task.score], further))
+        shown = _sample(next(iter(task.test.values()))[0], tokenizer)
+        made.append(Task(task.name, (), train, first, "tokens", METRICS[task.score], further, sample=shown))
     if shots is None:
         return tuple(made)
     shown = [token_rows(few_shot(task, shots), tokenizer, max_length * (shots.count + 1)) for task in tasks]
     sizes = _sizes(shown)
     return tuple(replace(task, few_shot=_split(each, *sizes)) for task, each in zip(made, shown, strict=True))
+
+
+def _sample(example: Example | Chat, tokenizer: TextTokenizer) -> Sample | None:
+    """A question as it is asked; a chat is shown nowhere."""
+    if not isinstance(example, Example):
+        return None
+    tokens = tuple(tokenizer.encode(example.prompt))
+    return Sample(example.prompt, example.completion, tokens, tokenizer.stop, tokenizer.decode) if tokens else None
 
 
 def few_shot(task: CompletionTask, shots: Shots) -> tuple[Example, ...]:

@@ -22,6 +22,9 @@ KINDS = {
 }
 """What there is to ask."""
 
+MAIN_KINDS = ("filter", "count", "aggregate", "order", "top", "group_count", "group_aggregate", "join_count")
+"""What the main job asks."""
+
 AGGREGATES = ("avg", "sum", "min", "max")
 
 Value = str | int

@@ -86,10 +86,15 @@ def questions_of(tables: Sequence[Table]) -> tuple[Query, ...]:
 
 
 @cache
-def questions(part: str, seed: int = 0) -> tuple[Query, ...]:
+def questions(part: str, seed: int = 0, kinds: tuple[str, ...] = tuple(KINDS)) -> tuple[Query, ...]:
     """All questions of "train", "test" or "unseen_tables" in a drawn order, the kinds in turn as long as each lasts.
 
     The first few are therefore a smaller set of the same make-up, and a larger one has them, too.
+
+    Args:
+        part: of the questions.
+        seed: of the order, and of which questions are tested on.
+        kinds: what is asked.
     """
     tables = UNSEEN if part == "unseen_tables" else SEEN
     groups: dict[tuple[str, str], list[Query]] = {(kind, table.name): [] for kind in KINDS for table in tables}
@@ -97,6 +102,8 @@ def questions(part: str, seed: int = 0) -> tuple[Query, ...]:
         groups[query.kind, query.table].append(query)
     lines = []
     for number, kind in enumerate(KINDS):
+        if kind not in kinds:
+            continue
         chosen = []
         for place, table in enumerate(tables):
             group = groups[kind, table.name]

@@ -1,9 +1,8 @@
 """queries10 as ten tasks, one for each language: the same questions in every one.
 
-A prompt has the schema of the tables, the question and the language, so that one adapter could know all ten; its first
-lines are the same in all languages:
+A prompt has the question and the language, so that one adapter could know all ten; its first line is the same in all
+languages:
 
-    products(id, name, brand, category, price, stock)
     How many products are there where category is toys?
     SQL:
 """
@@ -14,7 +13,7 @@ from functools import partial
 
 from experiments.streams.queries10.execution import executed, runners
 from experiments.streams.queries10.languages import LANGUAGES
-from experiments.streams.queries10.query import Query
+from experiments.streams.queries10.query import KINDS, MAIN_KINDS, Query
 from experiments.streams.queries10.questions import questions
 from experiments.streams.queries10.wordings import WORDINGS, wording
 from experiments.streams.text_tasks import Check, CompletionTask
@@ -34,6 +33,7 @@ def queries10(
     test_per_task: int | None = TEST_PER_TASK,
     unseen_per_task: int | None = UNSEEN_PER_TASK,
     languages: tuple[str, ...] = tuple(LANGUAGES),
+    kinds: tuple[str, ...] = MAIN_KINDS,
 ) -> tuple[CompletionTask, ...]:
     """A task for each language.
 
@@ -43,26 +43,27 @@ def queries10(
         test_per_task: the same of the test's.
         unseen_per_task: the same of the questions about the two unseen tables.
         languages: which, in which order.
+        kinds: what is asked, of `KINDS`.
 
     Raises:
-        InputError: a number below 1, or an unknown language.
+        InputError: a number below 1, or an unknown language or kind.
     """
     parts = {"train": train_per_task, "test": test_per_task, "unseen_tables": unseen_per_task}
     for part, limit in parts.items():
         if limit is not None and limit < 1:
             what = f"questions of {part}"
             raise InputError(message(what, got=limit, expected="at least 1, or None", fix="pass a larger number"))
-    if unknown := [name for name in languages if name not in LANGUAGES]:
-        expected = ", ".join(LANGUAGES)
-        raise InputError(message("language", got=repr(unknown[0]), expected=expected, fix="choose one of them"))
-    chosen = {part: questions(part, seed)[:limit] for part, limit in parts.items()}
+    for what, given, known in (("language", languages, LANGUAGES), ("kind of question", kinds, KINDS)):
+        if unknown := [name for name in given if name not in known]:
+            expected = ", ".join(known)
+            raise InputError(message(what, got=repr(unknown[0]), expected=expected, fix="choose one of them"))
+    chosen = {part: questions(part, seed, kinds)[:limit] for part, limit in parts.items()}
     return tuple(_task(language, chosen, seed) for language in languages)
 
 
 def example(query: Query, language: str, way: int) -> Example:
     """A question with its answer in one language, in one of the four wordings."""
-    schema = "\n".join(table.schema for table in query.tables)
-    return Example(f"{schema}\n{wording(query, way)}\n{language}:\n", LANGUAGES[language](query))
+    return Example(f"{wording(query, way)}\n{language}:\n", LANGUAGES[language](query))
 
 
 def way_of(query: Query, seed: int = 0) -> int:

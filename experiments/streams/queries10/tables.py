@@ -42,11 +42,6 @@ class Table:
         first = ("id", self.label, self.key)
         return (*dict.fromkeys(name for name in first if name), *self.words, *self.numbers)
 
-    @property
-    def schema(self) -> str:
-        """As it stands in a prompt."""
-        return f"{self.name}({', '.join(self.columns)})"
-
 
 def _table(
     name: str, label: str, refers: str, words: dict[str, str], numbers: dict[str, tuple[int, int, int]]

@@ -1,0 +1,36 @@
+"""What a language model writes after the last task: one question of every task, all of them in one mixed batch."""
+
+from typing import Any
+
+from experiments.algorithms.job import Job
+from share_jax.bank.bank import TaskBank
+from share_jax.linen.adapted_model import Adapted
+from share_jax.models.generation import generate
+
+LONGEST = 96
+"""Tokens that an answer has at most."""
+
+
+def written_samples(job: Job, adapted: Adapted, bank: TaskBank) -> list[dict[str, Any]]:
+    """Each task's sample with what its slot writes, greedily; nothing where the stream has no samples.
+
+    Args:
+        job: for the stream and the base model.
+        adapted: the model.
+        bank: with every task.
+
+    Returns:
+        Of each task `task`, `prompt`, `written` and `wanted`, as JSON.
+    """
+    samples = [(task.name, task.sample) for task in job.stream.tasks if task.sample is not None]
+    if not samples:
+        return []
+    names = [name for name, _ in samples]
+    prompts = [sample.tokens for _, sample in samples]
+    ends, params = samples[0][1].ends, job.backbone.params
+    room = adapted.model.config.max_position_embeddings - max(map(len, prompts))
+    found = generate(adapted, bank, names, prompts, params=params, stop=ends, max_tokens=min(LONGEST, room))
+    return [
+        {"task": name, "prompt": sample.prompt, "written": sample.decode(each.tokens), "wanted": sample.wanted}
+        for (name, sample), each in zip(samples, found, strict=True)
+    ]
