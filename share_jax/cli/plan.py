@@ -24,7 +24,8 @@ from share_jax.cli.options import Progress, emit, error_limit, whole
 from share_jax.cli.output_folder import check_file_output
 from share_jax.cli.report import megabytes
 from share_jax.cli.table import table
-from share_jax.formats.open import check_common_shapes, common_base
+from share_jax.formats.base_model import common_base, with_base
+from share_jax.formats.open import check_common_shapes
 from share_jax.subspace.baselines import NUMBER_BYTES
 
 EXAMPLE = "share-jax plan adapters/* --plot plan.png"
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"measure every layer, past {megabytes(MEASURED_BYTES)} of factors, too")  # fmt: skip
     parser.add_argument("--all-rows", action="store_true", help="print rows that others beat, too")
     parser.add_argument("--plot", metavar="FILE.png", help="draw error against bytes")
-    parser.add_argument("--base-model", metavar="NAME", help="base model name for inputs without one")
+    parser.add_argument("--base-model", metavar="NAME", help="the base model of all inputs, whatever they name")
     parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")
 
 
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     picture = None if args.plot is None else check_file_output(args.plot)
     if picture is not None:
         check_drawing("--plot")
-    sources = open_inputs(args.folders, names=args.names)
-    common_base(sources, given=args.base_model)
+    sources = with_base(open_inputs(args.folders, names=args.names), args.base_model)
+    common_base(sources)
     check_common_shapes(sources, {})
     progress = Progress(args)
     plan = measure_plan(
