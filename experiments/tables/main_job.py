@@ -2,15 +2,16 @@
 
     python -m experiments.tables.main_job runs/newsgroups10/results.json
 
-keeps that file as `docs/main_job.json` and writes what is made of it: the block between the README's two markers, the
-table in `docs/main_job.md` and the figure `docs/assets/main_job.svg`. Without a file it writes them anew from what is
-kept.
+keeps that file as `docs/main_job.json` and writes what is made of it: the README's two blocks between markers, the same
+for the documentation in `docs/main_job.md`, and the figure `docs/assets/main_job.svg`. Without a file it writes them
+anew from what is kept.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from experiments.report.blocks import spread, table
 from experiments.report.cells import exact, percent, ratio
 from experiments.report.results import load_results, task_names
 from experiments.tables.markers import replaced
-from share_jax.errors import ShareError
+from share_jax.errors import FormatError, ShareError, message
 from share_jax.storage.atomic_write import replace_text
 
 ROOT = Path(__file__).parents[2]
-BLOCK = "main job"
+TABLE, FIGURE = "main job", "main job figure"
+"""The README's blocks."""
+PICTURE = "assets/main_job.svg"
 WHAT = {
     "shared_a": "one A for all tasks, one B per task",
     "share": "one subspace that evolves, coefficients per task",
@@ -70,22 +73,29 @@ def write(source: Path | None, root: Path = ROOT) -> list[Path]:
         root: the checkout.
 
     Raises:
-        FormatError: the file is no `results.json`, or the README lacks the markers.
+        FormatError: the file is no `results.json`, or has no accuracies; or the README lacks the markers.
     """
     from experiments.report.figures import draw_curve
     from experiments.report.svg import figure_of
 
-    kept = root / "docs" / "main_job.json"
+    docs, readme = root / "docs", root / "README.md"
+    kept = docs / "main_job.json"
     results = load_results(source or kept)
-    text, readme = page(results), root / "README.md"
-    parts = draw_curve(drawn(results))
+    text, parts = page(results), draw_curve(drawn(results))
+    if parts is None:
+        raise FormatError(
+            message(str(source or kept), got="no accuracies", expected="some of every method", fix="give a whole run")
+        )
+    figure = figure_of("main-job", *parts)
+    before = readme.read_text(encoding="utf-8")
     files = {
-        readme: replaced(readme.read_text(encoding="utf-8"), BLOCK, text, str(readme)),
-        root / "docs" / "main_job.md": text + "\n",
+        readme: replaced(
+            replaced(before, TABLE, text, str(readme)), FIGURE, _image(f"docs/{PICTURE}", figure.alt), str(readme)
+        ),
+        docs / "main_job.md": f"{_image(PICTURE, figure.alt)}\n\n{text}\n",
+        docs / PICTURE: figure.file(),
         kept: json.dumps(results, indent=1, ensure_ascii=False) + "\n",
     }
-    if parts is not None:
-        files[root / "docs" / "assets" / "main_job.svg"] = figure_of("main-job", *parts).file()
     for path, content in files.items():
         replace_text(content, path)
     return list(files)
@@ -105,6 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _image(place: str, alt: str) -> str:
+    return f'<img src="{place}" width="560" alt="{escape(alt)}">'
 
 
 def _shown(results: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ ELSEWHERE = {"share", "saving", "doors", "a task later", "inflight"}
 """Blocks that go on from the unmodified model."""
 TESTED = {
     *ELSEWHERE,
-    *("own module", "unmodified model", "own stream", "router", "language bank", "compress", "mesh"),
+    *("own module", "unmodified model", "nnx model", "own stream", "router", "language bank", "compress", "mesh"),
     *(f"pretrained {kind}" for kind in ("decoder", "bert", "roberta", "vit")),
 }
 """Blocks that some test runs, here or in test_readme.py."""
@@ -121,6 +121,14 @@ def test_the_router_tells_tasks_apart_that_lie_apart() -> None:
     assert np.mean(ids == np.repeat([0, 1], 20)) > 0.9
 
 
+@pytest.mark.slow
+def test_an_nnx_model_learns_both_tasks() -> None:
+    scope = run("docs/guides/nnx.md", "nnx model", {})
+    assert min(right(scope, "first", 0), right(scope, "second", 1)) > 0.9
+    np.testing.assert_array_equal(logits(scope, "first"), np.asarray(scope["logits"]))
+
+
+@pytest.mark.slow
 def test_a_mesh_gives_a_learner_that_learns(scope: dict[str, Any]) -> None:
     """On the eight devices that the tests have."""
     assert jax.device_count() == 8

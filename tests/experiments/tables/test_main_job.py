@@ -1,0 +1,70 @@
+"""The README's table and figure from one result, which may be swapped for another."""
+
+import json
+from pathlib import Path
+
+import pytest
+from report_results import results as made_up
+
+from experiments.tables.main_job import FIGURE, MOST, TABLE, main, write
+from experiments.tables.markers import between, marked, replaced
+from share_jax.errors import FormatError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    (tmp_path / "docs" / "assets").mkdir(parents=True)
+    blocks = between(FIGURE, "stale"), between(TABLE, "stale")
+    (tmp_path / "README.md").write_text(f"# a\n\n{blocks[0]}\n\nwords\n\n{blocks[1]}\n\nend\n")
+    return tmp_path
+
+
+def result(folder: Path, methods: tuple[str, ...], seeds: tuple[int, ...] = (0, 1)) -> Path:
+    path = folder / f"{len(methods)}.json"
+    path.write_text(json.dumps(made_up(methods=methods, seeds=seeds)))
+    return path
+
+
+def test_table_and_figure_are_those_of_the_result_that_was_given_last(checkout: Path, tmp_path: Path) -> None:
+    write(result(tmp_path, ("shared_a", "frozen_head", "share", "joint", "majority_class")), checkout)
+    first = (checkout / "README.md").read_text()
+    assert "| `shared_a` | one A for all tasks, one B per task | 9" in first
+    assert "seeds 0, 1" in first
+    assert "majority" not in first
+    assert first.count("\n| `") <= MOST
+    assert (checkout / "docs" / "assets" / "main_job.svg").read_text().startswith("<svg")
+    assert "stale" not in first
+    write(None, checkout)
+    assert (checkout / "README.md").read_text() == first
+    write(result(tmp_path, ("shared_a",), (3,)), checkout)
+    second = (checkout / "README.md").read_text()
+    assert "seed 3" in second
+    assert "frozen_head" not in second
+    assert second.startswith("# a\n\n<!-- main job figure -->\n\n<img ")
+    assert second.endswith("end\n")
+    assert (checkout / "docs" / "main_job.md").read_text() in second.replace("docs/assets", "assets").replace(
+        "\n\n<!-- /main job figure -->\n\nwords\n\n<!-- main job -->", ""
+    )
+
+
+def test_a_readme_without_the_markers_keeps_what_it_has(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "README.md").write_text("none")
+    with pytest.raises(FormatError, match="main job"):
+        write(result(tmp_path, ("shared_a",)), checkout)
+    assert (checkout / "README.md").read_text() == "none"
+    assert not (checkout / "docs" / "main_job.json").exists()
+
+
+def test_a_file_that_is_no_result_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "no.json").write_text("{}")
+    assert main([str(tmp_path / "no.json")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_the_readme_of_this_project_has_both_blocks() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in (TABLE, FIGURE):
+        assert marked(readme, name)
+        assert "body" in replaced(readme, name, "body", "README.md")
