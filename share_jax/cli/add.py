@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set")
     parser.add_argument(
-        "folders", nargs="+", metavar="DIR", help="PEFT adapters, folders of lorashare or vlora, or banks"
+        "folders", nargs="+", metavar="DIR", help="adapters of any known format, as folders or files, or banks"
     )
     parser.add_argument(
         "--max-error",

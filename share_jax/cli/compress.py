@@ -29,7 +29,7 @@ EXAMPLE = "share-jax compress adapters/* -o shared --k 32"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument(
-        "folders", nargs="+", metavar="DIR", help="PEFT adapters, folders of lorashare or vlora, or banks"
+        "folders", nargs="+", metavar="DIR", help="adapters of any known format, as folders or files, or banks"
     )
     add_output(parser, "the set")
     add_size(parser, "smallest k with every task's relative error <= E")

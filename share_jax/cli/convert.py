@@ -9,13 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from share_jax.cli.options import add_output, emit
+from share_jax.cli.options import add_output, emit, number
 from share_jax.cli.output_folder import check_file_output, check_output
 from share_jax.cli.table import table
 from share_jax.errors import InputError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.conversion import TARGETS, Conversion, convert, with_component
 from share_jax.formats.format import Format
+from share_jax.formats.gguf_lora import heads_in, open_gguf
+from share_jax.formats.jax_trees import open_jax_tree
 from share_jax.formats.kohya import open_kohya
 from share_jax.formats.module_lists import modules_in
 from share_jax.formats.open import format_of
@@ -38,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modules", metavar="FILE", help="to undo kohya's names: the model's weights, their index, or a list of names"
     )
+    parser.add_argument("--heads", type=heads_in, metavar="Q,KV", help="of the base model, for a GGUF file of a Llama")
+    parser.add_argument("--alpha", type=number, metavar="A", help="of the run, for a JAX tree that does not have it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,10 +75,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _task(args: argparse.Namespace, path: Path, kind: Format) -> Source:
     """The one task to convert, its modules named by their component where that is known."""
-    if args.modules is not None and kind.name != "kohya":
-        fix = "leave --modules out"
-        raise InputError(message("--modules", got=f"a file of {kind.name}", expected="one of kohya", fix=fix))
-    sources = open_kohya(path, modules_in(args.modules)) if args.modules is not None else kind.open(path)
+    for option, own in (("modules", "kohya"), ("heads", "GGUF"), ("alpha", "JAX trees")):
+        if getattr(args, option) is not None and kind.name != own:
+            got, fix = f"an adapter of {kind.name}", f"leave --{option} out"
+            raise InputError(message(f"--{option}", got=got, expected=f"one of {own}", fix=fix))
+    if args.modules is not None:
+        sources = open_kohya(path, modules_in(args.modules))
+    elif args.heads is not None:
+        sources = open_gguf(path, args.heads)
+    else:
+        sources = kind.open(path) if args.alpha is None else open_jax_tree(path, args.alpha)
     chosen = [source for source in sources if args.task in (None, source.name)]
     if len(chosen) != 1:
         names = ", ".join(source.name for source in sources)

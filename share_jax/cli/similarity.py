@@ -22,7 +22,7 @@ from share_jax.cli.options import Progress, emit, fraction
 from share_jax.cli.output_folder import check_file_output
 from share_jax.cli.table import table
 from share_jax.formats.open import check_common_shapes
-from share_jax.storage.untrusted import check_folder, exists_inside
+from share_jax.storage.untrusted import exists_inside
 from share_jax.subspace.coordinates import coordinates_of
 
 _BLOCK_BYTES = 2**28
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if picture is not None:
         check_drawing()
     progress = Progress(args)
-    first = check_folder(args.folders[0], "folder")
+    first = Path(args.folders[0])
     starts = None
     if len(args.folders) == 1 and exists_inside(first, NAME):
         names, matrix = _of_set(first, args.measure)

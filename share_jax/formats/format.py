@@ -12,6 +12,8 @@ from share_jax.formats.adapter_file import Source
 from share_jax.formats.comfy import is_comfy, open_comfy
 from share_jax.formats.diffusers import is_diffusers, open_diffusers
 from share_jax.formats.export import export_adapter
+from share_jax.formats.gguf_lora import is_gguf, open_gguf
+from share_jax.formats.jax_trees import is_jax_tree, open_jax_tree
 from share_jax.formats.kohya import is_kohya, open_kohya
 from share_jax.formats.lorashare import is_lorashare, open_lorashare
 from share_jax.formats.mlx import is_mlx, open_mlx
@@ -62,6 +64,8 @@ FORMATS = (
     Format("diffusers", is_diffusers, open_diffusers),
     Format("kohya", is_kohya, open_kohya),
     Format("ComfyUI", is_comfy, open_comfy),
+    Format("GGUF", is_gguf, open_gguf),
+    Format("JAX trees", is_jax_tree, open_jax_tree),
 )
 """In the order in which a folder is asked."""
 
@@ -70,7 +74,7 @@ def names_of(formats: tuple[Format, ...]) -> str:
     """The formats' names, as a message lists them.
 
     >>> names_of(FORMATS)
-    'PEFT, lorashare, vlora, MLX-LM, diffusers, kohya or ComfyUI'
+    'PEFT, lorashare, vlora, MLX-LM, diffusers, kohya, ComfyUI, GGUF or JAX trees'
     """
     *first, last = (each.name for each in formats)
     return f"{', '.join(first)} or {last}" if first else last

@@ -133,11 +133,11 @@ def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
     parameters = config.get("target_parameters") or []
     if not isinstance(parameters, list) or not all(isinstance(name, str) for name in parameters):
         raise _bad(label, "target_parameters", parameters, "a list of texts")
-    flags = {key: config.get(key) or False for key in ("use_dora", "lora_bias")}
-    for key, value in flags.items():
-        if not isinstance(value, bool):
-            raise _bad(label, key, value, "true or false")
-    return LoraSettings(rank, float(alpha), use_rslora, rank_rules, alpha_rules, targets, tuple(parameters), **flags)
+    for key in ("use_dora", "lora_bias"):
+        if not isinstance(config.get(key) or False, bool):
+            raise _bad(label, key, config[key], "true or false")
+    dora, bias = (bool(config.get(key)) for key in ("use_dora", "lora_bias"))
+    return LoraSettings(rank, float(alpha), use_rslora, rank_rules, alpha_rules, targets, tuple(parameters), dora, bias)
 
 
 def _refuse_unsupported(config: Mapping[str, Any], label: str) -> None:

@@ -16,7 +16,9 @@ def test_a_folder_is_recognised_by_one_format_alone(tmp_path, name):
 
 
 def test_an_unknown_folder_is_refused_with_the_known_formats(tmp_path):
-    with pytest.raises(FormatError, match="a folder of PEFT, lorashare, vlora, MLX-LM, diffusers, kohya or ComfyUI"):
+    with pytest.raises(
+        FormatError, match="a folder of PEFT, lorashare, vlora, MLX-LM, diffusers, kohya, ComfyUI, GGUF or JAX trees"
+    ):
         open_sources([tmp_path])
 
 

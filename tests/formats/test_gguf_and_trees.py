@@ -1,0 +1,141 @@
+"""LoRA files of llama.cpp and flat trees of JAX's libraries: names, scales and the order of rows."""
+
+import gguf
+import numpy as np
+import pytest
+from foreign_adapters import normal, write_file
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from share_jax.errors import FormatError, InputError, ShareError
+from share_jax.formats.gguf_lora import open_gguf
+from share_jax.formats.jax_trees import open_jax_tree
+from share_jax.formats.open import open_sources
+
+FUZZ = settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+def write_gguf(path, arch="qwen2", alpha=16.0, kind="adapter", names=("attn_q", "ffn_down"), dtype=np.float32):
+    """A file as llama.cpp's converter writes it, for one layer; returns its tensors as NumPy has them."""
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_type(kind)
+    writer.add_string("adapter.type", "lora")
+    if alpha is not None:
+        writer.add_float32("adapter.lora.alpha", alpha)
+    tensors = {}
+    for i, name in enumerate(names):
+        tensors[f"blk.3.{name}.weight.lora_a"] = normal(i, 4, 6, dtype=dtype)
+        tensors[f"blk.3.{name}.weight.lora_b"] = normal(i + 9, 8, 4, dtype=dtype)
+    for name, value in tensors.items():
+        writer.add_tensor(name, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tensors
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_gguf_file_by_hugging_faces_names(tmp_path, dtype):
+    tensors = write_gguf(tmp_path / "style.gguf", dtype=dtype)
+    for place in (tmp_path, tmp_path / "style.gguf"):
+        (source,) = open_sources([place])
+        adapter = source.adapter()
+        assert (source.name, set(adapter)) == (
+            "style", {"model.layers.3.self_attn.q_proj", "model.layers.3.mlp.down_proj"}
+        )  # fmt: skip
+        pair = adapter["model.layers.3.mlp.down_proj"]
+        np.testing.assert_array_equal(pair.lora_a, tensors["blk.3.ffn_down.weight.lora_a"].T)
+        np.testing.assert_array_equal(pair.lora_b, tensors["blk.3.ffn_down.weight.lora_b"].T)
+        assert (pair.scale, set(source.parts)) == (4.0, set(tensors))
+
+
+def test_rows_of_a_llama_come_back_in_order(tmp_path):
+    tensors = write_gguf(tmp_path / "x.gguf", arch="llama")
+    with pytest.raises(InputError, match="--heads QUERIES,KEYS"):
+        open_gguf(tmp_path)
+    with pytest.raises(InputError, match="a divisor of 8 / 2"):
+        open_gguf(tmp_path, (3, 3))
+    adapter = open_gguf(tmp_path, (2, 1))[0].adapter()
+    stored = tensors["blk.3.attn_q.weight.lora_b"]
+    found = adapter["model.layers.3.self_attn.q_proj"].lora_b.T
+    permuted = found.reshape(2, 2, 2, 4).swapaxes(1, 2).reshape(8, 4)  # as the converter permutes a base model's rows
+    np.testing.assert_array_equal(permuted, stored)
+    np.testing.assert_array_equal(
+        adapter["model.layers.3.mlp.down_proj"].lora_b.T, tensors["blk.3.ffn_down.weight.lora_b"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"kind": "model"}, "a GGUF file of type model"),
+        ({"alpha": None}, r"adapter\.lora\.alpha: got None"),
+        ({"names": ("attn_q", "attn_norm")}, "a name without a translation"),
+    ],
+)
+def test_another_gguf_file_is_refused(tmp_path, options, line):
+    write_gguf(tmp_path / "x.gguf", **options)
+    with pytest.raises(FormatError, match=line):
+        open_gguf(tmp_path)
+
+
+@FUZZ
+@given(st.data())
+def test_mutated_gguf_files_end_with_a_result_or_one_line(tmp_path, data):
+    path = tmp_path / "x.gguf"
+    if not path.exists() or not (tmp_path / "good").exists():
+        write_gguf(path)
+        (tmp_path / "good").write_bytes(path.read_bytes())
+    out = bytearray((tmp_path / "good").read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        out[data.draw(st.integers(0, len(out) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(out[: data.draw(st.integers(0, len(out)))]) if data.draw(st.booleans()) else bytes(out))
+    line = ""
+    try:
+        open_gguf(path)[0].adapter()
+    except ShareError as e:
+        line = str(e)
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "module"),
+    [
+        ("layers/0/attn/q/lora/a", "layers/0/attn/q/lora/b", "layers.0.attn.q"),
+        ("blocks.1.out.lora_a", "blocks.1.out.lora_b", "blocks.1.out"),
+        ("blocks.1.out.lora_a.value", "blocks.1.out.lora_b.value", "blocks.1.out"),
+    ],
+)
+def test_trees_without_alpha_have_scale_1(tmp_path, a, b, module):
+    tensors = {a: normal(0, 5, 4), b: normal(1, 4, 7)}
+    (source,) = open_sources([write_file(tmp_path / "x.safetensors", tensors)])
+    pair = source.adapter()[module]
+    np.testing.assert_array_equal(pair.lora_a, tensors[a])
+    np.testing.assert_array_equal(pair.lora_b, tensors[b])
+    assert pair.scale == 1
+
+
+def test_a_tree_of_qwix_needs_its_alpha(tmp_path):
+    tensors = {f"layers.0.attn.q_proj.w_lora_{x}": normal(0, *s) for x, s in {"a": (5, 4), "b": (4, 7)}.items()}
+    path = write_file(tmp_path / "x.safetensors", tensors)
+    with pytest.raises(InputError, match="pass --alpha"):
+        open_sources([path])
+    (source,) = open_jax_tree(path, 2.0)
+    assert {module: layer.scale for module, layer in source.layers.items()} == {"layers.0.attn.q_proj": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "line"),
+    [
+        ({"x.lora_a": (2, 5, 4), "x.lora_b": (4, 7)}, "got 3 axes"),
+        ({"x.lora_a": (5, 4)}, "expected lora_a and lora_b"),
+        ({"x.lora_a": (5, 4), "x.lora_b": (4, 7), "x.kernel": (5, 7)}, "no leaf of a pair"),
+        ({"x.lora_a": (5, 4), "x/lora_a": (5, 4), "x.lora_b": (4, 7)}, "a second leaf"),
+        ({"x.lora_a": (5, 4), "x.lora_b": (3, 7)}, "lora_A, lora_B"),
+    ],
+)
+def test_other_trees_are_refused(tmp_path, tensors, line):
+    path = write_file(tmp_path / "x.safetensors", {key: normal(0, *shape) for key, shape in tensors.items()})
+    with pytest.raises(FormatError, match=line):
+        open_jax_tree(path)
