@@ -9,7 +9,7 @@ from share_jax.errors import InputError, message
 from share_jax.formats.format import FORMATS
 from share_jax.storage.untrusted import shown
 
-_KINDS = (is_set, *(each.detect for each in FORMATS))
+_KINDS = (is_set, *(each.is_whole for each in FORMATS))
 
 
 def check_output(out: str | os.PathLike, overwrite: bool, inputs: Iterable[str | os.PathLike] = ()) -> Path:

@@ -10,6 +10,7 @@ from share_jax.adapters.factors import Adapter
 from share_jax.errors import InputError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.comfy import is_comfy, open_comfy
+from share_jax.formats.components import COMPONENTS
 from share_jax.formats.diffusers import is_diffusers, open_diffusers
 from share_jax.formats.export import export_adapter
 from share_jax.formats.gguf_lora import is_gguf, open_gguf
@@ -17,7 +18,7 @@ from share_jax.formats.jax_trees import is_jax_tree, open_jax_tree
 from share_jax.formats.kohya import is_kohya, open_kohya
 from share_jax.formats.lorashare import is_lorashare, open_lorashare
 from share_jax.formats.mlx import is_mlx, open_mlx
-from share_jax.formats.peft import is_adapter, open_adapter
+from share_jax.formats.peft import CONFIG, WEIGHTS, is_adapter, open_adapter
 from share_jax.formats.peft_parts import is_peft_parts, open_peft_parts
 from share_jax.formats.vlora import is_vlora, open_vlora
 from share_jax.storage.safetensors_file import RawTensor
@@ -40,12 +41,20 @@ class Format:
         detect: whether a folder looks like one of this format, be it damaged.
         open: every task of the folder.
         write: writes one task; None where the format is read alone.
+        alone: an adapter's folder may hold other things beside its file, so that a folder is one, and may be replaced
+            as one, only where nothing but these entries is in it; None where the folder itself is the adapter.
     """
 
     name: str
     detect: Callable[[str | os.PathLike], bool]
     open: Callable[[str | os.PathLike], list[Source]]
     write: Write | None = None
+    alone: Callable[[Path, list[str]], bool] | None = None
+
+    def is_whole(self, folder: str | os.PathLike) -> bool:
+        """Whether the folder is an adapter of this format and nothing else."""
+        path = Path(folder)
+        return self.detect(path) and (self.alone is None or self.alone(path, sorted(os.listdir(path))))
 
 
 def _is_peft(folder: str | os.PathLike) -> bool:
@@ -56,16 +65,24 @@ def _open_peft(folder: str | os.PathLike) -> list[Source]:
     return open_peft_parts(folder) if is_peft_parts(folder) else [open_adapter(folder)]
 
 
+def _is_adapter_or_parts(folder: Path, entries: list[str]) -> bool:
+    return not {CONFIG, WEIGHTS}.isdisjoint(entries) or set(entries) <= set(COMPONENTS)
+
+
+def _is_one_file(folder: Path, entries: list[str]) -> bool:
+    return len(entries) == 1
+
+
 FORMATS = (
-    Format("PEFT", _is_peft, _open_peft, export_adapter),
+    Format("PEFT", _is_peft, _open_peft, export_adapter, _is_adapter_or_parts),
     Format("lorashare", is_lorashare, open_lorashare),
     Format("vlora", is_vlora, open_vlora),
     Format("MLX-LM", is_mlx, open_mlx),
-    Format("diffusers", is_diffusers, open_diffusers),
-    Format("kohya", is_kohya, open_kohya),
-    Format("ComfyUI", is_comfy, open_comfy),
-    Format("GGUF", is_gguf, open_gguf),
-    Format("JAX trees", is_jax_tree, open_jax_tree),
+    Format("diffusers", is_diffusers, open_diffusers, alone=_is_one_file),
+    Format("kohya", is_kohya, open_kohya, alone=_is_one_file),
+    Format("ComfyUI", is_comfy, open_comfy, alone=_is_one_file),
+    Format("GGUF", is_gguf, open_gguf, alone=_is_one_file),
+    Format("JAX trees", is_jax_tree, open_jax_tree, alone=_is_one_file),
 )
 """In the order in which a folder is asked."""
 

@@ -251,3 +251,17 @@ def test_a_file_may_be_replaced_when_asked(run, tmp_path):
     assert out.read_bytes() == before
     code, _, err = run("convert", path, "-o", tmp_path / "y.safetensors", "--to", "peft")
     assert (code, "expected a folder for peft" in err[0]) == (2, True)
+
+
+@pytest.mark.parametrize("others", [(), ("photo.jpg",), ("notes/x",)])
+def test_a_folder_with_more_than_an_adapter_is_not_replaced(run, tmp_path, others):
+    path = write_diffusers(tmp_path / "sd")
+    file = write_file(tmp_path / "b" / "x.safetensors", kohya_tensors())
+    assert run("convert", file, "-o", tmp_path / "c", "--to", "peft")[0] == 0
+    for out in (tmp_path / "b", tmp_path / "c"):
+        for name in others:
+            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).write_text("mine")
+        code = run("convert", path, "-o", out, "--to", "kohya", "--overwrite")[0]
+        assert code == (2 if others else 0)
+        assert all((out / name).exists() for name in others)
