@@ -1,22 +1,52 @@
 """Nested dictionaries as Flax keeps them, read and changed by path; nothing is changed in place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from flax import traverse_util
 
+from share_jax.errors import InputError, message
 from share_jax.typing import Tree
+
+SLASH = "\N{DIVISION SLASH}"
+"""What stands in a path for a "/" within a key, as in the parameters of nn.WeightNorm."""
+
+
+def path_of(keys: Sequence[Any]) -> str:
+    """Keys as one path, joined with "/".
+
+    Raises:
+        InputError: if a key is no text.
+
+    >>> path_of(("encoder", "kernel")), keys_of(path_of(("norm", "dense/kernel/scale")))
+    ('encoder/kernel', ('norm', 'dense/kernel/scale'))
+    """
+    for key in (key for key in keys if not isinstance(key, str)):
+        fix = "name every level of the tree; of an NNX module adapt the module itself"
+        raise InputError(message("key of a tree", got=f"{key!r}", expected="a name", fix=fix))
+    return "/".join(key.replace("/", SLASH) for key in keys)
+
+
+def keys_of(path: str) -> tuple[str, ...]:
+    """The inverse of `path_of`."""
+    return tuple(key.replace(SLASH, "/") for key in path.split("/"))
+
+
+def plain_text(path: str) -> str:
+    """A path as a reader types it, every "/" alike."""
+    return path.replace(SLASH, "/")
 
 
 def flat(tree: Tree) -> dict[str, Any]:
-    """Leaves by their path, joined with "/", in the order of `jax.tree.leaves`."""
-    return dict(sorted(traverse_util.flatten_dict(dict(tree), sep="/").items())) if tree else {}
+    """Leaves by their path, in the order of `jax.tree.leaves`."""
+    leaves = traverse_util.flatten_dict(dict(tree)) if tree else {}
+    return dict(sorted(((path_of(keys), leaf) for keys, leaf in leaves.items()), key=lambda item: item[0]))
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `flat`."""
-    return traverse_util.unflatten_dict(dict(leaves), sep="/")
+    return traverse_util.unflatten_dict({keys_of(path): leaf for path, leaf in leaves.items()})
 
 
 def at(tree: Tree, path: tuple[str, ...]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ HOUSE = (
     "subspace",
     "adapted_trees",
     "adapted",
+    "programs",
     "layers",
     "bank",
     "adapters",

@@ -110,7 +110,7 @@ class SDLoRA(Extension):
         """The directions of the tasks before, as the parameterisation's shared leaves."""
         made = {}
         for target in scene.adapted.targets:
-            stack = at(bank.tasks, target.module_path)
+            stack = at(bank.tasks, target.leaves_path)
             a, b = [], []
             for task in range(scene.tasks):
                 own_a, own_b = stack["lora_a"][task], stack["lora_b"][task]
@@ -118,7 +118,7 @@ class SDLoRA(Extension):
                 there = (task < index) & (size > 0)
                 a.append(jnp.where(there, own_a, 0))
                 b.append(jnp.where(there, own_b / jnp.where(size > 0, size, 1), 0))
-            path = "/".join(target.module_path)
+            path = "/".join(target.leaves_path)
             made |= {f"{path}/earlier_a": jnp.concatenate(a, axis=1), f"{path}/earlier_b": jnp.concatenate(b)}
         return nested(made)
 
@@ -129,7 +129,7 @@ class SDLoRA(Extension):
         fresh, new = read_slot(bank.tasks, index), {}
         method: Any = scene.plan.method
         for target in scene.adapted.targets:
-            last, own, path = at(slot, target.module_path), at(fresh, target.module_path), "/".join(target.module_path)
+            last, own, path = at(slot, target.leaves_path), at(fresh, target.leaves_path), "/".join(target.leaves_path)
             new |= {f"{path}/lora_a": own["lora_a"], f"{path}/lora_b": own["lora_b"]}
             if index:
                 reached = method.scale * length(last["lora_a"], last["lora_b"])

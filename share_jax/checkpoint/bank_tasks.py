@@ -19,7 +19,7 @@ from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.built_in import method_of
 from share_jax.storage.untrusted import shown
 from share_jax.subspace.from_bank import kernel_sizes, slot_adapter
-from share_jax.trees import at, flat
+from share_jax.trees import at, flat, keys_of
 from share_jax.typing import Tree
 
 
@@ -63,9 +63,10 @@ def _bytes(store: Checkpoint, record: arrays.Record) -> int:
 
 def _target(path: str, method: Parameterization, shared: Tree, slot: Tree, what: str) -> Target:
     """A target whose kernel nobody has here: its sizes are those of the factors, its layers those of the leaves."""
-    module = tuple(path.split("/")[:-1])
-    own, leaves = at(shared, module), at(slot, module)
-    want = method.leaves(1, 1)
+    want, keys = method.leaves(1, 1), keys_of(path)
+    alone = want.keys() & (at(shared, keys) | at(slot, keys)).keys()  # of a module with several targets
+    place = keys if alone else keys[:-1]
+    own, leaves = at(shared, place), at(slot, place)
     have = {**own, **leaves}
     more = {have[name].ndim - len(spec.axes) for name, spec in want.items() if name in have}
     if not want.keys() <= have.keys() or len(more) != 1 or not more <= {0, 1}:
@@ -75,4 +76,5 @@ def _target(path: str, method: Parameterization, shared: Tree, slot: Tree, what:
     stacked = have[next(iter(want))].shape[0] if more == {1} else None
     one = jax.tree.map(lambda x: x[0], (own, leaves)) if stacked is not None else (own, leaves)
     a, b = jax.eval_shape(method.factors, *one)
-    return Target(path, module, type(method).__name__, (a.shape[0], b.shape[1]), 1, stacked)
+    sizes = (a.shape[0], b.shape[1])
+    return Target(path, keys[:-1], type(method).__name__, sizes, 1, stacked, own_leaves=bool(alone))

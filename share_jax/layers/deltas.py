@@ -33,21 +33,25 @@ def check_batch(slots: TaskSlots, examples: int) -> None:
     """Refuses slots at hand that are not one per example.
 
     Raises:
-        InputError: naming both numbers.
+        UnlikeBatchError: naming both numbers.
     """
     if slots.per_example:
         for leaf in jax.tree.leaves(slots.leaves):
             check_ids(leaf.shape[0], examples)
 
 
+class UnlikeBatchError(InputError):
+    """A layer whose input does not begin with the batch's examples, or that cannot take a slot for each."""
+
+
 def check_ids(ids: int, examples: int) -> None:
     """Refuses so many ids for so many examples.
 
     Raises:
-        InputError: naming both numbers.
+        UnlikeBatchError: naming both numbers.
     """
     if ids != examples:
-        raise InputError(
+        raise UnlikeBatchError(
             message(
                 "task_id",
                 got=f"{ids} ids",

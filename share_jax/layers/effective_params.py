@@ -14,7 +14,7 @@ from share_jax.typing import AnyArray, Leaves, Tree
 
 
 def kernel_delta(method: Parameterization, target: Target, shared: Leaves, slot: Leaves) -> AnyArray:
-    """The update of one kernel, in the kernel's own shape, with the axis of a scan in front where there is one.
+    """The update of one kernel, in the kernel's own shape, with its layers in front where several are stacked.
 
     It costs a temporary of the kernel's size.
     """
@@ -24,6 +24,14 @@ def kernel_delta(method: Parameterization, target: Target, shared: Leaves, slot:
         return as_kernel(a @ b, target.shape, target.order)
 
     return jax.vmap(one)(shared, slot) if target.stacked is not None else one(shared, slot)
+
+
+def own_leaves(method: Parameterization, target: Target, shared: Tree, slot: Tree) -> tuple[Leaves, Leaves]:
+    """A target's shared leaves and its task's, without what else lies beside them."""
+    names = method.leaves(1, 1)
+    both = (at(tree, target.leaves_path) for tree in (shared, slot))
+    of_shared, of_task = ({name: own[name] for name in names if name in own} for own in both)
+    return of_shared, of_task
 
 
 def effective_params(
@@ -43,7 +51,11 @@ def effective_params(
     """
     leaves = flat(params)
     for target in targets:
-        delta = kernel_delta(method, target, at(shared, target.module_path), at(slot, target.module_path))
+        delta = kernel_delta(method, target, *own_leaves(method, target, shared, slot))
         kernel = leaves[target.path]
+        if target.stacked is not None:
+            lengths = tuple(kernel.shape[axis] for axis in target.layer_axes)
+            delta = delta.reshape(lengths + target.shape)
+            delta = jnp.moveaxis(delta, tuple(range(len(lengths))), target.layer_axes)
         leaves[target.path] = (kernel + delta.astype(jnp.promote_types(kernel.dtype, delta.dtype))).astype(kernel.dtype)
     return nested(leaves)

@@ -11,7 +11,7 @@ from share_jax.bank.accounting import ParameterCounts, count, separate_lora_coun
 from share_jax.errors import InputError, message
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization
-from share_jax.trees import flat, nested
+from share_jax.trees import flat, keys_of, nested, path_of
 from share_jax.typing import Leaves, PRNGKey, Tree
 
 
@@ -56,11 +56,11 @@ def fresh_trees(
         d_in, d_out = target.d_in, target.d_out
         init_shared = partial(method.init_shared, d_in=d_in, d_out=d_out)
         one = _layers(target, jax.random.fold_in(key_shared, index), init_shared)
-        shared |= {"/".join((*target.module_path, name)): leaf for name, leaf in one.items()}
+        shared |= {path_of((*target.leaves_path, name)): leaf for name, leaf in one.items()}
         init_tasks = partial(init_stack, method, d_in=d_in, d_out=d_out, num_tasks=num_tasks)
         stack = _layers(target, jax.random.fold_in(key_tasks, index), init_tasks)
         for name, leaf in stack.items():
-            path = "/".join((*target.module_path, name))
+            path = path_of((*target.leaves_path, name))
             tasks[path] = leaf if target.stacked is None else jnp.moveaxis(leaf, 0, 1)
     for path in heads:
         tasks[path] = jnp.repeat(jnp.asarray(leaves[path])[None], num_tasks, axis=0)
@@ -100,3 +100,9 @@ def counts_of(
         separate_per_task=separate_lora_count(kernels, separate_rank),
         head_sets=tasks,
     )
+
+
+def without_leaves(tree: Tree, targets: Sequence[Target]) -> dict[str, Any]:
+    """A tree of shared leaves without those of some targets."""
+    places = {target.leaves_path for target in targets}
+    return nested({path: leaf for path, leaf in flat(tree).items() if keys_of(path)[:-1] not in places})

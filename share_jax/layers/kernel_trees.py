@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from share_jax.layers.targets import Target
-from share_jax.trees import at, nested
+from share_jax.trees import at, nested, path_of
 from share_jax.typing import Leaves, Tree
 
 
@@ -28,7 +28,7 @@ def by_kernel(targets: Sequence[Target], tree: Tree) -> dict[str, Leaves]:
     """The leaves of every adapted kernel, by the names of `target_names`."""
     found = {}
     for target in targets:
-        own = at(tree, target.module_path)
+        own = at(tree, target.leaves_path)
         for index, name in enumerate(target_names(target)):
             found[name] = own if target.stacked is None else {key: leaf[index] for key, leaf in own.items()}
     return found
@@ -43,5 +43,5 @@ def as_tree(targets: Sequence[Target], leaves: Mapping[str, Mapping[str, Any]]) 
             continue
         for key in (key for key in own[0] if all(key in each for each in own)):
             leaf = own[0][key] if target.stacked is None else jnp.stack([each[key] for each in own])
-            found["/".join((*target.module_path, key))] = leaf
+            found[path_of((*target.leaves_path, key))] = leaf
     return nested(found)

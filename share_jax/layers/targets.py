@@ -2,11 +2,13 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from share_jax.errors import TargetError, message
 from share_jax.layers.kernel_matrix import matrix_shape
+from share_jax.trees import keys_of, plain_text
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,10 @@ class Target:
         layer: name of the layer's class, as "Dense".
         shape: the kernel's shape within one layer, without an axis that `nn.scan` or `nn.vmap` stacked.
         in_axes: how many of its axes are inputs.
-        stacked: length of the leading axis that `nn.scan` or `nn.vmap` added; None if there is none.
+        stacked: how many layers a scan or a vmap stacked in the array; None if it is one layer's kernel.
         inputs: which of its axes are inputs, in the order in which they make d_in; the leading ones if None.
+        stacked_axes: of the whole array, the axes along which its layers are stacked, the outermost first.
+        own_leaves: its leaves lie under the kernel's path, and not under its layer's, which has several targets.
     """
 
     path: str
@@ -30,6 +34,18 @@ class Target:
     in_axes: int
     stacked: int | None
     inputs: tuple[int, ...] | None = None
+    stacked_axes: tuple[int, ...] = (0,)
+    own_leaves: bool = False
+
+    @property
+    def layer_axes(self) -> tuple[int, ...]:
+        """The axes of the whole array along which layers are stacked."""
+        return () if self.stacked is None else self.stacked_axes
+
+    @property
+    def leaves_path(self) -> tuple[str, ...]:
+        """Keys to its leaves in the trees `shared` and `tasks`."""
+        return keys_of(self.path) if self.own_leaves else self.module_path
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -44,6 +60,32 @@ class Target:
     @property
     def d_out(self) -> int:
         return matrix_shape(tuple(self.shape[axis] for axis in self.order), self.in_axes)[1]
+
+
+def with_own_leaves(
+    targets: Sequence[Target], heads: Iterable[str] = (), names: Iterable[str] = ()
+) -> tuple[Target, ...]:
+    """The targets, with leaves of their own where those of a module would be taken for another's.
+
+    That is where a module has several targets, or a head with the name of an adapter's leaf.
+
+    Args:
+        targets: the adapted kernels.
+        heads: paths of the parameters that each task owns whole.
+        names: of the leaves that the parameterisation makes.
+
+    Example:
+        >>> one, other = (Target(f"ffn/{name}", ("ffn",), "FFN", (8, 8), 1, None) for name in ("up", "down"))
+        >>> [target.leaves_path for target in with_own_leaves([one, other])], with_own_leaves([one])[0].leaves_path
+        ([('ffn', 'up'), ('ffn', 'down')], ('ffn',))
+    """
+    owners, taken = Counter(target.module_path for target in targets), {keys_of(head) for head in heads}
+    named = tuple(names)
+
+    def own(target: Target) -> bool:
+        return owners[target.module_path] > 1 or any((*target.module_path, name) in taken for name in named)
+
+    return tuple(replace(target, own_leaves=own(target)) for target in targets)
 
 
 def match(patterns: Sequence[str] | str, paths: Iterable[str], *, what: str) -> tuple[str, ...]:
@@ -72,7 +114,7 @@ def match(patterns: Sequence[str] | str, paths: Iterable[str], *, what: str) -> 
                     fix="escape it",
                 )
             ) from error
-        hits = {path for path in candidates if compiled.fullmatch(path)}
+        hits = {path for path in candidates if compiled.fullmatch(path) or compiled.fullmatch(plain_text(path))}
         if not hits:
             raise TargetError(_nothing(pattern, candidates, what))
         chosen |= hits

@@ -11,19 +11,23 @@ import flax.linen as nn
 from share_jax.adapted import SHARED, TASKS, Forward, arguments, check_variables
 from share_jax.adapted_trees import AdaptedTrees, check_space
 from share_jax.bank.slots import TaskSlots
-from share_jax.errors import InputError, TargetError, message
-from share_jax.layers.effective_params import effective_params
+from share_jax.errors import TargetError, message
+from share_jax.layers.effective_params import effective_params, own_leaves
+from share_jax.layers.fresh_trees import without_leaves
 from share_jax.layers.projected import Projected, project
-from share_jax.layers.targets import Target, match
-from share_jax.linen.bypass import bypassed
-from share_jax.linen.discover import ParameterUse, uses
+from share_jax.layers.targets import Target, match, with_own_leaves
+from share_jax.linen.choose import Call, choose
+from share_jax.linen.discover import uses
+from share_jax.linen.doors import check_collections, check_model, check_trees
 from share_jax.linen.gathered_layers import gathering_layers
 from share_jax.linen.intercept import interceptor, layer_slots
+from share_jax.linen.mixed import apply_mixed
 from share_jax.linen.remat import rematerialised
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
-from share_jax.trees import at, flat, merged, nested
+from share_jax.programs.updating import Updates, run_updated
+from share_jax.trees import at, flat, keys_of, merged, nested, path_of
 from share_jax.typing import Array, PRNGKey, TaskId, Tree
 
 
@@ -39,6 +43,8 @@ class Adapted(AdaptedTrees):
         space: "activation" or "parameter".
         kernels: of every kernel that the model uses, adapted or not, by path: its axes within one layer, and how many
             of them are inputs.
+        traced: paths of the targets whose update is added in the traced program, and not to their layer's output.
+        apart: whether a batch of different tasks runs example by example, whatever its layers' inputs begin with.
     """
 
     model: nn.Module
@@ -47,10 +53,8 @@ class Adapted(AdaptedTrees):
     heads: tuple[str, ...]
     space: str
     kernels: Mapping[str, tuple[int, int]] = field(repr=False, compare=False, default_factory=dict)
-
-    @property
-    def _layers(self) -> frozenset[tuple[str, ...]]:
-        return frozenset(target.module_path for target in self.targets)
+    traced: frozenset[str] = field(repr=False, default=frozenset())
+    apart: bool = field(repr=False, default=False)
 
     @property
     def name(self) -> str:
@@ -74,6 +78,11 @@ class Adapted(AdaptedTrees):
     def apply_slot(self, variables: Tree, slot: TaskSlots | Tree, *args: Any, **kwargs: Any) -> Any:
         """The same for slots from `slot`, or for one task's leaves at hand, as in training."""
         slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
+        if not (slots.batched or (slots.heads is not None and slots.heads.batched)):
+            return self._run(variables, slots, args, kwargs)
+        return apply_mixed(self._run, variables, slots, args, kwargs, together=not (self.traced or self.apart))
+
+    def _run(self, variables: Tree, slots: TaskSlots, args: tuple, kwargs: dict[str, Any]) -> Any:
         rest = {name: tree for name, tree in variables.items() if name not in (SHARED, TASKS)}
         shared, params = variables[SHARED], variables["params"]
         of_heads = slots.heads or slots
@@ -83,11 +92,28 @@ class Adapted(AdaptedTrees):
         if self.space == "parameter":
             params = effective_params(self.method, self.targets, params, shared, slots.leaves)
             return self.model.apply({**rest, "params": params}, *args, **kwargs)
-        tasks = layer_slots(slots, self.method, self.targets, self.heads)
+        plain = [target for target in self.targets if target.path not in self.traced]
+        others = [target for target in self.targets if target.path in self.traced]
         heads = self.heads if of_heads.batched else ()
-        head_layers = frozenset(tuple(path.split("/")[:-1]) for path in heads)
-        with nn.intercept_methods(interceptor(self._layers, head_layers)):
-            return self.model.apply({**rest, "params": params, SHARED: shared, TASKS: tasks}, *args, **kwargs)
+        tasks = layer_slots(slots, self.method, plain, heads, others)
+        at_layers = without_leaves(shared, others) if others else shared
+        intercept = interceptor({target.module_path for target in plain}, {keys_of(path)[:-1] for path in heads})
+
+        def call(params: Tree) -> Any:
+            with nn.intercept_methods(intercept):
+                return self.model.apply({**rest, "params": params, SHARED: at_layers, TASKS: tasks}, *args, **kwargs)
+
+        if not others:
+            return call(params)
+        leaves = flat(params)
+        paths = [target.path for target in others]
+        pairs = [own_leaves(self.method, target, shared, slots.leaves) for target in others]
+        updates = Updates(self.method, tuple(others))
+
+        def run(kernels: list) -> Any:
+            return call(nested({**leaves, **dict(zip(paths, kernels, strict=True))}))
+
+        return run_updated(run, [leaves[path] for path in paths], updates, pairs)
 
     def forward(self, remat: Remat | None = None) -> Forward:
         """`apply_slot` as training calls it; `remat` says what the backward pass computes again."""
@@ -100,7 +126,7 @@ class Adapted(AdaptedTrees):
 
     def gathering(self, whole: Callable[[str, Any], Any]) -> AbstractContextManager[None]:
         """Within it plain layers run on `whole(path, leaf)` of each of their parameters."""
-        return gathering_layers({path.rpartition("/")[0] for path in self.kernels}, whole)
+        return gathering_layers({path_of(keys_of(path)[:-1]) for path in self.kernels}, whole)
 
     def project(self, path: str, variables: Tree, x: Array) -> Projected:
         """Both products of one adapted Dense layer, to be kept and handed to it in place of its input; see `Projected`.
@@ -123,7 +149,10 @@ class Adapted(AdaptedTrees):
         if self.space == "parameter":
             fix = "adapt with space='activation'"
             raise TargetError(message("space", got="'parameter'", expected="'activation'", fix=fix))
-        own = [head for head in self.heads if tuple(head.split("/")[:-1]) == found.module_path]
+        if path in self.traced:
+            got, fix = f"{found.layer}, whose update is added in the program", "keep the layer's input itself"
+            raise TargetError(message(f"layer of {path}", got=got, expected="a plain Dense", fix=fix))
+        own = [head for head in self.heads if keys_of(head)[:-1] == found.module_path]
         if own:
             fix = "take it out of the heads, or keep the layer's input"
             raise TargetError(message(f"heads of {path}", got=own, expected="no part of the layer", fix=fix))
@@ -154,8 +183,8 @@ def adapt(
             but the heads.
         method: the parameterisation; `SharedA()` (rank 4, alpha 8) by default.
         heads: regular expressions over all parameter paths: leaves that each task owns whole.
-        space: "activation" adds to the layers' outputs (low memory, batches of different tasks); "parameter" adds to
-            the kernels (any module that owns a kernel, any lifted transform).
+        space: "activation" adds to the outputs of layers, or of the matrix products that read a kernel (low memory,
+            batches of different tasks); "parameter" adds to the kernels, whatever the model does with them.
         **kwargs: as for `model.apply`.
 
     Returns:
@@ -163,23 +192,16 @@ def adapt(
 
     Raises:
         TargetError: if a pattern matches nothing, or a kernel that it matches cannot be adapted in this space.
-        InputError: if `method` is not a parameterisation, `variables` has no "params", or a parameter is not an array.
+        InputError: if `model` is no Linen module, `method` is not a parameterisation, `variables` has no "params", or a
+            parameter is not an array.
     """
     check_space(space)
     method = SharedA() if method is None else method
     check_method(method, "adapt the model's __call__; its other methods are not chosen here")
-    check_variables(variables, "variables")
+    check_model(model)
+    check_trees(variables)
+    check_collections(variables)
     params = flat(variables["params"])
-    boxed = [path for path, leaf in params.items() if not hasattr(leaf, "ndim")]
-    if boxed:
-        raise InputError(
-            message(
-                f"parameter {boxed[0]}",
-                got=type(params[boxed[0]]).__name__,
-                expected="an array",
-                fix="take the arrays out of their boxes with flax.linen.unbox(variables)",
-            )
-        )
     owned = match(heads, params, what="head") if heads else ()
     found = uses(model, variables, args, kwargs)
     kernels = [
@@ -189,45 +211,9 @@ def adapt(
     ]
     chosen = match(targets, kernels, what="target") if targets else ()
     if not chosen and not owned:
-        raise TargetError(
-            message(
-                "targets",
-                got="no pattern",
-                expected="at least one target or head",
-                fix="pass targets=[r'.*/kernel']",
-            )
-        )
-    picked = tuple(_target(path, params[path].shape, found.get(path), space) for path in chosen)
-    around = bypassed(model, variables, args, kwargs, chosen) if space == "activation" and chosen else ()
-    if around:
-        raise TargetError(
-            message(
-                f"target {around[0]}",
-                got="a kernel that the model also reads without calling its layer",
-                expected="a kernel that is used by its layer alone",
-                fix="use space='parameter', or the layer's own call (an Embed's attend) in the model",
-            )
-        )
+        fix = "pass targets=[r'.*/kernel']"
+        raise TargetError(message("targets", got="no pattern", expected="at least one target or head", fix=fix))
+    picked, traced, apart = choose(chosen, owned, params, found, space, Call(model, variables, args, kwargs))
+    picked = with_own_leaves(picked, owned, method.leaves(1, 1))
     axes = {path: (len(use.shape), use.in_axes) for path, use in found.items() if use.is_kernel}
-    return Adapted(model=model, method=method, targets=picked, heads=owned, space=space, kernels=axes)
-
-
-def _target(path: str, shape: tuple[int, ...], use: ParameterUse | None, space: str) -> Target:
-    def refuse(reason: str) -> TargetError:
-        return TargetError(
-            message(f"target {path}", got=reason, expected=f"a kernel that {space} space can adapt", fix=fix)
-        )
-
-    fix = "narrow the pattern" if space == "parameter" else "narrow the pattern, or use space='parameter'"
-    if use is None:
-        raise refuse("a parameter that the example call does not reach")
-    if space == "activation" and use.obstacle is not None:
-        raise refuse(use.obstacle)
-    stacked = None
-    if use.shape != tuple(shape):
-        if tuple(shape[1:]) != use.shape:
-            raise refuse(f"shape {tuple(shape)} outside and {use.shape} inside its layer")
-        stacked = shape[0]
-    if use.parameter_obstacle is not None:
-        raise refuse(use.parameter_obstacle)
-    return Target(path, tuple(path.split("/")[:-1]), use.layer, use.shape, use.in_axes, stacked)
+    return Adapted(model, method, picked, owned, space, kernels=axes, traced=traced, apart=apart)

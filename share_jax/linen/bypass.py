@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from share_jax.linen.discover import abstract_call, fresh_probes
-from share_jax.trees import flat, nested
+from share_jax.trees import flat, keys_of, nested
 from share_jax.typing import Tree
 
 
@@ -38,7 +38,7 @@ def _any_bypassed(
     model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any], kernels: Collection[str]
 ) -> bool:
     call, arrays = abstract_call(model, variables, args, kwargs)
-    layers = {tuple(path.split("/")[:-1]) for path in kernels}
+    layers = {keys_of(path)[:-1] for path in kernels}
     inside: list[bool] = []
     hits: list[bool] = []
 

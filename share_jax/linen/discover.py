@@ -1,7 +1,7 @@
 """Finds out, by one abstract evaluation, which layer owns each kernel of an unmodified model and how it is used."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -9,13 +9,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.errors import FlaxError
 
-from share_jax.errors import TargetError, message
-from share_jax.linen.layer_spec import KERNEL_LEAF, layer_type, obstacle, spec_of
+from share_jax.errors import TargetError
+from share_jax.linen.doors import one_line
+from share_jax.linen.layer_spec import KERNEL_LEAF, layer_type, obstacle, own_methods, spec_of
 from share_jax.linen.variables import SHARED, TASKS
-from share_jax.trees import flat, nested
+from share_jax.programs.kernels import KernelUse, kernel_use, layer_axes
+from share_jax.programs.reading import marked, program_of, reading
+from share_jax.trees import flat, keys_of, nested, path_of
 from share_jax.typing import Tree
+
+UNREAD = KernelUse(None, (), (), "a parameter that the example call does not reach")
 
 
 @dataclass(frozen=True)
@@ -25,24 +29,33 @@ class ParameterUse:
     Attributes:
         layer: class of the module that owns it, as "Dense".
         shape: its shape inside the module, per layer of a scan.
-        in_axes: how many leading axes are inputs.
+        in_axes: how many leading axes are inputs, as a layer of Flax sees it.
         is_kernel: whether it is a matrix that multiplies the input, and not a bias or a scale.
-        obstacle: why activation space cannot adapt it; None if it can.
-        parameter_obstacle: why parameter space cannot.
+        plain: whether the layer is one of Flax's own.
+        obstacle: why the update cannot be added to the layer's output; None if it can.
+        stacked: axes along which its layers are stacked, as its module sees it; None if the array that the module has
+            is not the parameter.
+        program: what the operations that read it say.
     """
 
     layer: str
     shape: tuple[int, ...]
     in_axes: int
     is_kernel: bool
+    plain: bool
     obstacle: str | None
-    parameter_obstacle: str | None
+    stacked: tuple[int, ...] | None = None
+    program: KernelUse = UNREAD
 
 
 def abstract_call(
-    model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any]
+    model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any], *, carried: bool = False
 ) -> tuple[Callable[[Tree, list, Tree], Any], list]:
-    """`model.apply` as a function of (params, arrays among its arguments, probes), and those arrays."""
+    """`model.apply` as a function of (params, arrays among its arguments, probes), and those arrays.
+
+    The probes lie in the collections of the adapter if they shall be `carried`, otherwise in one that no transform
+    names: there they only keep a trace of another call from standing in for this one.
+    """
     leaves, treedef = jax.tree.flatten((args, kwargs))
     dynamic = [isinstance(leaf, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)) for leaf in leaves]
 
@@ -50,8 +63,8 @@ def abstract_call(
         values = iter(arrays)
         full = [next(values) if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)]
         inner_args, inner_kwargs = jax.tree.unflatten(treedef, full)
-        collections = {**variables, "params": params, SHARED: probes, TASKS: probes}
-        return model.apply(collections, *inner_args, **inner_kwargs)
+        extra = {SHARED: probes, TASKS: probes} if carried else {"share_jax_probes": probes}
+        return model.apply({**variables, "params": params, **extra}, *inner_args, **inner_kwargs)
 
     return call, [leaf for leaf, is_array in zip(leaves, dynamic, strict=True) if is_array]
 
@@ -59,9 +72,9 @@ def abstract_call(
 def fresh_probes(params: Tree) -> tuple[str, Tree]:
     """A name that no other trace has seen, and a tree with a leaf for every layer whose name starts with it."""
     probe = f"probe_{uuid4().hex}"
-    owners = {path.rpartition("/")[0]: leaf for path, leaf in flat(params).items() if leaf.ndim}
+    owners = {keys_of(path)[:-1]: leaf for path, leaf in flat(params).items() if leaf.ndim}
     leaves = {
-        f"{owner}/{probe}_{index}".strip("/"): jax.ShapeDtypeStruct(leaf.shape, bool)
+        path_of((*owner, f"{probe}_{index}")): jax.ShapeDtypeStruct(leaf.shape, bool)
         for index, (owner, leaf) in enumerate(owners.items())
     }
     return probe, nested(leaves)
@@ -72,7 +85,8 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
 
     Probes in the collections `shared` and `tasks` tell whether a lifted transform (`nn.scan`, `nn.vmap`) carries those
     collections to the layer. Their names are fresh for every call and every layer, so that a trace that `nn.jit` kept,
-    from another call or from a like layer of this one, cannot stand in for a visit.
+    from another call or from a like layer of this one, cannot stand in for a visit. Where the transform takes another
+    axis of them than the probes have, nothing is carried.
 
     Returns:
         A `ParameterUse` by path in `params`, for every parameter that the call reached.
@@ -80,42 +94,72 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
     Raises:
         TargetError: if the evaluation itself fails; the message carries its reason.
     """
+    try:
+        return _uses(model, variables, args, kwargs, carried=True)
+    except TargetError:
+        return _uses(model, variables, args, kwargs, carried=False)
+
+
+def _uses(
+    model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any], *, carried: bool
+) -> dict[str, ParameterUse]:
     probe, probes = fresh_probes(variables["params"])
     found: dict[str, ParameterUse] = {}
+    kinds: dict[str, type] = {}
 
     def note(next_fun: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         out = next_fun(*args, **kwargs)
         module = context.module
         if module.scope is not None:
             own = module.variables
-            carried = all(any(key.startswith(probe) for key in own.get(name, {})) for name in (SHARED, TASKS))
+            probed = all(any(key.startswith(probe) for key in own.get(name, {})) for name in (SHARED, TASKS))
             for name, leaf in own.get("params", {}).items():
                 if hasattr(leaf, "ndim"):
-                    found["/".join((*module.path, name))] = _use(module, name, leaf, carried)
+                    path = path_of((*module.path, name))
+                    one_of = kinds.setdefault(path, type(module))
+                    if issubclass(type(module), one_of) or issubclass(one_of, type(module)):
+                        found[path] = _use(module, name, leaf, probed)
+                    else:  # a scope that modules share
+                        found[path] = replace(found[path], obstacle=f"it is also of {type(module).__name__}")
+                    if may_be_kernel(leaf):
+                        marked(leaf, path)
         return out
 
-    call, arrays = abstract_call(model, variables, args, kwargs)
-    with nn.intercept_methods(note):
-        try:
-            jax.eval_shape(call, variables["params"], arrays, probes)
-        except (TypeError, ValueError, LookupError, FlaxError) as error:
-            raise TargetError(
-                message(
-                    "example call of the model",
-                    got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-                    expected="the arguments that model.apply takes",
-                    fix="pass the same arguments to adapt as to model.apply",
-                )
-            ) from error
+    call, arrays = abstract_call(model, variables, args, kwargs, carried=carried)
+    leaves = flat(variables["params"])
+    paths = [path for path, leaf in leaves.items() if may_be_kernel(leaf)]
+
+    def run(kernels: list, arrays: list, probes: Tree, rest: Tree) -> Any:
+        return call(nested({**rest, **dict(zip(paths, kernels, strict=True))}), arrays, probes)
+
+    rest = {path: _abstract(leaf) for path, leaf in leaves.items() if path not in paths}
+    with nn.intercept_methods(note), one_line("example call of the model"):
+        closed, _ = program_of(run, [_abstract(leaves[path]) for path in paths], arrays, probes, rest)
+    for path, operations in zip(paths, reading(closed, len(paths)), strict=True):
+        if path in found:
+            program = kernel_use(operations, tuple(leaves[path].shape))
+            found[path] = replace(found[path], stacked=layer_axes(operations, path), program=program)
     return found
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def may_be_kernel(leaf: Any) -> bool:
+    """Whether a parameter is a floating array of two axes or more."""
+    return leaf.ndim >= 2 and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def _use(module: nn.Module, name: str, leaf: Any, carried: bool) -> ParameterUse:
     layer = layer_type(module)
     named = next((kernel for kind, kernel in KERNEL_LEAF.items() if isinstance(module, kind)), None)
+    own = next((own_methods(type(module), kind) for kind in KERNEL_LEAF if isinstance(module, kind)), ())
     is_kernel = leaf.ndim >= 2 and (name != "bias" if named is None else name == named)
-    if layer is None:
-        reason = f"it belongs to {type(module).__name__}, which is not a plain Dense, DenseGeneral, Conv or Embed"
+    if layer is None and own:
+        reason = f"it belongs to {type(module).__name__}, which has its own {', '.join(own)}"
+    elif layer is None:
+        reason = f"it belongs to {type(module).__name__}, which is none of Flax's Dense, DenseGeneral, Conv and Embed"
     elif not carried:
         reason = (
             "a lifted transform (nn.scan, nn.vmap) around it does not carry the collections; "
@@ -126,5 +170,5 @@ def _use(module: nn.Module, name: str, leaf: Any, carried: bool) -> ParameterUse
         reason = obstacle(module)
     spec = spec_of(module)
     axes = leaf.ndim - 1 if spec is None else spec.input_axes(leaf.ndim)
-    of_shape = obstacle(module) if isinstance(module, nn.DenseGeneral) else None
-    return ParameterUse(type(module).__name__, tuple(jnp.shape(leaf)), axes, is_kernel, reason, of_shape)
+    shape = tuple(jnp.shape(leaf))
+    return ParameterUse(type(module).__name__, shape, axes, is_kernel, layer is not None, reason)

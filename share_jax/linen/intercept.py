@@ -9,15 +9,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from share_jax.bank.slots import TaskSlots
-from share_jax.errors import TargetError, message
+from share_jax.errors import ShareError, TargetError, message
 from share_jax.layers.adapted_layer import adapted_output
-from share_jax.layers.deltas import check_batch
+from share_jax.layers.deltas import UnlikeBatchError, check_batch
 from share_jax.layers.projected import Projected, projected_output
 from share_jax.layers.targets import Target
 from share_jax.linen.layer_spec import PLAIN, layer_of, layer_type
 from share_jax.linen.variables import SHARED, TASKS
 from share_jax.parameterizations.base import Parameterization, specs
-from share_jax.trees import at, flat, nested
+from share_jax.trees import at, flat, keys_of, nested, path_of
 from share_jax.typing import Array
 
 SLOT, HEAD = "task:slot", "task:head"
@@ -25,7 +25,11 @@ SLOT, HEAD = "task:slot", "task:head"
 
 
 def layer_slots(
-    slots: TaskSlots, method: Parameterization, targets: Sequence[Target], heads: Collection[str]
+    slots: TaskSlots,
+    method: Parameterization,
+    targets: Sequence[Target],
+    heads: Collection[str],
+    elsewhere: Sequence[Target] = (),
 ) -> dict[str, Any]:
     """The collection `tasks`, in which each layer finds its own `TaskSlots`; `interceptor` reads it.
 
@@ -34,30 +38,32 @@ def layer_slots(
         method: the parameterisation.
         targets: the adapted kernels.
         heads: paths of the parameters that each task owns whole; with one slot for the batch they are in `params`.
+        elsewhere: targets whose update no layer adds.
     """
     of_heads, slots = slots.heads or slots, replace(slots, heads=None)
     own, names = flat(slots.leaves), specs(method, "task")
-    made, taken = {}, set(heads)
+    made: dict[str, Any] = {}
+    taken = {*heads, *(path_of((*target.leaves_path, name)) for target in elsewhere for name in names)}
     for target in targets:
-        there = at(slots.leaves, target.module_path)
+        there = at(slots.leaves, target.leaves_path)
         leaves = {name: there[name] for name in names if name in there}
-        taken |= {"/".join((*target.module_path, name)) for name in leaves}
+        taken |= {path_of((*target.leaves_path, name)) for name in leaves}
         layer = replace(slots, leaves=leaves, method=method)
         if target.stacked is not None and slots.batched:
             # nn.scan and nn.vmap take the axis they stack from the front: of the chosen slots, not of the whole stack.
             layer = layer.at_hand()
             layer = replace(layer, leaves={name: jnp.moveaxis(leaf, 1, 0) for name, leaf in layer.leaves.items()})
         if leaves:
-            made["/".join((*target.module_path, SLOT))] = layer
+            made[path_of((*target.module_path, SLOT))] = layer
     rest = {path: leaf for path, leaf in own.items() if path not in taken}
     made |= flat(replace(slots, leaves=nested(rest)).at_hand().leaves) if rest else {}
     if of_heads.batched:
         whole = flat(of_heads.leaves)
-        by_layer: dict[str, dict[str, Array]] = {}
+        by_layer: dict[tuple[str, ...], dict[str, Array]] = {}
         for path in heads:
-            layer_path, _, name = path.rpartition("/")
-            by_layer.setdefault(layer_path, {})[name] = whole[path]
-        made |= {f"{path}/{HEAD}".strip("/"): replace(of_heads, leaves=leaves) for path, leaves in by_layer.items()}
+            *place, name = keys_of(path)
+            by_layer.setdefault(tuple(place), {})[name] = whole[path]
+        made |= {path_of((*place, HEAD)): replace(of_heads, leaves=leaves) for place, leaves in by_layer.items()}
     return nested(made)
 
 
@@ -77,12 +83,14 @@ def interceptor(targets: Collection[tuple[str, ...]], head_layers: Collection[tu
         if module.scope is None or isinstance(module, PLAIN):
             return next_fun(*args, **kwargs)
         adapts = module.path in targets and context.method_name in ("__call__", "attend")
-        has_heads = module.path in head_layers
+        has_heads = module.path in head_layers and context.method_name != "setup"
         if not adapts and not has_heads:
             return next_fun(*args, **kwargs)
         own = module.variables.get(TASKS, {})
         if (adapts and SLOT not in own) or (has_heads and HEAD not in own):
-            raise _not_carried(module)
+            raise _not_carried(module, UnlikeBatchError if has_heads else TargetError)
+        if has_heads and (layer_type(module) is not nn.Dense or context.method_name != "__call__"):
+            raise _no_dense(module)
         run = partial(_head, module, own[HEAD]) if has_heads else next_fun
         if not adapts:
             return run(*args, **kwargs)
@@ -96,8 +104,8 @@ def interceptor(targets: Collection[tuple[str, ...]], head_layers: Collection[tu
     return intercept
 
 
-def _not_carried(module: nn.Module) -> TargetError:
-    return TargetError(
+def _not_carried(module: nn.Module, kind: type[ShareError]) -> ShareError:
+    return kind(
         message(
             f"layer {'/'.join(module.path)}",
             got="a call without its task's leaves",
@@ -107,17 +115,19 @@ def _not_carried(module: nn.Module) -> TargetError:
     )
 
 
+def _no_dense(module: Any) -> UnlikeBatchError:
+    return UnlikeBatchError(
+        message(
+            f"head {'/'.join(module.path)} in a batch of different tasks",
+            got=type(module).__name__,
+            expected="a plain Dense",
+            fix="use one task per batch for this model",
+        )
+    )
+
+
 def _head(module: Any, slots: TaskSlots, inputs: Array) -> Array:
     """A Dense layer with one kernel and bias per example: inputs (batch, ..., d_in) to (batch, ..., features)."""
-    if layer_type(module) is not nn.Dense:
-        raise TargetError(
-            message(
-                f"head {'/'.join(module.path)} in a batch of different tasks",
-                got=type(module).__name__,
-                expected="a plain Dense",
-                fix="use one task per batch for this model",
-            )
-        )
     slots = slots.at_hand()
     check_batch(slots, inputs.shape[0])
     own = {**module.variables["params"], **slots.leaves}

@@ -37,11 +37,29 @@ _PLAIN: dict[type, Any] = {nn.Dense: PlainDense, nn.DenseGeneral: PlainDenseGene
 
 
 def layer_type(module: nn.Module) -> type[nn.Module] | None:
-    """Which of Flax's linear layers computes this module's output; None if it has a computation of its own."""
-    for layer in KERNEL_LEAF:
-        if isinstance(module, layer) and type(module).__call__ is layer.__call__:
-            return layer
-    return None
+    """Which of Flax's linear layers computes this module's output; None if it has a computation of its own.
+
+    A class of one's own may add methods and other defaults. One that overrides a method of the layer, as `param`, may
+    compute with another kernel than its leaf.
+    """
+    layer = next((layer for layer in KERNEL_LEAF if isinstance(module, layer)), None)
+    if layer is None or own_methods(type(module), layer):
+        return None
+    usual = layer.__dataclass_fields__["promote_dtype"].default
+    return layer if getattr(module, "promote_dtype", usual) is usual else None
+
+
+def own_methods(kind: type, layer: type[nn.Module]) -> tuple[str, ...]:
+    """What a class between a module's own and a layer of Flax overrides of that layer, beside defaults of fields.
+
+    >>> own_methods(nn.Dense, nn.Dense), own_methods(nn.jit(nn.Dense), nn.Dense)
+    ((), ('__call__',))
+    """
+    between = kind.__mro__[: kind.__mro__.index(layer)]
+    names = {name for own in between for name in vars(own) if hasattr(layer, name)}
+    of_every_class = {"scope", *layer.__dataclass_fields__}
+    special = ("__call__", "__getattr__", "__getattribute__")
+    return tuple(sorted(n for n in names - of_every_class if not n.startswith("_") or n in special))
 
 
 def spec_of(module: nn.Module) -> LayerSpec | None:

@@ -16,6 +16,7 @@ from share_jax.layers.targets import Target
 from share_jax.linen.remat import rematerialised
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization, specs
+from share_jax.trees import path_of
 from share_jax.typing import PRNGKey, Tree
 
 PLACES = {"shared": "shared", "slot": "task"}
@@ -79,7 +80,7 @@ class OwnModule:
             if isinstance(method, Parameterization):
                 for place, owner in PLACES.items():
                     never = [name for name, leaf in specs(method, owner).items() if leaf.trains == "never"]
-                    found.update("/".join((place, *context.module.path, name)) for name in never)
+                    found.update(path_of((place, *context.module.path, name)) for name in never)
             return run(*args, **kwargs)
 
         with nn.intercept_methods(look):

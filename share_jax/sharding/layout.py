@@ -13,7 +13,7 @@ from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.built_in import leaf_specs
 from share_jax.sharding.microbatches import batch_size, check_divides
 from share_jax.sharding.rules import Rules, Where, complete, parts
-from share_jax.trees import flat, nested
+from share_jax.trees import flat, nested, path_of
 from share_jax.typing import Tree
 
 P = PartitionSpec
@@ -115,7 +115,7 @@ class Layout:
         def of(path: tuple, leaf: Any) -> NamedSharding:
             keys = [str(entry.key) for entry in path if isinstance(entry, DictKey)]
             for start, key in enumerate(keys):
-                name = "/".join(keys[start:])
+                name = path_of(keys[start:])
                 if key in trained and name in by_path and shapes[name].shape == leaf.shape:
                     return by_path[name]
             return self.named()
@@ -153,7 +153,7 @@ class Layout:
         owner, _, name = path.rpartition("/")
         unknown = ("d_in", "d_out") if len(shape) == 2 else (None,) * len(shape)
         logical = known[name].axes if name in known else unknown
-        beside = (f"{owner}/{kernel}".strip("/") for kernel in ("kernel", "embedding"))
+        beside = (owner, *(f"{owner}/{kernel}".strip("/") for kernel in ("kernel", "embedding")))
         kernel = next((self.kernels[path] for path in beside if path in self.kernels), None)
         ahead = len(shape) - len(logical)
 
@@ -161,9 +161,9 @@ class Layout:
             side = logical[axis]
             if side is None:
                 return None
-            if kernel is not None and name in known:
-                return kernel.rows if side == "d_in" else kernel.columns
-            return self.rules[side] if shape[ahead + axis] % parts(self.mesh, self.rules[side]) == 0 else None
+            of_kernel = kernel is not None and name in known
+            rule = (kernel.rows if side == "d_in" else kernel.columns) if of_kernel else self.rules[side]
+            return rule if shape[ahead + axis] % parts(self.mesh, rule) == 0 else None
 
         return (None,) * ahead + tuple(where(axis) for axis in range(len(logical)))
 

@@ -12,6 +12,7 @@ import optax
 
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.built_in import leaf_specs
+from share_jax.trees import path_of
 from share_jax.typing import Tree
 
 FROZEN = "frozen"
@@ -39,7 +40,7 @@ def labels(trained: Tree, heads: Collection[str], *, train_shared: bool, method:
 
     def of(path: tuple, leaf: Any) -> str:
         keys = [str(entry.key) for entry in path]
-        if keys[0] == "slot" and "/".join(keys[1:]) in heads:
+        if keys[0] == "slot" and path_of(keys[1:]) in heads:
             return HEAD
         if keys[-1] in never[keys[0]]:
             return FROZEN
@@ -93,6 +94,6 @@ def with_leaves_of(other: Any, tree: Any, paths: Collection[str]) -> Any:
     """The tree with another one's leaves at some paths."""
 
     def of(path: tuple, leaf: Any, own: Any) -> Any:
-        return own if "/".join(str(entry.key) for entry in path) in paths else leaf
+        return own if path_of([str(entry.key) for entry in path]) in paths else leaf
 
     return jax.tree_util.tree_map_with_path(of, tree, other)

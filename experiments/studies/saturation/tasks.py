@@ -200,7 +200,7 @@ class Study:
         a = np.pad(np.asarray(factors.lora_a), ((0, 0), (0, short)))
         b = np.pad(np.asarray(factors.lora_b) * (factors.scale / self.method.scale), ((0, short), (0, 0)))
         (target,) = self.adapted.targets
-        leaves = {"/".join((*target.module_path, name)): x for name, x in (("lora_a", a), ("lora_b", b))}
+        leaves = {"/".join((*target.leaves_path, name)): x for name, x in (("lora_a", a), ("lora_b", b))}
         return nested({path: jnp.asarray(leaf, jnp.float32)[None] for path, leaf in leaves.items()})
 
     def _batches(self, task: SmallTask, index: int) -> Iterator[dict[str, Any]]:
