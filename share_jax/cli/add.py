@@ -7,10 +7,11 @@ from share_jax.adapter_set.build import adapters_of, ready_to_merge
 from share_jax.adapter_set.contents import contents_of
 from share_jax.adapter_set.store import changed_set
 from share_jax.cli.inputs import open_inputs
-from share_jax.cli.options import Progress, emit, error_limit
+from share_jax.cli.options import Progress, add_task_names, emit, error_limit, warn
 from share_jax.cli.report import summary, text
 from share_jax.formats.base_model import common_base, with_base
 from share_jax.formats.open import check_common_shapes
+from share_jax.formats.same_modules import two_names
 from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folders", nargs="+", metavar="DIR", help="adapters of any known format, as folders or files, or banks"
     )
+    add_task_names(parser)
     parser.add_argument(
         "--max-error",
         type=error_limit,
@@ -43,10 +45,11 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(args)
     with changed_set(args.set) as (old, writer):
         manifest = old.manifest
-        sources = with_base(open_inputs(args.folders, manifest.tasks, args.names), args.base_model)
+        sources = with_base(open_inputs(args.folders, manifest.tasks, args.names, args.name), args.base_model)
         base = common_base(sources, args.base_model, [manifest.base_model] if manifest.tasks else [])
         shapes = {name: (e.d_in, e.d_out) for name, e in manifest.layers.items()}
         check_common_shapes(sources, shapes, manifest.forms)
+        warning = two_names(sources, shapes)
         limit = manifest.limit if args.max_error is None else args.max_error
         adapters = {}
         for name, adapter in adapters_of(sources, manifest.pseudo_rank):
@@ -56,6 +59,10 @@ def run(args: argparse.Namespace) -> int:
         state = merge(ready_to_merge(old.state, manifest.storage), adapters, Choice(**manifest.choice), limit=limit)
         done = writer.write(contents_of(manifest.settings(base_model=base, limit=limit), state, sources, manifest))
     progress.close()
-    data = {"added": [source.name for source in sources], **summary(done.folder, done, time.perf_counter() - begin)}
+    data = {
+        "added": [source.name for source in sources],
+        "warnings": warn(warning),
+        **summary(done.folder, done, time.perf_counter() - begin),
+    }
     emit(args, data, lambda: text(args.set, data))
     return 0

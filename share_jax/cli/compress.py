@@ -17,11 +17,12 @@ from share_jax.adapter_set.store import new_set
 from share_jax.adapter_set.survey import Survey
 from share_jax.cli.advice_text import advice_lines, further_words, size_words, split_commands, starts_data, starts_line
 from share_jax.cli.inputs import open_inputs
-from share_jax.cli.options import Progress, add_output, add_size, choice_of, emit, whole
+from share_jax.cli.options import Progress, add_output, add_size, add_task_names, choice_of, emit, warn, whole
 from share_jax.cli.output_folder import check_output
 from share_jax.cli.report import summary, text
 from share_jax.formats.base_model import common_base, with_base
 from share_jax.formats.open import check_common_shapes
+from share_jax.formats.same_modules import two_names
 
 EXAMPLE = "share-jax compress adapters/* -o shared --k 32"
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folders", nargs="+", metavar="DIR", help="adapters of any known format, as folders or files, or banks"
     )
+    add_task_names(parser)
     add_output(parser, "the set")
     add_size(parser, "smallest k with every task's relative error <= E")
     parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns")
@@ -44,9 +46,10 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     begin = time.perf_counter()
     out = check_output(args.output, args.overwrite, args.folders)
-    sources = with_base(open_inputs(args.folders, names=args.names), args.base_model)
+    sources = with_base(open_inputs(args.folders, names=args.names, tasks=args.name), args.base_model)
     base = common_base(sources)
     check_common_shapes(sources, {})
+    warning = two_names(sources)
     progress = Progress(args)
     settings = Settings(base, args.storage, args.geometry, choice_of(args), args.max_error, args.pseudo_rank)
     survey = Survey([source.name for source in sources])
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     data = summary(out, replace(done, folder=out), 0.0)
     size = data["bytes_out"] - data["bytes"]["uncompressed_tensors"]
     data |= _compared(args, data, [source.name for source in sources], compare(state, contents, survey, size))
+    data["warnings"] = warn(warning)
     data["seconds"] = time.perf_counter() - begin
     emit(args, data, lambda: _text(args.output, data))
     return 0

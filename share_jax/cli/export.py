@@ -1,6 +1,7 @@
 """`share-jax export OUT TASK -o DIR`: one task of a set, or of a language model's bank, as a PEFT folder."""
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from share_jax.cli.output_folder import check_output
 from share_jax.cli.report import megabytes
 from share_jax.errors import InputError, message
 from share_jax.formats.format import writer
+from share_jax.formats.peft import open_adapter
 from share_jax.language.folder import is_language_bank
 from share_jax.storage.untrusted import publish
+from share_jax.subspace.error_bounds import relative_distance
 from share_jax.subspace.state import factors_of
 
 EXAMPLE = "share-jax export shared cola -o cola-adapter --dtype bf16"
@@ -52,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         extras = done.extras(args.task)
         config = writer("PEFT")(temp, adapter, config, extras, entry.metadata, dtype, done.manifest.forms)
         size = sum(path.stat().st_size for path in temp.iterdir())
+        rounding = relative_distance(adapter, open_adapter(temp, args.task).adapter())
+    error = math.hypot(entry.relative_error, rounding)
     data = {
         "task": args.task,
         "base_model": config.get("base_model_name_or_path"),
@@ -60,11 +65,19 @@ def run(args: argparse.Namespace) -> int:
         "dtype": dtype,
         "modules": len(adapter),
         "uncompressed_tensors": len(extras),
-        "relative_error": entry.relative_error,
+        "relative_error": error,
+        "set_error": entry.relative_error,
+        "rounding_error": rounding,
         "bytes": size,
         "seconds": time.perf_counter() - begin,
     }
-    emit(args, data, lambda: f"{args.output}: {args.task}, rank {data['rank']}, {dtype}, {megabytes(size)}")
+
+    def text() -> str:
+        line = f"{args.output}: {args.task}, rank {data['rank']}, {dtype}, {megabytes(size)}, error {error:.2g}"
+        cost = f" ({rounding:.2g} of it is {dtype}'s rounding; --dtype f32 leaves {entry.relative_error:.2g})"
+        return line + (cost if dtype != "f32" and rounding > entry.relative_error else "")
+
+    emit(args, data, text)
     return 0
 
 

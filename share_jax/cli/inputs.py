@@ -14,7 +14,10 @@ from share_jax.storage.untrusted import exists_inside, read_json, shown
 
 
 def open_inputs(
-    folders: Sequence[str | os.PathLike], taken: Iterable[str] = (), names: str | os.PathLike | None = None
+    folders: Sequence[str | os.PathLike],
+    taken: Iterable[str] = (),
+    names: str | os.PathLike | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> list[Source]:
     """Every task of the folders, in order; see `formats.open.open_sources`.
 
@@ -22,6 +25,7 @@ def open_inputs(
         folders: of adapters or of banks.
         taken: names that are not free.
         names: a JSON file with PyTorch's name of every module by its path in a bank's model.
+        tasks: the tasks' names, one per folder; the folders' own when None.
 
     Raises:
         InputError, FormatError, TaskError, TargetError: see `open_sources` and `checkpoint.bank_tasks.open_bank`.
@@ -34,7 +38,7 @@ def open_inputs(
                 message(f"adapter {shown(folder)}", got="a compressed set", expected="an adapter's folder",
                      fix="export its tasks first")
             )  # fmt: skip
-    return open_sources(folders, taken, (*FORMATS, bank))
+    return open_sources(folders, taken, (*FORMATS, bank), tasks)
 
 
 def is_bank(folder: str | os.PathLike) -> bool:

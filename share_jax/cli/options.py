@@ -53,6 +53,13 @@ def add_size(parser: argparse.ArgumentParser, held: str) -> None:
     size.add_argument("--max-error", type=error_limit, metavar="E", help=held)
 
 
+def add_task_names(parser: argparse.ArgumentParser) -> None:
+    """Adds `--name`."""
+    parser.add_argument(
+        "--name", nargs="+", metavar="TASK", help="the tasks' names, one per DIR (default: the folders')"
+    )
+
+
 def choice_of(args: argparse.Namespace) -> dict[str, Any]:
     """What was given of `add_size`, as the fields of a `Choice`."""
     given = {"k": args.k, "explained_variance": args.explained_variance, "max_error": args.max_error}
@@ -128,6 +135,14 @@ class Progress:
         if self._on and self._tty:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+def warn(*lines: str | None) -> list[str]:
+    """Prints each warning that there is as a line of stderr, and returns them."""
+    given = [line for line in lines if line is not None]
+    for line in given:
+        print(f"share-jax: warning: {line}", file=sys.stderr)
+    return given
 
 
 def emit(args: argparse.Namespace, data: Any, text: Callable[[], str]) -> None:

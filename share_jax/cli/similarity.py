@@ -18,7 +18,7 @@ from share_jax.adapters.similarity import MEASURES, clusters, in_blocks
 from share_jax.cli.advice_text import advice_lines, split_commands, starts_data, starts_line
 from share_jax.cli.heatmap import check_drawing, write_heatmap
 from share_jax.cli.inputs import open_inputs
-from share_jax.cli.options import Progress, emit, fraction
+from share_jax.cli.options import Progress, add_task_names, emit, fraction
 from share_jax.cli.output_folder import check_file_output
 from share_jax.cli.table import table
 from share_jax.formats.open import check_common_shapes
@@ -33,6 +33,7 @@ EXAMPLE = "share-jax similarity shared --heatmap similarity.svg"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("folders", nargs="+", metavar="DIR", help="adapters, or one set")
+    add_task_names(parser)
     parser.add_argument("--measure", choices=tuple(MEASURES), default="cosine",
                         help="of the updates (cosine) or of the subspaces (overlap)")  # fmt: skip
     parser.add_argument(
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if len(args.folders) == 1 and exists_inside(first, NAME):
         names, matrix = _of_set(first, args.measure)
     else:
-        names, matrix, starts = _of_folders(args.folders, args.measure, progress)
+        names, matrix, starts = _of_folders(args.folders, args.name, args.measure, progress)
     progress.close()
     groups = [[names[i] for i in group] for group in clusters(matrix, args.threshold)]
     if picture is not None:
@@ -80,8 +81,10 @@ def _of_set(folder: Path, measure: str) -> tuple[list[str], np.ndarray]:
     return list(state.tasks), MEASURES[measure](coordinates_of(state))
 
 
-def _of_folders(folders: Sequence[str], measure: str, progress: Progress) -> tuple[list[str], np.ndarray, Starts]:
-    sources = open_inputs(folders)
+def _of_folders(
+    folders: Sequence[str], names: Sequence[str] | None, measure: str, progress: Progress
+) -> tuple[list[str], np.ndarray, Starts]:
+    sources = open_inputs(folders, tasks=names)
     check_common_shapes(sources, {})
     survey = Survey([source.name for source in sources])
     most = max(sum(4 * x.rank * (x.d_in + x.d_out) for x in s.layers.values()) for s in sources)

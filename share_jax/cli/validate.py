@@ -11,7 +11,7 @@ from share_jax.adapter_set.build import adapters_of
 from share_jax.adapter_set.manifest import read_manifest
 from share_jax.adapter_set.store import AdapterSet, check_files, is_leftover, read_set
 from share_jax.cli.inputs import open_inputs
-from share_jax.cli.options import Progress, emit
+from share_jax.cli.options import Progress, add_task_names, emit
 from share_jax.errors import FormatError
 from share_jax.storage.untrusted import check_folder
 from share_jax.subspace.error_bounds import relative_distance
@@ -28,13 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set")
     parser.add_argument("--against", nargs="+", metavar="DIR", help="original adapters, to measure the true errors")
+    add_task_names(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     begin = time.perf_counter()
     folder = check_folder(args.set, "set")
-    sources = open_inputs(args.against) if args.against else []
+    sources = open_inputs(args.against, tasks=args.name) if args.against else []
     failed: list[str] = []
     leftovers: list[str] = []
     measured: dict[str, dict[str, float]] = {}

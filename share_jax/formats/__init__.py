@@ -3,6 +3,7 @@
 `adapter_file` is one task as every reader hands it over, with factors on demand; `forms` has the pairs that are no two
 matrices: convolutions, embeddings, experts. `format` lists the known formats; a new one is a file and an entry there.
 `open` opens folders and files of any, `base_model` compares their base models; `tensor_files` opens the files.
+`task_names` names tasks, `same_modules` finds modules under two names, `foreign_folders` says what else a folder is.
 `peft` reads and writes PEFT folders, with `peft_config`, whose patterns `expressions` matches in bounded time, and, for
 the tensors' names, `peft_keys`; `peft_modules` says which modules PEFT creates. `peft_parts` reads a folder with one
 for each component of an image model, which `components` names. `mlx`, `diffusers`, `kohya` (with `kohya_names`) and

@@ -94,12 +94,16 @@ class Source:
         """The tensors that stay as they are.
 
         Raises:
-            FormatError: a value is NaN or infinite, or the file is damaged.
+            FormatError: a value is NaN, a weight or bias is infinite upwards, or the file is damaged. Other infinities
+                are data: a saved mask holds them.
         """
         extras = self.read_extras()
         for name, raw in extras.items():
             if raw.dtype in ("F64", "F32", "F16", "BF16"):
-                check_finite(raw.array(), f"{self.label} tensor {shown(name)}")
+                values = np.asarray(raw.array(), np.float32)
+                learnt = name.rpartition(".")[2] in ("weight", "bias")
+                data = np.isneginf(values) if learnt else np.isinf(values)
+                check_finite(np.where(data, 0, values), f"{self.label} tensor {shown(name)}")
         return extras
 
 
@@ -123,12 +127,18 @@ def check_shapes(
     Raises:
         FormatError: the two contradict each other, or the rank that the configuration gives.
     """
+    if 0 in shape_a + shape_b:
+        raise FormatError(
+            message(f"{label} lora_A, lora_B", got=f"empty tensors {shape_a}, {shape_b}, as ZeRO-3 leaves them",
+                 expected="the trained values",
+                 fix="save again with stage3_gather_16bit_weights_on_model_save, or gather them by zero_to_fp32.py")
+        )  # fmt: skip
     if len(shape_a) != 2 or len(shape_b) != 2:
         raise FormatError(
             message(f"{label} lora_A, lora_B", got=f"{shape_a}, {shape_b}", expected="two axes each",
                  fix="only linear layers are supported")
         )  # fmt: skip
-    if shape_a[0] != shape_b[1] or 0 in shape_a + shape_b:
+    if shape_a[0] != shape_b[1]:
         raise FormatError(
             message(f"{label} lora_A, lora_B", got=f"{shape_a}, {shape_b}", expected="(r, in), (out, r)",
                  fix="save the adapter again")

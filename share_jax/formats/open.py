@@ -4,13 +4,15 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from share_jax.errors import FormatError, InputError, TaskError, message
+from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.adapter_file import Source
+from share_jax.formats.foreign_folders import foreign_folder
 from share_jax.formats.format import FORMATS, Format, names_of
 from share_jax.formats.forms import LINEAR
 from share_jax.formats.mlx import WEIGHTS as MLX_WEIGHTS
 from share_jax.formats.pairs import place_of
 from share_jax.formats.peft import CONFIG, PICKLED, WEIGHTS
+from share_jax.formats.task_names import check_free, named
 from share_jax.formats.tensor_files import TENSOR_FILES, open_tensors
 from share_jax.storage.untrusted import check_folder, shown
 
@@ -19,7 +21,10 @@ NEEDS_CONFIG = (WEIGHTS, PICKLED, MLX_WEIGHTS)
 
 
 def open_sources(
-    folders: Sequence[str | os.PathLike], taken: Iterable[str] = (), formats: tuple[Format, ...] = FORMATS
+    folders: Sequence[str | os.PathLike],
+    taken: Iterable[str] = (),
+    formats: tuple[Format, ...] = FORMATS,
+    names: Sequence[str] | None = None,
 ) -> list[Source]:
     """Every task of the folders, in order. Only headers and configurations are read.
 
@@ -27,6 +32,7 @@ def open_sources(
         folders: adapters' folders, or compressed folders of lorashare or vlora, each of which holds many tasks.
         taken: names that are not free.
         formats: those that a folder may be of, in the order in which it is asked.
+        names: of the tasks, one per folder; the folders' own when None, with parents where two are alike.
 
     Raises:
         InputError: a folder is not there, or two sources do not belong to one base model.
@@ -34,15 +40,8 @@ def open_sources(
         TaskError: a name is not safe, is there twice, or is taken.
     """
     found = [format_of(folder, formats) for folder in folders]
-    sources = [source for path, each in found for source in each.open(path)]
-    seen = set(taken)
-    for source in sources:
-        if source.name in seen:
-            raise TaskError(
-                message(f"task {shown(source.name)}", got="a name that exists", expected="a new name",
-                     fix="rename the folder")
-            )  # fmt: skip
-        seen.add(source.name)
+    sources = named([path for path, _ in found], [each.open(path) for path, each in found], names)
+    check_free(sources, taken)
     return sources
 
 
@@ -114,6 +113,6 @@ def _unknown(path: Path, formats: tuple[Format, ...]) -> FormatError:
     elif sum(name.endswith(TENSOR_FILES) for name in os.listdir(path)) > 1:
         got, expected, fix = f"several files of tensors and no {CONFIG}", "one of them", "name the file"
     else:
-        got = "an empty folder" if not any(path.iterdir()) else f"a folder without {CONFIG}"
-        expected, fix = f"a folder of {names_of(formats)}", "check the path"
+        got, fix = foreign_folder(path)
+        expected = f"a folder of {names_of(formats)}"
     return FormatError(message(f"adapter {shown(path)}", got=got, expected=expected, fix=fix))

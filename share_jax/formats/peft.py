@@ -69,7 +69,7 @@ def open_adapter(folder: str | os.PathLike, name: str | None = None) -> Source:
     settings = parse_config(config, f"{label} {CONFIG}:")
     weights = PICKLED if exists_inside(path, PICKLED) and not exists_inside(path, WEIGHTS) else WEIGHTS
     with open_tensors(path, weights) as file:
-        keys = sort_keys(file.tensors, label)
+        keys = sort_keys(file.tensors, label, settings.saved)
         settings = settings.of_modules(keys.pairs)
         layers: dict[str, Layer] = {}
         for module, pair in keys.pairs.items():

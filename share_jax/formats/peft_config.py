@@ -11,8 +11,10 @@ from share_jax.formats.expressions import (
     check_expression,
     matching,
     rule_expression,
+    saved_expression,
     target_expression,
 )
+from share_jax.formats.foreign_folders import foreign_config
 from share_jax.storage.untrusted import shown
 
 _REFUSED = {
@@ -43,6 +45,7 @@ class LoraSettings:
     parameters: tuple[str, ...] = ()  # names, or name endings, of parameters that are targets, such as experts
     use_dora: bool = False  # each module has a magnitude vector
     lora_bias: bool = False  # each lora_B has a bias
+    saved: tuple[str, ...] = ()  # modules that are saved whole: names, or expressions
     matched: Mapping[Expression, Mapping[str, bool]] = field(default_factory=dict)  # of the names of `of_modules`
 
     def of_modules(self, modules: Iterable[str]) -> "LoraSettings":
@@ -137,11 +140,14 @@ def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
         if not isinstance(config.get(key) or False, bool):
             raise _bad(label, key, config[key], "true or false")
     dora, bias = (bool(config.get(key)) for key in ("use_dora", "lora_bias"))
-    return LoraSettings(rank, float(alpha), use_rslora, rank_rules, alpha_rules, targets, tuple(parameters), dora, bias)
+    saved, named = _saved(config, label), tuple(parameters)
+    return LoraSettings(rank, float(alpha), use_rslora, rank_rules, alpha_rules, targets, named, dora, bias, saved)
 
 
 def _refuse_unsupported(config: Mapping[str, Any], label: str) -> None:
     kind = config.get("peft_type")
+    if kind is None and (other := foreign_config(config)) is not None:
+        raise FormatError(message(label, got=other[0], expected="a PEFT adapter", fix=other[1]))
     if kind != "LORA":
         raise FormatError(
             message(f"{label} peft_type", got=shown(repr(kind), 60), expected="'LORA'", fix="give a LoRA adapter")
@@ -157,10 +163,21 @@ def _refuse_unsupported(config: Mapping[str, Any], label: str) -> None:
                     f"{label} {shown(key)}",
                     got=shown(value, 60),
                     expected=f"no {_REFUSED.get(key, 'unknown feature')}: it is not supported",
-                    fix="merge it into a plain LoRA first",
+                    fix="leave this adapter out, and serve it as a PEFT folder of its own",
                 )
             )
+    if config.get("enable_lora"):
+        raise FormatError(
+            message(f"{label} enable_lora", got=f"{shown(config['enable_lora'], 60)}: a fused layer of PEFT before 0.3",
+                 expected="one pair per layer", fix="merge it into its base model with the PEFT that wrote it")
+        )  # fmt: skip
     init = config.get("init_lora_weights")
+    if isinstance(init, str) and init.startswith("loftq"):
+        raise FormatError(
+            message(f"{label} init_lora_weights", got="'loftq': the pair is of a base model that LoftQ quantised",
+                 expected="an adapter of an unchanged base model",
+                 fix="serve it on its own base model, or merge it into that one (merge_and_unload)")
+        )  # fmt: skip
     if isinstance(init, str) and init.startswith(_BASE_CHANGING):
         raise FormatError(
             message(
@@ -193,6 +210,16 @@ def _targets(config: Mapping[str, Any], label: str) -> str | tuple[str, ...] | N
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
     raise _bad(label, "target_modules", value, "text or a list of texts")
+
+
+def _saved(config: Mapping[str, Any], label: str) -> tuple[str, ...]:
+    value = config.get("modules_to_save") or []
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _bad(label, "modules_to_save", value, "a list of texts")
+    for name in names:
+        check_expression(name, f"{label} modules_to_save", saved_expression(name))
+    return tuple(names)
 
 
 def _finite(value: Any) -> TypeGuard[float]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from share_jax.errors import FormatError, message
+from share_jax.formats.expressions import matching, saved_expression
 from share_jax.storage.untrusted import shown
 
 PREFIX = "base_model.model."
@@ -12,7 +13,15 @@ PREFIX = "base_model.model."
 _OWN = re.compile(
     r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)((?:\.[^.]+){0,2})", re.DOTALL
 )
-_FOREIGN = ("lora_", "hada_", "lokr_", "oft_", "vera_", "ia3_", "prompt_embeddings", "randlora_", "fourierft_")
+_FOREIGN = re.compile(
+    r"(?:hada_[wt][12](?:_[ab])?|lokr_[wt][12](?:_[ab])?|oft_[rR]|boft_[Rs]|hra_u|ia3_l|prompt_embeddings|lora_E"
+    r"|vera_(?:lambda_[bd]|[AB])|randlora_(?:lambda|gamma|[AB])|fourierft_spectrum)"
+)
+"""Whole names of parameters of other methods."""
+TRAINING = "lora_velora_embed"
+"""A buffer of training alone, which PEFT loads or not."""
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Parts of a name that torch.compile, FSDP and checkpointing of activations put in."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +46,22 @@ class _Part:
     plain: str  # the name without the adapter's
 
 
-def sort_keys(names: Iterable[str], label: str) -> PeftKeys:
+def unwrapped(name: str) -> str:
+    """The name without what wrappers of the model put into it.
+
+    >>> unwrapped("_orig_mod.model.layers.0.q_proj")
+    'model.layers.0.q_proj'
+    """
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def sort_keys(names: Iterable[str], label: str, saved: Iterable[str] = ()) -> PeftKeys:
     """What each of a file's tensors is.
+
+    Args:
+        names: of the tensors.
+        label: for messages.
+        saved: entries of `modules_to_save`: what lies in those modules stays as it is, whatever its name.
 
     Raises:
         FormatError: a kind that is not supported, a half of a pair, a module named twice, or no pair at all.
@@ -47,15 +70,25 @@ def sort_keys(names: Iterable[str], label: str) -> PeftKeys:
     keys: dict[str, dict[str, str]] = {}
     extras: dict[str, str] = {}
     adapters = {}
+    names = list(names)
+    within = {key: unwrapped(key.removeprefix(PREFIX)) for key in names}
+    each = [saved_expression(name) for name in saved]
+    whole = frozenset[str]().union(*matching(each, sorted(set(within.values()))))
     for key in names:
-        part = _part_of(key)
+        part = None if within[key] in whole else _part_of(unwrapped(key))
         if part is None:
-            if any(piece.startswith(_FOREIGN) for piece in key.split(".")[-3:]):
+            kept = unwrapped(key)
+            if kept in extras:
+                raise FormatError(
+                    message(f"{label} tensor {shown(key)}", got="a name twice", expected="each tensor once",
+                         fix="save the adapter again")
+                )  # fmt: skip
+            if within[key] not in whole and _is_foreign(key, within):
                 raise FormatError(
                     message(f"{label} tensor {shown(key)}", got="a kind that is not supported",
                          expected="lora_A and lora_B, and what belongs to them", fix="leave it out of the adapter")
                 )  # fmt: skip
-            extras[key] = key
+            extras[kept] = key
             continue
         adapters[part.adapter] = key
         if not part.module.isprintable() or part.role in found.setdefault(part.module, {}):
@@ -89,6 +122,18 @@ def sort_keys(names: Iterable[str], label: str) -> PeftKeys:
         {module: each["magnitude"] for module, each in keys.items() if "magnitude" in each},
         extras,
     )
+
+
+def _is_foreign(key: str, within: Mapping[str, str]) -> bool:
+    """Whether the tensor is a parameter of another method, or an unknown one of a module that has a pair."""
+    parts = key.split(".")[-3:]
+    if any(_FOREIGN.fullmatch(part) for part in parts):
+        return True
+    own = next((part for part in parts if part.startswith("lora_")), None)
+    if own is None or own == TRAINING:
+        return False
+    module = f"{within[key].rpartition(f'.{own}')[0]}.lora_"
+    return any(name != within[key] and name.startswith(module) for name in within.values())
 
 
 def _part_of(key: str) -> _Part | None:

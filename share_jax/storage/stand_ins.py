@@ -1,5 +1,7 @@
 """What lies in a file's place when it was not fetched: a pointer of Git LFS or git-annex, or a server's page."""
 
+import re
+
 SIZE = 512
 """Bytes of a file's beginning that tell."""
 
@@ -26,4 +28,6 @@ def stand_in(head: bytes) -> tuple[str, str] | None:
         return "a web page instead of the file", "download the file itself, not the page that shows it"
     if text.startswith((b"Entry not found", b"Invalid username or password", b"Access to model", b"404: Not Found")):
         return "a server's refusal instead of the file", "download the file again, with the right to it"
+    if re.fullmatch(rb"(?:\.\./)+[^\s]+", text.strip()):
+        return "the text of a link instead of the file", "copy the folder again with its links followed (cp -rL)"
     return None

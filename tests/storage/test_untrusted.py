@@ -93,6 +93,7 @@ def test_the_links_of_a_cache_lead_nowhere_else(tmp_path):
         (b"/annex/objects/SHA256E-s5--0.safetensors\n", "git annex get"),
         (b"\n<!DOCTYPE html>\n<html><head></head></html>", "a web page"),
         (b"Entry not found", "a server's refusal"),
+        (b"../../blobs/0123456789abcdef", "the text of a link"),
     ],
 )
 def test_what_lies_in_a_files_place_is_named(tmp_path, text, word):
