@@ -13,6 +13,7 @@ from share_jax.cli.report import megabytes
 from share_jax.errors import InputError, TaskError, message
 from share_jax.formats.export import check_mergeable, merged_config
 from share_jax.formats.format import writer
+from share_jax.formats.peft_keys import TRAINING
 from share_jax.storage.untrusted import publish, shown
 from share_jax.subspace.state import factors_of
 
@@ -110,7 +111,7 @@ def heads_task(done: AdapterSet, tasks: Sequence[str], named: str | None) -> str
         done.task(task)
     if named in done.manifest.extras:
         return named
-    first = next((task for task in tasks if task in done.manifest.extras), None)
+    first = next((task for task in tasks if _has_heads(done, task)), None)
     if named is not None:
         raise InputError(
             message(f"--heads-from {shown(named)}", got="a task without heads or biases", expected="one that has some",
@@ -122,6 +123,11 @@ def heads_task(done: AdapterSet, tasks: Sequence[str], named: str | None) -> str
                  fix=f"pass --heads-from TASK, for example {shown(first)}")
         )  # fmt: skip
     return None
+
+
+def _has_heads(done: AdapterSet, task: str) -> bool:
+    """Whether a task has tensors beside its factors, other than buffers of training."""
+    return any(TRAINING not in name.split(".") for name in done.extras(task))
 
 
 def merge_adapters(args: argparse.Namespace, adapters: list, weights: list[float], options: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from adapter_makers import distance, factors, updates, write_peft
+from adapter_makers import MODULES, distance, factors, updates, write_peft
 from safetensors.numpy import load_file
 
 from share_jax.formats.export import merged_config
@@ -77,6 +77,14 @@ def test_heads_are_not_merged_in_silence(run, tmp_path):
     assert run("merge", tmp_path / "set", "t0", "t1", "-o", tmp_path / "out", "--heads-from", "t1")[0] == 0
     found = load_file(tmp_path / "out" / "adapter_model.safetensors")
     np.testing.assert_array_equal(found["base_model.model.score.weight"], [1, 1])
+
+
+def test_a_buffer_of_training_does_not_stand_in_the_way_of_a_merge(run, tmp_path):
+    for i in range(2):
+        extras = {f"base_model.model.{MODULES[0]}.lora_velora_embed": np.ones(1, np.float32)}
+        write_peft(tmp_path / f"t{i}", factors(i), extras=extras, velora_config={"num_groups": 2})
+    assert run("compress", tmp_path / "t0", tmp_path / "t1", "-o", tmp_path / "set")[0] == 0
+    assert run("merge", tmp_path / "set", "t0", "t1", "-o", tmp_path / "out")[0] == 0
 
 
 SCORE = {"base_model.model.score.weight": np.ones((2, 3), np.float32)}
@@ -152,7 +160,7 @@ def test_targets_that_say_the_same_stay_as_they_are(run, tmp_path):
 @pytest.mark.parametrize("saved", ["v_proj", "self_attn", "model.layers.1"])
 def test_a_module_that_one_task_holds_whole_and_another_adapts_is_refused(run, tmp_path, saved):
     write_peft(
-        tmp_path / "whole", factors(0, LAYERS[:2:2]), modules_to_save=[saved], target_modules=[LAYERS[0]],
+        tmp_path / "whole", factors(0, ["model.layers.0.mlp.up"]), modules_to_save=[saved], target_modules=["up"],
         extras={f"base_model.model.{LAYERS[3]}.weight": np.ones((20, 24), np.float32)},
     )  # fmt: skip
     write_peft(tmp_path / "pair", factors(1, LAYERS[2:]))
