@@ -160,9 +160,8 @@ def test_a_share_that_dare_cannot_drop(made, tmp_path, capsys, rate):
 def test_a_task_that_exists_or_comes_twice(made, tmp_path, capsys):
     before = digests(made)
     assert "exists" in fails(capsys, "add", made, tmp_path / "in" / "t0")
-    write_peft(tmp_path / "other" / "t9", factors(9))
     write_peft(tmp_path / "t9", factors(9))
-    assert "t9" in fails(capsys, "add", made, tmp_path / "t9", tmp_path / "other" / "t9")
+    assert "t9" in fails(capsys, "add", made, tmp_path / "t9", tmp_path / "in" / ".." / "t9")
     assert digests(made) == before
 
 
