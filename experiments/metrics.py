@@ -1,9 +1,10 @@
 """How well one task is answered: the metric of each kind of task, in NumPy.
 
 Predictions and labels are vectors of one length. The correlations are 0 where they are undefined, that is where one
-side is constant: such answers tell nothing of the labels.
+side is constant: such answers tell nothing of the labels. A task of tokens has a row of scores for each text.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -96,27 +97,106 @@ def token_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.sum((scores[..., 1] > 0) & given) / max(1, np.sum(given)))
 
 
-OF_TOKENS: Mapping[str, Metric] = MappingProxyType({"exact_match": exact_match, "token_accuracy": token_accuracy})
+def option_accuracy(scores: np.ndarray, labels: np.ndarray, options: int) -> float:
+    """Share of the questions whose right answer is the likeliest of the allowed ones; a tie is wrong.
+
+    How likely an answer is, is the sum of its tokens' nats, with the token that ends it; it is not divided by their
+    number. An answer is then not preferred for being the beginning of another one.
+
+    Args:
+        scores: (N * options, K, 2) as of `exact_match`, of each question first the right answer.
+        labels: (N * options, K), -1 where there is none.
+        options: allowed answers of each question.
+
+    >>> nats = np.array([[0.5, 0.0], [0.2, 0.1], [0.9, 0.0], [0.3, 0.7]])
+    >>> option_accuracy(np.stack([nats, nats], axis=-1), np.array([[5, -1], [6, 7]] * 2), 2)
+    0.5
+    """
+    nats = summed_nats(scores, labels).reshape(-1, options)
+    return float(np.mean(nats[:, 0] < nats[:, 1:].min(axis=1)))
+
+
+def bits_saved(scores: np.ndarray, labels: np.ndarray, nbytes: np.ndarray) -> float:
+    """1 - (bits per byte) / 8: the share of the texts' bits that the model saves; below 0 where it costs more.
+
+    Bits per byte are those of all texts together, and `bits_per_byte_of` gives them back.
+
+    Args:
+        scores: (N, K, 2) as of `exact_match`.
+        labels: (N, K), -1 where there is none.
+        nbytes: (N,) the texts' lengths in bytes of UTF-8.
+
+    >>> scores = np.full((1, 2, 2), 8 * math.log(2))
+    >>> bits_saved(scores, np.array([[5, 6]]), np.array([4]))
+    0.5
+    """
+    return 1 - float(summed_nats(scores, labels).sum() / math.log(2) / np.sum(nbytes)) / 8
+
+
+def bits_per_byte_of(saved: float) -> float:
+    """The inverse of what `bits_saved` does with bits per byte.
+
+    >>> bits_per_byte_of(0.75)
+    2.0
+    """
+    return 8 * (1 - saved)
+
+
+def summed_nats(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) the nats of each row's tokens, float64; arguments as of `exact_match`."""
+    return np.where(labels >= 0, scores[..., 0].astype(np.float64), 0).sum(axis=1)
+
+
+OF_TOKENS = ("exact_match", "token_accuracy", "option_accuracy", "bits_saved")
 """Metrics of tasks of a language model, on the scores of their tokens; the first is the default."""
 
 CORRELATIONS = ("matthews", "pearson", "spearman")
 """Metrics that may be below 0, down to -1."""
 
 
-def measure(metric: str, outputs: np.ndarray, labels: np.ndarray) -> float:
+def lowest(metric: str) -> float:
+    """The least that a metric may be.
+
+    >>> lowest("accuracy"), lowest("pearson"), lowest("bits_saved")
+    (0.0, -1.0, -inf)
+    """
+    return -1.0 if metric in CORRELATIONS else -math.inf if metric == "bits_saved" else 0.0
+
+
+def measure(
+    metric: str, outputs: np.ndarray, labels: np.ndarray, *, options: int = 1, nbytes: np.ndarray | None = None
+) -> float:
     """A metric of a model's outputs (N, width), or of scores of tokens (N, K, 2).
 
+    Args:
+        metric: its name.
+        outputs: what the model answers.
+        labels: what is right.
+        options: rows of each question, of which the first has the right answer; of tokens alone.
+        nbytes: (N,) the texts' lengths in bytes, for `bits_saved` alone.
+
     Raises:
-        InputError: no such metric.
+        InputError: no such metric, or `options` or `nbytes` is not what it needs.
     """
     if metric in OF_CLASSES:
         return OF_CLASSES[metric](outputs.argmax(axis=-1), labels)
-    if metric in OF_TOKENS:
-        return OF_TOKENS[metric](outputs, labels)
-    if metric not in OF_NUMBERS:
+    if metric in OF_NUMBERS:
+        return OF_NUMBERS[metric](outputs[:, 0], labels)
+    if metric not in OF_TOKENS:
         expected = ", ".join((*OF_CLASSES, *OF_NUMBERS, *OF_TOKENS))
         raise InputError(message("metric", got=repr(metric), expected=f"one of {expected}", fix="check its name"))
-    return OF_NUMBERS[metric](outputs[:, 0], labels)
+    if metric == "option_accuracy":
+        if options < 2:
+            fix = "give each question all of its allowed answers"
+            raise InputError(message("answers of a question", got=options, expected="two or more", fix=fix))
+        return option_accuracy(outputs, labels, options)
+    outputs, labels = outputs[::options], labels[::options]
+    if metric == "bits_saved":
+        if nbytes is None:
+            fix = "give the split nbytes"
+            raise InputError(message("bytes of the texts", got="none", expected="one number for each", fix=fix))
+        return bits_saved(outputs, labels, nbytes[::options])
+    return exact_match(outputs, labels) if metric == "exact_match" else token_accuracy(outputs, labels)
 
 
 def _correlation(left: np.ndarray, right: np.ndarray) -> float:

@@ -41,7 +41,7 @@ def run(config: Config, preemption: Preemption | None = None) -> Path:
 
 def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     from experiments import workdir
-    from experiments.algorithms.job import Job, Outcome, run_method
+    from experiments.algorithms.job import Job, Outcome, check_methods, run_method
     from experiments.backbones.backbone import PooledFeatures
     from experiments.build import build
     from experiments.devices import open_devices
@@ -62,6 +62,7 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     tell = to_nobody if config.quiet else to_stderr
     tell(beginning(config))
     stream, backbone = build(config, tell)
+    check_methods(config.methods, stream)
     trained = [name for name in config.methods if name != "majority"]
     total = len(trained) * len(config.seeds) * len(stream.tasks) * config.steps
     features = PooledFeatures(config.eval_batch_size)

@@ -42,4 +42,6 @@ def run(job: Job) -> Outcome:
     return learn(job, Plan(SeparateLoRA(config.rank, config.alpha), "adapter", "all", extension=replay))
 
 
-METHODS = (Method("der_lora", run, (ReplayNumbers, DerNumbers)),)
+METHODS = (
+    Method("der_lora", run, (ReplayNumbers, DerNumbers), not_tokens="logits of a vocabulary, too many to store"),
+)

@@ -8,8 +8,9 @@ known here.
 
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
+from experiments.algorithms.objective import of_tokens
 from experiments.algorithms.plan import Plan
-from experiments.algorithms.replay import Replay, ReplayNumbers
+from experiments.algorithms.replay import Replay, ReplayNumbers, TokenReplay
 from experiments.config.methods import Method
 from share_jax.parameterizations.separate import SeparateLoRA
 
@@ -17,8 +18,10 @@ from share_jax.parameterizations.separate import SeparateLoRA
 def run(job: Job) -> Outcome:
     """Goes on training one LoRA with replay."""
     config, own = job.config, job.config.of(ReplayNumbers)
-    replay = Replay(own.buffer_size, own.replay_batch or config.batch_size)
-    return learn(job, Plan(SeparateLoRA(config.rank, config.alpha), "adapter", "all", extension=replay))
+    tokens, count = of_tokens(job.stream), own.replay_batch or config.batch_size
+    replay = (TokenReplay if tokens else Replay)(own.buffer_size, count)
+    heads = "own" if tokens else "all"
+    return learn(job, Plan(SeparateLoRA(config.rank, config.alpha), "adapter", heads, extension=replay))
 
 
 METHODS = (Method("er_lora", run, (ReplayNumbers,)),)

@@ -19,7 +19,8 @@ import numpy as np
 from experiments.algorithms.job import Job
 from experiments.algorithms.objective import of_tokens
 from experiments.algorithms.plan import Plan
-from experiments.algorithms.scoring import Score, score
+from experiments.algorithms.scoring import Score, score, score_split
+from experiments.algorithms.token_tests import further_tests, routed_tests
 from experiments.backbones.backbone import with_outputs
 from experiments.streams.protocols import CLASS, TASK, offsets, one_head, outputs
 from share_jax.bank.router import Router, add_task, empty_router, route, routing_rule
@@ -59,9 +60,9 @@ class ById:
     starts: tuple[int, ...] = ()
     """The first output of each task in the head that all tasks train, where that grows with them."""
 
-    def __init__(self, job: Job) -> None:
-        """Takes the stream from the job."""
-        self.job = job
+    def __init__(self, job: Job, own_slots: bool = False) -> None:
+        """Takes the stream from the job; with `own_slots`, no later task has changed what answers for a task."""
+        self.job, self.own_slots = job, own_slots
         self.tasks = job.stream.tasks
         self.ahead = 0 if of_tokens(job.stream) else 1
 
@@ -81,22 +82,32 @@ class ById:
 
     def row(self, predict: Predict, index: int, router: Router | None) -> Row:
         """How the tasks are answered once task `index` is learnt; the next task is too, before it is learnt."""
-        scores = [self._score(predict, j) for j in range(min(index + 1 + self.ahead, len(self.tasks)))]
-        return Row(self._padded([each.accuracy for each in scores]), tuple(each.digest for each in scores))
+        values = [self._values(predict, j) for j in range(min(index + 1 + self.ahead, len(self.tasks)))]
+        scores = [self._scored(j, each) for j, each in enumerate(values)]
+        found = {}
+        if index == len(self.tasks) - 1 and of_tokens(self.job.stream):
+            tests, right = further_tests(self.tasks, predict, values)
+            routed = routed_tests(self.job, predict, values) if self.own_slots else {}
+            found = {"tests": {**tests, **routed}, "right": right}
+        return Row(self._padded([each.accuracy for each in scores]), tuple(each.digest for each in scores), found)
 
     def findings(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What is worth telling at the end of the stream, of what each `row` found."""
-        return {}
+        return dict(rows[-1].get("tests", {})) if rows else {}
 
     def one_head_counts(self, size: int) -> dict[str, int]:
         """How one head of so many parameters for all tasks is counted: fields of `ParameterCounts`."""
         return {"head_sets": 1}
 
     def _score(self, predict: Predict, j: int) -> Score:
-        task = self.tasks[j]
-        values = predict(j, task.test.inputs)
-        values = values if task.kind == "tokens" else values[:, : task.outputs]
-        return score(values, task.test.labels, task.metric)
+        return self._scored(j, self._values(predict, j))
+
+    def _values(self, predict: Predict, j: int) -> np.ndarray:
+        values = predict(j, self.tasks[j].test.inputs)
+        return values if self.tasks[j].kind == "tokens" else values[:, : self.tasks[j].outputs]
+
+    def _scored(self, j: int, values: np.ndarray) -> Score:
+        return score_split(values, self.tasks[j].test, self.tasks[j].metric)
 
     def _padded(self, accuracies: Sequence[float | None]) -> Accuracies:
         return (*accuracies, *[None] * (len(self.tasks) - len(accuracies)))
@@ -245,7 +256,7 @@ class Routed(ById):
 
 def by_slots(job: Job) -> ById:
     """How a method with a slot and a head per task is answered."""
-    return ById(job) if job.stream.protocol == TASK else Routed(job)
+    return ById(job, own_slots=True) if job.stream.protocol == TASK else Routed(job)
 
 
 def arranged(job: Job, plan: Plan) -> tuple[Job, Plan, ById]:
@@ -254,8 +265,10 @@ def arranged(job: Job, plan: Plan) -> tuple[Job, Plan, ById]:
     Without a task id, a method in which each task answers with an adapter of its own keeps a head of its own too, and
     is routed; in every other one, all tasks train one head, whatever its heads are when the id is given.
     """
-    if job.stream.protocol == TASK or plan.carry == "nothing":
+    if plan.carry == "nothing":
         return job, plan, by_slots(job)
+    if job.stream.protocol == TASK:
+        return job, plan, ById(job)
     grows = job.stream.protocol == CLASS
     job = with_one_head(job)
     return job, replace(plan, heads="one"), OneHead(job, grows)

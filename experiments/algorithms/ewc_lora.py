@@ -3,7 +3,8 @@
 loss = CE + lambda / 2 * sum_i sum_k F_i[k] (theta[k] - theta_i[k])^2 over earlier tasks i. F_i is the diagonal of the
 Fisher information at theta_i: the mean over training examples of the squared gradient of log p(y | x), with y drawn
 from the model. Where a task asks for a number, p(y | x) is a Gaussian of variance 1 around the model's output f(x): the
-mean over y is then the squared gradient of f, with nothing to draw. One quadratic per task, as in the paper; their sum
+mean over y is then the squared gradient of f, with nothing to draw. Of a text's completion every token is drawn behind
+the text's own tokens before it, and p(y | x) is their product. One quadratic per task, as in the paper; their sum
 is kept as two numbers per weight, sum F_i and sum F_i theta_i, which is the same function up to a constant. What is
 held is what later tasks would change: the LoRA, and the head where all tasks have one.
 
@@ -75,9 +76,10 @@ def penalty(fisher: Tree, weighted: Tree, now: Tree) -> Array:
 def fisher_sum(
     forward: Forward, params: Tree, held: Tree, slot: Tree, batch: Any, key: PRNGKey, *, number: bool = False
 ) -> Tree:
-    """The sum over a batch's examples of the squared gradient of log p(y | x), y drawn from the model's own answer.
+    """Sum over a batch of the squared gradient of each example's log p(y | x), y drawn from the model's own answer.
 
     For a number, E_y[(y - f)^2 (df)^2] = (df)^2 with the gradient df of the first output f, and nothing is drawn.
+    Inputs with "targets" are of tokens: one is drawn at each place that has a target.
 
     Args:
         forward: the model.
@@ -90,8 +92,10 @@ def fisher_sum(
     """
 
     def surprise(held: Tree, inputs: Any, key: PRNGKey) -> Array:
-        one = {name: leaf[None] for name, leaf in inputs.items()}
+        one = {name: leaf[None] for name, leaf in inputs.items() if name != "targets"}
         outputs = forward({"params": params}, {}, merged(slot, held), one, None)
+        if "targets" in inputs:
+            return _surprise_of_tokens(outputs[0], inputs["targets"], key)
         if number:
             return outputs[0, 0]
         logits = mask_classes(outputs, batch["classes"])[0]
@@ -100,6 +104,13 @@ def fisher_sum(
     keys = jax.random.split(key, batch["weights"].shape[0])
     grads = jax.vmap(jax.grad(surprise), in_axes=(None, 0, 0))(held, batch["inputs"], keys)
     return jax.tree.map(lambda leaf: jnp.tensordot(batch["weights"], jnp.square(leaf), axes=1), grads)
+
+
+def _surprise_of_tokens(logits: Array, targets: Array, key: PRNGKey) -> Array:
+    """-log p of one token drawn from each row of logits (K, vocabulary) that has a target."""
+    drawn = jax.random.categorical(key, jax.lax.stop_gradient(logits))
+    nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[:, None], axis=1)[:, 0]
+    return jnp.sum(jnp.where(targets >= 0, nats, 0))
 
 
 @dataclass(frozen=True)
@@ -159,10 +170,11 @@ class EWC(Extension):
         key = jax.random.key(int(scene.rng(index, 0, _LABELS).integers(2**31)))
         size, total = job.config.batch_size, jax.tree.map(jnp.zeros_like, held)
         classes, params = classes_of(job, index), job.backbone.params
+        number = job.stream.tasks[index].kind == "regression"
         for turn, start in enumerate(range(0, len(chosen), size)):
             part = chosen[start : start + size]
             batch, drawn = pick(split.inputs, split.labels, part, size, classes), jax.random.fold_in(key, turn)
-            sums = fisher_sum(scene.forward, params, held, slot, batch, drawn, number=classes == 0)
+            sums = fisher_sum(scene.forward, params, held, slot, batch, drawn, number=number)
             total = jax.tree.map(jnp.add, total, sums)
             job.preemption.point()
         return jax.tree.map(lambda leaf: leaf / len(chosen), total)

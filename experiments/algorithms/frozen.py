@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.objective import of_tokens
-from experiments.algorithms.scoring import score
+from experiments.algorithms.scoring import score_split
 from experiments.algorithms.token_scoring import token_predictions
 from experiments.config.methods import Method
 from experiments.streams.base import Task
@@ -33,7 +33,7 @@ def run_few_shot(job: Job) -> Outcome:
     if len(tasks) < len(job.stream.tasks):
         fix = "leave it out of --methods"
         raise InputError(message(f"stream of {job.name}", got="no prompts with examples", expected="some", fix=fix))
-    shown = tuple(replace(task, train=task.few_shot, test=task.few_shot) for task in tasks)
+    shown = tuple(replace(task, train=task.few_shot, test=task.few_shot, further={}) for task in tasks)
     config = replace(job.config, length_buckets=(), eval_batch_size=min(8, job.config.eval_batch_size))
     return _asked(replace(job, stream=replace(job.stream, tasks=shown), config=config))
 
@@ -63,7 +63,7 @@ def _scores(model: Any, base: Tree, shared: Tree, slot: Tree, inputs: dict[str, 
 
 def _accuracy(job: Job, answer: Any, base: Tree, task: Task) -> float:
     values = token_predictions(job, answer, base, {}, {}, task.test.inputs)
-    return score(values, task.test.labels, task.metric).accuracy
+    return score_split(values, task.test, task.metric).accuracy
 
 
 METHODS = (Method("frozen", run), Method("frozen_few_shot", run_few_shot))

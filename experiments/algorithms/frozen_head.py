@@ -34,4 +34,4 @@ def on_features(job: Job) -> Job:
     return replace(job, stream=replace(job.stream, tasks=tasks))
 
 
-METHODS = (Method("frozen_head", run),)
+METHODS = (Method("frozen_head", run, not_tokens="a model without a head for each task"),)

@@ -42,4 +42,5 @@ TUNED = {
     "digits5": {"full_learning_rate": 1e-5},
     "clinc150-class": {"full_learning_rate": 3e-5},
 }
-METHODS = (Method("full_finetune", run, (FullNumbers,), "full_learning_rate", TUNED),)
+_WHY = "a language model, of which each task would keep a whole copy"
+METHODS = (Method("full_finetune", run, (FullNumbers,), "full_learning_rate", TUNED, _WHY),)

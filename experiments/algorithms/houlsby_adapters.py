@@ -125,7 +125,12 @@ def run_sequential(job: Job) -> Outcome:
     return _run(job, "adapter")
 
 
+_PARTS: dict[str, Any] = {
+    "numbers": (HoulsbyNumbers,),
+    "rate": "adapter_learning_rate",
+    "not_tokens": "a decoder, whose blocks have no places for adapter layers",
+}
 METHODS = (
-    Method("houlsby_adapters", run, (HoulsbyNumbers,), "adapter_learning_rate"),
-    Method("houlsby_adapters_sequential", run_sequential, (HoulsbyNumbers,), "adapter_learning_rate"),
+    Method("houlsby_adapters", run, **_PARTS),
+    Method("houlsby_adapters_sequential", run_sequential, **_PARTS),
 )

@@ -32,6 +32,7 @@ from experiments.algorithms.loop import learn
 from experiments.algorithms.plan import Extension, MethodContext, Plan
 from experiments.config.methods import Method
 from experiments.config.numbers import MethodNumbers, out_of_range
+from experiments.data.batch_order import LEARNT
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.errors import TargetError, message
@@ -49,7 +50,10 @@ _NONE = 1e-9
 
 @partial(jax.jit, static_argnames="adapted")
 def input_energy(adapted: Adapted, params: Tree, slot: Tree, batch: Any) -> dict[str, Array]:
-    """H H^T of every adapted kernel over a batch, (d_in, d_in) by the path of the kernel's layer; padding left out."""
+    """H H^T of every adapted kernel over a batch, (d_in, d_in) by the path of the kernel's layer; padding left out.
+
+    Of texts that are completed all tokens count, and not those alone whose next token is learnt.
+    """
     targets = {target.module_path: target for target in adapted.targets}
     weights = batch["weights"]
     mask = batch["inputs"].get("attention_mask")
@@ -68,7 +72,8 @@ def input_energy(adapted: Adapted, params: Tree, slot: Tree, batch: Any) -> dict
         return next_fun(*args, **kwargs)
 
     with nn.intercept_methods(intercept):
-        forward_of(adapted)({"params": params}, {}, slot, batch["inputs"], None)
+        inputs = {name: array for name, array in batch["inputs"].items() if name not in LEARNT}
+        forward_of(adapted)({"params": params}, {}, slot, inputs, None)
     return found
 
 

@@ -1,6 +1,6 @@
 """What a method is given, and what it gives back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from experiments.config.run_config import Config, value
 from experiments.devices import Devices
 from experiments.report.progress import Progress
 from experiments.streams.base import Stream
+from share_jax.errors import InputError, message
 from share_jax.runtime.preemption import Preemption
 
 
@@ -68,7 +69,12 @@ class Outcome:
 
 
 def run_method(job: Job) -> Outcome:
-    """Runs the job's method."""
+    """Runs the job's method.
+
+    Raises:
+        InputError: it is not for the stream's kind of task.
+    """
+    check_methods([job.name], job.stream)
     return method(job.name).run(job)
 
 
@@ -79,6 +85,18 @@ def example_of(job: Job) -> dict[str, np.ndarray]:
     """
     inputs = job.stream.tasks[0].train.inputs
     return {name: array[:1] for name, array in inputs.items() if name != "targets"}
+
+
+def check_methods(names: Iterable[str], stream: Stream) -> None:
+    """Refuses methods that are not for the tasks of a language model, where the stream's are those.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name in names if stream.tasks[0].kind == "tokens" else ():
+        if why := method(name).not_tokens:
+            what, expected = f"method {name} on {stream.name}", "a method for a language model"
+            raise InputError(message(what, got=why, expected=expected, fix="leave it out of --methods"))
 
 
 def peak_rate(job: Job) -> float:

@@ -7,6 +7,7 @@ the whole stream: as many updates as all tasks together, each batch drawn from a
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,15 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.algorithms.batches import pipeline_of
-from experiments.algorithms.evaluation import OneHead, with_one_head
+from experiments.algorithms.evaluation import OneHead, Predict, with_one_head
 from experiments.algorithms.hooks import train_task
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import adapted_model, optimizer_of, stored_bytes
-from experiments.algorithms.objective import loss_of
-from experiments.algorithms.scoring import score
+from experiments.algorithms.objective import loss_of, of_tokens
+from experiments.algorithms.scoring import score_split
 from experiments.algorithms.store import open_store
 from experiments.algorithms.stream_state import StreamState
 from experiments.algorithms.token_scoring import outputs_of
+from experiments.algorithms.token_tests import further_tests
 from experiments.config.methods import Method
 from experiments.data.lazy import joined
 from experiments.data.pipeline import Pipeline
@@ -104,14 +106,17 @@ def run(job: Job) -> Outcome:
     step = job.devices.compiled(train_step, state, base, samples_of([pipeline]), label=job.name)
     predictor = job.devices.predictor(job.devices.forward(adapted, job.backbone.blocks), adapted, params)
 
+    def answer(slot: Tree, number: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        own = _with_heads(adapted, slot, jnp.int32(number % heads))
+        return outputs_of(job, predictor, base, {}, own, inputs)
+
     def accuracies(slot: Tree) -> list[float]:
-        own = [_with_heads(adapted, slot, jnp.int32(t)) for t in range(heads)]
         found = []
         for number, task in enumerate(tasks):
-            values = outputs_of(job, predictor, base, {}, own[number % heads], task.test.inputs)
+            values = answer(slot, number, task.test.inputs)
             whole = one_head or task.kind == "tokens"
             values = values if whole else values[:, : task.outputs]
-            found.append(score(values, task.test.labels, task.metric).accuracy)
+            found.append(score_split(values, task.test, task.metric).accuracy)
         return found
 
     store = open_store(job, adapted)
@@ -126,13 +131,14 @@ def run(job: Job) -> Outcome:
         slot = jax.block_until_ready(state.slot)
         trained = time.perf_counter()
         last = accuracies(slot)
+        tests = _tests(job, lambda t, inputs: answer(slot, t, inputs))
         job.progress.scored(last)
         seconds = {
             "prepare": prepared - began,
             "train": trained - prepared,
             "evaluate": time.perf_counter() - trained,
         }
-        info = {"row": last, "untrained": untrained, "seconds": seconds}
+        info = {"row": last, "untrained": untrained, "seconds": seconds, "tests": tests}
         store = ckpt.save_task(store, ALL, slot, info)
         job.preemption.released()
     matrix = np.full((len(tasks), len(tasks)), np.nan)
@@ -146,8 +152,16 @@ def run(job: Job) -> Outcome:
         seconds=info["seconds"],
         params=counts.as_dict(),
         bytes=stored_bytes(StreamState(store, TaskBank({}, fresh["tasks"])), adapted.heads, once=True),
-        extra={},
+        extra=info.get("tests", {}),
     )
+
+
+def _tests(job: Job, predict: Predict) -> dict[str, Any]:
+    """What is asked beside the tasks' own scores, of a language model."""
+    if not of_tokens(job.stream):
+        return {}
+    values = [predict(number, task.test.inputs) for number, task in enumerate(job.stream.tasks)]
+    return further_tests(job.stream.tasks, predict, values)[0]
 
 
 METHODS = (Method("joint", run),)

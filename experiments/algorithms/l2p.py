@@ -195,4 +195,5 @@ TUNED = {
     "clinc150-class": {"prompt_learning_rate": 0.01},
     "rotated_mnist10": {"prompt_learning_rate": 0.03},
 }
-METHODS = (Method("l2p", run, (PromptNumbers,), "prompt_learning_rate", TUNED),)
+_WHY = "a decoder, which takes no prompts"
+METHODS = (Method("l2p", run, (PromptNumbers,), "prompt_learning_rate", TUNED, _WHY),)

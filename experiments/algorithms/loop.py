@@ -25,6 +25,7 @@ from experiments.algorithms.plan import MEMORY, Extension, Heads, MethodContext,
 from experiments.algorithms.samples import written_samples
 from experiments.algorithms.store import bytes_of_files, open_store
 from experiments.algorithms.stream_state import StreamState, learn_stream, lengthened, restored
+from experiments.algorithms.token_checks import executed_answers
 from experiments.algorithms.token_scoring import outputs_of
 from experiments.data.pipeline import Pipeline
 from experiments.data.shapes import samples_of
@@ -254,6 +255,8 @@ class Sequence:
         found = dict(self.plan.extension.findings(self.scene, course.bank, course.memory))
         if self.plan.carry == "nothing" and (samples := written_samples(self.job, self.adapted, course.bank)):
             found["samples"] = samples
+        if self.plan.carry == "nothing":
+            found |= executed_answers(self.job, self.adapted, course.bank, course.found[-1].get("right", {}))
         sizes = stored_bytes(course, self.scene.heads, once=self._once, head_sets=self.scene.head_sets)
         params = self.params(course.bank)
         return course.outcome(self.answers, params, sizes, tasks_with_changed_logits=changed, **found)

@@ -5,7 +5,8 @@ loss = CE(new head) + lambda_o * sum over earlier heads of KL(p' || q'), both di
 The paper writes the cross entropy of the two, which differs from KL by a constant. As in the paper the earlier heads
 train along; with one head its earlier classes are distilled, and where that grows the cross entropy is over the new
 classes alone, as with a head per task. A head that answers with a number z is held by (z' - z)^2 / 2, which is that KL
-for Gaussians of variance 1 around both; no temperature.
+for Gaussians of variance 1 around both; no temperature. A language model has one output for all tasks, its vocabulary:
+there the answers at the places of the new task's tokens are distilled.
 
 Source: Li and Hoiem 2016, "Learning without Forgetting" (arXiv 1606.09282), figure 3 and equations 2 and 3.
 Defaults: T = 2 and lambda_o = 1 as in the paper, but for streams that have a better lambda_o of their own
@@ -24,8 +25,8 @@ from experiments.algorithms.batches import classes_of
 from experiments.algorithms.heads import ManyHeads, every_head, of_head
 from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.loop import learn
-from experiments.algorithms.objective import asks_for_numbers
-from experiments.algorithms.plan import MEMORY, MethodContext, Plan
+from experiments.algorithms.objective import asks_for_numbers, of_tokens
+from experiments.algorithms.plan import MEMORY, Extension, MethodContext, Plan
 from experiments.config.methods import Method
 from experiments.config.numbers import MethodNumbers
 from share_jax.bank.bank import TaskBank
@@ -134,10 +135,53 @@ class LwF(ManyHeads):
         return distilled
 
 
+@dataclass(frozen=True)
+class TokenLwF(Extension):
+    """The distillation term of a language model.
+
+    Attributes:
+        strength: lambda_o.
+        temperature: T.
+    """
+
+    strength: float
+    temperature: float
+
+    def view(self, scene: MethodContext, bank: TaskBank, memory: Tree, index: int) -> dict[str, Any]:
+        """The teacher, which is the last task's slot, and 1 if there is one, else 0."""
+        return {"teacher": read_slot(bank.tasks, max(index - 1, 0)), "known": np.float32(index > 0)}
+
+    def forward(self, scene: MethodContext) -> Forward:
+        """The logits at the places of the learnt tokens, now and before the task."""
+
+        def run(base: Tree, shared: Tree, slot: Tree, inputs: Any, key: PRNGKey | None) -> Any:
+            known, own = base[MEMORY], {name: array for name, array in inputs.items() if name != "targets"}
+            before = scene.forward(base, shared, known["teacher"], own, key)
+            return {"now": scene.forward(base, shared, slot, own, key), "before": before, "known": known["known"]}
+
+        return run
+
+    def loss(self, inner: Loss) -> Loss:
+        """The inner loss, and the distillation of every token that counts."""
+
+        def distilled(out: Any, batch: Any) -> LossSums:
+            sums = inner(out["now"], batch)
+            words = out["now"].shape[-1]
+            before, now = (out[name].reshape(-1, 1, words) for name in ("before", "now"))  # a place is an example
+            apart = distillation(before, now, jnp.array([words]), self.temperature)
+            counting = batch["weights"][:, None] * (batch["labels"] >= 0)
+            pulled = jnp.sum(counting.reshape(-1) * apart)
+            return sums._replace(total=sums.total + self.strength * out["known"] * pulled)
+
+        return distilled
+
+
 def run(job: Job) -> Outcome:
     """Goes on training one LoRA, with the answers of earlier heads distilled."""
     own = job.config.of(LwfNumbers)
     method = SeparateLoRA(job.config.rank, job.config.alpha)
+    if of_tokens(job.stream):
+        return learn(job, Plan(method, "adapter", extension=TokenLwF(own.lwf_strength, own.lwf_temperature)))
     extension = LwF(own.lwf_strength, own.lwf_temperature)
     return learn(job, Plan(method, "adapter", "all", own_outputs=True, extension=extension))
 

@@ -49,4 +49,4 @@ def _rate(task: Task) -> float:
     return measure(task.metric, np.repeat(answer[None], len(task.test), axis=0), task.test.labels)
 
 
-METHODS = (Method("majority", run),)
+METHODS = (Method("majority", run, not_tokens="tasks without classes"),)

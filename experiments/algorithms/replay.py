@@ -35,6 +35,9 @@ from share_jax.typing import Tree
 
 _DRAWN, _KEPT = 21, 22  # places of random numbers
 
+NO_TOKEN = -1
+"""Label of a place with no token to learn."""
+
 
 @dataclass(frozen=True)
 class ReplayNumbers(MethodNumbers):
@@ -111,13 +114,13 @@ def with_replay(batch: Batch, buffer: Mapping[str, Any], rows: np.ndarray, head:
 
     def joined(new: Any, old: np.ndarray) -> np.ndarray:
         same = np.asarray(new).astype(old.dtype, casting="same_kind")  # never a number to a class
+        same = _widened(same, old, NO_TOKEN) if same.ndim > 1 else same
         return np.concatenate([np.broadcast_to(same, (own, *old.shape[1:])), old[rows]])
 
     inputs = {}
     for name, array in batch["inputs"].items():
-        old = buffer["inputs"][name]
-        short = [(0, 0)] + [(0, full - now) for full, now in zip(old.shape[1:], array.shape[1:], strict=True)]
-        inputs[name] = np.concatenate([np.pad(array, short), old[rows]])
+        old, filler = buffer["inputs"][name], NO_TOKEN if name == "targets" else 0
+        inputs[name] = np.concatenate([_widened(array, old, filler), old[rows]])
     stored = {"stored": joined(0, buffer["logits"])} if "logits" in buffer else {}
     return {
         "inputs": inputs,
@@ -128,6 +131,12 @@ def with_replay(batch: Batch, buffer: Mapping[str, Any], rows: np.ndarray, head:
         "replayed": np.concatenate([np.zeros(own, np.float32), np.full(more, share)]),
         **stored,
     }
+
+
+def _widened(array: np.ndarray, like: np.ndarray, filler: int) -> np.ndarray:
+    """Rows of another array's shape, filled up behind their ends."""
+    short = [(0, 0)] + [(0, full - now) for full, now in zip(like.shape[1:], array.shape[1:], strict=True)]
+    return np.pad(array, short, constant_values=filler)
 
 
 def logit_distance(
@@ -157,14 +166,12 @@ class Replay(ManyHeads):
 
     def memory(self, scene: MethodContext, bank: TaskBank) -> dict[str, Any]:
         """The empty buffer."""
-        split, base = scene.job.stream.tasks[0].train, {"params": scene.job.backbone.params}
-        slot = one_head(scene, read_slot(bank.tasks, 0), 0)
-        example = {name: array[:1] for name, array in split.inputs.items()}
-        width = jax.eval_shape(lambda: scene.forward(base, bank.shared, slot, example, None)).shape[-1]
-        stored = {"logits": np.zeros((self.size, width), np.float32)} if self.alpha else {}
+        split = scene.job.stream.tasks[0].train
+        stored = {"logits": np.zeros((self.size, _outputs(scene, bank)), np.float32)} if self.alpha else {}
+        labels = np.full((self.size, *split.labels.shape[1:]), 0 if split.labels.ndim == 1 else NO_TOKEN, np.int32)
         return {
             "inputs": {n: np.zeros((self.size, *a.shape[1:]), a.dtype) for n, a in split.inputs.items()},
-            "labels": one_type(scene.job.stream, np.zeros(self.size, np.int32)),
+            "labels": one_type(scene.job.stream, labels),
             "classes": np.ones(self.size, np.int32),
             "head": np.zeros(self.size, np.int32),
             "seen": np.int32(0),
@@ -218,6 +225,32 @@ class Replay(ManyHeads):
     def findings(self, scene: MethodContext, bank: TaskBank, memory: Tree) -> dict[str, Any]:
         """What the buffer holds."""
         return {"buffer_size": self.size, "buffer_filled": min(int(memory["seen"]), self.size)}
+
+
+class TokenReplay(Replay):
+    """Replay of texts that are completed: all tasks have the model's own output over the vocabulary, and no heads."""
+
+    def forward(self, scene: MethodContext) -> Forward:
+        """The model's plain answer."""
+        return scene.forward
+
+    def loss(self, inner: Loss) -> Loss:
+        """Loss of the task's batch + beta * loss of the replayed texts."""
+
+        def replayed(out: Any, batch: Any) -> LossSums:
+            sums = inner(out, batch)
+            again = inner(out, {**batch, "weights": batch["replayed"]})
+            return sums._replace(total=sums.total + self.beta * again.total)
+
+        return replayed
+
+
+def _outputs(scene: MethodContext, bank: TaskBank) -> int:
+    """How many outputs a head has."""
+    split, base = scene.job.stream.tasks[0].train, {"params": scene.job.backbone.params}
+    slot = one_head(scene, read_slot(bank.tasks, 0), 0)
+    example = {name: array[:1] for name, array in split.inputs.items()}
+    return jax.eval_shape(lambda: scene.forward(base, bank.shared, slot, example, None)).shape[-1]
 
 
 @lru_cache(maxsize=4)

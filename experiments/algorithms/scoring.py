@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.metrics import measure
+from experiments.streams.base import Split
 from share_jax.train.batches import eval_batches
 from share_jax.typing import Tree
 
@@ -46,4 +47,14 @@ def predictions(
 
 def score(values: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> Score:
     """A metric, of `experiments.metrics`, and digest of test logits (examples, outputs)."""
-    return Score(measure(metric, values, labels), hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest())
+    return Score(measure(metric, values, labels), _digest(values))
+
+
+def score_split(values: np.ndarray, split: Split, metric: str) -> Score:
+    """A metric and digest of what a model answers to a whole split."""
+    own = measure(metric, values, split.labels, options=split.options, nbytes=split.nbytes)
+    return Score(own, _digest(values))
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

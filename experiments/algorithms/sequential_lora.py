@@ -21,4 +21,7 @@ def run_heads(job: Job) -> Outcome:
     return learn(job, Plan(SeparateLoRA(job.config.rank, job.config.alpha), carry="adapter"))
 
 
-METHODS = (Method("sequential_lora", run), Method("sequential_lora_heads", run_heads))
+METHODS = (
+    Method("sequential_lora", run),
+    Method("sequential_lora_heads", run_heads, not_tokens="a model without heads, where it is sequential_lora"),
+)

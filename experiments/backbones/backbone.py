@@ -206,7 +206,7 @@ def cached_inputs(cache: PrefixCache, split: Split) -> Split:
         raise InputError(message("inputs to cache", got=got, expected=expected, fix="pass an uncached split"))
     kept = {name: array for name, array in split.inputs.items() if name not in _REPLACED}
     read = {name: array for name, array in split.inputs.items() if name not in LEARNT}
-    return Split({**kept, "hidden": cache.of(read)}, split.labels)
+    return replace(split, inputs={**kept, "hidden": cache.of(read)})
 
 
 @dataclass(frozen=True)

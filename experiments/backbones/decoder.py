@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def hidden_of(backbone: Backbone, splits: Sequence[Split]) -> list[Split]:
         for ids, length in zip(split.inputs["input_ids"], token_counts(split.inputs["attention_mask"]), strict=True)
     ]
     found = iter(prefix_of_texts(backbone.model, backbone.params, texts))
-    return [Split(_with_hidden(split.inputs, found), split.labels) for split in splits]
+    return [replace(split, inputs=_with_hidden(split.inputs, found)) for split in splits]
 
 
 def _with_hidden(inputs: Mapping[str, np.ndarray], found: Iterator[np.ndarray]) -> dict[str, np.ndarray]:

@@ -61,6 +61,7 @@ class Method:
             the bold numbers of `experiments/CHOICES.md`. What stands under a protocol replaces what stands under the
             stream. A rate or strength at the end of what was tried leaves the adapter nearly as it was after the first
             task, where a method forgets little by learning little.
+        not_tokens: why it is refused on the tasks of a language model; "" where it runs on them.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Method:
     numbers: tuple[type[MethodNumbers], ...] = ()
     rate: str | None = None
     tuned: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
+    not_tokens: str = ""
 
 
 _REGISTERED: dict[str, Method] = {}

@@ -135,17 +135,21 @@ class Config:
     """Test examples per task; all when None."""
     order_seed: int = 0
     """Seeds the order of the tasks; the same for every run of a table."""
+    task_order: int | None = None
+    """Which published order of the tasks, for a stream that has several, as olora has 1 to 6; its usual one if None."""
     cache_dir: Path | None = None
     """Where weights and texts are kept; $SHARE_JAX_CACHE or the user's cache folder when None."""
     compile_cache: Path | None = None
     """Where compiled programs are kept, so that a second run of one configuration compiles nothing; nowhere if None."""
     data_folder: Path | None = None
-    """Where the data are: of texts and images, one's own (experiments/config/texts.py and images.py); CLINC150's folder
+    """Where the data are: of texts, images and prompts, one's own (experiments/config/texts.py, images.py and
+    prompts.py); of olora, O-LoRA's; CLINC150's folder
     with data_full.json and domains.json, from TensorFlow Datasets when None; Fashion-MNIST's with its four files, or
     TensorFlow Datasets', from Debian's package dataset-fashion-mnist when None; for the streams of
     experiments/streams/tfds.md, a folder of prepared sets, their default when None."""
     weights: Path | None = None
-    """Pretrained weights of the image and GLUE streams: ViT as .npz or a Hugging Face folder, RoBERTa as a folder."""
+    """Pretrained weights of the image and GLUE streams: ViT as .npz or a Hugging Face folder, RoBERTa as a folder. Of
+    code10, olora and prompts, a decoder as a Hugging Face folder or a GGUF file; SmolLM2-135M when None."""
     image_size: int = 224
     """Pixels a side of the images; places are interpolated where the checkpoint has another size."""
 

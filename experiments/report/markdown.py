@@ -14,8 +14,9 @@ from experiments.report.cells import DASH, count, exact, percent, ratio, seconds
 from experiments.report.explain import HOW_TO_READ
 from experiments.report.per_task import mean_forgetting, task_seconds, update_errors
 from experiments.report.results import mean_matrix, task_names, total_seconds
-from experiments.report.routing import ROUTER, WITH_ID, WITHOUT, finding, routed
+from experiments.report.routing import ROUTER, WITH_ID, WITHOUT, WITH_ROUTER, finding, routed
 from experiments.report.samples import samples_of, verdict
+from experiments.report.token_sections import token_sections
 
 REPORT = "report.md"
 MATRICES = "accuracy_matrix.png"
@@ -78,6 +79,7 @@ def parts(results: Mapping[str, Any], pictures: Mapping[str, Sequence[str]]) -> 
     yield "## Results"
     yield from _measures(results)
     yield from _samples(results)
+    yield from token_sections(results)
     yield from _router(results)
     yield "## Accuracy over the tasks seen so far"
     yield from shown("curve")
@@ -162,13 +164,14 @@ def _router(results: Mapping[str, Any]) -> Iterable[str]:
     rows = []
     for name, method in results["methods"].items():
         acc = _spread(percent, method["mean"]["acc"], method["std"]["acc"]) if routed(method) else DASH
+        acc = finding(method, WITH_ROUTER) if finding(method, WITH_ROUTER) != DASH else acc
         cells = finding(method, ROUTER), acc, finding(method, WITH_ID), finding(method, WITHOUT)
         rows.append((_named(name, method, results), *cells))
     yield _table(head, rows)
     yield (
         "In percent, after the last task. No task id is given, and a router chooses the slot that answers each "
         "example; its accuracy is how often that is the slot of the example's own task. With task id: had the slot "
-        "been told. Without router: by the last task's slot where all tasks have the same outputs, else by the highest "
+        "been told, which is what ACC is of the tasks of a language model. Without router: by the last task's slot where all tasks have the same outputs, else by the highest "
         "logit of all heads. `-`: one head answers for all tasks, and nothing is routed."
     )
 

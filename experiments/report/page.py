@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.figures import Pictures, draw_figures
+from experiments.report.gains import KEYS as GAINS
+from experiments.report.gains import MEAN_KEPT
 from experiments.report.html import to_html
 from experiments.report.markdown import EXPLAINED, parts
 from experiments.report.results import matrix_of, run_seconds, task_key, task_names
-from experiments.report.routing import FINDINGS
+from experiments.report.routing import FINDINGS, WITH_ROUTER
 from experiments.report.sections import settings
 from experiments.report.svg import Figure
 from experiments.report.theme import STYLE, THEME
+from experiments.report.token_sections import EXACT
 from share_jax.metrics import NAMES as MEASURES
 from share_jax.storage.atomic_write import replace_text
 
@@ -26,6 +29,7 @@ APART = (
     "Every section is one stream of tasks under one protocol with one set of settings. Figures of different sections "
     "are not to be compared."
 )
+OF_TOKENS = (WITH_ROUTER, MEAN_KEPT)
 COLUMNS = ("experiment", "preset", "protocol", "settings", "method", "seed", "quantity", "after", "on", "value")
 LAYOUT = """\
 *{box-sizing:border-box}
@@ -194,7 +198,8 @@ def _rows(section: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
                 for j, value in enumerate(row):
                     if value == value:
                         yield name, seed, "accuracy", tasks[i], tasks[j], float(value)
-            for key in ("error_bound", "measured_error"):
+            yield from ((name, seed, key, "", "", extra[key]) for key in OF_TOKENS if extra.get(key) is not None)
+            for key in ("error_bound", "measured_error", *GAINS, EXACT):
                 yield from ((name, seed, key, tasks[-1], task, value) for task, value in extra.get(key, {}).items())
             for number, task in enumerate(tasks, start=1):
                 if (value := run["seconds"].get(task_key(number))) is not None:

@@ -5,13 +5,16 @@ The schema, version 1 (null stands for "not evaluated" or "undefined", NaN never
 - `schema`: 1. `experiment`, `preset`, `protocol`: names. `command`: the command line that made the file.
 - `tasks`: T task names in the order in which they were learnt. `metrics`: the metric of each, a name of
   `experiments.metrics`; accuracy where the file has none. What is called accuracy below is the task's own metric, which
-  may be below 0 for correlations. `seeds`: every seed that any method ran with.
+  may be below 0 for correlations, and for `bits_saved`, which is 1 - (bits per byte) / 8. `seeds`: every seed that any
+  method ran with.
 - `methods`: by name, in the order of the run:
     - `runs`: one per seed: `seed`; `accuracy_matrix` (T rows of T, row i after task i); `untrained` (T
       accuracies of the untrained model); the measures of `share_jax.metrics.NAMES`; `seconds` by phase, of which
       `total`, if present, is the whole (else the phases add up to it) and `task 1`, `task 2`, ... single tasks;
       `extra`: further findings, among them
-      `tasks_with_changed_logits`, how many tasks' test logits differ in any bit from when the task was learnt.
+      `tasks_with_changed_logits`, how many tasks' test logits differ in any bit from when the task was learnt; of
+      texts by task `bits_per_byte_frozen`, `bits_per_byte_learnt`, `bits_per_byte_last` and `gain_kept`, with its
+      mean `mean_gain_kept` (see `experiments.report.gains`).
     - `mean`, `std`: the same measures and `seconds` over the runs; `std` is the sample deviation (n - 1), null
       with one run. A measure that is undefined in any run is null in both.
     - `params`: numbers of parameters. `base`: frozen model; `shared`: adapters, common to all tasks; `per_task`:
@@ -33,7 +36,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments.metrics import CORRELATIONS
+from experiments.metrics import lowest as lowest_of
+from experiments.report.gains import with_gains
 from experiments.report.schema import PARAMS, PROTOCOLS, SCHEMA, validate
 from experiments.report.versions import versions as installed_versions
 from share_jax import metrics
@@ -103,8 +107,9 @@ def to_json(results: Results, versions: Mapping[str, str | None] | None = None) 
     tasks = len(results.task_names)
     if results.metrics and len(results.metrics) != tasks:
         raise _refuse("metrics", f"{len(results.metrics)}", f"{tasks}, one for each task")
-    lowest = np.array([-1.0 if name in CORRELATIONS else 0.0 for name in results.metrics] or [0.0] * tasks)
+    lowest = np.array([lowest_of(name) for name in results.metrics] or [0.0] * tasks)
     methods = {method.name: _method(method, lowest) for method in results.methods}
+    methods = with_gains(methods, results.task_names, results.metrics)
     seeds = dict.fromkeys(run.seed for method in results.methods for run in method.runs)
     return {
         "schema": SCHEMA,

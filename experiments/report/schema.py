@@ -6,7 +6,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
-from experiments.metrics import CORRELATIONS
+from experiments.metrics import lowest
 from share_jax.errors import FormatError, message
 from share_jax.metrics import NAMES as MEASURES
 
@@ -31,7 +31,7 @@ _Node = Mapping[str, Any]
 _TEXT = {"type": "string", "description": "a string"}
 _WHOLE = {"type": "integer", "description": "a whole number"}
 _NUMBER = {"type": ["number", "null"], "description": "a finite number or null"}
-_FRACTION = {**_NUMBER, "minimum": -1, "maximum": 1, "description": "a fraction from 0 to 1 or null"}
+_FRACTION = {**_NUMBER, "maximum": 1, "description": "a fraction from 0 to 1 or null"}
 _OBJECT = {"type": "object", "description": "an object"}
 _NUMBERS = {**_OBJECT, "additionalProperties": _NUMBER}
 
@@ -135,13 +135,13 @@ def _tasks_of(method: Mapping[str, Any], place: str) -> int:
 
 
 def _signs(content: dict[str, Any], name: str) -> None:
-    """Only correlations may be below 0."""
+    """Only some metrics may be below 0, correlations down to -1."""
     metrics = content.get("metrics", [])
     for method, found in content["methods"].items():
         for index, run in enumerate(found["runs"]):
             rows = [*run["accuracy_matrix"], run.get("untrained", [])]
             for task, value in ((task, value) for row in rows for task, value in enumerate(row)):
-                if value is not None and value < 0 and (task >= len(metrics) or metrics[task] not in CORRELATIONS):
+                if value is not None and value < (lowest(metrics[task]) if task < len(metrics) else 0):
                     place = f"{name}: methods.{method}.runs[{index}], task {task + 1}"
                     raise _refuse(place, value, "a fraction from 0 to 1 or null")
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from experiments.streams.checks import as_labels, check_kind, check_labels, repeated
+from experiments.streams.checks import as_labels, check_kind, check_labels, check_scored, repeated
 from share_jax.errors import InputError, message
 from share_jax.models.tokenizer import Encode
 
@@ -39,13 +39,19 @@ class Split:
         inputs: arrays (N, ...), one for each argument of the model.
         labels: int32 (N,), in [0, classes of the task); float32 (N,), finite, where the task asks for a number; int32
             (N, K), the tokens to be written, -1 for none, where it is one of tokens.
+        options: rows of each question, the first with the right answer and the others with the other allowed ones; of
+            tokens alone.
+        nbytes: (N,) length in bytes of what is learnt of each row; of tokens alone.
 
     Raises:
-        InputError: no inputs, lengths that differ, or labels that are neither whole numbers of at least 0 nor float32.
+        InputError: no inputs, lengths that differ, labels that are neither whole numbers of at least 0 nor float32, or
+            rows that are no whole questions.
     """
 
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray
+    options: int = 1
+    nbytes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Checks lengths and types, and takes whole labels to int32."""
@@ -62,6 +68,12 @@ class Split:
                 expected = f"an array with leading axis {size}, as the labels"
                 raise InputError(message(f"input {name!r}", got=got, expected=expected, fix=fix))
         object.__setattr__(self, "inputs", dict(self.inputs))
+        if self.options < 1 or size % self.options:
+            fix = "give every question all of its answers"
+            raise InputError(message("rows", got=size, expected=f"a multiple of {self.options} answers", fix=fix))
+        if self.nbytes is not None and len(self.nbytes) != size:
+            fix = "give every text its length"
+            raise InputError(message("bytes of texts", got=len(self.nbytes), expected=size, fix=fix))
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -87,6 +99,25 @@ class Sample:
     decode: Callable[[Sequence[int]], str]
 
 
+@dataclass(frozen=True)
+class Checked:
+    """Questions of a test set whose answers are run once all tasks are learnt.
+
+    Attributes:
+        prompts: token ids of each, the test set's first ones.
+        wanted: the right answers.
+        checks: of each, whether what was written does what was asked.
+        ends: ids that end an answer.
+        decode: ids to text.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    wanted: tuple[str, ...]
+    checks: tuple[Callable[[str], bool], ...]
+    ends: tuple[int, ...]
+    decode: Callable[[Sequence[int]], str]
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """A task: its classes by name, or none where it asks for a number, and examples to learn from and to be tested on.
@@ -102,10 +133,13 @@ class Task:
         further: other test sets by name, answered once, when all tasks are learnt.
         few_shot: the test set behind a few training examples, for the model without any training; of tokens alone.
         sample: a question of the test set whose answer is shown as text; of tokens alone.
+        checked: by the name of a test set, which of its answers are run; of tokens alone.
+        test_name: of its own test set.
 
     Raises:
         InputError: no name, an unknown kind or a metric of the other one, no classes or a class twice, an empty split,
-            a label out of range, or splits whose inputs differ in name, shape or type; a single training example.
+            a label out of range, a test without what its metric needs, or splits whose inputs differ in name, shape or
+            type; a single training example.
     """
 
     name: str
@@ -117,6 +151,8 @@ class Task:
     further: Mapping[str, Split] = field(default_factory=dict)
     few_shot: Split | None = None
     sample: Sample | None = None
+    checked: Mapping[str, Checked] = field(default_factory=dict)
+    test_name: str = "test"
 
     def __post_init__(self) -> None:
         """Checks the task as a whole."""
@@ -127,6 +163,7 @@ class Task:
         if len(self.train) == 1:
             what, fix = f"train examples of task {self.name!r}", "one example shows one class; give the task more"
             raise InputError(message(what, got="one", expected="at least two", fix=fix))
+        check_scored(self.name, self.metric, [self.test, *self.further.values()])
         train, test = (_shapes(split) for split in (self.train, self.test))
         if train != test:
             what, fix = f"test inputs of task {self.name!r}", "prepare both splits in one way"

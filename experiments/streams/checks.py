@@ -58,6 +58,17 @@ def check_kind(name: str, kind: str, classes: tuple[str, ...], metric: str) -> s
     return metric or known[0]
 
 
+def check_scored(name: str, metric: str, tests: Sequence[Any]) -> None:
+    """Refuses test splits without what a metric needs: all answers of each question, or the lengths of the texts."""
+    for test in tests:
+        what = f"test of task {name!r}"
+        if (metric == "option_accuracy") != (test.options > 1):
+            fix = "give each question all of its allowed answers, or score it in another way"
+            raise InputError(message(what, got=f"{test.options} answers for {metric}", expected="answers", fix=fix))
+        if metric == "bits_saved" and test.nbytes is None:
+            raise InputError(message(what, got="no nbytes", expected="the texts' lengths", fix="pass nbytes"))
+
+
 def check_names(name: str, classes: tuple[str, ...]) -> None:
     """Refuses a task without a name or classes, or with a class twice."""
     if not name:

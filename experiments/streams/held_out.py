@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from experiments.streams.base import Split, Stream, Task
+from share_jax.errors import InputError, message
 
 SHARE = 0.2
 
@@ -17,7 +18,13 @@ def held_out(stream: Stream, seed: int) -> Stream:
     Args:
         stream: any.
         seed: of the draw; each task has a draw of its own.
+
+    Raises:
+        InputError: a task chooses among answers, of which its training examples have the right one alone.
     """
+    if many := [task.name for task in stream.tasks if task.test.options > 1]:
+        what, fix = f"held-out examples of task {many[0]!r}", "leave --held-out out"
+        raise InputError(message(what, got="the right answer alone", expected="all allowed ones", fix=fix))
     return replace(stream, tasks=tuple(_task(task, seed, number) for number, task in enumerate(stream.tasks)))
 
 
@@ -41,4 +48,6 @@ def drawn(labels: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndar
 
 def _part(split: Split, chosen: np.ndarray) -> Split:
     rows = np.flatnonzero(chosen)
-    return Split({name: array[rows] for name, array in split.inputs.items()}, split.labels[rows])
+    own = {name: array[rows] for name, array in split.inputs.items()}
+    nbytes = None if split.nbytes is None else split.nbytes[rows]
+    return replace(split, inputs=own, labels=split.labels[rows], nbytes=nbytes)

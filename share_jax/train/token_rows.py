@@ -29,6 +29,10 @@ class Tokenizer(Protocol):
         """Token ids of texts, with or without what the checkpoint puts around them."""
         ...
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens."""
+        ...
+
     def chat(self, messages: Any) -> str:
         """The text of a conversation, up to where the next answer begins."""
         ...
@@ -41,7 +45,7 @@ class TokenRows:
     Attributes:
         ids: of each example all its tokens.
         starts: of each the place of its first token that is learnt, at least 1.
-        nbytes: of each the length of what is learnt, in bytes of UTF-8.
+        nbytes: of each the length of its completion or text, as far as that was not cut, in bytes of UTF-8.
         cut: how many examples were cut to `max_length`.
 
     Raises:
@@ -101,8 +105,9 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_len
     for place in (place for place, chat in enumerate(chats) if chat):
         (plain[place],) = tokenizer.encode_batch([prompts[place]], special=False)
     answers = tokenizer.encode_batch(wanted, special=False)
-    ids, starts, cut = [], [], 0
+    ids, starts, nbytes, cut = [], [], [], 0
     for number, (before, answer) in enumerate(zip(plain, answers, strict=True), start=1):
+        whole = len(answer) + 1
         answer = (*answer, tokenizer.stop[0])
         cut += len(before) + len(answer) > max_length
         answer = answer[: max_length - 1] if before else answer[:max_length]
@@ -112,8 +117,9 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_len
             raise InputError(message(f"tokens of example {number}", got=got, expected="at least two", fix=fix))
         ids.append((*before, *answer))
         starts.append(max(1, len(before)))
-    nbytes = tuple(len(text.encode()) for text in wanted)
-    return TokenRows(tuple(ids), tuple(starts), nbytes, cut)
+        text = wanted[number - 1] if len(answer) == whole else tokenizer.decode(answer)
+        nbytes.append(len(text.encode()))
+    return TokenRows(tuple(ids), tuple(starts), tuple(nbytes), cut)
 
 
 def on_grid(length: int) -> int:

@@ -1,0 +1,50 @@
+"""Whether what a language model writes does what was asked, however it is written: its answers are run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.algorithms.job import Job
+from share_jax.bank.bank import TaskBank
+from share_jax.linen.adapted_model import Adapted
+from share_jax.models.generation import generate
+
+EXECUTED = "executed"
+"""Key of a run's `extra`."""
+
+LONGEST = 96
+"""Tokens that an answer has at most."""
+
+
+def executed_answers(
+    job: Job, adapted: Adapted, bank: TaskBank, right: Mapping[str, Mapping[str, Sequence[bool]]]
+) -> dict[str, Any]:
+    """By test set and task, how many of the questions that are run give the right result, and of how many.
+
+    An answer that is known to be exactly right is not written again: the right answer itself is run.
+
+    Args:
+        job: for the stream and the base model.
+        adapted: the model.
+        bank: with every task.
+        right: of each task and test set, which of the questions are exactly right.
+    """
+    asked = [
+        (task.name, name, place, checked)
+        for task in job.stream.tasks
+        for name, checked in task.checked.items()
+        for place in range(len(checked.prompts))
+    ]
+    written = {key[:3]: key[3].wanted[key[2]] for key in asked}
+    wrong = [key for key in asked if not right[key[0]][key[1]][key[2]]]
+    if wrong:
+        prompts, names, ends = [key[3].prompts[key[2]] for key in wrong], [key[0] for key in wrong], wrong[0][3].ends
+        params = job.backbone.params
+        made = generate(adapted, bank, names, prompts, params=params, stop=ends, max_tokens=LONGEST)
+        written |= {key[:3]: key[3].decode(each.tokens) for key, each in zip(wrong, made, strict=True)}
+        job.preemption.point()
+    found: dict[str, Any] = {}
+    for name, test, place, checked in asked:
+        own = found.setdefault(test, {}).setdefault(name, {"right": 0, "asked": 0})
+        own["asked"] += 1
+        own["right"] += bool(checked.checks[place](written[name, test, place]))
+    return {EXECUTED: found} if found else {}

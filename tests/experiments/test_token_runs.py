@@ -1,0 +1,94 @@
+"""Token streams as runs of the command line, on a tiny decoder: options, bits per byte, other tests, and the router."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pretrained_folders import pretrained_folder
+from token_runs import FEW, learnt, olora_folder, prompts_folder, write_lines
+
+from experiments import run
+from experiments.config.methods import METHODS, method
+from experiments.config.run_config import parse
+from experiments.report.gains import KEYS
+from share_jax.errors import InputError
+
+RUN = tuple(name for name in METHODS if not method(name).not_tokens and name != "frozen_few_shot")
+"""The methods for a language model."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pretrained_folder("decoder", tmp_path_factory.mktemp("weights"))
+
+
+def test_options_are_chosen_and_the_router_and_the_exact_match_stand_beside_them(tmp_path: Path, weights: Path) -> None:
+    data = olora_folder(tmp_path / "data")
+    found = learnt("olora", weights, tmp_path / "run", "shared_a", "--data-folder", str(data), "--task-order", "6")
+    assert found["tasks"] == ["amazon", "RTE"]
+    assert found["metrics"] == ["option_accuracy"] * 2
+    assert "--task-order 6" in found["command"]
+    extra = found["methods"]["shared_a"]["runs"][0]["extra"]
+    assert extra["tasks_with_changed_logits"] == 0
+    assert set(extra["exact_match"]) == {"amazon", "RTE"}
+    assert extra["acc_with_task_id"] == found["methods"]["shared_a"]["mean"]["acc"]
+    assert {"router_accuracy", "acc_with_router", "exact_match_with_router"} <= set(extra)
+    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "## Router" in report
+    assert "## Exact match" in report
+
+
+def test_texts_are_scored_in_bits_per_byte_and_the_kept_gain_is_told(tmp_path: Path, weights: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("first", "second"):
+        write_lines(data / f"{name}.jsonl", [{"text": f"the cat sat on a dog {name}"}, {"text": f"on the {name}"}] * 3)
+    methods = "sequential_lora,frozen"
+    found = learnt("prompts", weights, tmp_path / "run", methods, "--data-folder", str(data), "--steps", "8")
+    assert found["metrics"] == ["bits_saved"] * 2
+    extra = found["methods"]["sequential_lora"]["runs"][0]["extra"]
+    frozen, learnt_, last = (extra[key] for key in KEYS[:3])
+    matrix = found["methods"]["sequential_lora"]["runs"][0]["accuracy_matrix"]
+    assert last["first"] == pytest.approx(8 * (1 - matrix[1][0]))
+    kept = (frozen["first"] - last["first"]) / (frozen["first"] - learnt_["first"])
+    assert frozen["first"] > learnt_["first"]
+    assert extra["gain_kept"]["first"] == pytest.approx(kept)
+    assert extra["gain_kept"]["second"] == pytest.approx(1)
+    assert "router_accuracy" not in extra, "a text has no prompt to choose by"
+    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "## Bits per byte" in report
+
+
+def test_what_is_not_for_a_language_model_is_refused_before_the_run(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = prompts_folder(tmp_path / "data")
+    words = ["--experiment", "prompts", "--weights", str(weights), "--data-folder", str(data), *FEW]
+    refused = [name for name in METHODS if method(name).not_tokens]
+    assert {"majority", "frozen_head", "sequential_lora_heads", "l2p"} <= set(refused)
+    assert run.main([*words, "--workdir", str(tmp_path / "run"), "--methods", "shared_a,l2p"]) == 2
+    told = capsys.readouterr().err
+    assert "method l2p on prompts: got a decoder, which takes no prompts" in told
+    assert "leave it out of --methods" in told
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_held_out_examples_have_no_other_options(tmp_path: Path, weights: Path) -> None:
+    config = parse(["--experiment", "olora", "--weights", str(weights), *FEW, "--held-out",
+                    "--data-folder", str(olora_folder(tmp_path / "data"))])  # fmt: skip
+    from experiments.build import build
+
+    with pytest.raises(InputError, match="leave --held-out out"):
+        build(config, lambda line: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN)
+def test_every_method_for_a_language_model_learns_prompts(tmp_path: Path, weights: Path, name: str) -> None:
+    data = prompts_folder(tmp_path / "data")
+    found = learnt("prompts", weights, tmp_path / "run", name, "--data-folder", str(data))
+    matrix = np.array(found["methods"][name]["runs"][0]["accuracy_matrix"], np.float64)
+    assert np.isfinite(matrix[-1]).all()
+    again = learnt("prompts", weights, tmp_path / "run", name, "--data-folder", str(data), "--resume")
+    same = [each["methods"][name]["runs"][0]["accuracy_matrix"] for each in (found, again)]
+    assert same[0] == same[1]
