@@ -14,6 +14,7 @@ from experiments.algorithms.job import Job
 from experiments.algorithms.scoring import score_split
 from experiments.streams.base import Split, Task
 from share_jax.bank.router import Rule, add_task, empty_router, route, routing_rule
+from share_jax.models.generation import prompt_features
 
 Predict = Callable[[int, Mapping[str, np.ndarray]], np.ndarray]
 """As of `evaluation`."""
@@ -127,8 +128,9 @@ def _features(job: Job, split: Split, options: int = 1) -> np.ndarray:
     mask = np.where(places <= inputs["columns"][:, :1], inputs["attention_mask"], 0)
     if "hidden" in inputs:
         return np.einsum("nld,nl->nd", inputs["hidden"], (mask / mask.sum(axis=1, keepdims=True)).astype(np.float32))
-    prompts = Split({"input_ids": inputs["input_ids"], "attention_mask": mask}, split.labels[::options])
-    return job.features.of(job.backbone, prompts, job.preemption.point)
+    prompts = [ids[:count].tolist() for ids, count in zip(inputs["input_ids"], mask.sum(axis=1), strict=True)]
+    model: Any = job.backbone.model
+    return prompt_features(model, job.backbone.params, prompts, batch_size=job.config.eval_batch_size)
 
 
 def exact_questions(values: np.ndarray, split: Split) -> np.ndarray:

@@ -8,7 +8,7 @@ labels. A question is right where the right label is the likeliest of the allowe
 and of the end, not divided by their number. Beside it stand, after the last task, the exact match, which is what greedy
 generation writes, and both without the task's id, through the router. `--weights` takes another decoder.
 
-Published figures are in `docs/lm_benchmarks.md`; they are of other, larger models.
+Published figures are in `experiments/streams/language.md`; they are of other, larger models.
 """
 
 from experiments.config.experiment import Experiment

@@ -72,7 +72,7 @@ def findings(
         key: {tasks[place]: _known(bits_per_byte_of(row[place])) for place in places} for key, row in rows.items()
     }
     found[KEPT] = {tasks[place]: _known(kept[place]) for place in places}
-    found[MEAN_KEPT] = _known(np.mean(kept[list(places)]))
+    found[MEAN_KEPT] = _known(float(np.mean(kept[list(places)])))
     return found
 
 

@@ -14,7 +14,7 @@ from experiments.report.cells import DASH, count, exact, percent, ratio, seconds
 from experiments.report.explain import HOW_TO_READ
 from experiments.report.per_task import mean_forgetting, task_seconds, update_errors
 from experiments.report.results import mean_matrix, task_names, total_seconds
-from experiments.report.routing import ROUTER, WITH_ID, WITHOUT, WITH_ROUTER, finding, routed
+from experiments.report.routing import ROUTER, WITH_ID, WITH_ROUTER, WITHOUT, finding, routed
 from experiments.report.samples import samples_of, verdict
 from experiments.report.token_sections import token_sections
 
@@ -171,7 +171,7 @@ def _router(results: Mapping[str, Any]) -> Iterable[str]:
     yield (
         "In percent, after the last task. No task id is given, and a router chooses the slot that answers each "
         "example; its accuracy is how often that is the slot of the example's own task. With task id: had the slot "
-        "been told, which is what ACC is of the tasks of a language model. Without router: by the last task's slot where all tasks have the same outputs, else by the highest "
+        "been told. Without router: by the last task's slot where all tasks have the same outputs, else by the highest "
         "logit of all heads. `-`: one head answers for all tasks, and nothing is routed."
     )
 

@@ -70,7 +70,12 @@ def saved_tasks(store: Checkpoint, learner: ShareLearner, fresh: ShareBank) -> S
 
 
 def save_share_task(
-    folder: str | os.PathLike[str], learner: ShareLearner, bank: ShareBank, *, info: Json | None = None
+    folder: str | os.PathLike[str],
+    learner: ShareLearner,
+    bank: ShareBank,
+    *,
+    info: Json | None = None,
+    router: Router | None = None,
 ) -> Checkpoint:
     """Saves the last task of a bank, after it was learnt, in a folder of its own; see `save_last_task`.
 
@@ -81,6 +86,7 @@ def save_share_task(
         learner: what learnt them.
         bank: the tasks.
         info: JSON beside the new task.
+        router: a router that knows the new task too; the saved one, if any, is kept when None.
 
     Raises:
         BusyError: if another process saves into it.
@@ -88,7 +94,7 @@ def save_share_task(
         TaskError, InputError, SaveError: as `save_last_task`.
     """
     with held_checkpoint(Path(folder), learner, bank) as store:
-        return save_last_task(store, learner, bank, info or {})
+        return save_last_task(store, learner, bank, info or {}, router)
 
 
 def load_share_bank(folder: str | os.PathLike[str], learner: ShareLearner, fresh: ShareBank) -> ShareBank:

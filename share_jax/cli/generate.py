@@ -1,4 +1,4 @@
-"""`share-jax generate BANK --task NAME --prompt TEXT | --file prompts.jsonl`: what the tasks' model writes."""
+"""`share-jax generate BANK --task NAME|--route --prompt TEXT|--file prompts.jsonl`: what the tasks' model writes."""
 
 import argparse
 import json
@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--prompt", metavar="TEXT", help="one prompt")
     asked.add_argument("--file", metavar="FILE", help='JSONL: {"prompt" or "messages", "task"} on each line')
-    parser.add_argument("--task", metavar="NAME", help="task of every prompt that names none")
+    unnamed = parser.add_mutually_exclusive_group()
+    unnamed.add_argument("--task", metavar="NAME", help="task of every prompt that names none")
+    unnamed.add_argument("--route", action="store_true", help="choose the task of such a prompt by what it says")
     parser.add_argument("--model", metavar="PATH", help="base model, where it has moved")
     parser.add_argument("-o", "--output", metavar="FILE", help="where the lines go, each with its completion")
     parser.add_argument("--max-tokens", type=whole, metavar="N", default=64)
@@ -35,13 +37,13 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     records = [{"prompt": args.prompt}] if args.file is None else _records(args.file)
     opened = language.open_language_bank(args.bank, args.model)
-    tasks = [_task(record, number, args.task, opened.bank.names) for number, record in enumerate(records, start=1)]
     chats = [place for place, record in enumerate(records) if "messages" in record]
     prompts: list[Any] = [record.get("prompt") for record in records]
     tokenizer = opened.pretrained.tokenizer
     for place in chats:
         text = tokenizer.chat(records[place]["messages"])
         prompts[place] = tokenizer.encode(text, special=False)
+    tasks = _tasks(args, opened, records, prompts)
     made = opened.generate(
         tasks, prompts,
         max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
@@ -56,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.json or args.file is not None:
         sys.stdout.writelines(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
     else:
+        if args.route:
+            print(f"task: {tasks[0]}", file=sys.stderr)
         print(lines[0]["completion"])
     return 0
 
@@ -76,11 +80,25 @@ def _records(path: str) -> list[dict[str, Any]]:
     return [record for _, record in read_json_lines(path, checked)]
 
 
+def _tasks(
+    args: argparse.Namespace, opened: language.LanguageBank, records: list[dict[str, Any]], prompts: list[Any]
+) -> list[str]:
+    """Each prompt's task: its own, that of --task, or with --route the one that it is the likeliest to be of."""
+    names = opened.bank.names
+    routed = [place for place, record in enumerate(records) if args.route and record.get("task") is None]
+    chosen = language.tasks_of_prompts(opened, [prompts[place] for place in routed]) if routed else []
+    found = dict(zip(routed, chosen, strict=True))
+    return [
+        found[place] if place in found else _task(record, place + 1, args.task, names)
+        for place, record in enumerate(records)
+    ]
+
+
 def _task(record: dict[str, Any], number: int, usual: str | None, names: tuple[str, ...]) -> str:
     task = record.get("task", usual)
     if task in names:
         return task
     got = "none" if task is None else repr(task)
-    fix = 'pass --task NAME, or give each line a "task"'
+    fix = 'pass --task NAME or --route, or give each line a "task"'
     expected = f"one of {', '.join(names) or 'no tasks'}"
     raise InputError(message(f"task of prompt {number}", got=got, expected=expected, fix=fix))

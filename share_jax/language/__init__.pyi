@@ -7,6 +7,7 @@ from .language_bank import open_language_bank as open_language_bank
 from .learning import Learnt as Learnt
 from .learning import Training as Training
 from .learning import learn as learn
+from .routing import tasks_of_prompts as tasks_of_prompts
 from .scoring import Scores as Scores
 from .scoring import evaluate as evaluate
 from .settings import LanguageSettings as LanguageSettings

@@ -11,12 +11,14 @@ import numpy as np
 import optax
 
 from share_jax.bank.bank import TaskBank, check_new_name
+from share_jax.bank.router import Router
 from share_jax.bank.slots import read_slot
 from share_jax.checkpoint.inflight_folder import InflightFolder
 from share_jax.checkpoint.saved_bank import held_checkpoint, save_bank
 from share_jax.checkpoint.share_tasks import save_share_task
 from share_jax.errors import InputError, message
 from share_jax.language.language_bank import LanguageBank
+from share_jax.language.routing import with_prompts
 from share_jax.language.scoring import Scores, scores
 from share_jax.language.settings import write_settings
 from share_jax.linen.prefix import linen_prefix
@@ -146,7 +148,8 @@ def learn(
     rows = token_rows(examples, tokenizer, longest)
     tested = None if evaluation is None else token_rows(evaluation, tokenizer, longest)
     size, seed, epochs = training.batch_size, training.seed, training.epochs_of(len(rows))
-    batches = TokenBatches(rows, size, seed, len(opened.bank.names), epochs, _hidden(opened, rows))
+    hidden = _hidden(opened, rows)
+    batches = TokenBatches(rows, size, seed, len(opened.bank.names), epochs, hidden)
     learner: Any = opened.learner(_adamw(training.learning_rate, len(batches)))
     if not opened.bank.names:
         with held_checkpoint(opened.folder, learner, opened.bank):
@@ -170,7 +173,7 @@ def learn(
         found = scores(after, slot, tested, training.batch_size, _hidden(after, tested))
     info = {"examples": len(rows), "steps": len(batches), "loss": losses.last(len(batches))}
     info |= {"scores": found._asdict()} if found is not None else {}
-    _save(after, learner, task, info)
+    _save(after, learner, task, info, with_prompts(opened, task, examples, rows, hidden, size))
     if preemption is not None:
         preemption.released()
     bounds = {name: each.error_bound for name, each in bank.report().items()} if isinstance(bank, ShareBank) else {}
@@ -196,11 +199,11 @@ def _hidden(opened: LanguageBank, rows: TokenRows) -> np.ndarray | None:
     return cache.of({name: arrays[name] for name in ("input_ids", "attention_mask")})
 
 
-def _save(opened: LanguageBank, learner: Any, task: str, info: dict[str, Any]) -> None:
+def _save(opened: LanguageBank, learner: Any, task: str, info: dict[str, Any], router: Router) -> None:
     if isinstance(learner, ShareLearner):
-        save_share_task(opened.folder, learner, opened.bank, info=info)  # pyright: ignore[reportArgumentType]
+        save_share_task(opened.folder, learner, opened.bank, info=info, router=router)  # pyright: ignore[reportArgumentType]
     else:
-        save_bank(opened.folder, learner, opened.bank, infos={task: info})
+        save_bank(opened.folder, learner, opened.bank, infos={task: info}, router=router)
 
 
 def _same(before: TaskBank, after: TaskBank, place: int) -> bool:

@@ -5,11 +5,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import optax
 import pytest
 from pretrained_folders import pretrained_folder
 
 from share_jax import language
+from share_jax.bank.router import remove_task
 from share_jax.bank.slots import read_slot
+from share_jax.checkpoint.checkpoint import load_router, save_router
+from share_jax.checkpoint.saved_bank import held_checkpoint
 from share_jax.cli.main import main
 from share_jax.text.examples import read_examples
 from share_jax.trees import flat
@@ -122,6 +126,40 @@ def test_prompts_of_several_tasks_get_what_each_gets_alone(
         words = ["--task", line["task"], "--prompt", line["prompt"], "--max-tokens", "5"]
         assert main(["generate", str(bank), *words]) == 0
         assert capsys.readouterr().out == line["completion"] + "\n"
+
+
+def test_the_router_chooses_the_task_of_prompts_that_name_none(
+    work: Path, bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lines = [{"prompt": f"{asked} {task} :"} for asked in ASKED[:3] for task in ("sql", "mongo")]
+    lines[0]["task"] = "mongo"  # what a line says holds
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "out.jsonl"
+    words = ["--max-tokens", "2"]
+    assert (
+        main(["generate", str(bank), "--route", "--file", str(tmp_path / "prompts.jsonl"), "-o", str(out), *words]) == 0
+    )
+    made = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["task"] for line in made] == ["mongo", "mongo", *["sql", "mongo"] * 2]
+    told = out_of(capsys, "generate", bank, "--route", "--prompt", lines[2]["prompt"], *words)
+    assert told["completion"] == made[2]["completion"]
+    assert told["task"] == "sql"
+    assert main(["generate", str(bank), "--route", "--prompt", lines[3]["prompt"], *words]) == 0
+    assert "task: mongo" in capsys.readouterr().err
+
+
+def test_a_bank_that_does_not_know_its_prompts_says_so_once(
+    bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(bank, tmp_path / "bank")
+    opened = language.open_language_bank(tmp_path / "bank")
+    with held_checkpoint(opened.folder, opened.learner(optax.sgd(0.0)), opened.bank) as store:
+        save_router(store, remove_task(load_router(store), "sql"))
+    assert main(["generate", str(tmp_path / "bank"), "--route", "--prompt", "a cat"]) == 2
+    told = capsys.readouterr().err
+    assert "no prompts of sql" in told
+    assert "name the task of each prompt" in told
+    assert len(told.strip().splitlines()) == 1
 
 
 def test_scores_are_those_that_learning_told(work: Path, bank: Path, capsys: pytest.CaptureFixture) -> None:

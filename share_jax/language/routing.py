@@ -1,0 +1,113 @@
+"""Which task a prompt is of, where none is named: a router over what the frozen model makes of prompts.
+
+A task's statistics are those of the prompts that it is learnt from, saved with it: they need no training, and no later
+task changes what is known of it but the covariance that all share. See `share_jax.bank.router`.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from share_jax.bank.router import Router, add_task, empty_router, route, routing_rule
+from share_jax.checkpoint.checkpoint import load_router, open_checkpoint
+from share_jax.checkpoint.manifest import exists
+from share_jax.errors import TaskError, message
+from share_jax.language.language_bank import LanguageBank
+from share_jax.models.generation import Prompt, bucket, prompt_features
+from share_jax.text.examples import Chat, Example
+from share_jax.train.token_rows import TokenRows
+from share_jax.typing import Array
+
+MOST = 256
+"""Training examples of a task whose prompts the router learns, spread over all of them."""
+
+
+def saved_router(opened: LanguageBank) -> Router | None:
+    """What the bank's folder knows of its tasks' prompts; None where no task has been learnt with it.
+
+    Raises:
+        FormatError: the folder is damaged.
+    """
+    if not exists(opened.folder):
+        return None
+    store = open_checkpoint(opened.folder)
+    return None if store.manifest.router is None else load_router(store)
+
+
+def with_prompts(
+    opened: LanguageBank,
+    task: str,
+    examples: Sequence[Example | Chat],
+    rows: TokenRows,
+    hidden: np.ndarray | None,
+    batch_size: int = 16,
+) -> Router:
+    """The bank's router with the prompts of one more task; of a text without a prompt it learns the whole text.
+
+    Args:
+        opened: the bank before the task.
+        task: its name.
+        examples: what it is learnt from.
+        rows: the same as tokens.
+        hidden: what the frozen layers make of them, (N, length, d); None if no layer is frozen.
+        batch_size: prompts that go through the model together.
+    """
+    known = saved_router(opened)
+    places = np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(int))
+    whole = [isinstance(examples[place], Example) and not examples[place].prompt for place in places]  # pyright: ignore[reportAttributeAccessIssue]
+    prompts = [
+        rows.ids[place][: None if text else rows.starts[place]] for place, text in zip(places, whole, strict=True)
+    ]
+    if hidden is None:
+        features = prompt_features(opened.pretrained.model, opened.pretrained.params, prompts, batch_size=batch_size)
+    else:
+        prompts = [ids[: hidden.shape[1]] for ids in prompts]
+        features = _above(opened, [len(ids) for ids in prompts], hidden, places, batch_size)
+    return add_task(empty_router(features.shape[1]) if known is None else known, task, features)
+
+
+def tasks_of_prompts(opened: LanguageBank, prompts: Sequence[Prompt], *, batch_size: int = 16) -> list[str]:
+    """The name of the task that each prompt is the likeliest to be of.
+
+    Args:
+        opened: the bank.
+        prompts: texts, or token ids.
+        batch_size: prompts that go through the model together.
+
+    Raises:
+        TaskError: the bank has a task whose prompts are not known: it was imported, or learnt by an older version.
+        InputError: a prompt is empty.
+    """
+    router, names = saved_router(opened), opened.bank.names
+    unknown = [name for name in names if router is None or name not in router.names]
+    if router is None or unknown:
+        got = f"no prompts of {', '.join(unknown)}" if names else "no tasks"
+        expected, fix = "those of every task", "name the task of each prompt, or learn these tasks by share-jax learn"
+        raise TaskError(message(f"router of bank {opened.folder}", got=got, expected=expected, fix=fix))
+    loaded = opened.pretrained
+    features = prompt_features(loaded.model, loaded.params, prompts, tokenizer=loaded.tokenizer, batch_size=batch_size)
+    return [names[place] for place in np.asarray(route(routing_rule(router, names), features))]
+
+
+def _above(
+    opened: LanguageBank, lengths: Sequence[int], hidden: np.ndarray, places: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """`prompt_features` from what the frozen layers have made of the texts, of which prompts are the beginning."""
+    order = np.argsort(np.asarray(lengths), kind="stable")
+    out = np.zeros((len(lengths), opened.pretrained.model.config.hidden_size), np.float32)
+    for start in range(0, len(order), batch_size):
+        own = order[start : start + batch_size]
+        rows = np.concatenate([own, np.repeat(own[-1:], batch_size - len(own))])
+        length = min(bucket(max(lengths[row] for row in rows)), hidden.shape[1])
+        mask = (np.arange(length) < np.asarray(lengths)[rows][:, None]).astype(np.int32)
+        states = np.asarray(hidden[places[rows], :length])
+        out[rows] = _features(opened.pretrained.model, {"params": opened.pretrained.params}, states, mask)
+    return out
+
+
+@partial(jax.jit, static_argnames="model")
+def _features(model: Any, variables: Any, hidden: Array, mask: Array) -> Array:
+    return model.apply(variables, hidden=hidden, attention_mask=mask, method="features")
