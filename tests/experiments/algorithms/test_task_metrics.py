@@ -5,7 +5,19 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from experiments.metrics import CORRELATIONS, OF_CLASSES, OF_NUMBERS, accuracy, f1, matthews, measure, pearson, spearman
+from experiments.metrics import (
+    CORRELATIONS,
+    OF_CLASSES,
+    OF_NUMBERS,
+    OF_TOKENS,
+    accuracy,
+    bits_per_byte_of,
+    f1,
+    matthews,
+    measure,
+    pearson,
+    spearman,
+)
 from share_jax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -47,3 +59,31 @@ def test_a_metric_reads_the_models_outputs():
     assert set(CORRELATIONS) <= {*OF_CLASSES, *OF_NUMBERS}
     with pytest.raises(InputError, match="metric: got 'auc', expected one of accuracy, matthews"):
         measure("auc", outputs, np.zeros(3))
+
+
+def scores(nats: list[list[float]], right: list[list[int]]) -> np.ndarray:
+    return np.stack([np.array(nats, np.float32), np.array(right, np.float32)], axis=-1)
+
+
+LABELS = np.array([[4, 5], [6, -1], [4, 7], [6, -1], [4, 5], [6, -1]])
+"""Three questions with two answers each, the right one first."""
+
+SCORES = scores(
+    [[0.1, 0.1], [0.3, 9], [0.2, 0.2], [0.3, 9], [0.2, 0.2], [0.4, 9]], [[1, 1], [0, 1], [1, 0], *[[0, 1]] * 3]
+)
+
+
+def test_the_likeliest_answer_is_that_of_the_least_summed_nats_and_a_tie_is_wrong() -> None:
+    assert measure("option_accuracy", SCORES, LABELS, options=2) == pytest.approx(1 / 3)
+    assert measure("exact_match", SCORES, LABELS, options=2) == pytest.approx(1 / 3)
+    with pytest.raises(InputError, match="answers of a question: got 1, expected two or more"):
+        measure("option_accuracy", SCORES, LABELS)
+
+
+def test_bits_per_byte_are_those_of_all_texts_together() -> None:
+    saved = measure("bits_saved", SCORES, LABELS, nbytes=np.array([1, 2, 3, 4, 5, 6]))
+    nats = 0.2 + 0.3 + 0.4 + 0.3 + 0.4 + 0.4
+    assert bits_per_byte_of(saved) == pytest.approx(nats / np.log(2) / 21, rel=1e-6)
+    with pytest.raises(InputError, match="bytes of the texts: got none"):
+        measure("bits_saved", SCORES, LABELS)
+    assert len(OF_TOKENS) == 4

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from experiments.streams.olora import ORDERS, olora
+from experiments.streams.token_stream import token_tasks
 from share_jax.errors import FormatError, InputError
 
 LABELS = {"NLI/MNLI": ["neutral", "entailment"], "SC/amazon": ["negative", "positive"], "COPA/COPA": ["A", "B"]}
@@ -107,3 +108,24 @@ def test_what_cannot_be_asked_for_is_refused(folder: Path, tmp_path: Path) -> No
     for wrong in (None, tmp_path / "nowhere", tmp_path / "empty"):
         with pytest.raises(InputError, match="O-LoRA's layout"):
             olora(wrong)
+
+
+def test_every_answer_of_a_question_becomes_a_row_of_tokens_the_right_one_first(folder: Path) -> None:
+    task = olora(folder, 1, train_per_task=10, test_per_task=5, notify=lambda line: None)[0]
+    tokenizer: Any = Letters()
+    (made,) = token_tasks([task], tokenizer, 64)
+    assert (made.metric, made.test.options, len(made.test), len(made.train)) == ("option_accuracy", 2, 10, 10)
+    for place, example in enumerate(task.test["test"]):
+        ids = [made.test.labels[2 * place + k] for k in range(2)]
+        said = ["".join(map(chr, own[own >= 3])) for own in ids]
+        assert said[0] == example.completion
+        assert set(said) == set(task.options or ())
+
+
+class Letters:
+    """A token for each letter; 1 ends a text."""
+
+    stop = (1,)
+
+    def encode_batch(self, texts: list[str], *, special: bool = True) -> list[list[int]]:
+        return [[ord(letter) for letter in text] for text in texts]
