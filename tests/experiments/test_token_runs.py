@@ -1,17 +1,30 @@
 """Token streams as runs of the command line, on a tiny decoder: options, bits per byte, other tests, and the router."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from pretrained_folders import pretrained_folder
-from token_runs import FEW, learnt, olora_folder, prompts_folder, write_lines
+from token_runs import ASKED, FEW, SAID, learnt, olora_folder, prompts_folder, write_lines
 
 from experiments import run
+from experiments.algorithms.token_checks import executed_answers
+from experiments.build import build
+from experiments.config import experiment as streams
+from experiments.config.experiment import Experiment
 from experiments.config.methods import METHODS, method
-from experiments.config.run_config import parse
+from experiments.config.run_config import Config, parse
+from experiments.config.token_parts import token_backbone, token_stream
 from experiments.report.gains import KEYS
+from experiments.streams.base import Stream
+from experiments.streams.text_tasks import CompletionTask
+from experiments.streams.token_stream import token_tasks
 from share_jax.errors import InputError
+from share_jax.models.pretrained_decoder import load_tokenizer_of
+from share_jax.text.examples import Example
 
 RUN = tuple(name for name in METHODS if not method(name).not_tokens and name != "frozen_few_shot")
 """The methods for a language model."""
@@ -76,8 +89,6 @@ def test_what_is_not_for_a_language_model_is_refused_before_the_run(
 def test_held_out_examples_have_no_other_options(tmp_path: Path, weights: Path) -> None:
     config = parse(["--experiment", "olora", "--weights", str(weights), *FEW, "--held-out",
                     "--data-folder", str(olora_folder(tmp_path / "data"))])  # fmt: skip
-    from experiments.build import build
-
     with pytest.raises(InputError, match="leave --held-out out"):
         build(config, lambda line: None)
 
@@ -92,3 +103,43 @@ def test_every_method_for_a_language_model_learns_prompts(tmp_path: Path, weight
     again = learnt("prompts", weights, tmp_path / "run", name, "--data-folder", str(data), "--resume")
     same = [each["methods"][name]["runs"][0]["accuracy_matrix"] for each in (found, again)]
     assert same[0] == same[1]
+
+
+@pytest.fixture
+def checked(tmp_path: Path, weights: Path) -> Iterator[str]:
+    """An experiment whose answers are run: they must be short, and one of a further test set is asked, too."""
+
+    def stream(config: Config) -> Stream:
+        def task(name: str) -> CompletionTask:
+            own = [Example(f"{asked} {name} :", SAID[name]) for asked in ASKED]
+            checks = {"test": [lambda said: len(said) < 500] * 4, "far": [lambda said: said == SAID["sql"]]}
+            return CompletionTask(name, own, {"test": own, "far": own[:1]}, "exact", checks=checks)
+
+        return token_stream(config, [task("sql"), task("words")])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "_REGISTERED", {})
+        streams.register(Experiment("own", {"quick": {}}, stream, token_backbone))
+        yield "own"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shared_a", "share"])
+def test_answers_are_run_and_further_tests_are_scored(tmp_path: Path, weights: Path, checked: str, name: str) -> None:
+    extra = learnt(checked, weights, tmp_path / "run", name)["methods"][name]["runs"][0]["extra"]
+    assert extra["executed"]["test"] == {"sql": {"right": 4, "asked": 4}, "words": {"right": 4, "asked": 4}}
+    assert extra["executed"]["far"]["words"] == {"right": 0, "asked": 1}
+    assert set(extra["further"]["far"]) == {"sql", "words"}
+    assert "Answers that were run, far" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_is_exactly_right_is_run_and_not_written_again(weights: Path) -> None:
+    own = [Example(f"{asked} sql :", SAID["sql"]) for asked in ASKED]
+    told: list[str] = []
+    text = CompletionTask("sql", own, {"test": own}, "exact", checks={"test": [lambda said: not told.append(said)] * 4})
+    made = token_tasks([text], load_tokenizer_of(weights), 32)
+    job: Any = SimpleNamespace(stream=Stream("own", "task-incremental", made))
+    nothing: Any = None
+    found = executed_answers(job, nothing, nothing, {"sql": {"test": [True] * 4}})
+    assert found == {"executed": {"test": {"sql": {"right": 4, "asked": 4}}}}
+    assert told == [SAID["sql"]] * 4
