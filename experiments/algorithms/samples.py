@@ -1,14 +1,36 @@
 """What a language model writes after the last task: one question of every task, all of them in one mixed batch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.algorithms.job import Job
 from share_jax.bank.bank import TaskBank
 from share_jax.linen.adapted_model import Adapted
-from share_jax.models.generation import generate
+from share_jax.models.generation import Completion, generate
+
+Tokens = Sequence[int]
 
 LONGEST = 96
 """Tokens that an answer has at most."""
+
+
+def written(
+    job: Job, adapted: Adapted, bank: TaskBank, names: Sequence[str], prompts: Sequence[Tokens], ends: Tokens
+) -> list[Completion]:
+    """What the tasks' slots write behind prompts, greedily; of a prompt that is too long its end is read.
+
+    Args:
+        job: for the base model.
+        adapted: the model.
+        bank: with every task.
+        names: the task of each prompt.
+        prompts: token ids.
+        ends: ids that end an answer.
+    """
+    places = adapted.model.config.max_position_embeddings
+    most = min(LONGEST, places // 2)
+    read = [prompt[-(places - most) :] for prompt in prompts]
+    return generate(adapted, bank, names, read, params=job.backbone.params, stop=ends, max_tokens=most)
 
 
 def written_samples(job: Job, adapted: Adapted, bank: TaskBank) -> list[dict[str, Any]]:
@@ -27,9 +49,7 @@ def written_samples(job: Job, adapted: Adapted, bank: TaskBank) -> list[dict[str
         return []
     names = [name for name, _ in samples]
     prompts = [sample.tokens for _, sample in samples]
-    ends, params = samples[0][1].ends, job.backbone.params
-    room = adapted.model.config.max_position_embeddings - max(map(len, prompts))
-    found = generate(adapted, bank, names, prompts, params=params, stop=ends, max_tokens=min(LONGEST, room))
+    found = written(job, adapted, bank, names, prompts, samples[0][1].ends)
     return [
         {"task": name, "prompt": sample.prompt, "written": sample.decode(each.tokens), "wanted": sample.wanted}
         for (name, sample), each in zip(samples, found, strict=True)

@@ -4,15 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.algorithms.job import Job
+from experiments.algorithms.samples import written
 from share_jax.bank.bank import TaskBank
 from share_jax.linen.adapted_model import Adapted
-from share_jax.models.generation import generate
 
 EXECUTED = "executed"
 """Key of a run's `extra`."""
-
-LONGEST = 96
-"""Tokens that an answer has at most."""
 
 
 def executed_answers(
@@ -34,19 +31,18 @@ def executed_answers(
         for name, checked in task.checked.items()
         for place in range(len(checked.prompts))
     ]
-    written = {key[:3]: key[3].wanted[key[2]] for key in asked}
+    answers = {key[:3]: key[3].wanted[key[2]] for key in asked}
     wrong = [key for key in asked if not _known(right, *key[:3])]
     if wrong:
         prompts, names, ends = [key[3].prompts[key[2]] for key in wrong], [key[0] for key in wrong], wrong[0][3].ends
-        params = job.backbone.params
-        made = generate(adapted, bank, names, prompts, params=params, stop=ends, max_tokens=LONGEST)
-        written |= {key[:3]: key[3].decode(each.tokens) for key, each in zip(wrong, made, strict=True)}
+        made = written(job, adapted, bank, names, prompts, ends)
+        answers |= {key[:3]: key[3].decode(each.tokens) for key, each in zip(wrong, made, strict=True)}
         job.preemption.point()
     found: dict[str, Any] = {}
     for name, test, place, checked in asked:
         own = found.setdefault(test, {}).setdefault(name, {"right": 0, "asked": 0})
         own["asked"] += 1
-        own["right"] += bool(checked.checks[place](written[name, test, place]))
+        own["right"] += bool(checked.checks[place](answers[name, test, place]))
     return {EXECUTED: found} if found else {}
 
 

@@ -51,6 +51,7 @@ def test_options_are_chosen_and_the_router_and_the_exact_match_stand_beside_them
     assert "## Exact match" in report
 
 
+@pytest.mark.slow
 def test_texts_are_scored_in_bits_per_byte_and_the_kept_gain_is_told(tmp_path: Path, weights: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
