@@ -1,6 +1,7 @@
 """O-LoRA's benchmark: orders, prompts, limits, and files that are not what they should be."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,4 +129,10 @@ class Letters:
     stop = (1,)
 
     def encode_batch(self, texts: list[str], *, special: bool = True) -> list[list[int]]:
-        return [[ord(letter) for letter in text] for text in texts]
+        return [self.encode(text) for text in texts]
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
