@@ -22,7 +22,10 @@ TASKS = "tasks"
 Forward = Callable[[Tree, Tree, Any, Any, PRNGKey | None], Any]
 """(base variables, shared, slot or `TaskSlots`, inputs, key of this step's dropout or None) to the model's output."""
 
-SEAMS = {"flax.linen.module.Module": "share_jax.linen.own_module"}
+SEAMS = {
+    "flax.linen.module.Module": "share_jax.linen.own_module",
+    "flax.nnx.module.Module": "share_jax.nnx.own_module",
+}
 """For a module system's root class the module whose `as_adapted` takes a module of one's own."""
 
 
@@ -87,7 +90,7 @@ def as_adapted(model: Any) -> AdaptedModel:
             return importlib.import_module(seam).as_adapted(model)
     fix = "pass what share_jax.adapt returned, or a module with layers of share_jax"
     got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-    raise InputError(message("model", got=got, expected="an adapted model or a Linen module", fix=fix))
+    raise InputError(message("model", got=got, expected="an adapted model or a Flax module", fix=fix))
 
 
 def forward_of(model: Any, remat: Remat | None = None) -> Forward:

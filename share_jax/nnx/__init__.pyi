@@ -1,1 +1,15 @@
 from .adapted_model import adapt as adapt
+from .head import TaskHead as TaskHead
+from .modules import SharedLoRAConv as SharedLoRAConv
+from .modules import SharedLoRAEinsum as SharedLoRAEinsum
+from .modules import SharedLoRAEmbed as SharedLoRAEmbed
+from .modules import SharedLoRALinear as SharedLoRALinear
+from .modules import SharedLoRALinearGeneral as SharedLoRALinearGeneral
+from .own_module import variables_of as variables_of
+from .share_modules import ShareConv as ShareConv
+from .share_modules import ShareEinsum as ShareEinsum
+from .share_modules import ShareEmbed as ShareEmbed
+from .share_modules import ShareLinear as ShareLinear
+from .share_modules import ShareLinearGeneral as ShareLinearGeneral
+from .variables import SharedVariable as SharedVariable
+from .variables import TaskVariable as TaskVariable

@@ -5,6 +5,7 @@ from typing import Any
 
 from flax import nnx
 
+from share_jax.adapted import SHARED, TASKS
 from share_jax.errors import InputError, message
 from share_jax.nnx.module_function import function_of
 from share_jax.parameterizations.base import Parameterization
@@ -50,5 +51,8 @@ def adapt(
         fix = "pass the module itself; share_jax.adapt takes Linen modules, too"
         raise InputError(message("model", got=type(model).__name__, expected="an nnx.Module", fix=fix))
     function = function_of(model)
+    if any(place[0] in (SHARED, TASKS) for place in function.places.values()):
+        got, fix = f"{function.name} with layers of share_jax in it", "pass it to Learner as it is"
+        raise InputError(message("model", got=got, expected="an unmodified module", fix=fix))
     chosen = {"targets": targets, "method": method, "heads": heads, "space": space, "unbatched": unbatched}
     return choose(function, function.variables(model), args, kwargs, **chosen)

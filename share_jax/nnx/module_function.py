@@ -7,13 +7,17 @@ from typing import Any
 import jax
 from flax import nnx
 
+from share_jax.adapted import SHARED, TASKS
 from share_jax.errors import InputError, message
+from share_jax.nnx.variables import SharedVariable, TaskVariable
 from share_jax.traced.adapted_function import STATE
 from share_jax.trees import flat, nested
 from share_jax.typing import PRNGKey, Tree
 
 PARAMS = "params"
 """With `STATE` the collections of a module: its `nnx.Param`s, and all other variables, each by its path."""
+
+COLLECTIONS = (PARAMS, STATE, SHARED, TASKS)
 
 Place = tuple[str, tuple[Any, ...]]
 """A variable's collection, and its path in NNX's state, where places in lists are whole numbers."""
@@ -75,11 +79,11 @@ class ModuleFunction:
         out = getattr(copy, method)(*args, **kwargs)
         if not mutable:
             return out
-        after = {path: leaf for path, (place, leaf) in _variables(copy).items() if place[0] == STATE}
+        after = {path: leaf for path, (place, leaf) in variables_by_path(copy).items() if place[0] == STATE}
         return out, {STATE: nested(after)}
 
     def _merged(self, variables: Tree, graph: Any) -> Any:
-        leaves = {**flat(variables[PARAMS]), **flat(variables.get(STATE, {}))}
+        leaves = {path: leaf for name in COLLECTIONS for path, leaf in flat(variables.get(name, {})).items()}
         missing = [path for path in self.places if path not in leaves]
         if missing:
             fix = "pass what `variables` of the adapted model returned"
@@ -93,7 +97,7 @@ class ModuleFunction:
         if not isinstance(model, nnx.Module):
             fix = "pass the module that was adapted"
             raise InputError(message("module", got=type(model).__name__, expected="an nnx.Module", fix=fix))
-        found = _variables(model)
+        found = variables_by_path(model)
         if {path: place for path, (place, _) in found.items()} != dict(self.places):
             other = sorted(found.keys() ^ self.places.keys())
             got = f"a {type(model).__name__} that differs at {other[0]}" if other else "variables of other types"
@@ -109,7 +113,7 @@ def trees_of(found: Mapping[str, tuple[Place, Any]]) -> dict[str, Any]:
     return {collection: nested(leaves) for collection, leaves in trees.items()}
 
 
-def _variables(model: nnx.Module) -> dict[str, tuple[Place, Any]]:
+def variables_by_path(model: nnx.Module) -> dict[str, tuple[Place, Any]]:
     """Place and value of every variable, by its path as text.
 
     Raises:
@@ -122,7 +126,8 @@ def _variables(model: nnx.Module) -> dict[str, tuple[Place, Any]]:
             expected, fix = "a path of its own without '/'", "rename a key of the dict or attribute there"
             raise InputError(message("variable of the module", got=repr(path), expected=expected, fix=fix))
         is_variable = isinstance(variable, nnx.Variable)
-        collection = PARAMS if isinstance(variable, nnx.Param) else STATE
+        kinds = {nnx.Param: PARAMS, SharedVariable: SHARED, TaskVariable: TASKS}
+        collection = next((name for kind, name in kinds.items() if isinstance(variable, kind)), STATE)
         found[text] = (collection, tuple(path)), variable.get_value() if is_variable else variable
     return dict(sorted(found.items()))
 
@@ -158,7 +163,7 @@ def function_of(model: nnx.Module) -> ModuleFunction:
     copies[1].set_attributes(use_running_average=True, raise_if_not_found=False)
     predicting, training = (nnx.split(copy)[0] for copy in copies)
     streams = {node.key.tag for _, node in nnx.iter_graph(copies[0]) if isinstance(node, nnx.RngStream)}
-    places = {path: place for path, (place, _) in _variables(model).items()}
+    places = {path: place for path, (place, _) in variables_by_path(model).items()}
     kinds = {"/".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
     caches = tuple(path for path in places if isinstance(kinds[path], nnx.Cache))
     return ModuleFunction(type(model), predicting, training, places, tuple(sorted(streams)), caches)

@@ -1,7 +1,8 @@
 """Adapting any function of parameters: `choose` finds its kernels, `AdaptedFunction` runs it with a task's update."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ STATE = "state"
 
 CACHES = "share_jax:caches"
 """The name by which caches go with the inputs of a mixed batch."""
+
+_WHOLE: ContextVar[Callable[[str, Any], Any] | None] = ContextVar("whole", default=None)
 
 
 class Model(Protocol):
@@ -139,8 +142,10 @@ class AdaptedFunction(AdaptedTrees):
     ) -> Any:
         rest = {name: tree for name, tree in variables.items() if name not in (SHARED, TASKS)}
         shared, params = variables[SHARED], variables["params"]
-        own = flat(heads)
+        own, whole = flat(heads), _WHOLE.get()
         params = merged(params, nested({path: own[path] for path in self.heads}))
+        if whole is not None:
+            params = nested({path: whole(path, x) if path in self.kernels else x for path, x in flat(params).items()})
         if self.space == "parameter":
             params = effective_params(self.method, self.targets, params, shared, slot)
             return self.model.apply({**rest, "params": params}, *args, rngs=key, **kwargs)
@@ -170,9 +175,14 @@ class AdaptedFunction(AdaptedTrees):
             raise TargetError(message("remat", got=got, expected="a policy for the whole model", fix=fix))
         return jax.checkpoint(run, policy=POLICIES[remat.policy])
 
-    def gathering(self, whole: Callable[[str, Any], Any]) -> AbstractContextManager[None]:
-        """Of no layer: a function has none, and its kernels are gathered at the start."""
-        return nullcontext()
+    @contextmanager
+    def gathering(self, whole: Callable[[str, Any], Any]) -> Iterator[None]:
+        """Within it the function runs on `whole(path, leaf)` of each kernel, all of them gathered at the start."""
+        token = _WHOLE.set(whole)
+        try:
+            yield
+        finally:
+            _WHOLE.reset(token)
 
 
 def choose(

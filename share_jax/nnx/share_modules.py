@@ -1,0 +1,41 @@
+"""The same layers with form 2: two frozen orthonormal bases per kernel, and coefficients per task."""
+
+from share_jax.nnx.modules import (
+    SharedLoRAConv,
+    SharedLoRAEinsum,
+    SharedLoRAEmbed,
+    SharedLoRALinear,
+    SharedLoRALinearGeneral,
+)
+from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.share import Share
+
+
+class ShareLinear(SharedLoRALinear):
+    """`nnx.Linear` plus x @ basis_a @ (coeff_a[task_id] @ coeff_b[task_id].T) @ basis_b.T."""
+
+    default: Parameterization = Share()
+
+
+class ShareLinearGeneral(SharedLoRALinearGeneral):
+    """`nnx.LinearGeneral` plus the same on its flattened kernel."""
+
+    default: Parameterization = Share()
+
+
+class ShareEinsum(SharedLoRAEinsum):
+    """`nnx.Einsum` plus the same from the contracted axes to those that are kept."""
+
+    default: Parameterization = Share()
+
+
+class ShareConv(SharedLoRAConv):
+    """`nnx.Conv` plus a convolution by basis_a, the task's core, and a product with basis_b.T."""
+
+    default: Parameterization = Share()
+
+
+class ShareEmbed(SharedLoRAEmbed):
+    """`nnx.Embed` plus basis_a[ids], the task's core, and basis_b.T; `attend` takes the transpose."""
+
+    default: Parameterization = Share()
