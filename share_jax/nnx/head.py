@@ -13,7 +13,13 @@ from share_jax.typing import Array, TaskId
 
 
 class TaskHead(nnx.Module):
-    """A Linear layer of which each task owns kernel and bias; both are `TaskVariable`s."""
+    """A Linear layer of which each task owns kernel and bias; both are `TaskVariable`s.
+
+    Example:
+        >>> head = TaskHead(6, 3, num_tasks=2, rngs=nnx.Rngs(0))
+        >>> head(jnp.ones((4, 6)), jnp.array([0, 1, 1, 0])).shape
+        (4, 3)
+    """
 
     def __init__(
         self,

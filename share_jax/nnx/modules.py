@@ -2,6 +2,12 @@
 
 Each takes the arguments of NNX's layer of the same kind, and two more: `num_tasks`, slots in the task stack, and
 `method`, the parameterisation, `SharedA(rank=4, alpha=8)` by default. Parameters keep their paths and initial values.
+
+    SharedLoRALinear(768, 3072, num_tasks=10, rngs=rngs)
+    SharedLoRALinearGeneral(768, (12, 64), num_tasks=10, rngs=rngs)
+    SharedLoRAEinsum("btd,ndh->btnh", (12, 768, 64), num_tasks=10, rngs=rngs)
+    SharedLoRAConv(3, 64, (7, 7), num_tasks=10, rngs=rngs)
+    SharedLoRAEmbed(32000, 768, num_tasks=10, rngs=rngs)
 """
 
 from typing import Any

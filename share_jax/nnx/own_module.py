@@ -113,6 +113,11 @@ def variables_of(model: nnx.Module) -> dict[str, Any]:
 
     Raises:
         InputError: if it is no NNX module.
+
+    Example:
+        >>> from share_jax.nnx.modules import SharedLoRALinear
+        >>> sorted(variables_of(SharedLoRALinear(6, 4, num_tasks=3, rngs=nnx.Rngs(0))))
+        ['params', 'shared', 'tasks']
     """
     if not isinstance(model, nnx.Module):
         got, fix = type(model).__name__, "pass the module itself"

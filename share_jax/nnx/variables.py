@@ -1,6 +1,10 @@
 """The variables of adapters in a module of one's own, and how a layer computes with them.
 
-They are no `nnx.Param`s: `wrt=nnx.Param` neither trains nor counts them. Each class is the filter of its own variables.
+They are no `nnx.Param`s: `wrt=nnx.Param` neither trains nor counts them. Each class is the filter of its own variables:
+
+    tasks = nnx.state(model, TaskVariable)
+    layer.scale = SharedVariable(jnp.ones(8))
+    layer.offset = TaskVariable(jnp.zeros((num_tasks, 8)))
 """
 
 from collections.abc import Callable
