@@ -25,8 +25,9 @@ class SharedLoRALinear(TaskLayer, nnx.Linear):
     """`nnx.Linear` plus scale * x @ A @ B[task_id].
 
     Example:
+        >>> import jax.numpy as jnp
         >>> layer = SharedLoRALinear(6, 4, num_tasks=3, rngs=nnx.Rngs(0))
-        >>> layer(jax.numpy.ones((2, 5, 6)), jax.numpy.array([2, 0])).shape
+        >>> layer(jnp.ones((2, 5, 6)), jnp.array([2, 0])).shape
         (2, 5, 4)
     """
 

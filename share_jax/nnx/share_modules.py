@@ -1,10 +1,12 @@
 """The same layers with form 2: two frozen orthonormal bases per kernel, and coefficients per task.
 
-ShareLinear(768, 3072, num_tasks=10, method=Share(32, 4), rngs=rngs)
-ShareLinearGeneral(768, (12, 64), num_tasks=10, rngs=rngs)
-ShareEinsum("btd,ndh->btnh", (12, 768, 64), num_tasks=10, rngs=rngs)
-ShareConv(3, 64, (7, 7), num_tasks=10, rngs=rngs)
-ShareEmbed(32000, 768, num_tasks=10, rngs=rngs)
+    ShareLinear(768, 3072, num_tasks=10, method=Share(32, 4), rngs=rngs)
+    ShareLinearGeneral(768, (12, 64), num_tasks=10, rngs=rngs)
+    ShareEinsum("btd,ndh->btnh", (12, 768, 64), num_tasks=10, rngs=rngs)
+    ShareConv(3, 64, (7, 7), num_tasks=10, rngs=rngs)
+    ShareEmbed(32000, 768, num_tasks=10, rngs=rngs)
+
+The `method` is `Share()` by default.
 """
 
 from share_jax.nnx.modules import (
