@@ -36,7 +36,7 @@ def _commas(item: type) -> Any:
     )
 
 
-MAIN_EXPERIMENT = "queries10"
+MAIN_EXPERIMENT = "newsgroups10"
 """What `make run` runs."""
 
 Kind = TypeVar("Kind", bound=MethodNumbers)

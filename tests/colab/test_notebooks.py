@@ -17,10 +17,17 @@ SAID = {
         "Running on CPU",
     ],
     "ten_tasks": ["report.html", "Running on CPU"],
+    "language_model": [
+        "older tasks unchanged: {'SQL': True, 'pandas': True}",
+        "is what it was: True",
+        "adapter_config",
+    ],
     "compress_adapters": ["proven", "every checksum and tensor of the set is in order", "adapter_config.json"],
 }
 """What a run prints, by notebook."""
-CHECKOUT = {"ten_tasks"}
+RUN = {"language_model": pytest.mark.slow}
+"""Marks of those that take long even in small."""
+CHECKOUT = {"ten_tasks", "language_model"}
 """Those that use `experiments`, which the package does not hold."""
 
 
@@ -34,7 +41,7 @@ def sources(path: Path) -> list[str]:
     return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
 
 
-def test_all_three_are_there() -> None:
+def test_all_four_are_there() -> None:
     assert [path.stem for path in NOTEBOOKS] == sorted(SAID)
 
 
@@ -85,7 +92,7 @@ def test_all_have_the_same_first_cells_and_the_badge_opens_what_is_there(path: P
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of zmq and its event loop
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=RUN.get(path.stem, ()), id=path.stem) for path in NOTEBOOKS])
 def test_a_notebook_runs_from_the_first_cell_to_the_last(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,4 +114,4 @@ def test_a_notebook_runs_from_the_first_cell_to_the_last(
     for page in (tmp_path / "work").rglob("report.html"):  # what merging cost: share is among the methods
         assert "Error of each task" in page.read_text()
     images = sum("image/png" in out.get("data", {}) for out in outputs)
-    assert images == {"quickstart": 0, "ten_tasks": 2, "compress_adapters": 1}[path.stem]
+    assert images == {"quickstart": 0, "ten_tasks": 2, "language_model": 1, "compress_adapters": 1}[path.stem]
