@@ -53,15 +53,34 @@ def compress_command(folders: Sequence[str], out: str, options: Sequence[str]) -
 
 
 def split_commands(
-    starts: Starts, folders: Sequence[str], names: Sequence[str], out: str, options: Sequence[str]
+    starts: Starts,
+    folders: Sequence[str],
+    names: Sequence[str],
+    out: str,
+    options: Sequence[str],
+    given: Sequence[str] | None = None,
 ) -> list[str]:
-    """A command for each group; none where a folder holds several tasks, which must be exported first."""
+    """A command for each group; none where a folder holds several tasks, which must be exported first.
+
+    Args:
+        starts: the groups.
+        folders: all inputs, in the order of the tasks.
+        names: of the tasks.
+        out: folder of the first set but for its number.
+        options: of every command.
+        given: the names that the user gave with `--name`, which each command passes on.
+    """
     if len(folders) != len(names):
         return []
+    own = [[*options, *name_words([given[t] for t in group] if given else None)] for group in starts.groups]
     return [
-        compress_command([folders[t] for t in group], f"{out}-{i + 1}", options)
-        for i, group in enumerate(starts.groups)
+        compress_command([folders[t] for t in group], f"{out}-{i + 1}", own[i]) for i, group in enumerate(starts.groups)
     ]
+
+
+def name_words(given: Sequence[str] | None) -> list[str]:
+    """`--name` with the names that were given; nothing where there are none."""
+    return ["--name", *given] if given else []
 
 
 def advice_lines(advice: Mapping[str, Any]) -> list[str]:

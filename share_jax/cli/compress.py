@@ -79,7 +79,7 @@ def _compared(
     )  # fmt: skip
     options = [*size_words(choice_of(args)), "--geometry", args.geometry, "--storage", args.storage]
     options += further_words(args)
-    split = advice.action == "split"
+    commands = split_commands(found.starts, args.folders, names, args.output, options, args.name)
     return {
         "null_error": {"mean": float(np.mean(found.null)), "max": float(np.max(found.null))},
         "cut_error": {"mean": float(np.mean(found.cut)), "max": float(np.max(found.cut))},
@@ -87,7 +87,7 @@ def _compared(
         "advice": {
             "action": advice.action,
             "reason": advice.reason,
-            "commands": split_commands(found.starts, args.folders, names, args.output, options) if split else [],
+            "commands": commands if advice.action == "split" else [],
         },
     }
 

@@ -12,6 +12,7 @@ from share_jax.cli.advice_text import (
     advice_lines,
     compress_command,
     further_words,
+    name_words,
     size_words,
     split_commands,
     starts_data,
@@ -20,7 +21,7 @@ from share_jax.cli.advice_text import (
 from share_jax.cli.error_plot import write_plot
 from share_jax.cli.heatmap import check_drawing
 from share_jax.cli.inputs import open_inputs
-from share_jax.cli.options import Progress, emit, error_limit, whole
+from share_jax.cli.options import Progress, add_task_names, emit, error_limit, whole
 from share_jax.cli.output_folder import check_file_output
 from share_jax.cli.report import megabytes
 from share_jax.cli.table import table
@@ -35,6 +36,7 @@ _MOST = 30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("folders", nargs="+", metavar="DIR", help="as compress takes them")
+    add_task_names(parser)
     parser.add_argument("--k", type=whole, nargs="+", action="extend", metavar="N", help="sizes to try")
     parser.add_argument("--geometry", choices=("columns", "flat"), help="one geometry alone")
     parser.add_argument("--storage", choices=tuple(NUMBER_BYTES), help="one storage alone")
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     picture = None if args.plot is None else check_file_output(args.plot)
     if picture is not None:
         check_drawing("--plot")
-    sources = with_base(open_inputs(args.folders, names=args.names), args.base_model)
+    sources = with_base(open_inputs(args.folders, names=args.names, tasks=args.name), args.base_model)
     common_base(sources)
     check_common_shapes(sources, {})
     progress = Progress(args)
@@ -95,8 +97,8 @@ def _commands(args: argparse.Namespace, advice: Advice, plan: Plan, names: list[
     options = [*size_words(dict([row.choice])), "--geometry", row.geometry, "--storage", row.storage]
     options += further_words(args)
     if advice.action == "split":
-        return split_commands(plan.starts, args.folders, names, "OUT", options)
-    return [compress_command(args.folders, "OUT", options)]
+        return split_commands(plan.starts, args.folders, names, "OUT", options, args.name)
+    return [compress_command(args.folders, "OUT", [*options, *name_words(args.name)])]
 
 
 def _text(plan: Plan, data: dict[str, Any], everything: bool) -> str:

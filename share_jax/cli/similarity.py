@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         "starts": None if starts is None else starts_data(starts, names),
         "commands": []
         if starts is None or not starts.divided
-        else split_commands(starts, args.folders, names, "OUT", []),
+        else split_commands(starts, args.folders, names, "OUT", [], args.name),
         "heatmap": args.heatmap,
         "seconds": time.perf_counter() - begin,
     }

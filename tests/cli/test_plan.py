@@ -76,6 +76,19 @@ def test_plan_splits_by_start(run, mixed, tmp_path):
     assert run(*words[1:])[1]["relative_error"]["mean"] < 0.02
 
 
+@pytest.mark.parametrize("command", ["plan", "similarity"])
+def test_given_names_go_into_the_commands(run, mixed, tmp_path, command):
+    size = ("--k", 5, "--geometry", "columns", "--storage", "f32") if command == "plan" else ()
+    code, data, _ = run(command, *mixed, *size, "--name", *"abcdef")
+    assert code == 0
+    assert data["starts"]["groups"][0]["tasks"] == list("abcd")
+    commands = data["advice"]["commands"] if command == "plan" else data["commands"]
+    words = shlex.split(commands[0])
+    assert words[-5:] == ["--name", *"abcd"]
+    words[words.index("OUT-1")] = str(tmp_path / "out")
+    assert list(run(*words[1:], *(() if size else ("--k", 5)))[1]["per_task"]) == list("abcd")
+
+
 def test_plan_draws(run, adapters, tmp_path):
     words = ("--k", 4, "--storage", "f32", "--plot", tmp_path / "plan.png")
     assert run("plan", *adapters, *words)[0] == 0
