@@ -71,6 +71,7 @@ def test_no_command_on_adapter_files_loads_jax(tmp_path):
     calls += [("info", made), ("validate", made), ("validate", made, "--against", *folders[:2])]
     calls += [("export", made, "t0", *fresh()), ("diff", made, "t0", "t1"), ("bench", made, "--repeat", "1")]
     calls += [("similarity", made, "--heatmap", str(tmp_path / "map.svg")), ("similarity", *folders)]
+    calls += [("plan", *folders, "--k", "2"), ("convert", folders[0], *fresh(), "--to", "mlx")]
     calls += [("merge", made, "t0", "t1", "--method", method, *fresh()) for method in ("linear", "ties", "dare")]
     assert {name for name, *_ in calls} == set(COMMANDS) - OF_MODELS
     code = "import json, sys; from share_jax.cli.main import main\n"
