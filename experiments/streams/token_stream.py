@@ -118,8 +118,9 @@ def few_shot(task: CompletionTask, shots: Shots) -> tuple[Example, ...]:
         fix = "leave frozen_few_shot out"
         raise InputError(message(f"examples of task {task.name!r}", got="a chat", expected="prompts", fix=fix))
     plain = [example for example in examples if isinstance(example, Example)]
-    before = "".join(f"{example.prompt}{example.completion}\n\n" for example in plain[: shots.count])
-    return tuple(Example(before + example.prompt, example.completion) for example in plain[shots.count :])
+    shown = len(task.train[: shots.count])
+    before = "".join(f"{example.prompt}{example.completion}\n\n" for example in plain[:shown])
+    return tuple(Example(before + example.prompt, example.completion) for example in plain[shown:])
 
 
 def _sizes(rows: Sequence[TokenRows]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments.streams.olora import ORDERS, olora
-from experiments.streams.token_stream import token_tasks
+from experiments.streams.token_stream import Shots, few_shot, token_tasks
 from share_jax.errors import FormatError, InputError
 
 LABELS = {"NLI/MNLI": ["neutral", "entailment"], "SC/amazon": ["negative", "positive"], "COPA/COPA": ["A", "B"]}
@@ -121,6 +121,13 @@ def test_every_answer_of_a_question_becomes_a_row_of_tokens_the_right_one_first(
         said = ["".join(map(chr, own[own >= 3])) for own in ids]
         assert said[0] == example.completion
         assert set(said) == set(task.options or ())
+
+
+def test_a_task_with_few_examples_shows_those_that_it_has(folder: Path) -> None:
+    task = olora(folder, 1, train_per_task=2, test_per_task=3, notify=lambda line: None)[0]
+    shown = few_shot(task, Shots(count=4, tested=2))
+    assert len(shown) == 2
+    assert all(shot.prompt.count("Answer:") == 3 for shot in shown)
 
 
 class Letters:
