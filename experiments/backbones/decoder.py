@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,13 +58,14 @@ def hidden_of(backbone: Backbone, splits: Sequence[Split]) -> list[Split]:
         for split in splits
         for ids, length in zip(split.inputs["input_ids"], token_counts(split.inputs["attention_mask"]), strict=True)
     ]
-    found = iter(prefix_of_texts(backbone.model, backbone.params, texts))
+    model: Any = backbone.model
+    found = iter(prefix_of_texts(model, backbone.params, texts))
     return [replace(split, inputs=_with_hidden(split.inputs, found)) for split in splits]
 
 
 def _with_hidden(inputs: Mapping[str, np.ndarray], found: Iterator[np.ndarray]) -> dict[str, np.ndarray]:
     mask, rows = inputs["attention_mask"], list(islice(found, len(inputs["attention_mask"])))
     hidden = np.zeros((*mask.shape, rows[0].shape[1]), np.float32)
-    for into, row in zip(hidden, rows, strict=True):
-        into[: len(row)] = row
+    for number, row in enumerate(rows):
+        hidden[number, : len(row)] = row
     return {**{name: array for name, array in inputs.items() if name != "input_ids"}, "hidden": hidden}

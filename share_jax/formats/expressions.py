@@ -126,7 +126,8 @@ def _matched_apart(expressions: Sequence[Expression], names: Sequence[str]) -> l
         lines = (output if isinstance(output, str) else output.decode()).splitlines()
         got = f"an expression that takes more than {SECONDS:g} s to match"
     if len(lines) == 2 * len(expressions):
-        return [frozenset(names[i] for i in json.loads(line)) for line in lines[1::2]]
+        places: list[list[int]] = [json.loads(line) for line in lines[1::2]]
+        return [frozenset(str(names[i]) for i in own) for own in places]
     place = int(lines[-1 if len(lines) % 2 else -2]) if lines else 0
     raise FormatError(
         message(f"regular expression {shown(expressions[place].text, 80)}", got=got,

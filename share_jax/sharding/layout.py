@@ -161,8 +161,10 @@ class Layout:
             side = logical[axis]
             if side is None:
                 return None
-            of_kernel = kernel is not None and name in known
-            rule = (kernel.rows if side == "d_in" else kernel.columns) if of_kernel else self.rules[side]
+            if kernel is None or name not in known:
+                rule = self.rules[side]
+            else:
+                rule = kernel.rows if side == "d_in" else kernel.columns
             return rule if shape[ahead + axis] % parts(self.mesh, rule) == 0 else None
 
         return (None,) * ahead + tuple(where(axis) for axis in range(len(logical)))
