@@ -83,14 +83,13 @@ class ModuleFunction:
         return out, {STATE: nested(after)}
 
     def _merged(self, variables: Tree, graph: Any) -> Any:
-        leaves = {path: leaf for name in COLLECTIONS for path, leaf in flat(variables.get(name, {})).items()}
-        missing = [path for path in self.places if path not in leaves]
+        trees = {name: flat(variables.get(name, {})) for name in COLLECTIONS}
+        missing = [path for path, place in self.places.items() if path not in trees[place[0]]]
         if missing:
             fix = "pass what `variables` of the adapted model returned"
             raise InputError(message("variables", got=f"none at {missing[0]}", expected="one per variable", fix=fix))
-        return nnx.merge(
-            graph, nnx.from_flat_state({place[1]: leaves[path] for path, place in self.places.items()}), copy=True
-        )
+        state = nnx.from_flat_state({place[1]: trees[place[0]][path] for path, place in self.places.items()})
+        return nnx.merge(graph, state, copy=True)
 
     def variables(self, model: Any) -> dict[str, Any]:
         """{"params": tree, "state": tree} of a module with these variables, arrays as they are."""
