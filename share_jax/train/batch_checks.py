@@ -234,6 +234,40 @@ def check_numbers(batch: Mapping[str, Any], what: str, *, weighted: bool, fetch:
         raise InputError(message(where, got=numbers[tuple(place)], expected="a finite number", fix=fix))
 
 
+def not_finite_input(inputs: Any) -> tuple[str, int] | None:
+    """Where an input has the first number that is NaN or infinite; None where there is none, or it is on a device.
+
+    That alone is no fault, since a mask may hold -inf. One pass over memory: a sum shows whether to look.
+
+    Args:
+        inputs: a tree of arrays (examples, ...).
+
+    Returns:
+        The input's path and the example.
+
+    >>> not_finite_input({"x": np.array([[1.0], [np.nan]])})
+    ("['x']", 1)
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(inputs):
+        if not isinstance(leaf, np.ndarray) or not leaf.ndim or not np.issubdtype(leaf.dtype, np.floating):
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(leaf.sum()):
+                continue
+        if (wrong := ~np.isfinite(leaf)).any():
+            return jax.tree_util.keystr(path), int(np.argwhere(wrong)[0][0])
+    return None
+
+
+def refuse_input(place: tuple[str, int] | None, what: str) -> None:
+    """Refuses the input that made a loss a bad one, from `not_finite_input`; nothing where there is none."""
+    if place is not None:
+        path, example = place
+        fix = "give it finite numbers, or leave the example out"
+        where = f"inputs{path} of {what}, example {example}"
+        raise InputError(message(where, got="a number that is not finite", expected="finite numbers", fix=fix))
+
+
 def _check_classes(batch: Mapping[str, Any], width: int, what: str, fetch: bool) -> None:
     classes, weights = batch["classes"], batch.get("weights", 1)
     each = np.ndim(classes) > 0

@@ -79,4 +79,5 @@ def lower_rate(state: Any, step: int) -> str:
     """
     rates = optax.tree_utils.tree_get_all_with_path(state.opt_state, "learning_rate")
     shown = f", now {float(rates[0][1]):.3g}" if rates else " (optax.inject_hyperparams would show it here)"
-    return f"lower the learning rate{shown}, or clip the gradients; the bank is as it was"
+    ways = "clip the gradients, or look for inputs that are not finite"
+    return f"lower the learning rate{shown}, {ways}; the bank is as it was"

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from share_jax.adapted import Forward, forward_of
+from share_jax.errors import InputError, message
 from share_jax.sharding.gathered_weights import gathering
 from share_jax.sharding.layout import Layout
 from share_jax.train.update import Loss, NeverTrained, StepState, make_update
@@ -16,9 +17,21 @@ __all__ = ["Forward", "Loss", "StepState", "forward_of", "init_state", "make_tra
 
 
 def init_state(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation, key: PRNGKey) -> StepState:
-    """The state at the start of a task, with copies of its arrays, so that they are safe to donate."""
+    """The state at the start of a task, with copies of its arrays, so that they are safe to donate.
+
+    Raises:
+        InputError: the optimizer was made for another tree, as with a mask over the model's parameters.
+    """
     shared, slot, key = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (dict(shared), dict(slot), key))
-    return StepState(shared, slot, optimizer.init({"shared": shared, "slot": slot}), jnp.int32(0), key)
+    trained = {"shared": shared, "slot": slot}
+    try:
+        state = optimizer.init(trained)
+    except (ValueError, TypeError, KeyError) as error:
+        got = f"one made for another tree ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        expected = 'one for {"shared": ..., "slot": ...}, what trains'
+        fix = "pass a mask or labels as a function of the tree, such as mask=lambda tree: jax.tree.map(rule, tree)"
+        raise InputError(message("optimizer", got=got, expected=expected, fix=fix)) from error
+    return StepState(shared, slot, state, jnp.int32(0), key)
 
 
 def make_train_step(

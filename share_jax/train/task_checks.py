@@ -10,6 +10,9 @@ from share_jax.train.losses import TaskLoss
 from share_jax.train.update import Forward, Loss, StepState
 from share_jax.typing import Tree
 
+_NOT_FINITE = "not finite"
+"""Where a batch's inputs are no numbers, beside what is kept of it."""
+
 
 class TaskChecks:
     """Refuses batches that do not fit the model, the loss or each other, and tasks with too few examples."""
@@ -39,14 +42,16 @@ class TaskChecks:
             batch_checks.check_numbers(batch, what, weighted=self._weighted)
         self._examples.add(batch, what)
         self._seen += 1
-        return {part: batch[part] for part in ("labels", "weights", "classes") if part in batch}
+        kept = {part: batch[part] for part in ("labels", "weights", "classes") if part in batch}
+        return {**kept, _NOT_FINITE: batch_checks.not_finite_input(batch["inputs"])}
 
     def explain(self, bad: BadLoss) -> None:
-        """Refuses a weight or a label that is none, which made the loss a bad one."""
+        """Refuses a weight, a label or an input that is none, which made the loss a bad one."""
         self._examples.total()  # a weight that is none comes before what it led to
         what = f"batch {bad.step} of task {self._task!r}"
         batch_checks.check_labels(bad.note, self._width, what, fetch=True)
         batch_checks.check_numbers(bad.note, what, weighted=self._weighted, fetch=True)
+        batch_checks.refuse_input(bad.note[_NOT_FINITE], what)
 
     def after(self, steps: int) -> None:
         """Refuses a task without batches, or with fewer than two examples in all, unless it was resumed."""

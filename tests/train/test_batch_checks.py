@@ -223,12 +223,30 @@ def test_a_loss_that_is_not_a_number_names_task_step_and_rate(at: int) -> None:
     learner = share_jax.Learner(adapted, {"params": params}, rate)
     bank = learner.start(adapted.init(jax.random.key(2), params, 4))
     before = jax.tree.map(np.array, (bank.shared, bank.tasks))
-    batches = [batch(inputs=np.full_like(X, np.nan)) if step == at else batch() for step in range(1, 41)]
+    batches = [batch(inputs=jnp.full_like(X, np.nan)) if step == at else batch() for step in range(1, 41)]
     with pytest.raises(DivergedError) as caught:
         learner.learn(bank, "new", batches)
     assert f"loss of task 'new', step {at}: got nan" in str(caught.value)
     assert "lower the learning rate, now 0.125" in str(caught.value)
     chex.assert_trees_all_equal(before, jax.tree.map(np.array, (bank.shared, bank.tasks)))
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_an_input_that_makes_the_loss_bad_is_named_and_not_the_rate(
+    learnt: tuple[share_jax.Learner, TaskBank], value: float
+) -> None:
+    inputs = X.copy()
+    inputs[5, 1] = value
+    with pytest.raises(InputError, match=f"inputs of {SECOND}, example 5: got a number that is not finite"):
+        learnt[0].learn(learnt[1], "new", [batch(), batch(inputs=inputs), batch()])
+
+
+def test_an_optimizer_for_another_tree_is_refused_with_the_way_out(learnt: tuple[share_jax.Learner, TaskBank]) -> None:
+    learner, bank = learnt
+    mask = jax.tree.map(lambda leaf: leaf.ndim > 1, learner.base["params"])
+    fixed = share_jax.Learner(learner.model, learner.base, optax.adamw(1e-2, mask=mask))
+    with pytest.raises(InputError, match=r"optimizer: got one made for another tree.*mask=lambda tree"):
+        fixed.learn(bank, "new", [batch()])
 
 
 def test_an_update_that_overflows_in_the_last_step_is_not_kept(learnt: tuple[share_jax.Learner, TaskBank]) -> None:
