@@ -23,6 +23,7 @@ MODULES = {"orbax-checkpoint": "orbax"}
 """Distributions whose module has another name."""
 EXTRAS = {
     "share_jax/models/": "models",
+    "share_jax/formats/gguf_tensors.py": "models",
     "share_jax/cli/heatmap.py": "plots",
     "share_jax/cli/error_plot.py": "plots",
 }

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from share_jax.trees import flat
+from share_jax.trees import flat, plain_text
 from share_jax.typing import Tree
 
 
@@ -38,7 +38,7 @@ def fingerprint(params: Tree) -> Fingerprint:
     Args:
         params: nested dict of arrays, or a flat one by path.
     """
-    leaves = flat(params)
+    leaves = dict(sorted(((plain_text(path), leaf) for path, leaf in flat(params).items()), key=lambda item: item[0]))
     for known, found in _KNOWN:
         arrays = {path: ref() for path, ref in known}
         if arrays.keys() == leaves.keys() and all(own is leaves[path] for path, own in arrays.items()):

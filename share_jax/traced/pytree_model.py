@@ -112,7 +112,7 @@ def adapt_function(
 
     Example:
         >>> import jax.numpy as jnp, jax
-        >>> params = {"w": jnp.ones((6, 4)), "b": jnp.zeros(4)}
+        >>> params = {"w": jnp.ones((6, 4)), "b": jnp.zeros((1, 4))}
         >>> adapted = adapt_function(lambda p, x: x @ p["w"] + p["b"], params, jnp.ones((2, 6)), targets="w")
         >>> trees = adapted.init(jax.random.key(0), params, 3)
         >>> adapted.apply({"params": params, **trees}, jnp.ones((2, 6)), task_id=jnp.array([2, 0])).shape

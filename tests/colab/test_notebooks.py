@@ -25,7 +25,7 @@ SAID = {
     "compress_adapters": ["proven", "every checksum and tensor of the set is in order", "adapter_config.json"],
 }
 """What a run prints, by notebook."""
-RUN = {"language_model": pytest.mark.slow}
+RUN = dict.fromkeys(("language_model", "ten_tasks", "compress_adapters"), pytest.mark.slow)
 """Marks of those that take long even in small."""
 CHECKOUT = {"ten_tasks", "language_model"}
 """Those that use `experiments`, which the package does not hold."""

@@ -126,7 +126,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("updates", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (38, 61)), 95])
+@pytest.mark.parametrize("updates", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (38, 61, 95))])
 def test_a_resumed_run_ends_as_one_that_ran_through(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int
 ) -> None:
@@ -177,6 +177,7 @@ def test_overwrite_removes_nothing_that_is_not_a_run(tmp_path: Path, capsys: pyt
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_add_methods_and_seeds(tmp_path: Path) -> None:
     assert go(tmp_path / "run", "--methods", "shared_a") == 0
     first = matrices(tmp_path / "run")["shared_a"][0]

@@ -92,6 +92,7 @@ def text_job(folder: Path) -> Job:
     return replace(made, stream=Stream("texts", "task-incremental", tasks), backbone=backbone())
 
 
+@pytest.mark.slow
 def test_a_head_on_stored_features_learns_what_it_does_on_the_model(tmp_path: Path) -> None:
     """Batches of the same examples in the same order, cut to buckets or not: the same head within 1e-5."""
     made, plan = text_job(tmp_path), Plan(SeparateLoRA(4, 8.0), adapts=False)

@@ -114,6 +114,7 @@ def test_pretraining_is_the_same_for_the_same_seed():
     np.testing.assert_array_equal(first, again)
 
 
+@pytest.mark.slow
 def test_pretraining_redraws_better_than_the_mean_image():
     train, _ = digits_split()
     config = VitConfig(hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64)

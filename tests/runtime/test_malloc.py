@@ -35,6 +35,7 @@ def faults(how: str) -> tuple[float, str]:
     return float(part), result
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_a_program_that_is_run_again_finds_its_memory_mapped() -> None:
     """Without the call every page is mapped anew in every run, unless the system has huge pages for all."""

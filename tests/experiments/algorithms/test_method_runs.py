@@ -31,7 +31,8 @@ STOPPED = (*MEMORIES, "joint", "share_coefficients", "majority")
 NAIVE = ("sequential_lora", "sequential_lora_heads")
 """What forgets without remedy: no bar for the ACC at the end."""
 STOPS = [
-    *[("der_lora", 11), ("inflora", 7), ("der_lora", 16), ("joint", 11), ("share_coefficients", 18)],
+    *[("inflora", 7), ("der_lora", 16), ("joint", 11)],
+    *(pytest.param(name, at, marks=pytest.mark.slow) for name, at in (("der_lora", 11), ("share_coefficients", 18))),
     *(pytest.param(name, 11, marks=pytest.mark.slow) for name in ON_CLASSES if name not in STOPPED),
 ]
 """A method, and the update after which its run is stopped: of four to a task, saved every two."""
@@ -115,6 +116,7 @@ def test_a_resumed_run_ends_as_one_that_ran_through(
     assert found(tmp_path / "broken", method) == found(whole(method), method)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_a_resumed_run_without_ids_ends_as_one_that_ran_through(tmp_path: Path) -> None:
     """One method with the router and one with one head that grows."""

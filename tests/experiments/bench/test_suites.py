@@ -26,7 +26,7 @@ EXPECTED = {
 }
 
 
-SLOW = ("roofline", "prefix")
+SLOW = ("roofline", "prefix", "serve", "tasks")
 
 
 @pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SUITES])

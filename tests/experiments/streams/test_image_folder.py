@@ -99,6 +99,7 @@ def test_weights_bring_their_size() -> None:
     assert images.sized(parse([*words, "--weights", "y", "--image-size", "64"])).image_size == 64
 
 
+@pytest.mark.slow
 def test_images_run_from_the_command_line(folder: Path, tmp_path_factory: pytest.TempPathFactory, capsys: Any) -> None:
     workdir = tmp_path_factory.mktemp("run") / "run"
     words = ["--experiment", "images", "--data-folder", str(folder), "--preset", "quick", "--steps", "3", "--quiet"]

@@ -216,6 +216,7 @@ def test_the_router_is_saved_with_the_tasks_and_a_resumed_run_goes_on_with_its_b
     np.testing.assert_array_equal(fixed.router.scatter, course.router.scatter)
 
 
+@pytest.mark.slow
 def test_share_and_joint_run_without_an_id(tmp_path: Path) -> None:
     found = run_share(job_under(tmp_path / "share", "domain", steps=20))
     assert found.extra["router_accuracy"] > 0.8
@@ -281,6 +282,7 @@ def test_the_protocol_is_a_flag_of_its_own_defaults() -> None:
         replace(config, methods=("sequential_lora_heads",))
 
 
+@pytest.mark.slow
 def test_a_whole_run_says_its_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from experiments import run as run_module
     from experiments.config import digits5

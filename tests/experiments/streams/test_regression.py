@@ -77,7 +77,7 @@ def run(job):
     return run
 
 
-@pytest.mark.parametrize("name", ["shared_a", "share"])
+@pytest.mark.parametrize("name", ["shared_a", pytest.param("share", marks=pytest.mark.slow)])
 def test_numbers_are_learnt_and_no_bit_is_forgotten(run, name):
     found = run(name, 150)
     learnt, last = np.diagonal(found.accuracy), found.accuracy[-1]
@@ -97,7 +97,10 @@ def test_one_adapter_trained_on_forgets_numbers(run):
     assert found.extra["tasks_with_changed_logits"] > 0
 
 
-@pytest.mark.parametrize("name", ["er_lora", "der_lora", "ewc_lora", "lwf_lora"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("der_lora", "ewc_lora", "lwf_lora")]
+
+
+@pytest.mark.parametrize("name", ["er_lora", *SLOW])
 def test_baselines_that_remember_learn_numbers_and_hold_them(job, monkeypatch, name):
     """The second task's number, when it is learnt and after a task of classes: the mean alone has an error of 1."""
     module = import_module(f"experiments.algorithms.{name}")

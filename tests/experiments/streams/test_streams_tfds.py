@@ -197,6 +197,7 @@ def ran(folder: Path, *words: str) -> dict:
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_cifar100_runs_end_to_end_on_a_vision_transformer(data, tmp_path, capsys):
     words = ["--experiment", "cifar100_10", "--data-folder", str(data), "--weights", str(DATA / "vit_tiny")]
     options = ["--image-size", "8", "--methods", "shared_a,joint", "--steps", "3", "--rank", "2"]

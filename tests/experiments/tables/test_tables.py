@@ -65,6 +65,7 @@ def go(folder: Path, cache: Path, *more: str) -> int:
     return tables.main(["small", *flags, *more])
 
 
+@pytest.mark.slow
 def test_one_entry_from_end_to_end_and_again(
     tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

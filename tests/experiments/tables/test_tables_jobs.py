@@ -35,6 +35,7 @@ def go(folder: Path, *names: str) -> list[str]:
     return told
 
 
+@pytest.mark.slow
 def test_a_core_each_and_the_next_on_the_first_that_is_free(tmp_path: Path) -> None:
     told = go(tmp_path, "ends-a", "ends-b", "ends-c")
     assert told.count("after") == 3
