@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from learning import SAVE_EVERY, STEPS, X, batches, learner, right, started
@@ -152,7 +153,7 @@ def test_a_stop_saves_the_step_in_hand_and_nothing_is_done_twice(made, whole, tm
 
 def test_a_bad_state_is_not_saved(made, tmp_path: Path) -> None:
     bank = started(made)
-    bad = [*batches(0, 3), {"inputs": np.full_like(X, np.nan), "labels": batches(0, 1)[0]["labels"]}]
+    bad = [*batches(0, 3), {"inputs": jnp.full_like(X, np.nan), "labels": batches(0, 1)[0]["labels"]}]
     inflight = InflightFolder(tmp_path, made, bank)
     with pytest.raises(DivergedError, match="loss of task 'a', step 4: got nan"):
         made.learn(bank, "a", [*bad, *batches(0, 3)], inflight=inflight, save_every=2)
