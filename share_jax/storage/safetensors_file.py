@@ -11,11 +11,12 @@ import hashlib
 import json
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import ml_dtypes
 import numpy as np
@@ -90,25 +91,33 @@ def raw_of(array: np.ndarray) -> RawTensor:
     return RawTensor(name, array.shape, data)
 
 
-class TensorFile:
-    """An open safetensors file; a context manager. Nothing but the header is read at first."""
+class NamedTensors(ABC):
+    """An open file of tensors by name; a context manager. What it says of them is read first, and no tensor.
+
+    Attributes:
+        label: what it is, for messages.
+        size: bytes.
+        tensors: by name, each one's dtype, shape and place.
+    """
+
+    tensors: Mapping[str, TensorInfo]
 
     def __init__(self, folder: str | os.PathLike, name: str):
-        """Opens and checks the header.
+        """Opens the file and reads which tensors it holds.
 
         Raises:
-            FormatError: the file is missing, truncated or not what the format says.
+            FormatError: the file is missing, damaged or not what its format says.
         """
         self.label = f"file {shown(Path(folder).name)}/{shown(name)}"
         self._fd = open_inside(folder, name)
         try:
             self.size = os.fstat(self._fd).st_size
-            self.metadata, self.tensors = _header(self._read(0, min(8, self.size)), self._read, self.size, self.label)
+            self._read_index()
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> "TensorFile":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,6 +128,28 @@ class TensorFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def info(self, name: str) -> TensorInfo:
+        """Dtype, shape and place of one tensor.
+
+        Raises:
+            FormatError: the file has none of that name.
+        """
+        if name not in self.tensors:
+            what = f"{self.label} tensor {shown(name)}"
+            raise FormatError(message(what, got="nothing", expected="a tensor", fix="write the file again"))
+        return self.tensors[name]
+
+    @abstractmethod
+    def _read_index(self) -> None:
+        """Reads which tensors there are."""
+
+
+class TensorFile(NamedTensors):
+    """An open safetensors file. Nothing but the header is read at first."""
+
+    def _read_index(self) -> None:
+        self.metadata, self.tensors = _header(self._read(0, min(8, self.size)), self._read, self.size, self.label)
 
     def raw(self, name: str) -> RawTensor:
         """One tensor's bytes, of any dtype."""
@@ -159,23 +190,6 @@ class TensorFile:
             what = f"{self.label} tensor {shown(name)}"
             raise FormatError(message(what, got=info.dtype, expected="a dtype of numpy", fix="convert it"))
         return info
-
-    def info(self, name: str) -> TensorInfo:
-        """Dtype, shape and place of one tensor.
-
-        Raises:
-            FormatError: the file has none of that name.
-        """
-        if name not in self.tensors:
-            raise FormatError(
-                message(
-                    f"{self.label} tensor {shown(name)}",
-                    got="nothing",
-                    expected="a tensor",
-                    fix="write the file again",
-                )
-            )
-        return self.tensors[name]
 
     def digest(self) -> str:
         """The sha256 of the whole file, in hexadecimal."""

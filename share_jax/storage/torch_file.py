@@ -13,15 +13,14 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from share_jax.errors import FormatError, message
 from share_jax.storage.pickle_steps import Call, Global, Stored, built_of
-from share_jax.storage.safetensors_file import RawTensor, TensorInfo, numpy_dtype
-from share_jax.storage.untrusted import open_inside, shown
+from share_jax.storage.safetensors_file import NamedTensors, RawTensor, TensorInfo, numpy_dtype
+from share_jax.storage.untrusted import shown
 
 _DTYPES = {
     "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -40,49 +39,17 @@ class _Tensor:
     items: int  # of the entry
 
 
-class TorchFile:
-    """An open file of `torch.save`; a context manager with the methods of `TensorFile`. No tensor is read at first."""
+class TorchFile(NamedTensors):
+    """An open file of `torch.save`, with the methods of `TensorFile`.
+
+    Opening it refuses what is missing, damaged, compressed, of PyTorch before 1.6, or holds anything but tensors.
+    """
 
     metadata: Mapping[str, str] = {"format": "pt"}
 
-    def __init__(self, folder: str | os.PathLike, name: str):
-        """Opens the archive and reads which tensors it holds.
-
-        Raises:
-            FormatError: it is missing, damaged, compressed, of PyTorch before 1.6, or holds anything but tensors.
-        """
-        self.label = f"file {shown(Path(folder).name)}/{shown(name)}"
-        self._fd = open_inside(folder, name)
-        try:
-            self.size = os.fstat(self._fd).st_size
-            self._tensors = self._read_archive()
-            self.tensors = {key: tensor.info for key, tensor in self._tensors.items()}
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> "TorchFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the file; may be called twice."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def info(self, name: str) -> TensorInfo:
-        """Dtype and shape of one tensor.
-
-        Raises:
-            FormatError: the file has none of that name.
-        """
-        if name not in self.tensors:
-            what = f"{self.label} tensor {shown(name)}"
-            raise FormatError(message(what, got="nothing", expected="a tensor", fix="write the file again"))
-        return self.tensors[name]
+    def _read_index(self) -> None:
+        self._tensors = self._read_archive()
+        self.tensors = {key: tensor.info for key, tensor in self._tensors.items()}
 
     def read(self, name: str) -> np.ndarray:
         """One tensor's values (read-only array)."""
