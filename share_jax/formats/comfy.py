@@ -9,6 +9,7 @@ Source: ComfyUI `comfy/lora.py`, `model_lora_keys_unet` and `model_lora_keys_cli
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +17,15 @@ from share_jax.errors import FormatError, message
 from share_jax.formats import components
 from share_jax.formats.adapter_file import Part, Source
 from share_jax.formats.export import exact_alpha
-from share_jax.formats.forms import EMBEDDING, expert_of, tensors_of_factors
 from share_jax.formats.lora_names import read_pairs
+from share_jax.formats.pair_files import PairNames, save_pairs
 from share_jax.formats.pairs import names_in, place_of, source_of_pairs
-from share_jax.formats.saving import as_dtype, metadata_for, refuse
+from share_jax.formats.saving import refuse
 from share_jax.formats.unet_names import is_sdxl, to_diffusers, to_original
-from share_jax.storage.safetensors_file import RawTensor, raw_of, write_tensors
 from share_jax.storage.untrusted import shown
 
 MODEL = "diffusion_model."
+_PAIRS = PairNames("ComfyUI", "lora_A.weight", "lora_B.weight", "pt")
 _ENCODERS = {
     "text_encoder": "text_encoders.clip_l.transformer.", "text_encoder_2": "text_encoders.clip_g.transformer.",
     "text_encoder_3": "text_encoders.t5xxl.transformer.",
@@ -72,33 +73,12 @@ def save_comfy(folder: Path, source: Source, dtype: str | None = None) -> dict[P
     Raises:
         InputError: the format cannot hold it; the message says why.
     """
-    names = _names_of(source)
     scaled = any(layer.scale != 1 for layer in source.layers.values())
-    tensors: dict[str, RawTensor] = {}
-    written: dict[Part, str] = {}
 
-    def put(role: str, module: str, end: str, values: np.ndarray) -> None:
-        key = written[Part(role, module)] = f"{names[module]}.{end}"
-        tensors[key] = raw_of(np.asarray(values, order="C"))
+    def alpha_of(layer: Any, dtype: np.dtype) -> np.ndarray | None:
+        return np.asarray(exact_alpha(layer), np.float32) if scaled else None
 
-    for module, pair in source.read_factors(None).items():
-        layer = source.layers[module]
-        if expert_of(layer.form) or layer.form == EMBEDDING:
-            raise refuse(source, "ComfyUI", f"{layer.form} at {shown(module)}", "linear layers and convolutions")
-        a, b = (as_dtype(values, dtype, module) for values in tensors_of_factors(*pair, layer.form))
-        put("lora_a", module, "lora_A.weight", a)
-        put("lora_b", module, "lora_B.weight", b)
-        if scaled:
-            put("alpha", module, "alpha", np.asarray(exact_alpha(layer), np.float32))
-    for kept, raw in source.extras().items():
-        part = source.companions.get(kept)
-        if part is None or part.role != "magnitude":
-            raise refuse(source, "ComfyUI", f"tensor {shown(kept)}", "pairs and DoRA's magnitudes")
-        layer = source.layers[part.module]
-        axes = layer.form.count(",") if layer.form.startswith("conv") else 0
-        put("magnitude", part.module, "dora_scale", raw.array().reshape(layer.d_out, *(1 for _ in range(1 + axes))))
-    write_tensors(folder / f"{source.name}.safetensors", tensors, metadata_for(source, "pt"))
-    return written
+    return save_pairs(folder, source, _PAIRS, _names_of(source), alpha_of, dtype)
 
 
 def _names_of(source: Source) -> dict[str, str]:

@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +19,15 @@ from share_jax.errors import FormatError, message
 from share_jax.formats import components
 from share_jax.formats.adapter_file import Part, Source
 from share_jax.formats.export import exact_alpha
-from share_jax.formats.forms import EMBEDDING, expert_of, tensors_of_factors
 from share_jax.formats.kohya_names import flattened, looks_like_kohya, table_of, undone
 from share_jax.formats.lora_names import read_pairs
+from share_jax.formats.pair_files import PairNames, save_pairs
 from share_jax.formats.pairs import Place, names_in, place_of, source_of_pairs
-from share_jax.formats.saving import as_dtype, metadata_for, refuse
+from share_jax.formats.saving import refuse
 from share_jax.formats.unet_names import is_sdxl, to_diffusers, to_original
-from share_jax.storage.safetensors_file import RawTensor, raw_of, write_tensors
 from share_jax.storage.untrusted import shown
 
+_PAIRS = PairNames("kohya", "lora_down.weight", "lora_up.weight", None)
 _ENCODERS = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_", "text_encoder_3": "lora_te3_"}
 
 
@@ -79,31 +80,7 @@ def save_kohya(folder: Path, source: Source, dtype: str | None = None) -> dict[P
     Raises:
         InputError: the format cannot hold it; the message says why.
     """
-    names = kohya_names(source)
-    tensors: dict[str, RawTensor] = {}
-    written: dict[Part, str] = {}
-
-    def put(role: str, module: str, end: str, values: np.ndarray) -> None:
-        key = written[Part(role, module)] = f"{names[module]}.{end}"
-        tensors[key] = raw_of(np.asarray(values, order="C"))
-
-    for module, pair in source.read_factors(None).items():
-        layer = source.layers[module]
-        if expert_of(layer.form) or layer.form == EMBEDDING:
-            raise refuse(source, "kohya", f"{layer.form} at {shown(module)}", "linear layers and convolutions")
-        down, up = (as_dtype(values, dtype, module) for values in tensors_of_factors(*pair, layer.form))
-        put("lora_a", module, "lora_down.weight", down)
-        put("lora_b", module, "lora_up.weight", up)
-        put("alpha", module, "alpha", _alpha_tensor(exact_alpha(layer), down.dtype))
-    for kept, raw in source.extras().items():
-        part = source.companions.get(kept)
-        if part is None or part.role != "magnitude":
-            raise refuse(source, "kohya", f"tensor {shown(kept)}", "pairs and DoRA's magnitudes")
-        layer = source.layers[part.module]
-        axes = layer.form.count(",") if layer.form.startswith("conv") else 0
-        put("magnitude", part.module, "dora_scale", raw.array().reshape(layer.d_out, *(1 for _ in range(1 + axes))))
-    write_tensors(folder / f"{source.name}.safetensors", tensors, metadata_for(source, None))
-    return written
+    return save_pairs(folder, source, _PAIRS, kohya_names(source), _alpha_tensor, dtype)
 
 
 def kohya_names(source: Source) -> dict[str, str]:
@@ -134,8 +111,9 @@ def kohya_names(source: Source) -> dict[str, str]:
     return out
 
 
-def _alpha_tensor(alpha: float, dtype: np.dtype) -> np.ndarray:
+def _alpha_tensor(layer: Any, dtype: np.dtype) -> np.ndarray:
     """The alpha as trainers write it: a number in the factors' dtype, or in float32 or float64 where it is exact."""
+    alpha = exact_alpha(layer)
     for kind in (dtype, np.dtype(np.float32)):
         if float(np.asarray(alpha, np.float64).astype(kind)) == alpha:
             return np.asarray(alpha, np.float64).astype(kind)
