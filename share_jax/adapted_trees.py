@@ -1,15 +1,20 @@
-"""What an adapted, unmodified model does with its trees, whatever module system runs it."""
+"""What an adapted model, or a module of one's own, does with its trees, whatever module system runs it."""
 
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
 
 from share_jax.adapted import SHARED, TASKS
 from share_jax.bank.accounting import ParameterCounts
-from share_jax.bank.slots import TaskSlots, as_task_id, capacity, gather, slots_of
+from share_jax.bank.slots import TaskSlots, as_stack, as_task_id, capacity, gather, slots_of
 from share_jax.errors import InputError, TargetError, message
 from share_jax.layers.effective_params import effective_params
 from share_jax.layers.fresh_trees import counts_of, fresh_trees
 from share_jax.layers.targets import Target, table
-from share_jax.parameterizations.base import Parameterization
+from share_jax.parameterizations.base import Parameterization, specs
 from share_jax.trees import flat, merged, nested
 from share_jax.typing import PRNGKey, TaskId, Tree
 
@@ -107,3 +112,59 @@ class AdaptedTrees:
         """
         rank = separate_rank if separate_rank is not None else self.method.rank
         return counts_of(self.targets, self.heads, params, (variables[SHARED], variables[TASKS]), tasks, rank)
+
+
+class OwnTrees(ABC):
+    """The part of an `AdaptedModel` that a module of one's own has, whose layers hold their own leaves.
+
+    Attributes:
+        method: None: each layer has its own.
+        targets: none that are known.
+        heads: none that are known.
+        built: how such a module's trees are made, for a message.
+    """
+
+    method: None = None
+    targets: tuple[Target, ...] = ()
+    heads: tuple[str, ...] = ()
+    built: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Class of the module."""
+
+    @property
+    def kernels(self) -> Mapping[str, tuple[int, int]]:
+        """None that are known."""
+        return {}
+
+    def init(self, key: PRNGKey, params: Tree, num_tasks: int) -> dict[str, Any]:
+        """A module of one's own makes its own trees.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(message("init", got=self.name, expected="an adapted model", fix=self.built))
+
+    def slot(self, tasks: Tree, task_id: Any) -> TaskSlots:
+        """The slot of one task, or the stack with an id for each example of the batch."""
+        return slots_of(tasks, task_id)
+
+    def gathering(self, whole: Callable[[str, Any], Any]) -> AbstractContextManager[None]:
+        """Of no layer: which of its parameters are kernels is not known."""
+        return nullcontext()
+
+
+def own_stack(slot: Any) -> tuple[Tree, Any]:
+    """The stack that layers of one's own read, and the ids in it; a slot alone is the only one of its stack."""
+    slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
+    return slots.stack() if slots.batched else (as_stack(slots.leaves), jnp.int32(0))
+
+
+def never_leaves(method: Parameterization, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Keys in {"shared": ..., "slot": ...} of what the method of a layer at a path never trains."""
+    for place, owner in (("shared", "shared"), ("slot", "task")):
+        for name, leaf in specs(method, owner).items():
+            if leaf.trains == "never":
+                yield (place, *path, name)
