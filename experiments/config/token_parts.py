@@ -40,9 +40,9 @@ def weights_of(config: Config) -> Path:
     return smollm2_file(config.cache_dir) if config.weights is None else config.weights
 
 
-def token_stream(config: Config, tasks: Sequence[CompletionTask]) -> Stream:
-    """The tasks as the decoder's tokens, task-incremental."""
-    shots = Shots(tested=SHOWN_MOST) if "frozen_few_shot" in config.methods else None
+def token_stream(config: Config, tasks: Sequence[CompletionTask], tested: int = SHOWN_MOST) -> Stream:
+    """The tasks as the decoder's tokens, task-incremental; `tested` questions are asked behind four examples."""
+    shots = Shots(tested=tested) if "frozen_few_shot" in config.methods else None
     made = token_tasks(tasks, load_tokenizer_of(weights_of(config)), config.max_length, shots)
     return Stream(config.experiment, TASK, made)
 
