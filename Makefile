@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
 JOBS ?= 2
-SUITES ?= train prefix serve adapters tasks roofline
+SUITES ?= train prefix serve adapters tasks roofline lm
 ARGS ?=
 ROOTS ?= /var/tmp/share_jax-roots
 BIN := $(VENV)/bin
@@ -56,7 +56,7 @@ $(PEERS)/.ready: experiments/bench/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r experiments/bench/peers.txt
 	@touch $@
 
-bench: setup peers ## all suites (SUITES) against them, about an hour on two free cores, into experiments/BENCH.md
+bench: setup peers ## all suites (SUITES) against them, about two hours on two free cores, into experiments/BENCH.md
 	for suite in $(SUITES); do \
 	  $(BIN)/python -m experiments.bench $$suite --peers $(PEERS)/bin/python --json $(MEASURED)/$$suite.json $(ARGS) || exit $$?; \
 	done

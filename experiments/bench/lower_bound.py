@@ -17,7 +17,6 @@ from experiments.bench.steps import OURS, first_call
 from experiments.bench.subjects import Subject
 from experiments.bench.timing import Case, timed
 from share_jax.linen.adapted_model import Adapted
-from share_jax.train.losses import classification
 
 SIDE = 2048
 """Rows and columns of the matrices whose product is timed."""
@@ -75,7 +74,7 @@ def floor_case(subject: Subject, adapted: Adapted, prefix: str) -> Case:
 
     def slope(noise: Any, params: Any, batch: Any) -> Any:
         def loss(noise: Any) -> Any:
-            sums = classification(perturbed(subject.model, noise, params, batch["inputs"]), batch)
+            sums = subject.loss(perturbed(subject.model, noise, params, batch["inputs"]), batch)
             return sums.total / sums.weight
 
         return jax.value_and_grad(loss)(noise)

@@ -15,9 +15,11 @@ TITLES = {
     "adapters": "`adapters`: a folder of LoRAs into one set, and back",
     "tasks": "`tasks`: what T tasks cost",
     "roofline": "`roofline`: against the floor and the machine",
+    "lm": "`lm`: a decoder's train step, memory and decoding",
 }
 _FACTS = {
     "first_call_s": ("first call, s", 1.0, "{:.1f}"),
+    "tokens_per_s": ("tokens per second", 1.0, "{:.1f}"),
     "start_s": ("start, s", 1.0, "{:.1f}"),
     "resident_bytes": ("all buffers, MB", 1e-6, "{:.1f}"),
     "temporary_bytes": ("temporaries, MB", 1e-6, "{:.1f}"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from share_jax.errors import FormatError, message
 
-SUITES = ("train", "prefix", "serve", "adapters", "tasks", "roofline")
+SUITES = ("train", "prefix", "serve", "adapters", "tasks", "roofline", "lm")
 
 _SHAPE: dict[str, type | tuple[type, ...]] = {
     "suite": str, "results": list, "ratios": dict, "bars": list, "versions": dict,
@@ -46,6 +46,15 @@ BARS: dict[str, tuple[Bar, ...]] = {
     ),
     "prefix": (Bar(r"prefix cache, FFN-down(, products kept)?, (6.4|20) passes: with / without, whole task", 0.50),),
     "roofline": (Bar(r".*: shared_a later task / floor", 1.35),),
+    "lm": (
+        Bar(r"step, .*, float32: shared_a later task / floor", 1.20),
+        Bar(r"step, .*, all layers, float32: shared_a later task / PEFT LoRA", 1.00, needs_peers=True),
+        Bar(r"task, .*: (6|20) passes, whole task / PEFT", 0.60, needs_peers=True),
+        Bar(r"memory, .*: peak memory, ours / PEFT", 1.00, needs_peers=True),
+        Bar(r"decode, .*: 32 rows, 32 tasks, 100 stored / one task", 1.15),
+        Bar(r"decode, .*: .*: 100 stored / 10 stored", 1.03),
+        Bar(r"decode, .*: 32 rows, 16 tasks, ours / PEFT", 1 / 3, needs_peers=True),
+    ),
     "serve": (
         Bar(r".*: one task / frozen forward", 1.10),
         Bar(r".*: 32 tasks / frozen forward", 1.20),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.bench.subjects import ALPHA, HEADS, RANK, TARGETS, Subject
+from experiments.bench.subjects import ALPHA, RANK, TARGETS, Subject
 from experiments.bench.timing import Case, timed
 from share_jax.bank.slots import read_slot
 from share_jax.linen.adapted_model import Adapted, adapt
@@ -17,7 +17,6 @@ from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
 from share_jax.parameterizations.shared_a import SharedA
-from share_jax.train.losses import classification
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.step import forward_of, init_state, make_train_step
 
@@ -46,9 +45,9 @@ def forms(rank: int = RANK, alpha: float = ALPHA) -> tuple[Form, ...]:
 
 
 def adapted_of(subject: Subject, targets: str, method: Parameterization) -> Adapted:
-    """The subject with adapters on the targets, a name in `TARGETS` or a pattern, and a head per task."""
+    """The subject with adapters on the targets, a name in `TARGETS` or a pattern, and its heads per task."""
     pattern = TARGETS.get(targets, targets)
-    return adapt(subject.model, subject.base, targets=[pattern], method=method, heads=HEADS, **subject.inputs)
+    return adapt(subject.model, subject.base, targets=[pattern], method=method, heads=subject.heads, **subject.example)
 
 
 def first_call(call: Callable[[], Any]) -> float:
@@ -76,7 +75,7 @@ def full_case(subject: Subject, prefix: str) -> Case:
     def update(params: Any, state: Any, batch: Any) -> tuple[Any, Any, Any]:
         def loss(params: Any) -> Any:
             logits: Any = subject.model.apply({"params": params}, **batch["inputs"])
-            sums = classification(logits, batch)
+            sums = subject.loss(logits, batch)
             return sums.total / sums.weight
 
         value, slope = jax.value_and_grad(loss)(params)
@@ -113,7 +112,7 @@ def stepper(
         inputs: gives each step's inputs, of the subject's shapes; the subject's own when None.
     """
     optimizer = task_optimizer(optax.adamw(1e-3), adapted.heads, train_shared=first)
-    step = make_train_step(forward_of(adapted), classification, optimizer, train_shared=first)
+    step = make_train_step(forward_of(adapted), subject.loss, optimizer, train_shared=first)
     fresh = adapted.init(jax.random.key(3), subject.params, slots)
     held = [init_state(fresh["shared"], read_slot(fresh["tasks"], slots - 1), optimizer, jax.random.key(4))]
     compiled = step.lower(held[0], subject.base, subject.batch).compile()

@@ -18,6 +18,8 @@ from flax import linen as nn
 
 from share_jax.models.bert import BertClassifier, BertConfig
 from share_jax.models.vit import VitClassifier, VitConfig
+from share_jax.train.losses import classification
+from share_jax.train.update import Loss
 
 CLASSES, BATCH, RANK, ALPHA = 15, 32, 8, 16.0
 HEADS = (r"head/kernel", r"head/bias")
@@ -45,6 +47,8 @@ class Subject:
         inputs: one batch, by the names of the model's arguments.
         labels: int32 (batch,).
         twin: what the torch twin is made of, plain data.
+        heads: patterns over the parameters that each task owns whole.
+        loss: of the model's output and a batch.
     """
 
     name: str
@@ -53,11 +57,18 @@ class Subject:
     inputs: dict[str, Any] = field(repr=False)
     labels: Any = field(repr=False)
     twin: dict[str, Any] = field(repr=False)
+    heads: tuple[str, ...] = HEADS
+    loss: Loss = field(repr=False, default=classification)
 
     @property
     def base(self) -> dict[str, Any]:
         """The frozen variables."""
         return {"params": self.params}
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """The inputs that `adapt` is shown: without those that choose which of a decoder's outputs are wanted."""
+        return {name: array for name, array in self.inputs.items() if name not in ("columns", "targets")}
 
     @property
     def batch(self) -> dict[str, Any]:

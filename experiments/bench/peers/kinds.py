@@ -5,6 +5,7 @@ import torch
 
 from experiments.bench.peers.compressors import Lorashare, Vlora
 from experiments.bench.peers.protocol import Kinds
+from experiments.bench.peers.torch_decoders import DecoderForward, DecoderGeneration, DecoderLogits, DecoderStep
 from experiments.bench.peers.torch_products import Product
 from experiments.bench.peers.torch_serving import Serving
 from experiments.bench.peers.torch_steps import Forward, Step
@@ -14,6 +15,10 @@ KINDS: Kinds = {
     "step": Step,
     "serving": Serving,
     "product": Product,
+    "decoder logits": DecoderLogits,
+    "decoder forward": DecoderForward,
+    "decoder step": DecoderStep,
+    "decoder generation": DecoderGeneration,
     "lorashare": Lorashare,
     "vlora": Vlora,
 }

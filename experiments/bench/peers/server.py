@@ -2,14 +2,21 @@
 
 import json
 import os
+import runpy
 import sys
 import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, TextIO
 
 from experiments.bench.peers.protocol import Kinds, Runnable
-from share_jax.runtime.malloc import keep_freed
+
+MALLOC = Path(__file__).parents[3] / "share_jax" / "runtime" / "malloc.py"
+"""Read as a file: what the package itself needs is not installed beside the peers."""
+
+PLAIN = "--plain"
+"""Given where memory is measured: freed memory goes back to the system."""
 
 PACKAGES = ("torch", "transformers", "peft", "lorashare", "vlora-dev", "safetensors", "numpy")
 
@@ -67,7 +74,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    keep_freed()  # as on our side
+    if PLAIN not in sys.argv[1:]:
+        runpy.run_path(str(MALLOC))["keep_freed"]()  # as on our side
     from experiments.bench.peers.kinds import KINDS, use_threads
 
     serve(KINDS, sys.stdin, answers, use_threads)

@@ -23,10 +23,14 @@ EXPECTED = {
     "serve": ({"shared_a, one task", "shared_a, 4 tasks", "share, 4 tasks", "merged kernels, switch"}, "merged"),
     "tasks": ({"step", "checkpoint, one more task", "start-up, all tasks"}, "compilations after the second task"),
     "adapters": ({"compress, whole command", "add, in process", "export, in process"}, "best possible"),
+    "lm": (
+        {"shared_a later task", "step with the cache", "step", "2 rows, 2 tasks, 4 stored", "2 rows, merged"},
+        "20 passes, with / without cache",
+    ),
 }
 
 
-SLOW = ("roofline", "prefix", "serve", "tasks")
+SLOW = ("roofline", "prefix", "serve", "tasks", "lm")
 
 
 @pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SUITES])
