@@ -16,6 +16,7 @@ TITLES = {
     "tasks": "`tasks`: what T tasks cost",
     "roofline": "`roofline`: against the floor and the machine",
     "lm": "`lm`: a decoder's train step, memory and decoding",
+    "tests": "`tests`: the fast tests, file by file, and start-up",
 }
 _FACTS = {
     "first_call_s": ("first call, s", 1.0, "{:.1f}"),
@@ -30,6 +31,9 @@ _FACTS = {
     "error": ("error", 1.0, "{:.4f}"),
     "bytes": ("on disk, MB", 1e-6, "{:.1f}"),
     "bytes_per_task": ("per task, MB", 1e-6, "{:.3f}"),
+    "cpu_s": ("processor time, s", 1.0, "{:.1f}"),
+    "tests": ("tests", 1.0, "{:.0f}"),
+    "failed": ("failed", 1.0, "{:.0f}"),
     "peak_bytes": ("peak memory, MB", 1e-6, "{:.0f}"),
 }
 """Facts that become columns: heading, factor, format."""

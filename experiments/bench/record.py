@@ -9,7 +9,7 @@ from typing import Any
 
 from share_jax.errors import FormatError, message
 
-SUITES = ("train", "prefix", "serve", "adapters", "tasks", "roofline", "lm")
+SUITES = ("train", "prefix", "serve", "adapters", "tasks", "roofline", "lm", "tests")
 
 _SHAPE: dict[str, type | tuple[type, ...]] = {
     "suite": str, "results": list, "ratios": dict, "bars": list, "versions": dict,
@@ -70,6 +70,7 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar(r"7B.*: compress, peak memory, ours / leaner peer", 0.50, needs_peers=True),
         Bar(r"7B.*: compress, peak memory / 3 GiB", 1.00),
     ),
+    "tests": (),
     "tasks": (
         Bar(r"step with 1,000 slots / 10 slots", 1.05),
         Bar(r"step of task 2 / separate LoRA", 1.00),
