@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reading import watched
 from torch_files import pickle_of, write_torch
 
 from share_jax.errors import FormatError
@@ -25,7 +26,8 @@ def read_all(folder, name="x.bin"):
 def line_of(folder):
     """The error of reading the file, or nothing; any other exception is a fault."""
     try:
-        read_all(folder)
+        with watched(folder):
+            read_all(folder)
     except FormatError as e:
         return str(e)
     return ""
@@ -118,7 +120,7 @@ def test_compressed_old_and_other_archives_are_named(tmp_path):
         read_all(tmp_path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_mutated_files_end_with_tensors_or_one_line(tmp_path, data):
     good = bytearray((REAL / "tensors.bin").read_bytes())
@@ -129,7 +131,7 @@ def test_mutated_files_end_with_tensors_or_one_line(tmp_path, data):
     assert "\n" not in line_of(tmp_path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=60) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.binary(max_size=9),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner), max_leaves=9,
