@@ -18,6 +18,7 @@ from share_jax.formats.mlx import WEIGHTS as MLX_WEIGHTS
 from share_jax.formats.mlx import open_mlx, save_mlx
 from share_jax.formats.pairs import place_of
 from share_jax.formats.peft import CONFIG, WEIGHTS, open_adapter
+from share_jax.formats.peft_keys import PREFIX, unwrapped
 from share_jax.formats.peft_parts import is_peft_parts, open_peft_parts
 from share_jax.formats.peft_saving import save_peft
 from share_jax.formats.renamed import renamed
@@ -97,7 +98,7 @@ def with_component(source: Source, component: str | None) -> Source:
 
 
 def convert(kind: str, path: Path, source: Source, target: str, folder: Path, dtype: str | None = None) -> Conversion:
-    """Writes a task in another format, or copies its files where it is of that format already.
+    """Writes a task in another format, or copies its files where they are of that format and have its usual names.
 
     Args:
         kind: the name of the format that the task is of.
@@ -111,7 +112,8 @@ def convert(kind: str, path: Path, source: Source, target: str, folder: Path, dt
         InputError: the target cannot hold the task, or the task has a tensor that has no place in it.
     """
     aim = TARGETS[target]
-    files = _files_of(path, aim) if kind == aim.kind and dtype is None else None
+    plain = kind != "PEFT" or all(key.startswith(PREFIX) and unwrapped(key) == key for key in source.parts)
+    files = _files_of(path, aim) if kind == aim.kind and dtype is None and plain else None
     if files is not None:
         for file in files:
             _copy(file, folder)

@@ -51,8 +51,11 @@ def unwrapped(name: str) -> str:
 
     >>> unwrapped("_orig_mod.model.layers.0.q_proj")
     'model.layers.0.q_proj'
+    >>> unwrapped("module.base_model.model.q_proj.lora_A.weight")
+    'base_model.model.q_proj.lora_A.weight'
     """
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    return plain.removeprefix("module.") if plain.startswith(f"module.{PREFIX}") else plain
 
 
 def sort_keys(names: Iterable[str], label: str, saved: Iterable[str] = ()) -> PeftKeys:
@@ -71,7 +74,7 @@ def sort_keys(names: Iterable[str], label: str, saved: Iterable[str] = ()) -> Pe
     extras: dict[str, str] = {}
     adapters = {}
     names = list(names)
-    within = {key: unwrapped(key.removeprefix(PREFIX)) for key in names}
+    within = {key: unwrapped(key).removeprefix(PREFIX) for key in names}
     each = [saved_expression(name) for name in saved]
     whole = frozenset[str]().union(*matching(each, sorted(set(within.values()))))
     for key in names:

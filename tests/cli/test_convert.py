@@ -14,8 +14,9 @@ from foreign_adapters import (
     write_mlx,
 )
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
+from share_jax.cli.main import main
 from share_jax.formats.open import open_sources
 
 
@@ -265,3 +266,18 @@ def test_a_folder_with_more_than_an_adapter_is_not_replaced(run, tmp_path, other
         code = run("convert", path, "-o", out, "--to", "kohya", "--overwrite")[0]
         assert code == (2 if others else 0)
         assert all((out / name).exists() for name in others)
+
+
+@pytest.mark.parametrize(
+    "begin", ["", "module.base_model.model.", "base_model.model._orig_mod.", "_orig_mod.base_model.model."]
+)
+def test_names_that_peft_does_not_load_are_written_as_those_it_does(tmp_path, begin):
+    folder = write_peft(tmp_path / "a", factors(0, modules=("m.q_proj",)))
+    tensors = load_file(folder / "adapter_model.safetensors")
+    renamed = {key.replace("base_model.model.", begin): value for key, value in tensors.items()}
+    save_file(renamed, folder / "adapter_model.safetensors")
+    assert main(["convert", str(folder), "-o", str(tmp_path / "out"), "--to", "peft"]) == 0
+    written = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert set(written) == set(tensors)
+    for key, value in tensors.items():
+        np.testing.assert_array_equal(written[key], value)
