@@ -9,7 +9,7 @@ from share_jax.formats import components
 from share_jax.formats.adapter_file import Part, Source
 from share_jax.formats.forms import EMBEDDING, LINEAR, expert_of, join_experts, module_of, tensors_of_factors
 from share_jax.formats.peft import CONFIG, WEIGHTS
-from share_jax.formats.peft_keys import pair_names
+from share_jax.formats.peft_keys import PREFIX, pair_names
 from share_jax.formats.renamed import renamed
 from share_jax.formats.saving import as_dtype, metadata_for
 from share_jax.storage.atomic_write import write_new
@@ -66,8 +66,9 @@ def _save(folder: Path, source: Source, dtype: str | None) -> dict[Part, str]:
         put(module, LINEAR, *join_experts(pairs))
     companions = source.companions
     for kept, raw in source.extras().items():
-        tensors[kept] = raw
-        written[companions.get(kept, Part("whole", kept))] = kept
+        name = kept if kept.startswith(PREFIX) else PREFIX + kept  # PEFT leaves out what has none
+        tensors[name] = raw
+        written[companions.get(kept, Part("whole", kept))] = name
     write_tensors(folder / WEIGHTS, tensors, metadata_for(source, "pt"))
     write_new(folder / CONFIG, (json.dumps(dict(source.config), indent=2, ensure_ascii=False) + "\n").encode())
     return written

@@ -272,8 +272,10 @@ def test_a_folder_with_more_than_an_adapter_is_not_replaced(run, tmp_path, other
     "begin", ["", "module.base_model.model.", "base_model.model._orig_mod.", "_orig_mod.base_model.model."]
 )
 def test_names_that_peft_does_not_load_are_written_as_those_it_does(tmp_path, begin):
-    folder = write_peft(tmp_path / "a", factors(0, modules=("m.q_proj",)))
+    head = {"base_model.model.m.score.weight": normal(3, 2, 5)}
+    folder = write_peft(tmp_path / "a", factors(0, modules=("m.q_proj",)), extras=head)
     tensors = load_file(folder / "adapter_model.safetensors")
+    assert set(tensors) > set(head)
     renamed = {key.replace("base_model.model.", begin): value for key, value in tensors.items()}
     save_file(renamed, folder / "adapter_model.safetensors")
     assert main(["convert", str(folder), "-o", str(tmp_path / "out"), "--to", "peft"]) == 0
