@@ -1,6 +1,7 @@
 """Measurements that the README's figures come from.
 
-Suites are `adapters`, `lm`, `prefix`, `roofline`, `serve`, `tasks`, `tests` and `train`: their first line says so.
+Suites are `adapters`, `gpu`, `lm`, `prefix`, `roofline`, `serve`, `tasks`, `tests` and `train`: their first line says
+so. `decoders` are the models of `gpu` and `lm`, whose parts `lm_decode` and `lm_memory` stand alone.
 `suite`, `timing` and `record` are what they share; `peer` runs the other side, whose code is in `peers`; `page` and
 `plot` show the results.
 """

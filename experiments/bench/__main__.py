@@ -3,10 +3,10 @@
     python -m experiments.bench train --peers .venv-peers/bin/python --json runs/bench/train.json
     python -m experiments.bench page runs/bench/*.json
 
-Suites: train, prefix, serve, adapters, tasks, roofline, lm, tests. Each is raced in rounds: every case once per
+Suites: train, prefix, serve, adapters, tasks, roofline, lm, gpu, tests. Each is raced in rounds: every case once per
 round, ours and the peers' in turn, on the same threads; a plot is drawn beside the JSON. `page` writes
 experiments/BENCH.md from the JSON of all suites. `input` and `memory` are further measurements with options of their
-own: see their --help.
+own: see their --help. `gpu` is for a machine with a GPU, whose interpreter may have the peers itself.
 """
 
 import argparse

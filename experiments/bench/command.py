@@ -1,16 +1,21 @@
 """What the command lines of the bench and of `experiments.studies.alternatives` share: options, a measured run."""
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from experiments.bench.machine import Watch, machine, use_threads
 from share_jax.errors import ShareError, message
+
+ACCELERATED = ("gpu",)
+"""Suites that do not run on the CPU alone."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +52,15 @@ def measure(suite: str, module: str, args: argparse.Namespace, memory_kept: bool
     """
     if args.rounds < 1:
         raise ShareError(message("--rounds", got=args.rounds, expected="at least 1", fix="pass 20"))
+    if suite in ACCELERATED:
+        os.environ.setdefault("JAX_PLATFORMS", "")  # whatever there is
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peers' process has its share
     threads = use_threads(args.threads)
     from experiments.bench.peer import Peer
 
     peers: Path | None = getattr(args, "peers", None)
+    if peers is None and suite in ACCELERATED and not args.tiny and find_spec("peft") is not None:
+        peers = Path(sys.executable)
     folder = args.workdir or Path(tempfile.mkdtemp(prefix="bench-"))
     watch = Watch()
     peer = Peer(peers, threads) if peers else None
@@ -66,14 +76,21 @@ def measure(suite: str, module: str, args: argparse.Namespace, memory_kept: bool
             shutil.rmtree(folder, ignore_errors=True)
     print(shown(found))
     if args.json:
-        from experiments.bench.plot import plot
         from experiments.bench.record import write
 
         write(args.json, found)
-        picture = args.json.with_suffix(".png")
-        plot(found, picture)
-        print(f"wrote {args.json} and {picture}")
+        print(f"wrote {args.json}{_drawn(found, args.json.with_suffix('.png'))}")
     return found
+
+
+def _drawn(found: dict[str, Any], picture: Path) -> str:
+    """Draws the document where there is matplotlib; what was written besides."""
+    if find_spec("matplotlib") is None:
+        return ", and no plot without matplotlib"
+    from experiments.bench.plot import plot
+
+    plot(found, picture)
+    return f" and {picture}"
 
 
 def _document(suite: str, module: str, args: argparse.Namespace, folder: Path, peer: Any) -> dict[str, Any]:

@@ -100,16 +100,24 @@ def twin_spec(config: DecoderConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def decoder_files(subject: Subject, folder: Path) -> dict[str, Any]:
-    """Writes what the peer builds the decoder's twin from; the files' paths, and the sizes."""
+def decoder_files(subject: Subject, folder: Path, *, drawn: bool = False) -> dict[str, Any]:
+    """Writes what the peer builds the decoder's twin from; the files' paths, and the sizes.
+
+    Args:
+        subject: the decoder.
+        folder: for the files.
+        drawn: whether the peer draws weights of its own, as of a decoder whose weights take long to write.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights, inputs = folder / "weights.safetensors", folder / "inputs.safetensors"
+    arrays = {name: np.asarray(subject.inputs[name], np.int64) for name in ("input_ids", "targets")}
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, inputs)
+    if drawn:
+        return {"spec": subject.twin, "inputs": str(inputs)}
     model: Any = subject.model
     leaves, table = flat(subject.params), decoder_names(model.config)
     stored = {name: leaf.to_stored(np.asarray(leaves[leaf.place], np.float32)) for name, leaf in table.items()}
     save_file({name: np.ascontiguousarray(array) for name, array in stored.items()}, weights)
-    arrays = {name: np.asarray(subject.inputs[name], np.int64) for name in ("input_ids", "targets")}
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, inputs)
     return {"spec": subject.twin, "weights": str(weights), "inputs": str(inputs)}
 
 

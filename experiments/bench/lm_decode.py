@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.decoders import ALL_LAYERS, CONFIGS, agreed_decoder, decoder, pattern_of
+from experiments.bench.decoders import ALL_LAYERS, CONFIGS, agreed_decoder, decoder, decoder_files, pattern_of
 from experiments.bench.peer import Peer
 from experiments.bench.serve import bank_of, named
 from experiments.bench.steps import OURS, adapted_of, forms
@@ -108,12 +108,12 @@ def our_cases(subject: Subject, adapted: Adapted, prefix: str, mixes: Sequence[M
 
 
 def peer_cases(
-    subject: Subject, peer: Peer, prefix: str, mixes: Sequence[Mix], tokens: int, options: Options
+    subject: Subject, peer: Peer, prefix: str, mixes: Sequence[Mix], tokens: int, files: dict[str, Any], **where: str
 ) -> list[Case]:
     """PEFT's ways, in one model with all its adapters."""
-    files = agreed_decoder(subject, peer, options.folder / "lm-float32")
     key, stored = "generation", max(mix.stored for mix in mixes)
-    facts = peer.make(key, "decoder generation", files=files, stored=stored, first_layer=0, rank=RANK, alpha=ALPHA)
+    spec: dict[str, Any] = {"files": files, "stored": stored, "first_layer": 0, "rank": RANK, "alpha": ALPHA}
+    facts = peer.make(key, "decoder generation", **spec, **where)
     cases = []
     for mix in mixes:
         way = "one" if mix.tasks == 1 else "mixed"
@@ -125,15 +125,27 @@ def peer_cases(
     return cases
 
 
-def decode_part(form: str, peer: Peer | None, options: Options) -> SuiteResult:
-    """The part; all kernels are adapted, by `shared_a` on our side."""
+def decode_part(
+    form: str, peer: Peer | None, options: Options, *, dtype: str = "float32", device: str = "cpu"
+) -> SuiteResult:
+    """The part; all kernels are adapted, by `shared_a` on our side.
+
+    Args:
+        form: the decoder's.
+        peer: None without peers.
+        options: of the suite.
+        dtype: of parameters and products; the logits of both sides are compared in float32 alone.
+        device: where the peer computes.
+    """
     tokens = 3 if options.tiny else TOKENS
-    subject, prefix = decoder(form, 1, PROMPT), "decode, float32: "
+    subject, prefix = decoder(form, 1, PROMPT, dtype), f"decode, {dtype}: "
     adapted = adapted_of(subject, pattern_of(CONFIGS[form], ALL_LAYERS), forms()[2].method)
     cases = our_cases(subject, adapted, prefix, TINY_OURS if options.tiny else OUR_MIXES, tokens)
     if peer:
         mixes = TINY_PEER if options.tiny else PEER_MIXES
-        cases += peer_cases(subject, peer, prefix, mixes, tokens, options)
+        make = agreed_decoder if dtype == "float32" else lambda subject, peer, folder: decoder_files(subject, folder)
+        files = make(subject, peer, options.folder / f"lm-{dtype}")
+        cases += peer_cases(subject, peer, prefix, mixes, tokens, files, dtype=dtype, device=device)
     times, rows = raced(cases, options.rounds, options)
     if peer:
         peer.drop(["generation"])

@@ -16,6 +16,7 @@ TITLES = {
     "tasks": "`tasks`: what T tasks cost",
     "roofline": "`roofline`: against the floor and the machine",
     "lm": "`lm`: a decoder's train step, memory and decoding",
+    "gpu": "`gpu`: steps, mixed batches and decoding on a GPU",
     "tests": "`tests`: the fast tests, file by file, and start-up",
 }
 _FACTS = {
@@ -24,6 +25,7 @@ _FACTS = {
     "start_s": ("start, s", 1.0, "{:.1f}"),
     "resident_bytes": ("all buffers, MB", 1e-6, "{:.1f}"),
     "temporary_bytes": ("temporaries, MB", 1e-6, "{:.1f}"),
+    "device_bytes": ("on the device, MB", 1e-6, "{:.0f}"),
     "adapter_bytes": ("adapters, MB", 1e-6, "{:.1f}"),
     "stack_bytes": ("slots, MB", 1e-6, "{:.1f}"),
     "compilations": ("programs compiled", 1.0, "{:.0f}"),
@@ -185,5 +187,7 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
         lines += ["What is left to gain where a bar is not met:", "", *not_met, ""]
     for found in ordered:
         lines += section(found, TITLES[found["suite"]])
+    for suite in (name for name in SUITES if name not in {found["suite"] for found in ordered}):
+        lines += [f"## {TITLES[suite]}", "", f"Not run: `python -m experiments.bench {suite}` measures it.", ""]
     lines += ["## Versions", "", versions_line(ordered)]
     return "\n".join(lines) + "\n"

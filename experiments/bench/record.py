@@ -9,7 +9,7 @@ from typing import Any
 
 from share_jax.errors import FormatError, message
 
-SUITES = ("train", "prefix", "serve", "adapters", "tasks", "roofline", "lm", "tests")
+SUITES = ("train", "prefix", "serve", "adapters", "tasks", "roofline", "lm", "gpu", "tests")
 
 _SHAPE: dict[str, type | tuple[type, ...]] = {
     "suite": str, "results": list, "ratios": dict, "bars": list, "versions": dict,
@@ -69,6 +69,12 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar(r"7B.*: error, ours / (faster|best) peer", 1.00, needs_peers=True),
         Bar(r"7B.*: compress, peak memory, ours / leaner peer", 0.50, needs_peers=True),
         Bar(r"7B.*: compress, peak memory / 3 GiB", 1.00),
+    ),
+    "gpu": (
+        Bar(r"step, (vit-b|llama-1b).*: shared_a later task / PEFT LoRA, compiled", 0.80, needs_peers=True),
+        Bar(r"mixed, .*: 32 tasks, ours / PEFT", 0.20, needs_peers=True),
+        Bar(r"mixed, .*: 32 tasks / one task", 1.10),
+        Bar(r"mixed, .*: Pallas kernel / plain", 1.00),
     ),
     "tests": (),
     "tasks": (

@@ -86,15 +86,23 @@ def vit(dtype: str = "float32", tiny: bool = False) -> Subject:
     model = VitClassifier(config, CLASSES, dtype=jnp.dtype(dtype))
     side = config.image_size
     images = jax.random.normal(jax.random.key(1), (4 if tiny else BATCH, side, side, 3))
-    twin = {
-        "model": "vit",
-        "image_size": side,
-        "patch_size": 4,
-        "classes": CLASSES,
-        "act": "gelu_pytorch_tanh",
-        **sizes,
-    }
-    return _subject("tiny vit" if tiny else "vit", model, {"images": images}, twin)
+    return _subject("tiny vit" if tiny else "vit", model, {"images": images}, vit_twin(config))
+
+
+@cache
+def vit_b(batch: int, dtype: str) -> Subject:
+    """ViT-B/16 on images of 224 pixels a side: hidden 768, 12 layers, 12 heads, 197 tokens."""
+    config = VitConfig(224, 16, 768, 12, 12, 3072, class_token=True)
+    images = jax.random.normal(jax.random.key(1), (batch, 224, 224, 3))
+    model = VitClassifier(config, CLASSES, dtype=jnp.dtype(dtype))
+    return _subject("vit-b", model, {"images": images}, vit_twin(config))
+
+
+def vit_twin(config: VitConfig) -> dict[str, Any]:
+    """What the torch twin of a vision transformer is made of."""
+    names = ("image_size", "patch_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
+    sizes = {name: getattr(config, name) for name in names}
+    return {"model": "vit", "classes": CLASSES, "act": "gelu_pytorch_tanh", **sizes}
 
 
 @cache

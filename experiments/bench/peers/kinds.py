@@ -5,7 +5,13 @@ import torch
 
 from experiments.bench.peers.compressors import Lorashare, Vlora
 from experiments.bench.peers.protocol import Kinds
-from experiments.bench.peers.torch_decoders import DecoderForward, DecoderGeneration, DecoderLogits, DecoderStep
+from experiments.bench.peers.torch_decoders import (
+    DecoderForward,
+    DecoderGeneration,
+    DecoderLogits,
+    DecoderMixed,
+    DecoderStep,
+)
 from experiments.bench.peers.torch_products import Product
 from experiments.bench.peers.torch_serving import Serving
 from experiments.bench.peers.torch_steps import Forward, Step
@@ -18,6 +24,7 @@ KINDS: Kinds = {
     "decoder logits": DecoderLogits,
     "decoder forward": DecoderForward,
     "decoder step": DecoderStep,
+    "decoder mixed": DecoderMixed,
     "decoder generation": DecoderGeneration,
     "lorashare": Lorashare,
     "vlora": Vlora,

@@ -13,14 +13,16 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from experiments.bench.peers.torch_models import awaited
+
 KERNELS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def decoder_twin(files: dict[str, Any], dtype: str = "float32", device: str = "cpu") -> Any:
-    """The model with the weights of the file, in the type.
+    """The model with the weights of the file, or with drawn ones, in the type.
 
     Args:
-        files: "spec" with the sizes, "weights" with the path of a safetensors file.
+        files: "spec" with the sizes, "weights" with the path of a safetensors file; drawn on the device without it.
         dtype: of the weights.
         device: where it lies.
     """
@@ -29,6 +31,11 @@ def decoder_twin(files: dict[str, Any], dtype: str = "float32", device: str = "c
     spec = dict(files["spec"])
     rope = {"rope_type": "default", "rope_theta": spec.pop("rope_theta")}
     config = LlamaConfig(**spec, rope_parameters=rope, pad_token_id=0, bos_token_id=None, eos_token_id=None)
+    if "weights" not in files:
+        with torch.device(device):
+            model = LlamaForCausalLM(config)
+        model.generation_config.pad_token_id = 0
+        return model.to(dtype=getattr(torch, dtype))
     model = LlamaForCausalLM(config)
     missing, unexpected = model.load_state_dict(load_file(files["weights"]), strict=False, assign=True)
     if unexpected or set(missing) - {"lm_head.weight"}:
@@ -47,12 +54,6 @@ def decoder_lora(first_layer: int, layers: int, rank: int, alpha: float) -> Any:
         r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=list(KERNELS), layers_to_transform=chosen,
         task_type="CAUSAL_LM",
     )  # fmt: skip
-
-
-def awaited(device: str) -> None:
-    """Waits for what the device still computes."""
-    if device != "cpu":
-        torch.cuda.synchronize()
 
 
 class DecoderLogits:
@@ -196,3 +197,22 @@ class DecoderGeneration:
         if found.shape[1] != ids.shape[1] + tokens:
             raise ValueError(f"{found.shape[1] - ids.shape[1]} tokens were written, not {tokens}")
         return {"seconds": seconds}
+
+
+class DecoderMixed(DecoderGeneration):
+    """A forward pass over the batch in which each row has an adapter of its own, or all have one."""
+
+    def __init__(self, files: dict[str, Any], **options: Any) -> None:
+        """Loads the twin, the adapters and the batch."""
+        super().__init__(files, **options)
+        inputs = load_file(files["inputs"])
+        self.ids, self.keep = inputs["input_ids"].to(self.device), inputs["targets"].shape[1]
+
+    def run(self, tasks: int) -> dict[str, Any]:
+        """One batch with so many different tasks."""
+        mixed = {} if tasks == 1 else {"adapter_names": [f"t{row % tasks}" for row in range(len(self.ids))]}
+        began = time.perf_counter()
+        with torch.inference_mode():
+            self.model(input_ids=self.ids, logits_to_keep=self.keep, use_cache=False, **mixed)
+        awaited(self.device)
+        return {"seconds": time.perf_counter() - began}

@@ -56,17 +56,24 @@ class Twin(nn.Module):
         return self.head((hidden * weight).sum(1) / weight.sum(1))
 
 
-def twin(files: dict[str, Any]) -> tuple[nn.Module, dict[str, Any], Any]:
+def awaited(device: str) -> None:
+    """Waits for what the device still computes."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def twin(files: dict[str, Any], device: str = "cpu") -> tuple[nn.Module, dict[str, Any], Any]:
     """The model with the weights of the file, its inputs and labels.
 
     Args:
         files: "spec" with the sizes, "weights" and "inputs" with paths of safetensors files.
+        device: where everything lies.
     """
     model = Twin(files["spec"])
     model.load_state_dict(load_file(files["weights"]), strict=True)
-    inputs = load_file(files["inputs"])
+    inputs = {name: x.to(device) for name, x in load_file(files["inputs"]).items()}
     labels = inputs.pop("labels").long()
-    return model, {name: x if x.is_floating_point() else x.long() for name, x in inputs.items()}, labels
+    return model.to(device), {name: x if x.is_floating_point() else x.long() for name, x in inputs.items()}, labels
 
 
 def lora_config(spec: dict[str, Any], targets: str, rank: int, alpha: float) -> Any:
@@ -77,6 +84,6 @@ def lora_config(spec: dict[str, Any], targets: str, rank: int, alpha: float) -> 
     return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=modules, modules_to_save=["head"])
 
 
-def computing(dtype: str) -> Any:
+def computing(dtype: str, device: str = "cpu") -> Any:
     """Automatic mixed precision for bfloat16, as our models have it: parameters stay float32."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16")
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == "bfloat16")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from experiments.bench.peers.torch_models import computing, lora_config, twin
+from experiments.bench.peers.torch_models import awaited, computing, lora_config, twin
 
 
 class Forward:
@@ -39,24 +39,29 @@ class Step:
         targets: str | None = None,
         rank: int = 8,
         alpha: float = 16.0,
+        device: str = "cpu",
+        compiled: bool = False,
     ) -> None:
         """Loads the twin, and adapts it if targets are given."""
-        model, self.inputs, self.labels = twin(files)
+        model, self.inputs, self.labels = twin(files, device)
         if targets is not None:
             from peft import get_peft_model
 
             model = get_peft_model(model, lora_config(files["spec"], targets, rank, alpha))
-        self.model, self.dtype = model.train(), dtype
+        self.dtype, self.device = dtype, device
+        model.train()
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
         self.facts: dict[str, Any] = {"trained_parameters": sum(p.numel() for p in trained)}
+        self.model = torch.compile(model) if compiled else model
 
     def run(self) -> dict[str, Any]:
         """One step."""
         began = time.perf_counter()
-        with computing(self.dtype):
+        with computing(self.dtype, self.device):
             loss = functional.cross_entropy(self.model(**self.inputs), self.labels)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        awaited(self.device)
         return {"seconds": time.perf_counter() - began}

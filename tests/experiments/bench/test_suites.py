@@ -23,6 +23,7 @@ EXPECTED = {
     "serve": ({"shared_a, one task", "shared_a, 4 tasks", "share, 4 tasks", "merged kernels, switch"}, "merged"),
     "tasks": ({"step", "checkpoint, one more task", "start-up, all tasks"}, "compilations after the second task"),
     "adapters": ({"compress, whole command", "add, in process", "export, in process"}, "best possible"),
+    "gpu": ({"shared_a later task", "one task, 4 stored", "2 rows, 2 tasks, 4 stored"}, "Pallas kernel / plain"),
     "tests": ({"import share_jax", "share-jax --help"}, "start-up: import share_jax / import jax"),
     "lm": (
         {"shared_a later task", "step with the cache", "step", "2 rows, 2 tasks, 4 stored", "2 rows, merged"},
@@ -31,7 +32,7 @@ EXPECTED = {
 }
 
 
-SLOW = ("roofline", "prefix", "serve", "tasks", "lm", "tests")
+SLOW = ("roofline", "prefix", "serve", "tasks", "lm", "gpu", "tests")
 
 
 @pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SUITES])
