@@ -84,12 +84,11 @@ def step_part(name: str, subject: Subject, peer: Peer | None, options: Options, 
     times, rows = raced(cases, options.rounds, options)
     if peer:
         peer.drop([f"{case} {system}" for case, system in times])
-    found = {
-        f"{prefix}{LATER} / separate LoRA": ratio(times[prefix + LATER, OURS], times[f"{prefix}separate LoRA", OURS])
-    }
-    for name in ("LoRA", COMPILED):
-        if theirs := times.get((prefix + name, PEFT)):
-            found[f"{prefix}{LATER} / PEFT {name}"] = ratio(times[prefix + LATER, OURS], theirs)
+    later = times[prefix + LATER, OURS]
+    found = {f"{prefix}{LATER} / separate LoRA": ratio(later, times[f"{prefix}separate LoRA", OURS])}
+    for what in ("LoRA", COMPILED):
+        if theirs := times.get((prefix + what, PEFT)):
+            found[f"{prefix}{LATER} / PEFT {what}"] = ratio(later, theirs)
     return SuiteResult(rows, found)
 
 
