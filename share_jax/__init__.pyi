@@ -13,7 +13,6 @@ from . import models as models
 from . import nnx as nnx
 from . import ops as ops
 from . import parameterizations as parameterizations
-from . import programs as programs
 from . import runtime as runtime
 from . import sharding as sharding
 from . import storage as storage

@@ -26,7 +26,6 @@ HOUSE = (
     "subspace",
     "adapted_trees",
     "adapted",
-    "programs",
     "layers",
     "bank",
     "adapters",

@@ -12,7 +12,7 @@ from share_jax.adapted import SHARED, TASKS, Forward, arguments, check_variables
 from share_jax.adapted_trees import AdaptedTrees, check_space
 from share_jax.bank.slots import TaskSlots
 from share_jax.errors import TargetError, message
-from share_jax.layers.effective_params import effective_params, own_leaves
+from share_jax.layers.effective_params import effective_params
 from share_jax.layers.fresh_trees import without_leaves
 from share_jax.layers.projected import Projected, project
 from share_jax.layers.targets import Target, match, with_own_leaves
@@ -26,7 +26,7 @@ from share_jax.linen.remat import rematerialised
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
-from share_jax.programs.updating import Updates, run_updated
+from share_jax.traced.evaluate import adapted_call
 from share_jax.trees import at, flat, keys_of, merged, nested, path_of
 from share_jax.typing import Array, PRNGKey, TaskId, Tree
 
@@ -106,14 +106,11 @@ class Adapted(AdaptedTrees):
         if not others:
             return call(params)
         leaves = flat(params)
-        paths = [target.path for target in others]
-        pairs = [own_leaves(self.method, target, shared, slots.leaves) for target in others]
-        updates = Updates(self.method, tuple(others))
 
-        def run(kernels: list) -> Any:
-            return call(nested({**leaves, **dict(zip(paths, kernels, strict=True))}))
+        def run(kernels: dict[str, Array]) -> Any:
+            return call(nested({**leaves, **kernels}))
 
-        return run_updated(run, [leaves[path] for path in paths], updates, pairs)
+        return adapted_call(run, leaves, self.method, others, (shared, slots.leaves), merging=False)
 
     def forward(self, remat: Remat | None = None) -> Forward:
         """`apply_slot` as training calls it; `remat` says what the backward pass computes again."""

@@ -14,8 +14,8 @@ from share_jax.errors import TargetError
 from share_jax.linen.doors import one_line
 from share_jax.linen.layer_spec import KERNEL_LEAF, layer_type, obstacle, own_methods, spec_of
 from share_jax.linen.variables import SHARED, TASKS
-from share_jax.programs.kernels import KernelUse, kernel_use, layer_axes
-from share_jax.programs.reading import marked, program_of, reading
+from share_jax.traced.agreement import KernelUse, kernel_use, layer_axes
+from share_jax.traced.discover import Reading, marked, readings
 from share_jax.trees import flat, keys_of, nested, path_of
 from share_jax.typing import Tree
 
@@ -129,16 +129,17 @@ def _uses(
     leaves = flat(variables["params"])
     paths = [path for path, leaf in leaves.items() if may_be_kernel(leaf)]
 
-    def run(kernels: list, arrays: list, probes: Tree, rest: Tree) -> Any:
-        return call(nested({**rest, **dict(zip(paths, kernels, strict=True))}), arrays, probes)
+    def run(kernels: dict[str, Any], arrays: list, probes: Tree, rest: Tree) -> Any:
+        return call(nested({**rest, **kernels}), arrays, probes)
 
     rest = {path: _abstract(leaf) for path, leaf in leaves.items() if path not in paths}
+    kernels = {path: _abstract(leaves[path]) for path in paths}
     with nn.intercept_methods(note), one_line("example call of the model"):
-        closed, _ = program_of(run, [_abstract(leaves[path]) for path in paths], arrays, probes, rest)
-    for path, operations in zip(paths, reading(closed, len(paths)), strict=True):
-        if path in found:
-            program = kernel_use(operations, tuple(leaves[path].shape))
-            found[path] = replace(found[path], stacked=layer_axes(operations, path), program=program)
+        read = readings(run, kernels, arrays, probes, rest)
+    for path in found.keys() & kernels.keys():
+        own = read.get(path, Reading())
+        program = kernel_use(own, tuple(leaves[path].shape))
+        found[path] = replace(found[path], stacked=layer_axes(own, path), program=program)
     return found
 
 

@@ -221,7 +221,7 @@ def choose(
     owned = match(heads, params, what="head") if heads else ()
     matrices = {path: leaf for path, leaf in params.items() if leaf.ndim >= 2 and path not in owned}
     found = _readings(model, variables, matrices, args, kwargs)
-    biases = {path for path in matrices if path.rpartition("/")[2] == "bias" and not found.get(path, Reading()).uses}
+    biases = {path for path in matrices if path.rpartition("/")[2] == "bias" and not found.get(path, Reading()).layers}
     kernels = [path for path in matrices if path not in biases]
     chosen = match(targets, kernels, what="target") if targets else ()
     if not chosen and not owned:
@@ -232,7 +232,9 @@ def choose(
     axes = {}
     for path, reading in found.items():
         use = reading.chosen()
-        first = () if use is None else tuple(axis for axis in range(len(matrices[path].shape)) if axis != use.stacked)
+        first = (
+            () if use is None else tuple(axis for axis in range(len(matrices[path].shape)) if axis not in use.stacked)
+        )
         if use is not None and first[: len(use.inputs)] == use.inputs:
             axes[path] = (len(first), len(use.inputs))
     return AdaptedFunction(model, method, picked, owned, space, tuple(unbatched), axes)
@@ -240,30 +242,23 @@ def choose(
 
 def _readings(model: Model, variables: Tree, kernels: dict[str, Any], args: tuple, kwargs: dict) -> dict[str, Reading]:
     """How the model uses its kernels in the example call."""
-    leaves, structure = jax.tree.flatten((args, kwargs, {**variables, "params": flat(variables["params"])}))
+    others = {path: leaf for path, leaf in flat(variables["params"]).items() if path not in kernels}
+    leaves, structure = jax.tree.flatten((args, kwargs, {**variables, "params": others}))
     own = [is_array(leaf) for leaf in leaves]
-    found: dict[str, Reading] = {}
 
-    def look(arrays: list[Any]) -> None:
+    def function(kernels: dict[str, Array], arrays: list[Any]) -> Any:
         values = iter(arrays)
         whole = [next(values) if array else leaf for leaf, array in zip(leaves, own, strict=True)]
-        args, kwargs, variables = jax.tree.unflatten(structure, whole)
-
-        def function(kernels: dict[str, Array]) -> list[Any]:
-            params = nested({**variables["params"], **kernels})
-            out = jax.tree.leaves(model.apply({**variables, "params": params}, *args, **kwargs))
-            return [leaf for leaf in out if isinstance(leaf, jax.Array)]
-
-        found.update(readings(function, {path: variables["params"][path] for path in kernels}))
+        args, kwargs, rest = jax.tree.unflatten(structure, whole)
+        return model.apply({**rest, "params": nested({**rest["params"], **kernels})}, *args, **kwargs)
 
     try:
-        jax.eval_shape(look, [leaf for leaf, array in zip(leaves, own, strict=True) if array])
+        return readings(function, kernels, [leaf for leaf, array in zip(leaves, own, strict=True) if array])
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         lines = str(error).strip().splitlines() or ["no reason"]
         got, fix = f"{type(error).__name__}: {lines[0]}", "pass the same arguments to adapt as to the model"
         expected = "the arguments that the model takes"
         raise TargetError(message("example call of the model", got=got, expected=expected, fix=fix)) from error
-    return found
 
 
 def _target(path: str, leaf: Any, reading: Reading | None, space: str, chosen: Mapping[str, Any]) -> Target:
@@ -287,9 +282,10 @@ def _target(path: str, leaf: Any, reading: Reading | None, space: str, chosen: M
     owner = parts[:-1] if alone else parts  # of two kernels of one module each has leaves of its own
     if use is None:
         return Target(path, owner, "parameter", shape, len(shape) - 1, None)
-    if use.stacked not in (None, 0):
-        raise refuse(f"layers along axis {use.stacked} of shape {shape}, not along the first")
-    layers = 0 if use.stacked is None else 1
+    if use.stacked not in ((), (0,)):
+        along = f"axis {use.stacked[0]}" if len(use.stacked) == 1 else f"axes {use.stacked}"
+        raise refuse(f"layers along {along} of shape {shape}, not along the first")
+    layers = len(use.stacked)
     inputs = tuple(axis - layers for axis in use.inputs)
     order = None if inputs == tuple(range(len(inputs))) else inputs
     name = LAYERS[use.kind] if len(shape) - layers == 2 or use.kind != "product" else "DenseGeneral"

@@ -1,18 +1,25 @@
-"""The output of a function with a task's update at the operations that use its kernels."""
+"""The output of a function with a task's update at the operations that use its kernels.
+
+The update is never formed: where an operation contracts a kernel's inputs, x @ A @ B is added to its output, in the
+output's axes and dtype; where it contracts the outputs, as a tied output layer does, that is x @ B.T @ A.T.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from share_jax.errors import TargetError, message
+from share_jax.layers.effective_params import own_leaves
 from share_jax.layers.targets import Target
+from share_jax.ops.products import without_merging
 from share_jax.parameterizations.base import Parameterization
+from share_jax.traced.discover import program_of
 from share_jax.traced.interpreter import run
 from share_jax.traced.kernel_view import KernelView, view_of
 from share_jax.traced.operations import Operation, sides_of
-from share_jax.trees import at
 from share_jax.typing import Array, Tree
 
 
@@ -22,21 +29,30 @@ class _Adding:
 
     method: Parameterization
     targets: Mapping[str, Target]
+    abstract: bool = False
 
     def use(self, view: KernelView, operation: Operation) -> Array:
         target, use = self.targets[view.path], operation.use
-        layers = 0 if target.stacked is None else 1
-        order = tuple(axis + layers for axis in target.order)
+        own = [axis for axis in range(len(view.shape)) if axis not in target.layer_axes]
+        order = tuple(own[axis] for axis in target.order)
         sides = sides_of(use, view.shape, order[: target.in_axes], order[target.in_axes :])
-        if sides is None or (use.stacked is None) != (target.stacked is None):
-            self.refuse(view, "a kernel that is used along other axes than in the example call")
-            return operation.plain()
+        if sides is None or use.stacked != target.layer_axes:
+            raise self._unlike(view, "a kernel that is used along other axes than in the example call")
         return operation.adapted(self.method, sides)
 
-    def refuse(self, view: KernelView, reason: str) -> None:
+    def refuse(self, view: KernelView, name: str, reason: str) -> None:
+        raise self._unlike(view, reason)
+
+    def mark(self, view: KernelView, text: str) -> None:
+        pass
+
+    def custom(self, name: str) -> None:
+        return None
+
+    def _unlike(self, view: KernelView, reason: str) -> TargetError:
         fix = "adapt with an example call of the same kind, or use space='parameter'"
         expected = "the operations of the example call"
-        raise TargetError(message(f"target {view.path}", got=reason, expected=expected, fix=fix))
+        return TargetError(message(f"target {view.path}", got=reason, expected=expected, fix=fix))
 
 
 def adapted_call(
@@ -45,6 +61,8 @@ def adapted_call(
     method: Parameterization,
     targets: Sequence[Target],
     trees: tuple[Tree, Tree],
+    *,
+    merging: bool = True,
 ) -> Any:
     """The function's output with the update of one task.
 
@@ -54,30 +72,24 @@ def adapted_call(
         method: the parameterisation.
         targets: the adapted kernels.
         trees: the `shared` tree, and the slot of one task.
+        merging: whether products may add the update to the kernel where that is cheaper.
 
     Raises:
         TargetError: if it uses a kernel in another way than in the example call.
     """
-    rest: list[Any] = []
-
-    def arrays(kernels: dict[str, Array]) -> list[Any]:
-        leaves, structure = jax.tree.flatten(function(kernels))
-        is_array = [isinstance(leaf, jax.Array) for leaf in leaves]
-        rest[:] = [structure, is_array, [leaf for leaf, own in zip(leaves, is_array, strict=True) if not own]]
-        return [leaf for leaf, own in zip(leaves, is_array, strict=True) if own]
-
-    closed = jax.make_jaxpr(arrays)({target.path: kernels[target.path] for target in targets})
     by_path = {target.path: target for target in sorted(targets, key=lambda target: target.path)}
+    closed, result = program_of(function, {path: kernels[path] for path in by_path})
     visitor = _Adding(method, by_path)
-    views = [
-        view_of(path, kernels[path], *(at(tree, target.module_path) for tree in trees))
-        for path, target in by_path.items()
-    ]
-    found = []
-    for value in run(closed.jaxpr, closed.consts, views, visitor):
+    views = []
+    for path, target in by_path.items():
+        pair = own_leaves(method, target, *trees)
+        lengths = tuple(kernels[path].shape[axis] for axis in target.layer_axes)
+        if len(lengths) > 1:
+            pair = jax.tree.map(lambda leaf, lengths=lengths: leaf.reshape(lengths + leaf.shape[1:]), pair)
+        views.append(view_of(path, kernels[path], *pair))
+    with nullcontext() if merging else without_merging():
+        found = run(closed.jaxpr, closed.consts, views, visitor)
+    for value in found:
         if isinstance(value, KernelView):
-            visitor.refuse(value, "a kernel that the model returns")
-        found.append(value)
-    structure, is_array, others = rest
-    ours, theirs = iter(found), iter(others)
-    return jax.tree.unflatten(structure, [next(ours) if own else next(theirs) for own in is_array])
+            visitor.refuse(value, "", "a kernel that the model returns")
+    return result(found)

@@ -1,7 +1,7 @@
 """A kernel on its way through a traced program: which of its axes lie where, after casts, transposes and reshapes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ class KernelView:
         path: of the kernel.
         shape: of the kernel.
         axes: for each axis of `value` the pieces of the kernel's axes that it is made of, the slowest first.
-        stacked: the kernel's axis along which a loop runs its layers, of which `value` is one; None if there is none.
+        slices: the kernel's axes along which loops around this place run its layers, the outermost first.
     """
 
     value: Array
@@ -50,7 +50,7 @@ class KernelView:
     path: str = field(default="", metadata={"static": True})
     shape: tuple[int, ...] = field(default=(), metadata={"static": True})
     axes: tuple[tuple[Piece, ...], ...] = field(default=(), metadata={"static": True})
-    stacked: int | None = field(default=None, metadata={"static": True})
+    slices: tuple[int, ...] = field(default=(), metadata={"static": True})
 
     def transposed(self, value: Array, permutation: tuple[int, ...]) -> "KernelView":
         """After a transpose."""
@@ -65,14 +65,30 @@ class KernelView:
         """After axes of length 1 are dropped."""
         return replace(self, value=value, axes=tuple(own for i, own in enumerate(self.axes) if i not in dropped))
 
-    def layer(self) -> "KernelView":
-        """Of the view that a loop got, the one that its body sees."""
-        return replace(self, axes=self.axes[1:], stacked=self.axes[0][0].axis)
+    def layer(self) -> "KernelView | None":
+        """What the body of a loop over the first axis sees; None if that is no whole axis of the kernel.
+
+        The value is still that of all layers: the loop itself takes one of them.
+        """
+        first, *rest = self.axes
+        one = len(first) == 1 and first[0].size == self.shape[first[0].axis] and self.scale is None
+        return replace(self, axes=tuple(rest), slices=(*self.slices, first[0].axis)) if one else None
 
     def layers(self) -> "KernelView":
         """The inverse of `layer`."""
-        axis = 0 if self.stacked is None else self.stacked
-        return replace(self, axes=((Piece(axis, self.shape[axis], 1),), *self.axes), stacked=None)
+        *outer, axis = self.slices
+        return replace(self, axes=((Piece(axis, self.shape[axis], 1),), *self.axes), slices=tuple(outer))
+
+    def pieces(self, axes: Sequence[int]) -> list[Piece]:
+        """The parts of the kernel's axes that these axes of the view are made of."""
+        return [piece for axis in axes for piece in self.axes[axis]]
+
+    def whole(self, axes: Sequence[int]) -> tuple[int, ...] | None:
+        """The kernel's axes that these axes of the view run through, ascending; None if they take a part of one."""
+        sizes: dict[int, int] = {}
+        for piece in self.pieces(axes):
+            sizes[piece.axis] = sizes.get(piece.axis, 1) * piece.size
+        return tuple(sorted(sizes)) if all(size == self.shape[axis] for axis, size in sizes.items()) else None
 
 
 def view_of(path: str, kernel: Array, shared: Mapping[str, Array], slot: Mapping[str, Array]) -> KernelView:

@@ -13,16 +13,27 @@ class Use:
     """Which axes of a kernel an operation contracts, and which it keeps.
 
     Attributes:
-        kind: "product", "convolution", or "lookup" of rows.
+        kind: "product", "convolution", "lookup" of rows, "mark" of a module, or "other" for what is none of these.
         inputs: axes that are contracted, or looked up, in the order in which they make d_in.
         outputs: axes that are kept, in the order in which they make d_out.
-        stacked: the axis along which layers stand; None if there is none.
+        slices: axes along which loops take one layer each, the outermost first.
+        batch: axes that run along an axis of the other operand, as those of layers that are vmapped.
+        note: the mark's text; what an operation is that no layer of Flax does, or that takes a part of an axis.
+        custom: the primitive around it whose derivatives are its own; empty if there is none.
     """
 
-    kind: Literal["product", "convolution", "lookup"]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    stacked: int | None = None
+    kind: Literal["product", "convolution", "lookup", "mark", "other"]
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    slices: tuple[int, ...] = ()
+    batch: tuple[int, ...] = ()
+    note: str = ""
+    custom: str = ""
+
+    @property
+    def stacked(self) -> tuple[int, ...]:
+        """The axes along which layers stand, the outermost first."""
+        return self.slices + self.batch
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from share_jax.layers.deltas import as_rows, cast
 from share_jax.layers.spec import Layer, LayerSpec
 from share_jax.ops.products import down_product
 from share_jax.parameterizations.base import Parameterization
-from share_jax.traced.kernel_view import KernelView, Piece, from_side, to_side
+from share_jax.traced.kernel_view import KernelView, from_side, to_side
 from share_jax.traced.operations import Operation, Sides, Use
 from share_jax.typing import Array, Leaves
 
@@ -48,10 +48,6 @@ class Product:
         contracted, layers = (tuple(int(axis) for axis in own[side]) for own in self.params["dimension_numbers"])
         return layers, contracted, tuple(axis for axis in range(ndim) if axis not in layers + contracted)
 
-    def pieces(self, axes: tuple[int, ...]) -> list[Piece]:
-        """The parts of the kernel's axes that these axes of its view are made of."""
-        return [piece for axis in axes for piece in self.view.axes[axis]]
-
     def plain(self) -> Array:
         """The product without an update."""
         operands = (self.view.value, self.x) if self.kernel_first else (self.x, self.view.value)
@@ -61,7 +57,7 @@ class Product:
         """x as (layers, free, d)."""
         layers, contracted, free = self.other
         moved = jnp.transpose(self.x, layers + free + contracted)
-        return to_side(moved, len(contracted), self.pieces(self.own[1]), sides.rows)
+        return to_side(moved, len(contracted), self.view.pieces(self.own[1]), sides.rows)
 
     def output_rows(self, y: Array, sides: Sides) -> Array:
         """The product's output as (layers, free, d)."""
@@ -69,12 +65,12 @@ class Product:
         if self.kernel_first:
             middle = range(len(layers), len(layers) + len(kept))
             y = jnp.transpose(y, (*range(len(layers)), *range(len(layers) + len(kept), y.ndim), *middle))
-        return to_side(y, len(kept), self.pieces(kept), sides.columns)
+        return to_side(y, len(kept), self.view.pieces(kept), sides.columns)
 
     def output(self, y: Array, sides: Sides) -> Array:
         """The inverse of `output_rows`."""
         layers, _, kept = self.own
-        y = from_side(y, tuple(self.view.value.shape[axis] for axis in kept), self.pieces(kept), sides.columns)
+        y = from_side(y, tuple(self.view.value.shape[axis] for axis in kept), self.view.pieces(kept), sides.columns)
         if not self.kernel_first:
             return y
         ahead, last = len(layers), y.ndim - len(kept)
@@ -83,9 +79,11 @@ class Product:
     def matrix(self, sides: Sides) -> Array:
         """The kernel as (d_in, d_out), where there are no layers."""
         _, contracted, kept = self.own
-        moved = to_side(jnp.transpose(self.view.value, contracted + kept), len(kept), self.pieces(kept), sides.columns)
+        moved = to_side(
+            jnp.transpose(self.view.value, contracted + kept), len(kept), self.view.pieces(kept), sides.columns
+        )
         columns_first = jnp.moveaxis(moved, -1, 0)
-        return jnp.moveaxis(to_side(columns_first, len(contracted), self.pieces(contracted), sides.rows), 0, -1)
+        return jnp.moveaxis(to_side(columns_first, len(contracted), self.view.pieces(contracted), sides.rows), 0, -1)
 
     def adapted(self, method: Parameterization, sides: Sides) -> Array:
         """The product with the update of one task."""
@@ -139,16 +137,7 @@ def product_of(view: KernelView, x: Array, kernel_first: bool, params: dict[str,
     """
     product = Product(view, x, kernel_first, params)
     layers, contracted, kept = product.own
-    roles = [{piece.axis for piece in product.pieces(axes)} for axes in (layers, contracted, kept)]
-    if roles[0] & roles[1] or roles[0] & roles[2] or roles[1] & roles[2]:
+    batch, inputs, outputs = (view.whole(axes) for axes in (layers, contracted, kept))
+    if batch is None or inputs is None or outputs is None:
         return "a product that contracts a part of one of its axes"
-    stacked = view.stacked
-    if layers:
-        if stacked is not None or len(roles[0]) != 1 or len(layers) != 1:
-            return "a product with layers along several of its axes"
-        stacked = next(iter(roles[0]))
-    inputs = tuple(sorted(roles[1]))
-    outputs = tuple(axis for axis in range(len(view.shape)) if axis not in inputs and axis != stacked)
-    if not inputs or not outputs:
-        return "a product with a vector"
-    return Operation(Use("product", inputs, outputs, stacked), product.plain, product.adapted)
+    return Operation(Use("product", inputs, outputs, view.slices, batch), product.plain, product.adapted)

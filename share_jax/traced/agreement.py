@@ -1,10 +1,8 @@
-"""What the operations that read a kernel say of it: its inputs, its stacked layers, or why it has no update."""
+"""What the operations that read a kernel of a Linen model say of it together, or why it has no update."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from share_jax.programs.reading import Use, operations
-from share_jax.programs.views import whole_axes
+from share_jax.traced.discover import Reading
 
 
 @dataclass(frozen=True)
@@ -25,31 +23,28 @@ class KernelUse:
     obstacle: str | None
 
 
-def kernel_use(uses: Sequence[Use], shape: tuple[int, ...]) -> KernelUse:
+def kernel_use(reading: Reading, shape: tuple[int, ...]) -> KernelUse:
     """The operations' common answer.
 
     Args:
-        uses: from `reading`.
+        reading: from `readings`.
         shape: the whole kernel's.
     """
-    read = sorted(operations(uses), key=lambda use: use.kind != "gather")
+    read = [*reading.layers, *(use for use in reading.uses if use.kind == "other")]
     if not read:
         return KernelUse(None, (), (), "a parameter that the output does not depend on")
-    others = sorted({use.note for use in read if use.kind == "other"})
+    others = sorted({use.note for use in read if use.note})
     if others:
         return KernelUse(None, (), (), f"a kernel that is no factor of a matrix product: it is read by {others[0]}")
-    first = read[0]
-    slices = first.view.slices
-    batch = whole_axes(first.axes(first.batch), shape)
-    inputs = whole_axes(first.axes(first.inputs), shape)
-    if inputs is None or batch is None or any(use.view.slices != slices for use in read):
+    slices, batch, inputs = read[0].slices, read[0].batch, tuple(sorted(read[0].inputs))
+    if any(use.kind == "other" or use.slices != slices for use in read):
         return KernelUse(None, (), (), "a kernel of which operations take unlike parts")
     stacked = (*slices, *batch)
     wide = {axis for axis in range(len(shape)) if shape[axis] > 1}
-    sides = {axis for axis in inputs if axis in wide}, wide - set(inputs) - set(stacked)
+    sides = wide & set(inputs), wide - set(inputs) - set(stacked)
     for use in read:
-        own = {part.axis for axis in use.axes(use.inputs) for part in axis} & wide
-        if own not in sides or (own != sides[0] and use.kind != "dot"):
+        own = wide & set(use.inputs)
+        if own not in sides or (own != sides[0] and use.kind != "product"):
             return KernelUse(None, (), (), "a kernel that operations contract along unlike axes")
     if any(use.batch for use in read):
         return KernelUse(inputs, stacked, slices, "a kernel of several experts or groups, each with its own inputs")
@@ -57,20 +52,16 @@ def kernel_use(uses: Sequence[Use], shape: tuple[int, ...]) -> KernelUse:
     return KernelUse(inputs, stacked, slices, custom if any(use.custom for use in read) else None)
 
 
-def layer_axes(uses: Sequence[Use], text: str) -> tuple[int, ...] | None:
+def layer_axes(reading: Reading, text: str) -> tuple[int, ...] | None:
     """The axes along which a kernel's layers are stacked, as the module that has the kernel sees it.
 
     Args:
-        uses: from `reading`.
+        reading: from `readings`.
         text: of the module's mark.
 
     Returns:
         The axes that scans and vmaps around the module take, the outermost first; None if the module has no mark, or
         unlike ones: the array that it has is not the kernel.
     """
-    found = {
-        (*use.view.slices, *(part.axis for axis in use.view.axes[:-1] for part in axis))
-        for use in uses
-        if use.kind == "mark" and use.note == text
-    }
+    found = {use.stacked for use in reading.uses if use.kind == "mark" and use.note == text}
     return found.pop() if len(found) == 1 else None

@@ -1,0 +1,67 @@
+"""Who is told of the kernels that a program uses, and the place in the program where that happens."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from share_jax.traced.kernel_view import KernelView
+from share_jax.traced.operations import Operation
+
+MARK = "share_jax:"
+"""Names in a program that begin with it say that a module has this kernel."""
+
+RETURNED = "the output, which it is a part of"
+"""What reads a kernel that goes on as an array like any other."""
+
+
+class Visitor(Protocol):
+    """What is done with the kernels that a program uses."""
+
+    @property
+    def abstract(self) -> bool:
+        """Whether the program is only read: in place of arrays stand their shapes, and nothing is computed."""
+        ...
+
+    def use(self, view: KernelView, operation: Operation) -> Any:
+        """The output of an operation of a linear layer; None for the plain one."""
+        ...
+
+    def refuse(self, view: KernelView, name: str, reason: str) -> None:
+        """Another operation, of this name, reads the kernel; it runs on the kernel as it is if this returns."""
+        ...
+
+    def mark(self, view: KernelView, text: str) -> None:
+        """A module has this array."""
+        ...
+
+    def custom(self, name: str) -> "Visitor | None":
+        """Who visits a function with derivatives of its own; None if kernels are not followed into it."""
+        ...
+
+
+class Place(NamedTuple):
+    """Where a rule stands.
+
+    Attributes:
+        visitor: of the program.
+        live: which of the operation's outputs anybody reads.
+    """
+
+    visitor: Visitor
+    live: list[bool]
+
+    def refuse(self, view: KernelView, name: str, reason: str = "") -> None:
+        """Tells the visitor, unless nobody reads what the operation makes."""
+        if any(self.live):
+            self.visitor.refuse(view, name, reason or f"a kernel that '{name}' reads")
+
+    def ended(self, values: Sequence[Any], name: str) -> list[Any]:
+        """Outputs beyond which no kernel is followed."""
+        for value in values:
+            if isinstance(value, KernelView):
+                self.refuse(value, RETURNED, f"a kernel that '{name}' reads")
+        return [plain(value) for value in values]
+
+
+def plain(value: Any) -> Any:
+    """The array that the program has."""
+    return value.value if isinstance(value, KernelView) else value
