@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         "tensors": [asdict(each) for each in done.tensors],
         "largest_relative_change": done.change,
         "changed_alphas": list(done.alphas),
+        "left_out_before": list(done.left_out),
         "seconds": time.perf_counter() - begin,
     }
     emit(args, data, lambda: _text(args.output, data, done))
@@ -115,4 +116,7 @@ def _text(out: str, data: dict[str, Any], done: Conversion) -> str:
         rows.append((str(count), role, f"{first.tensor} -> {first.becomes}"))
     head = f"{out}: {data['from']} to {data['to']}, {done.modules} modules, largest change {done.change:.2g}"
     note = f"\n{len(done.alphas)} alphas are other numbers (the updates are the same)" if done.alphas else ""
+    if done.left_out:
+        note += f"\nPEFT left out {len(done.left_out)} of the modules under the old configuration, as {done.left_out[0]}"
+        note += "; the new one names all" if data["to"] == "peft" else ""
     return f"{head}{note}\n{table(rows)}"

@@ -19,6 +19,7 @@ from share_jax.formats.mlx import open_mlx, save_mlx
 from share_jax.formats.pairs import place_of
 from share_jax.formats.peft import CONFIG, WEIGHTS, open_adapter
 from share_jax.formats.peft_keys import PREFIX, unwrapped
+from share_jax.formats.peft_modules import left_out
 from share_jax.formats.peft_parts import is_peft_parts, open_peft_parts
 from share_jax.formats.peft_saving import save_peft
 from share_jax.formats.renamed import renamed
@@ -73,12 +74,14 @@ class Conversion:
         modules: how many pairs there are.
         change: largest relative change of a module's update, read back from what was written.
         alphas: modules whose alpha is another number than before; none where the target keeps alphas.
+        left_out: modules that PEFT would not create under the configuration of the input.
     """
 
     tensors: tuple[Account, ...]
     modules: int
     change: float
     alphas: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def with_component(source: Source, component: str | None) -> Source:
@@ -100,6 +103,8 @@ def with_component(source: Source, component: str | None) -> Source:
 def convert(kind: str, path: Path, source: Source, target: str, folder: Path, dtype: str | None = None) -> Conversion:
     """Writes a task in another format, or copies its files where they are of that format and have its usual names.
 
+    A PEFT folder is no copy where PEFT would leave some of it out: names and configuration are then ones that it loads.
+
     Args:
         kind: the name of the format that the task is of.
         path: where it was read.
@@ -112,7 +117,9 @@ def convert(kind: str, path: Path, source: Source, target: str, folder: Path, dt
         InputError: the target cannot hold the task, or the task has a tensor that has no place in it.
     """
     aim = TARGETS[target]
-    plain = kind != "PEFT" or all(key.startswith(PREFIX) and unwrapped(key) == key for key in source.parts)
+    lacking = tuple(sorted(left_out(source.config, source.layers))) if kind == "PEFT" else ()
+    loads = all(key.startswith(PREFIX) and unwrapped(key) == key for key in source.parts) and not lacking
+    plain = kind != "PEFT" or loads
     files = _files_of(path, aim) if kind == aim.kind and dtype is None and plain else None
     if files is not None:
         for file in files:
@@ -121,7 +128,7 @@ def convert(kind: str, path: Path, source: Source, target: str, folder: Path, dt
     else:
         written = aim.save(folder, source, dtype)
     accounts = tuple(_account(key, part, written, source) for key, part in source.parts.items())
-    return Conversion(accounts, len(source.layers), *_compared(source, _reread(folder, target, source)))
+    return Conversion(accounts, len(source.layers), *_compared(source, _reread(folder, target, source)), lacking)
 
 
 def _reread(folder: Path, target: str, source: Source) -> Source:

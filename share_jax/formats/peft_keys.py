@@ -47,15 +47,20 @@ class _Part:
 
 
 def unwrapped(name: str) -> str:
-    """The name without what wrappers of the model put into it.
+    """The name without what wrappers of the model put into it, PEFT's own prefix of a model wrapped twice among them.
 
     >>> unwrapped("_orig_mod.model.layers.0.q_proj")
     'model.layers.0.q_proj'
     >>> unwrapped("module.base_model.model.q_proj.lora_A.weight")
     'base_model.model.q_proj.lora_A.weight'
+    >>> unwrapped("base_model.model.base_model.model.q_proj.lora_A.weight")
+    'base_model.model.q_proj.lora_A.weight'
     """
     plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-    return plain.removeprefix("module.") if plain.startswith(f"module.{PREFIX}") else plain
+    plain = plain.removeprefix("module.") if plain.startswith(f"module.{PREFIX}") else plain
+    while plain.startswith(2 * PREFIX):
+        plain = plain.removeprefix(PREFIX)
+    return plain
 
 
 def sort_keys(names: Iterable[str], label: str, saved: Iterable[str] = ()) -> PeftKeys:

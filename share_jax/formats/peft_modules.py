@@ -33,7 +33,9 @@ def created(config: Mapping[str, Any], modules: Iterable[str]) -> set[str]:
     kept = set(names.values()) - _named(config.get("exclude_modules"), set(names.values()))
     kept -= saved_whole(config, kept)
     targets = config.get("target_modules")
-    if targets is not None and targets != "all-linear":
+    if targets == "all-linear":  # but for the model's output and its embeddings, which lie in none of its layers
+        kept = {name for name in kept if any(part.isdecimal() for part in name.split("."))}
+    elif targets is not None:
         found = _named(targets, kept)
         if not isinstance(targets, str):
             found = {name for name in found if name in targets} | _of_layers(config, found)
@@ -54,9 +56,12 @@ def saved_whole(config: Mapping[str, Any], modules: Iterable[str]) -> set[str]:
 
 def fitting_config(config: Mapping[str, Any], modules: Collection[str]) -> dict[str, Any]:
     """The configuration, with the modules themselves as targets if PEFT would not create all of them under it."""
-    if config.get("target_parameters") or created(config, modules) == set(modules):
-        return dict(config)
-    return targeting(config, modules)
+    return targeting(config, modules) if left_out(config, modules) else dict(config)
+
+
+def left_out(config: Mapping[str, Any], modules: Collection[str]) -> set[str]:
+    """Those of the modules that PEFT would not create under the configuration; none where it targets parameters."""
+    return set() if config.get("target_parameters") else set(modules) - created(config, modules)
 
 
 def targeting(config: Mapping[str, Any], modules: Iterable[str]) -> dict[str, Any]:

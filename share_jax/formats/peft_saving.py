@@ -10,6 +10,7 @@ from share_jax.formats.adapter_file import Part, Source
 from share_jax.formats.forms import EMBEDDING, LINEAR, expert_of, join_experts, module_of, tensors_of_factors
 from share_jax.formats.peft import CONFIG, WEIGHTS
 from share_jax.formats.peft_keys import PREFIX, pair_names
+from share_jax.formats.peft_modules import fitting_config
 from share_jax.formats.renamed import renamed
 from share_jax.formats.saving import as_dtype, metadata_for
 from share_jax.storage.atomic_write import write_new
@@ -70,5 +71,6 @@ def _save(folder: Path, source: Source, dtype: str | None) -> dict[Part, str]:
         tensors[name] = raw
         written[companions.get(kept, Part("whole", kept))] = name
     write_tensors(folder / WEIGHTS, tensors, metadata_for(source, "pt"))
-    write_new(folder / CONFIG, (json.dumps(dict(source.config), indent=2, ensure_ascii=False) + "\n").encode())
+    config = fitting_config(source.config, source.layers)
+    write_new(folder / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
     return written

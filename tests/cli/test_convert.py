@@ -269,8 +269,10 @@ def test_a_folder_with_more_than_an_adapter_is_not_replaced(run, tmp_path, other
 
 
 @pytest.mark.parametrize(
-    "begin", ["", "module.base_model.model.", "base_model.model._orig_mod.", "_orig_mod.base_model.model."]
-)
+    "begin",
+    ["", "module.base_model.model.", "base_model.model._orig_mod.", "_orig_mod.base_model.model.",
+     "base_model.model.base_model.model.", "base_model.model.base_model.model.base_model.model."],
+)  # fmt: skip
 def test_names_that_peft_does_not_load_are_written_as_those_it_does(tmp_path, begin):
     head = {"base_model.model.m.score.weight": normal(3, 2, 5)}
     folder = write_peft(tmp_path / "a", factors(0, modules=("m.q_proj",)), extras=head)
@@ -283,3 +285,28 @@ def test_names_that_peft_does_not_load_are_written_as_those_it_does(tmp_path, be
     assert set(written) == set(tensors)
     for key, value in tensors.items():
         np.testing.assert_array_equal(written[key], value)
+
+
+@pytest.mark.parametrize(
+    ("said", "lacking"),
+    [
+        ({"exclude_modules": ["layers.0.self_attn.q_proj"]}, 1),
+        ({"exclude_modules": ".*v_proj"}, 2),
+        ({"layers_to_transform": [1], "layers_pattern": "layers"}, 2),
+        ({"layers_to_transform": 0}, 2),
+        ({"target_modules": "all-linear", "exclude_modules": ["q_proj"]}, 2),
+        ({"exclude_modules": ["lm_head"]}, 0),
+    ],
+)
+def test_a_config_that_leaves_tensors_out_becomes_one_that_does_not(run, tmp_path, said, lacking):
+    folder = write_peft(tmp_path / "a", factors(0), **said)
+    code, data, err = run("convert", folder, "-o", tmp_path / "out", "--to", "peft")
+    assert (code, err, len(data["left_out_before"])) == (0, [], lacking)
+    old, new = (json.loads((path / "adapter_config.json").read_text()) for path in (folder, tmp_path / "out"))
+    exact = {"target_modules": r"model\.layers\.(?:0|1)\.self_attn\.(?:q_proj|v_proj)", "exclude_modules": None,
+             "layers_to_transform": None, "layers_pattern": None}  # fmt: skip
+    assert new == ({**old, **{key: exact[key] for key in ("target_modules", *said)}} if lacking else old)
+    tensors, written = (load_file(path / "adapter_model.safetensors") for path in (folder, tmp_path / "out"))
+    assert {k: v.tobytes() for k, v in written.items()} == {k: v.tobytes() for k, v in tensors.items()}
+    _, text, _ = run("convert", folder, "-o", tmp_path / "more", "--to", "peft", json_out=False)
+    assert ("the new one names all" in text) == bool(lacking)
