@@ -48,6 +48,7 @@ from .linen.share_modules import ShareConv as ShareConv
 from .linen.share_modules import ShareDense as ShareDense
 from .linen.share_modules import ShareDenseGeneral as ShareDenseGeneral
 from .linen.share_modules import ShareEmbed as ShareEmbed
+from .model_inputs import Inputs as Inputs
 from .parameterizations.separate import SeparateLoRA as SeparateLoRA
 from .parameterizations.share import Share as Share
 from .parameterizations.shared_a import SharedA as SharedA

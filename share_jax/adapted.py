@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from share_jax.bank.slots import TaskSlots
 from share_jax.errors import InputError, entries, message
 from share_jax.layers.targets import Target
+from share_jax.model_inputs import inputs_of, streams
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization
 from share_jax.typing import PRNGKey, Tree
@@ -97,17 +98,20 @@ def forward_of(model: Any, remat: Remat | None = None) -> Forward:
     """The model's output for a slot at hand.
 
     Args:
-        model: an `AdaptedModel`, or a Linen module of one's own whose `__call__` takes `task_id` by name. Inputs that
-            are a dict are passed by name, all others as the one positional argument.
+        model: an `AdaptedModel`, or a Linen module of one's own whose `__call__` takes `task_id` by name. How inputs
+            are passed: `model_inputs.inputs_of`.
         remat: what the backward pass computes again instead of keeping it.
     """
     return as_adapted(model).forward(remat)
 
 
 def arguments(inputs: Any, key: PRNGKey | None = None) -> tuple[tuple, dict[str, Any]]:
-    """Arguments of a model: a dict of inputs by name, all others as the one positional argument."""
-    rngs = {} if key is None else {"rngs": {"dropout": key}}
-    return ((), {**inputs, **rngs}) if isinstance(inputs, dict) else ((inputs,), rngs)
+    """Arguments of a model: a dict of inputs by name, a plain tuple by place, all others as the one by place."""
+    given = inputs_of(inputs)
+    kwargs = dict(given.kwargs)
+    if key is not None:
+        kwargs["rngs"] = {**kwargs.get("rngs", {}), **streams(key, given.rngs)}
+    return given.args, kwargs
 
 
 def check_variables(variables: Any, what: str) -> None:

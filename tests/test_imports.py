@@ -26,6 +26,7 @@ HOUSE = (
     "subspace",
     "adapted_trees",
     "adapted",
+    "model_inputs",
     "layers",
     "bank",
     "adapters",

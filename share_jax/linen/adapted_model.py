@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from share_jax.layers.targets import Target, match, with_own_leaves
 from share_jax.linen.choose import Call, choose
 from share_jax.linen.discover import uses
 from share_jax.linen.doors import check_collections, check_model, check_trees
+from share_jax.linen.example_flags import example_flags, with_flags
 from share_jax.linen.gathered_layers import gathering_layers
 from share_jax.linen.intercept import interceptor, layer_slots
 from share_jax.linen.mixed import apply_mixed
@@ -45,6 +46,7 @@ class Adapted(AdaptedTrees):
             of them are inputs.
         traced: paths of the targets whose update is added in the traced program, and not to their layer's output.
         apart: whether a batch of different tasks runs example by example, whatever its layers' inputs begin with.
+        flags: what the example call had beside arrays, such as {"train": False}; a call that gives none has these.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class Adapted(AdaptedTrees):
     kernels: Mapping[str, tuple[int, int]] = field(repr=False, compare=False, default_factory=dict)
     traced: frozenset[str] = field(repr=False, default=frozenset())
     apart: bool = field(repr=False, default=False)
+    flags: Mapping[str, Any] = field(repr=False, hash=False, default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -78,6 +81,7 @@ class Adapted(AdaptedTrees):
     def apply_slot(self, variables: Tree, slot: TaskSlots | Tree, *args: Any, **kwargs: Any) -> Any:
         """The same for slots from `slot`, or for one task's leaves at hand, as in training."""
         slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
+        kwargs = with_flags(self.model, self.flags, args, kwargs)
         if not (slots.batched or (slots.heads is not None and slots.heads.batched)):
             return self._run(variables, slots, args, kwargs)
         return apply_mixed(self._run, variables, slots, args, kwargs, together=not (self.traced or self.apart))
@@ -112,12 +116,25 @@ class Adapted(AdaptedTrees):
 
         return adapted_call(run, leaves, self.method, others, (shared, slots.leaves), merging=False)
 
+    def with_model(self, model: nn.Module) -> "Adapted":
+        """The same targets and heads of a twin: a module with other flags and the same parameters.
+
+        Args:
+            model: such as the module in evaluation mode, or with `decode=True`.
+
+        Raises:
+            InputError: if it is no Linen module.
+        """
+        check_model(model)
+        return replace(self, model=model)
+
     def forward(self, remat: Remat | None = None) -> Forward:
         """`apply_slot` as training calls it; `remat` says what the backward pass computes again."""
 
         def run(base: Tree, shared: Tree, slot: Any, inputs: Any, key: PRNGKey | None) -> Any:
             args, kwargs = arguments(inputs, key)
-            return self.apply_slot({**base, SHARED: shared}, slot, *args, **kwargs)
+            out = self.apply_slot({**base, SHARED: shared}, slot, *args, **kwargs)
+            return out[0] if self.flags.get("mutable") and "mutable" not in kwargs else out  # without the state
 
         return rematerialised(run, remat)
 
@@ -182,7 +199,7 @@ def adapt(
         heads: regular expressions over all parameter paths: leaves that each task owns whole.
         space: "activation" adds to the outputs of layers, or of the matrix products that read a kernel (low memory,
             batches of different tasks); "parameter" adds to the kernels, whatever the model does with them.
-        **kwargs: as for `model.apply`.
+        **kwargs: as for `model.apply`. Arguments without arrays, such as `train=False`, become defaults of later calls.
 
     Returns:
         An `Adapted`; `print` it to see what matched.
@@ -213,4 +230,5 @@ def adapt(
     picked, traced, apart = choose(chosen, owned, params, found, space, Call(model, variables, args, kwargs))
     picked = with_own_leaves(picked, owned, method.leaves(1, 1))
     axes = {path: (len(use.shape), use.in_axes) for path, use in found.items() if use.is_kernel}
-    return Adapted(model, method, picked, owned, space, kernels=axes, traced=traced, apart=apart)
+    flags = example_flags(model, args, kwargs)
+    return Adapted(model, method, picked, owned, space, kernels=axes, traced=traced, apart=apart, flags=flags)

@@ -12,30 +12,42 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.errors import FlaxError
+from flax.errors import FlaxError, InvalidRngError, ModifyScopeVariableError
 
 from share_jax.errors import InputError, ShareError, entries, message
+from share_jax.model_inputs import Inputs
 
 PER_EXAMPLE = ("inputs", "labels", "weights")
 
 BEHIND = 32
 """Batches whose weights are fetched from a device together."""
 
-NOT_TAKEN = (TypeError, ValueError, KeyError, IndexError, AttributeError, FlaxError)
+NOT_TAKEN = (TypeError, ValueError, LookupError, AttributeError, NameError, AssertionError, ArithmeticError, FlaxError)
 """What Flax, JAX and losses raise for arrays that do not fit them."""
+
+BATCH_AXIS = "give every example one entry, or name an input that all examples share in `unbatched` of the Learner"
 
 CLASSES = "number the task's own classes from 0, and give the head as many outputs as the largest task has"
 
 Signature = tuple[tuple[str, tuple[int, ...], str], ...]
 """(path, shape, dtype) of every array of a batch."""
 
+Shares = Callable[[str], bool]
+"""Whether all examples share the input at a path, which then has no batch axis."""
 
-def signature(batch: Any, what: str = "batch") -> Signature:
+
+def none(place: str) -> bool:
+    """Every input has a batch axis."""
+    return False
+
+
+def signature(batch: Any, what: str = "batch", shares: Shares = none) -> Signature:
     """What a compiled step is compiled for.
 
     Args:
         batch: {"inputs": array or dict of arrays, "labels": (batch,), ...}.
         what: the batch, for the message.
+        shares: which inputs have no batch axis.
 
     Raises:
         InputError: if it is no such dict, if it holds no example or something else than numbers, or if its arrays
@@ -44,20 +56,45 @@ def signature(batch: Any, what: str = "batch") -> Signature:
     if not isinstance(batch, Mapping) or "inputs" not in batch:
         fix = 'pass {"inputs": array, "labels": array}'
         raise InputError(message(what, got=entries(batch), expected='a dict with "inputs"', fix=fix))
-    leaves = [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in _with_paths(batch)]
-    found = tuple((name, tuple(np.shape(leaf)), _dtype(leaf, f"{name} of {what}")) for name, leaf in leaves)
-    first, shape = next(((name, shape) for name, shape, _ in found if name.split("/")[0] == "inputs"), ("inputs", ()))
+    found = tuple((name, tuple(np.shape(leaf)), _dtype(leaf, f"{name} of {what}")) for name, leaf in _named(batch))
+    counted = [(name, shape) for name, shape, _ in found if _has_examples(name, shares)]
+    first, shape = next((each for each in counted if _top(each[0]) == "inputs"), (counted or [("inputs", (1,))])[0])
     if not shape or not shape[0]:
-        expected, fix = "at least one example", "put the batch axis first"
+        expected = "at least one example"
+        fix = (
+            "put the batch axis first"
+            if shape
+            else "put the batch axis first; or name it in `unbatched`, a flag in train_kwargs"
+        )
         raise InputError(message(f"{first} of {what}", got=f"shape {shape}", expected=expected, fix=fix))
-    for name, own, _ in found:
-        if name.split("/")[0] in PER_EXAMPLE and own[:1] != shape[:1]:
-            top = name.split("/")[0]
-            listed = isinstance(batch[top], list | tuple)
+    for name, own in counted:
+        if own[:1] != shape[:1]:
+            top = _top(name)
+            listed = isinstance(batch[top], list | tuple) and not hasattr(batch[top], "_fields")
             expected = f"{shape[0]} examples, as {first}"
-            fix = f"make one array of the list, np.asarray({top})" if listed else "give every example one entry"
+            fix = "give every example one entry" if top != "inputs" else BATCH_AXIS
+            fix = f"make one array of the list, np.asarray({top})" if listed and type(batch[top]) is list else fix
             raise InputError(message(f"{name} of {what}", got=f"shape {own}", expected=expected, fix=fix))
     return found
+
+
+def _top(name: str) -> str:
+    return name.split("/")[0]
+
+
+def _has_examples(name: str, shares: Shares) -> bool:
+    return _top(name) in PER_EXAMPLE and not (_top(name) == "inputs" and shares(name))
+
+
+def counted(found: Signature, shares: Shares = none) -> int | None:
+    """How many examples a batch of this signature has; None if none of its arrays says."""
+    sizes = [shape[0] for name, shape, _ in found if _has_examples(name, shares)]
+    return sizes[0] if sizes else None
+
+
+def examples_of(inputs: Any, shares: Shares = none) -> int | None:
+    """How many examples inputs have; None if all examples share all of them."""
+    return counted(tuple((name, tuple(np.shape(x)), "") for name, x in _named({"inputs": inputs})), shares)
 
 
 def _dtype(leaf: Any, where: str) -> str:
@@ -72,11 +109,16 @@ def _dtype(leaf: Any, where: str) -> str:
     raise InputError(message(where, got=got, expected="numbers", fix=fix))
 
 
-def _with_paths(tree: Any) -> Any:
-    return jax.tree_util.tree_leaves_with_path(dict(tree))
+def _named(batch: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    inputs = batch.get("inputs")
+    one_tree = not jax.tree_util.all_leaves([inputs]) and not isinstance(inputs, Mapping | list | Inputs)
+    if one_tree and type(inputs) is not tuple:  # a graph, say, which is the argument at place 0
+        batch = {**batch, "inputs": {"0": inputs}}
+    found = jax.tree_util.tree_leaves_with_path(dict(batch))
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in found]
 
 
-def check_same(found: Signature, first: Signature, what: str) -> None:
+def check_same(found: Signature, first: Signature, what: str, shares: Shares = none) -> None:
     """Refuses a batch with other arrays than the first one, or of another size; lengths of texts may differ.
 
     Raises:
@@ -86,14 +128,15 @@ def check_same(found: Signature, first: Signature, what: str) -> None:
         return
     have, want = ({name: (shape, dtype) for name, shape, dtype in each} for each in (found, first))
     for name in sorted(have.keys() | want.keys()):
-        if name not in have or name not in want or _kind(*have[name]) != _kind(*want[name]):
+        free = _top(name) == "inputs" and shares(name)
+        if name not in have or name not in want or _kind(*have[name], free) != _kind(*want[name], free):
             got, expected = have.get(name, "nothing"), f"{want.get(name, 'nothing')}, as in the first batch"
             fix = "make all batches of a task alike, and pad the last one with weight 0"
             raise InputError(message(f"{name} of {what}", got=got, expected=expected, fix=fix))
 
 
-def _kind(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], int, str]:
-    return shape[:1], len(shape), dtype
+def _kind(shape: tuple[int, ...], dtype: str, free: bool) -> tuple[tuple[int, ...], int, str]:
+    return () if free else shape[:1], len(shape), dtype
 
 
 def refuse(error: Exception, what: str, by: str = "model") -> NoReturn:
@@ -115,6 +158,14 @@ def refuse(error: Exception, what: str, by: str = "model") -> NoReturn:
         "model": "give inputs of the shapes that the model was initialised with",
         "loss": "put what the loss reads into the batch, in the shapes that it takes",
     }
+    if isinstance(error, InvalidRngError):
+        fixes["model"] = (
+            "name the streams that the model draws from in `rngs` of the Learner, or switch its dropout off"
+        )
+    if isinstance(error, ModifyScopeVariableError):
+        fixes["model"] = 'name the collections that the model changes, as train_kwargs={"mutable": ["batch_stats"]}'
+    if "missing" in reason and "argument" in reason:
+        fixes["model"] = "pass it with the inputs, or the same for all batches in train_kwargs and predict_kwargs"
     if "'task_id'" in reason:
         fixes["model"] = "pass what share_jax.adapt returned, or a module whose __call__ takes task_id"
     got = f"{type(error).__name__}: {reason}"
@@ -145,19 +196,21 @@ def check_loss(loss: Callable[[Any, Any], Any], out: Any, batch: Any, what: str)
         refuse(error, f"loss of {what}", "loss")
 
 
-def check_answers(found: Signature, what: str) -> None:
+def check_answers(found: Signature, what: str, shares: Shares = none) -> None:
     """Refuses a batch that the loss of classes does not take, from shapes and dtypes alone.
 
     Args:
         found: its signature; "labels" (batch,) whole numbers; "weights" (batch,) or absent; "classes", a whole number
             or (batch,) of them, or absent.
         what: the batch, for the message.
+        shares: which inputs have no batch axis.
 
     Raises:
         InputError: naming the array.
     """
     have = {name: (shape, dtype) for name, shape, dtype in found}
-    size = next(shape[:1] for name, (shape, _) in have.items() if name.split("/")[0] == "inputs")
+    count = counted(found, shares)
+    size = () if count is None else (count,)
     if "labels" not in have:
         got = "several arrays" if any(name.startswith("labels/") for name in have) else "nothing"
         fix = 'pass {"inputs": array, "labels": array}, or a loss of your own'
@@ -294,15 +347,15 @@ class ExampleCount:
         self._count = 0
         self._queue: list[tuple[str, jax.Array]] = []
 
-    def add(self, batch: Mapping[str, Any], what: str) -> None:
-        """Takes a batch.
+    def add(self, batch: Mapping[str, Any], what: str, examples: int) -> None:
+        """Takes a batch of so many examples, padding included.
 
         Raises:
             InputError: naming the first weight that is none, of this batch or of one before it.
         """
         weights = batch.get("weights") if self._weighted else None
         if weights is None:
-            self._count += jax.tree.leaves(batch["inputs"])[0].shape[0]
+            self._count += examples
         elif isinstance(weights, jax.Array):
             self._queue.append((what, weights))
             if len(self._queue) >= BEHIND:

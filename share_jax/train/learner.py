@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax.core import unfreeze
 
-from share_jax.adapted import SHARED, TASKS, as_adapted, check_variables
+from share_jax.adapted import SHARED, TASKS, Forward, as_adapted, check_variables
 from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, with_task
 from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, entries, message
@@ -35,6 +35,15 @@ class Learner(TaskLearner[TaskBank]):
             a bank does not depend on it.
         accumulate: microbatches of each batch, computed one after another.
         remat: what the backward pass computes again instead of keeping it; nothing when None.
+        train_kwargs: arguments of the model by name while a task is learnt, such as {"train": True}. What the model
+            writes into collections named by "mutable" is dropped there, as the base is frozen.
+        predict_kwargs: the same for predictions, such as {"train": False}; with "mutable" they are pairs of an output
+            and these collections. An `Adapted` has the flags of its example call without either.
+        rngs: streams of random numbers that a Linen model draws from while a task is learnt.
+        output: what of the model's output the loss and predictions get: a function of it, a name such as "logits", or
+            a place; all of it when None.
+        unbatched: inputs without a batch axis, such as a graph's edges or a key: by name, or by place as "0".
+        twin: the model as it predicts, with the same parameters (`Adapted.with_model`); `model` when None.
         placed: `base` where steps and `answer` read it.
         answer: (base variables, shared, slot or `TaskSlots`, inputs) to the model's output, compiled.
 
@@ -60,10 +69,24 @@ class Learner(TaskLearner[TaskBank]):
             "placed": placed_base(self.layout, self.base),
             "_first": first,
             "_later": later,
-            "answer": placed_predict(later.forward, self.layout),
+            "answer": placed_predict(self._predicting(later), self.layout),
         }
         for name, part in made.items():
             object.__setattr__(self, name, part)
+
+    def _predicting(self, later: Phase) -> Forward:
+        """The forward pass of predictions, by the twin where there is one.
+
+        Raises:
+            InputError: if the twin has other targets or heads.
+        """
+        if self.twin is None:
+            return later.forward
+        model, twin = as_adapted(self.model), as_adapted(self.twin)
+        if (model.targets, model.heads, model.method) != (twin.targets, twin.heads, twin.method):
+            expected, fix = "the targets and heads of the model", "pass adapted.with_model(other)"
+            raise InputError(message("twin", got="other targets, heads or method", expected=expected, fix=fix))
+        return later.call.forward(twin.forward(self.remat))
 
     def start(self, variables: Tree) -> TaskBank:
         """An empty bank on fresh variables.
@@ -109,7 +132,12 @@ class Learner(TaskLearner[TaskBank]):
         return after
 
     def predict(
-        self, bank: TaskBank, name: str | int | np.integer | Sequence[str | int] | np.ndarray | jax.Array, inputs: Any
+        self,
+        bank: TaskBank,
+        name: str | int | np.integer | Sequence[str | int] | np.ndarray | jax.Array,
+        inputs: Any,
+        *,
+        state: Tree | None = None,
     ) -> Any:
         """The model's output for a learnt task, or for a batch of different tasks.
 
@@ -117,6 +145,7 @@ class Learner(TaskLearner[TaskBank]):
             bank: what has been learnt.
             name: the batch's task, or each example's, by name or id; the ids may be those of a router.
             inputs: as in a batch.
+            state: collections in place of the base's, such as the cache that the last call returned.
 
         Raises:
             TaskError: if no learnt task has this name or id.
@@ -127,12 +156,13 @@ class Learner(TaskLearner[TaskBank]):
             if isinstance(ids, int) or not ids.ndim:
                 slot = read_slot(bank.tasks, int(ids))
             else:
-                size = jax.tree.leaves(inputs)[0].shape[0]
+                size = batch_checks.examples_of(inputs, self.call.shares)
                 if len(ids) != size:
-                    expected = f"{size}, one per example"
+                    expected = "one for the batch" if size is None else f"{size}, one per example"
                     raise InputError(message("tasks", got=len(ids), expected=expected, fix="name each example's task"))
                 slot = as_adapted(self.model).slot(bank.tasks, ids)
-            return self.answer(self.placed, bank.shared, slot, inputs)
+            base = self.placed if state is None else {**self.placed, **placed_base(self.layout, state)}
+            return self.answer(base, bank.shared, slot, inputs)
         except batch_checks.NOT_TAKEN as error:
             batch_checks.refuse(error, "inputs")
 

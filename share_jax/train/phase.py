@@ -11,6 +11,7 @@ from share_jax.ops.remat_policy import Remat
 from share_jax.sharding.layout import Layout
 from share_jax.train.batches import opener
 from share_jax.train.loop import Hooks, run_steps
+from share_jax.train.model_call import PLAIN, ModelCall
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.placed_step import PlacedStep
 from share_jax.train.step import init_state, make_train_step
@@ -29,6 +30,7 @@ class Phase:
         loss: (model output, batch) to `LossSums`.
         optimizer: of what trains.
         step: the train step, where it runs.
+        call: what the model is called with beside the inputs.
     """
 
     model: Any
@@ -36,6 +38,7 @@ class Phase:
     loss: Loss
     optimizer: optax.GradientTransformation
     step: PlacedStep
+    call: ModelCall = PLAIN
 
     def begin(self, shared: Tree, slot: Tree, key: PRNGKey) -> StepState:
         """The state in which a slot's training starts, of copies."""
@@ -47,7 +50,7 @@ class Phase:
 
     def checks(self, task: str, base: Tree) -> TaskChecks:
         """The checks of a task's batches against this model and loss."""
-        return TaskChecks(task, self.forward, self.loss, base)
+        return TaskChecks(task, self.forward, self.loss, base, self.call)
 
     def train(self, state: StepState, base: Tree, task: str, batches: Any, hooks: Hooks) -> StepState:
         """Trains a slot until the batches end; see `run_steps`."""
@@ -65,6 +68,7 @@ def make_phase(
     layout: Layout | None = None,
     accumulate: int = 1,
     remat: Remat | None = None,
+    call: ModelCall = PLAIN,
 ) -> Phase:
     """A phase of a model.
 
@@ -77,12 +81,17 @@ def make_phase(
         layout: where arrays lie on a mesh; one device when None.
         accumulate: microbatches of each batch.
         remat: what the backward pass computes again; nothing when None.
+        call: what the model is called with beside the inputs.
     """
     model = as_adapted(model)
     optimizer = task_optimizer(
         transform, model.heads, train_shared=train_shared, method=model.method, head_transform=head_transform
     )
-    forward, options = model.forward(remat), {"train_shared": train_shared, "accumulate": accumulate}
-    never = getattr(model, "never_trained", None)  # of a module of one's own, whose layers have each their method
+    forward, options = call.forward(model.forward(remat)), {"train_shared": train_shared, "accumulate": accumulate}
+    asked = getattr(model, "never_trained", None)  # of a module of one's own, whose layers have each their method
+
+    def never(base: Tree, trained: Tree, inputs: Any, key: PRNGKey) -> frozenset[str]:
+        return frozenset() if asked is None else asked(base, trained, call.inputs(inputs, training=True), key)
+
     step = make_train_step(forward, loss, optimizer, **options, layout=layout, never=never)
-    return Phase(model, forward, loss, optimizer, PlacedStep(step, layout))
+    return Phase(model, forward, loss, optimizer, PlacedStep(step, layout), call)

@@ -97,7 +97,7 @@ class ShareLearner(TaskLearner[ShareBank]):
         if self.k is not None and not 1 <= self.k <= method.num_basis:
             fix = "adapt the model with a larger num_basis"
             raise InputError(message("k", got=self.k, expected=f"1 to num_basis = {method.num_basis}", fix=fix))
-        object.__setattr__(self, "_serving", Learner(self.model, self.base, **self.training))
+        object.__setattr__(self, "_serving", Learner(self.model, self.base, **self.options))
         methods = {
             "_lora": SeparateLoRA(method.pseudo_rank, self.alpha),
             "_adapt": ShareAdapt(self.directions, method.pseudo_rank, self.alpha),

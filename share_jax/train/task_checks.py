@@ -7,8 +7,12 @@ from share_jax.train import batch_checks
 from share_jax.train.batch_checks import ExampleCount, Signature
 from share_jax.train.divergence import BadLoss
 from share_jax.train.losses import TaskLoss
+from share_jax.train.model_call import ModelCall, described
 from share_jax.train.update import Forward, Loss, StepState
 from share_jax.typing import Tree
+
+ENOUGH = 2
+"""Examples of a batch whose arrays do not say how many it has, such as one graph."""
 
 _NOT_FINITE = "not finite"
 """Where a batch's inputs are no numbers, beside what is kept of it."""
@@ -17,9 +21,10 @@ _NOT_FINITE = "not finite"
 class TaskChecks:
     """Refuses batches that do not fit the model, the loss or each other, and tasks with too few examples."""
 
-    def __init__(self, task: str, forward: Forward, loss: Loss, base: Tree) -> None:
+    def __init__(self, task: str, forward: Forward, loss: Loss, base: Tree, call: ModelCall) -> None:
         """Has seen no batch yet."""
         self._task, self._forward, self._loss, self._base = task, forward, loss, base
+        self._shares = call.shares if call.unbatched else batch_checks.none
         self._weighted = isinstance(loss, TaskLoss) and loss.weighted
         self._examples = ExampleCount(self._weighted)
         self._widths: dict[Signature, int | None] = {}
@@ -31,16 +36,17 @@ class TaskChecks:
     def before(self, batch: Any, number: int, state: StepState) -> dict[str, Any]:
         """Refuses a batch; what later refusals need is kept for `explain`."""
         what = f"batch {number} of task {self._task!r}"
-        found = batch_checks.signature(batch, what)
+        found = batch_checks.signature(batch, what, self._shares)
         if found not in self._widths:  # the first batch, or another length
-            batch_checks.check_same(found, next(iter(self._widths), found), what)
+            batch_checks.check_same(found, next(iter(self._widths), found), what, self._shares)
             self._widths[found] = self._outputs(state, batch, found, what)
             self.kinds.append(batch)
         self._width = self._widths[found]
         batch_checks.check_labels(batch, self._width, what)
         if isinstance(self._loss, TaskLoss):  # another loss may give NaN a meaning
             batch_checks.check_numbers(batch, what, weighted=self._weighted)
-        self._examples.add(batch, what)
+        count = batch_checks.counted(found, self._shares)
+        self._examples.add(batch, what, ENOUGH if count is None else count)
         self._seen += 1
         kept = {part: batch[part] for part in ("labels", "weights", "classes") if part in batch}
         return {**kept, _NOT_FINITE: batch_checks.not_finite_input(batch["inputs"])}
@@ -69,6 +75,10 @@ class TaskChecks:
         out = batch_checks.output_of(lambda: self._forward(*parts), what)
         classes = isinstance(self._loss, TaskLoss) and self._loss.classes
         if classes:
-            batch_checks.check_answers(found, what)
+            if not hasattr(out, "shape"):
+                fix = "pass output= the name or the place of the logits, or a function of the model's output"
+                got = described(out)
+                raise InputError(message(f"output for {what}", got=got, expected="an array of logits", fix=fix))
+            batch_checks.check_answers(found, what, self._shares)
         batch_checks.check_loss(self._loss, out, batch, what)
         return out.shape[-1] if classes else None

@@ -1,19 +1,21 @@
 """What every learner is: a frozen model, how its slots are trained, and one call that learns a task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 import jax
 import optax
 
 from share_jax.bank.bank import TaskBank
+from share_jax.errors import InputError, message
 from share_jax.ops.remat_policy import Remat
 from share_jax.runtime.preemption import Preemption
 from share_jax.sharding.layout import Layout
 from share_jax.train.loop import Hooks, Inflight, NullProgress, Progress
 from share_jax.train.losses import classification
+from share_jax.train.model_call import ModelCall, Output
 from share_jax.train.update import Loss
 from share_jax.typing import PRNGKey, Tree
 
@@ -32,12 +34,45 @@ class TaskLearner(ABC, Generic[Bank]):
     layout: Layout | None = field(default=None, kw_only=True)
     accumulate: int = field(default=1, kw_only=True)
     remat: Remat | None = field(default=None, kw_only=True)
+    train_kwargs: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    predict_kwargs: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    rngs: Sequence[str] = field(default=("dropout",), kw_only=True)
+    output: Output | None = field(default=None, kw_only=True)
+    unbatched: Sequence[str] = field(default=(), kw_only=True)
+    twin: Any = field(default=None, kw_only=True)
+
+    @property
+    def options(self) -> Any:
+        """What every learner of the same model has, by name."""
+        return {
+            each.name: getattr(self, each.name) for each in fields(TaskLearner) if each.name not in ("model", "base")
+        }
 
     @property
     def training(self) -> Any:
         """How slots are trained, as `make_phase` takes it."""
         names = ("transform", "loss", "head_transform", "layout", "accumulate", "remat")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"call": self.call}
+
+    @property
+    def call(self) -> ModelCall:
+        """What the model is called with beside a batch's inputs.
+
+        Raises:
+            InputError: if one text stands for a sequence of them, or a batch with inputs that have no batch axis is to
+                be split.
+        """
+        for name in ("rngs", "unbatched"):
+            if isinstance(getattr(self, name), str):
+                got = repr(getattr(self, name))
+                raise InputError(message(name, got=got, expected="a sequence of names", fix=f"pass [{got}]"))
+        if self.unbatched and (self.layout is not None or self.accumulate > 1):
+            got = "a layout" if self.layout is not None else f"accumulate={self.accumulate}"
+            fix = "leave it out, or give every input a batch axis"
+            expected = "batches that are not split, as some inputs have no batch axis"
+            raise InputError(message("unbatched", got=got, expected=expected, fix=fix))
+        named = dict(self.train_kwargs), dict(self.predict_kwargs)
+        return ModelCall(*named, tuple(self.rngs), self.output, tuple(self.unbatched))
 
     def learn(
         self,

@@ -19,7 +19,17 @@ ELSEWHERE = {"share", "saving", "doors", "a task later", "inflight"}
 """Blocks that go on from the unmodified model."""
 TESTED = {
     *ELSEWHERE,
-    *("own module", "unmodified model", "nnx model", "own stream", "router", "language bank", "compress", "mesh"),
+    *(
+        "own module",
+        "as it is",
+        "unmodified model",
+        "nnx model",
+        "own stream",
+        "router",
+        "language bank",
+        "compress",
+        "mesh",
+    ),
     *(f"pretrained {kind}" for kind in ("decoder", "bert", "roberta", "vit")),
 }
 """Blocks that some test runs, here or in test_readme.py."""
@@ -67,6 +77,13 @@ def test_other_python_blocks_compile() -> None:
     for page, text in PAGES.items():
         for source in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
             compile(source, page, "exec")
+
+
+def test_a_model_as_it_is_learns_without_a_wrapper() -> None:
+    scope = run(LINEN, "as it is", {})
+    assert scope["logits"].shape == (30, 2)
+    right = np.asarray(scope["logits"]).argmax(-1) == (scope["x"][:, 0] > 0)
+    assert right.mean() > 0.8
 
 
 def test_layers_that_know_their_task_keep_the_first_ones_bits() -> None:
