@@ -38,7 +38,7 @@ def check_trees(variables: Any) -> None:
     """
     check_variables(variables, "variables")
     params = variables["params"]
-    if not isinstance(params, Mapping):
+    if not isinstance(params, Mapping) or _of_nnx(params):
         fix = "pass the parameters as nested dicts: flax.nnx.to_pure_dict(state) of an NNX state"
         raise InputError(message('variables["params"]', got=type(params).__name__, expected="nested dicts", fix=fix))
     for path, leaf in flat(params).items():
@@ -46,7 +46,12 @@ def check_trees(variables: Any) -> None:
             boxed = isinstance(leaf, nn.meta.AxisMetadata)
             unbox = "take the arrays out of their boxes with flax.linen.unbox(variables)"
             fix = unbox if boxed else "pass the arrays of the model that is not quantised"
+            fix = "pass nested dicts: flax.nnx.to_pure_dict(state) of an NNX state" if _of_nnx(leaf) else fix
             raise InputError(message(f"parameter {path}", got=type(leaf).__name__, expected="an array", fix=fix))
+
+
+def _of_nnx(value: Any) -> bool:
+    return type(value).__module__.startswith("flax.nnx.")
 
 
 def check_collections(found: Mapping[str, Any]) -> None:

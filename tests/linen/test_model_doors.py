@@ -1,5 +1,7 @@
 """What is no model for `adapt`, and models that refuse their example call: one line each, with what to do."""
 
+from dataclasses import dataclass
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,7 @@ class FlaxBert(FlaxPreTrainedModel):
 
 
 @jax.tree_util.register_dataclass
+@dataclass
 class Tree:
     """A model of another library, which is a tree of arrays."""
 
