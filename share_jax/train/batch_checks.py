@@ -88,13 +88,20 @@ def _has_examples(name: str, shares: Shares) -> bool:
 
 def counted(found: Signature, shares: Shares = none) -> int | None:
     """How many examples a batch of this signature has; None if none of its arrays says."""
-    sizes = [shape[0] for name, shape, _ in found if _has_examples(name, shares)]
+    sizes = [shape[0] for name, shape, _ in found if shape and _has_examples(name, shares)]
     return sizes[0] if sizes else None
 
 
 def examples_of(inputs: Any, shares: Shares = none) -> int | None:
-    """How many examples inputs have; None if all examples share all of them."""
-    return counted(tuple((name, tuple(np.shape(x)), "") for name, x in _named({"inputs": inputs})), shares)
+    """How many examples inputs have; None if all examples share all of them.
+
+    Raises:
+        TypeError: if there is no array among them.
+    """
+    leaves = _named({"inputs": inputs})
+    if not leaves:
+        raise TypeError("no array among them")
+    return counted(tuple((name, tuple(np.shape(leaf)), "") for name, leaf in leaves), shares)
 
 
 def _dtype(leaf: Any, where: str) -> str:
