@@ -96,11 +96,11 @@ def examples_of(inputs: Any, shares: Shares = none) -> int | None:
     """How many examples inputs have; None if all examples share all of them.
 
     Raises:
-        TypeError: if there is no array among them.
+        TypeError: if there is no array with an axis among them.
     """
     leaves = _named({"inputs": inputs})
-    if not leaves:
-        raise TypeError("no array among them")
+    if not any(np.ndim(leaf) for _, leaf in leaves):
+        raise TypeError("no array with an axis among them")
     return counted(tuple((name, tuple(np.shape(leaf)), "") for name, leaf in leaves), shares)
 
 
