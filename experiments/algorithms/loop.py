@@ -37,6 +37,7 @@ from share_jax.layers.kernel_matrix import matrix_shape
 from share_jax.layers.targets import match
 from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.parameterizations.base import Parameterization
+from share_jax.train.first_slot import started
 from share_jax.train.optimizer import task_optimizer
 from share_jax.train.step import StepState, init_state
 from share_jax.trees import flat, merged, nested
@@ -187,8 +188,10 @@ class Sequence:
 
     def start(self, bank: TaskBank, index: int, first: bool, memory: Tree | None = None) -> StepState:
         """The state in which a task's training begins; without a memory, a state of its shapes."""
-        adds = self.plan.carry == "sum"
-        slot = self._slot(bank, index, lambda path: self.scene.changes(path) and (path in self.scene.heads or not adds))
+        adds, heads = self.plan.carry == "sum", self.scene.heads
+        slot = self._slot(bank, index, lambda path: self.scene.changes(path) and (path in heads or not adds))
+        if self.plan.carry == "nothing":
+            slot = started(slot, bank, self.job.config.start_from, heads)
         if memory is not None:
             slot = self.plan.extension.start(self.scene, bank, memory, index, slot)
         return init_state(bank.shared, slot, self.optimizers[first], jax.random.fold_in(self.key_train, index))

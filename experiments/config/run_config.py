@@ -23,6 +23,7 @@ from experiments.config.methods import (
 from experiments.config.numbers import ConfigError, MethodNumbers, flag, out_of_range
 from share_jax.errors import InputError, message
 from share_jax.sharding.mesh_shape import parse_mesh
+from share_jax.train.first_slot import StartFrom
 
 
 def _commas(item: type) -> Any:
@@ -85,6 +86,9 @@ class Config:
     """First layer that is adapted; what lies below is frozen and computed once per example."""
     first_sublayer: Literal["attention", "ffn"] = "attention"
     """Where in first_layer the frozen part ends: before its attention, or between that and its feed-forward part."""
+    start_from: StartFrom = "zero"
+    """Where a new task's own adapter starts: zero, the frozen model; last, a copy of the last task's. Heads start
+    fresh; what goes on training from task to task does so in any case, and share starts from its bases."""
     prefix_cache_bytes: int = 4 * 2**30
     """Memory for the outputs of what is frozen below the first adapted layer; what does not fit lies in files of the
     workdir."""

@@ -26,7 +26,7 @@ RATES: Mapping[str, Any] = {
     "batch_size": 16,
     "eval_batch_size": 16,
 }
-"""Those of `queries10`; nothing was chosen on other streams."""
+"""Where the presets of decoders start."""
 
 SMOKE: Mapping[str, Any] = {"first_layer": 28, "steps": 4, "train_per_task": 32, "test_per_task": 8}
 """A smoke test."""

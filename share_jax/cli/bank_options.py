@@ -22,7 +22,7 @@ def add_new_bank(parser: argparse.ArgumentParser) -> None:
     new.add_argument("--rank", type=whole, metavar="R", help=f"rank of every update (default: {plain.rank})")
     new.add_argument("--alpha", type=number, metavar="A", help=f"scale is alpha / rank (default: {plain.alpha:g})")
     new.add_argument("--num-basis", type=whole, metavar="K", help=f"bases of share (default: {plain.num_basis})")
-    new.add_argument("--first-layer", type=int, metavar="L", help="first adapted layer (default: the last fifth)")
+    new.add_argument("--first-layer", type=int, metavar="L", help="first adapted layer (default: the last third)")
     new.add_argument("--targets", action="append", metavar="REGEX", help="kernels to adapt (default: all from L on)")
     new.add_argument(
         "--max-length", type=whole, metavar="N", help=f"tokens of an example (default: {plain.max_length})"

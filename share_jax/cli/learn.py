@@ -22,10 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="FILE", help="JSONL: prompt and completion, text, or messages")
     parser.add_argument("--eval", metavar="FILE", help="JSONL to score the task on")
     add_new_bank(parser)
-    how = parser.add_argument_group("training")
+    how, plain = parser.add_argument_group("training"), language.Training()
     how.add_argument("--epochs", type=whole, metavar="N", help="default: 2, or as many as give 60 updates")
-    how.add_argument("--batch-size", type=whole, metavar="N", default=16)
-    how.add_argument("--learning-rate", type=number, metavar="X", default=3e-3)
+    how.add_argument("--batch-size", type=whole, metavar="N", default=plain.batch_size)
+    how.add_argument("--learning-rate", type=number, metavar="X", default=plain.learning_rate)
+    how.add_argument(
+        "--start-from",
+        choices=("zero", "last"),
+        default=plain.start_from,
+        help="where it starts: zero, the base model; last, a copy of the last task (default: zero)",
+    )
     how.add_argument("--seed", type=int, metavar="N", default=0)
     how.add_argument("--restart", action="store_true", help="give up a training of this task that was broken off")
 
@@ -35,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     begin = time.perf_counter()
     examples = read_examples(args.data)
     tested = None if args.eval is None else read_examples(args.eval)
-    training = language.Training(args.epochs, args.batch_size, args.learning_rate, args.seed)
+    training = language.Training(args.epochs, args.batch_size, args.learning_rate, args.start_from, args.seed)
     opened = language.open_language_bank(args.bank, args.model, settings_of(args))
     shown = _Shown(Progress(args), training.steps_of(len(examples)))
     with Preemption(lambda what: print(f"stopped: {what}; run the command again", file=sys.stderr)) as preemption:

@@ -23,6 +23,7 @@ from share_jax.models.pretrained_decoder import Pretrained, load_decoder
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.built_in import method_named
 from share_jax.parameterizations.share import Share
+from share_jax.train.first_slot import StartFrom
 from share_jax.train.learner import Learner
 from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
@@ -57,9 +58,15 @@ class LanguageBank:
         """(base variables, shared, slot, inputs) to the model's output, compiled once for all tasks."""
         return self.learner(optax.sgd(0.0)).answer
 
-    def learner(self, transform: optax.GradientTransformation) -> Learner | ShareLearner:
-        """What learns one more task with an optimizer."""
-        return _learner(self.adapted, self.pretrained.params, self.settings, transform)
+    def learner(
+        self, transform: optax.GradientTransformation, start_from: StartFrom = "zero"
+    ) -> Learner | ShareLearner:
+        """What learns one more task with an optimizer.
+
+        Raises:
+            InputError: tasks of `share`, which start from their bases, are to start from the last task.
+        """
+        return _learner(self.adapted, self.pretrained.params, self.settings, transform, start_from)
 
     def generate(self, tasks: Any, prompts: Sequence[Any], *, seed: int = 0, **options: Any) -> list[Completion]:
         """Completions of prompts, drawn from `seed` where they are drawn; see `share_jax.models.generate`."""
@@ -88,10 +95,12 @@ def open_language_bank(
     chosen = chosen if model is None else replace(chosen, model=os.fspath(model))
     loaded = load_decoder(chosen.model)
     layers = loaded.model.config.num_hidden_layers
-    first = layers - max(1, layers // 5) if chosen.first_layer is None else chosen.first_layer
+    part = 5 if exists(Path(folder)) else 3  # banks of earlier versions do not name their first layer
+    first = layers - max(1, layers // part) if chosen.first_layer is None else chosen.first_layer
     if first >= layers:
         fix = "lower --first-layer"
         raise InputError(message("first_layer", got=first, expected=f"0 to {layers - 1}", fix=fix))
+    chosen = replace(chosen, first_layer=first)
     loaded = loaded._replace(model=loaded.model.clone(first_layer=first))
     targets = chosen.targets or tuple(rf"layer_{layer}/.*/kernel" for layer in range(first, layers))
     sample = jnp.ones((1, 8), jnp.int32)
@@ -111,9 +120,16 @@ def _method(settings: LanguageSettings) -> Parameterization:
 
 
 def _learner(
-    adapted: Adapted, params: Any, settings: LanguageSettings, transform: optax.GradientTransformation
+    adapted: Adapted,
+    params: Any,
+    settings: LanguageSettings,
+    transform: optax.GradientTransformation,
+    start_from: StartFrom = "zero",
 ) -> Learner | ShareLearner:
     base = {"params": params}
     if isinstance(adapted.method, Share):
+        if start_from != "zero":
+            got, fix = f"{start_from!r} for tasks of share", "leave it out"
+            raise InputError(message("start_from", got=got, expected="'zero': they start from their bases", fix=fix))
         return ShareLearner(adapted, base, transform, next_token, alpha=settings.alpha)
-    return Learner(adapted, base, transform, next_token)
+    return Learner(adapted, base, transform, next_token, start_from=start_from)

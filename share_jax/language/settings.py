@@ -27,7 +27,7 @@ class LanguageSettings:
         rank: of every update.
         alpha: an update's scale is alpha / rank.
         num_basis: columns of the subspace's bases, of "share" alone.
-        first_layer: the layers below it are frozen and not adapted; a fifth of the layers, the last, are when None.
+        first_layer: the layers below it are frozen and not adapted; the last third of the layers is when None.
         targets: regular expressions over kernel paths; every kernel from `first_layer` on when empty.
         max_length: the most tokens of an example.
 

@@ -13,6 +13,7 @@ from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, 
 from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, entries, message
 from share_jax.train import batch_checks
+from share_jax.train.first_slot import StartFrom, check_start, started
 from share_jax.train.loop import Hooks
 from share_jax.train.phase import Phase, make_phase
 from share_jax.train.placed_step import placed_base, placed_predict
@@ -44,13 +45,17 @@ class Learner(TaskLearner[TaskBank]):
             a place; all of it when None.
         unbatched: inputs without a batch axis, such as a graph's edges or a key: by name, or by place as "0".
         twin: the model as it predicts, with the same parameters (`Adapted.with_model`); `model` when None.
+        start_from: where a new task's adapter starts: "zero", so that the model is the frozen one; or "last", a copy of
+            the last learnt task's, which needs fewer updates when tasks are alike. Heads start fresh.
         placed: `base` where steps and `answer` read it.
         answer: (base variables, shared, slot or `TaskSlots`, inputs) to the model's output, compiled.
 
     Raises:
-        InputError: if `base` has no "params", or a module of one's own is given a `head_transform`.
+        InputError: if `base` has no "params", a module of one's own is given a `head_transform`, or `start_from` is
+            neither.
     """
 
+    start_from: StartFrom = field(default="zero", kw_only=True)
     placed: Tree = field(init=False, repr=False, compare=False)
     answer: Any = field(init=False, repr=False, compare=False)
     _first: Phase = field(init=False, repr=False, compare=False)
@@ -58,6 +63,7 @@ class Learner(TaskLearner[TaskBank]):
 
     def __post_init__(self) -> None:
         model = as_adapted(self.model)
+        check_start(self.start_from)
         if model.method is not None or self.base:  # all of a module's own parameters may belong to tasks
             check_variables(self.base, "base of the Learner")
         if self.head_transform is not None and model.method is None:
@@ -107,7 +113,8 @@ class Learner(TaskLearner[TaskBank]):
 
     def begin(self, bank: TaskBank, key: PRNGKey) -> StepState:
         """The state in which the next task's training starts."""
-        return self._phase_of(bank).begin(bank.shared, next_slot(bank), key)
+        slot = started(next_slot(bank), bank, self.start_from, as_adapted(self.model).heads)
+        return self._phase_of(bank).begin(bank.shared, slot, key)
 
     def step(self, bank: TaskBank, state: StepState, batch: Any) -> tuple[StepState, dict[str, jax.Array]]:
         """One update of the task that `begin` started; `state` is donated.

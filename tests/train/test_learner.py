@@ -1,5 +1,7 @@
 """The Learner: tasks are added one by one, what was learnt keeps its bits, and the bank grows."""
 
+from dataclasses import replace
+
 import chex
 import flax.linen as nn
 import jax
@@ -12,6 +14,7 @@ from jax import monitoring
 
 import share_jax
 from share_jax.errors import InputError, TaskError
+from share_jax.trees import flat
 from share_jax.typing import TaskId
 
 X = jax.random.normal(jax.random.key(1), (24, 6))
@@ -46,6 +49,23 @@ def adapted_learner(slots: int) -> tuple[share_jax.Learner, share_jax.bank.bank.
     adapted = share_jax.adapt(model, {"params": params}, X, targets="layers_0/kernel", heads="layers_2/.*")
     learner = share_jax.Learner(adapted, {"params": params}, optax.adamw(1e-2))
     return learner, learner.start(adapted.init(jax.random.key(2), params, slots))
+
+
+def test_a_task_starts_from_a_copy_of_the_last_ones_adapter_with_a_fresh_head() -> None:
+    learner, bank = adapted_learner(3)
+    bank = learner.learn(bank, "first", batches(0, 3))
+    kept = jax.tree.map(np.asarray, bank.tasks)
+    warm = replace(learner, start_from="last")
+    leaves, fresh = flat(warm.begin(bank, jax.random.key(0)).slot), flat(learner.begin(bank, jax.random.key(0)).slot)
+    for path, leaf in leaves.items():
+        like = fresh[path] if path.startswith("layers_2/") else flat(bank.tasks)[path][0]
+        np.testing.assert_array_equal(leaf, like)
+    assert any(not np.array_equal(leaves[path], fresh[path]) for path in leaves)
+    after = warm.learn(bank, "second", batches(1, 3))
+    for path, leaf in flat(kept).items():
+        np.testing.assert_array_equal(flat(after.tasks)[path][0], leaf[0])
+    with pytest.raises(InputError, match="start_from: got 'best', expected zero or last"):
+        replace(learner, start_from="best")
 
 
 @pytest.mark.parametrize("make", [own_learner, lambda: adapted_learner(3)])
