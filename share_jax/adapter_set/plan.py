@@ -21,6 +21,7 @@ from share_jax.adapters.factors import Adapter
 from share_jax.adapters.shared_starts import Starts, find_starts, sample_of
 from share_jax.formats.adapter_file import Source
 from share_jax.linalg.rank_selection import k_by_explained_variance
+from share_jax.runtime.threads import parallel_map
 from share_jax.storage.safetensors_file import numpy_dtype
 from share_jax.subspace.baselines import NUMBER_BYTES, cut_errors, null_of_layer
 from share_jax.subspace.error_curves import RankSchedule, flat_curve, squared_errors
@@ -157,16 +158,20 @@ def measure_plan(
         progress("layers measured", done, len(weights))
         adapters = dict(adapters_of(sources, None, group))
         survey.measure(adapters)
+        steps, passed = len(parts) * sum(len(sizes[geometry]) for geometry in geometries), 0
         for sets, members in parts:
             own = {names[t]: adapters[names[t]] for t in members}
             for geometry in geometries:
                 most = None if whole or geometry == "flat" else int(sizes[geometry][-1][1])
                 state = _full(own, geometry, most)
                 if state is None:
+                    passed += len(sizes[geometry])
                     continue
                 spectra = {name: survey.spectra[name][list(members)] for name in state.layers}
                 for size in sizes[geometry]:
                     _measure(tally, (sets, geometry, size), members, state, spectra, storages, weights)
+                    passed += 1
+                    progress("layers measured", done + len(group) * passed // steps, len(weights))
         done += len(group)
     return Plan(_rows(tally, sources, survey, starts, weights), starts, sum(s.bytes_in for s in sources),
                 len(_shapes(sources)), len(weights))  # fmt: skip
@@ -210,25 +215,29 @@ def _measure(
     storages: Sequence[str],
     weights: Mapping[str, float],
 ) -> None:
-    """Adds what a size loses and takes, in every storage."""
-    cuts, lost, null = {}, {}, {}
-    for name, layer in full.layers.items():
-        k, kp = _columns_of(layer, what[2])
-        cuts[name] = leading(layer, k, kp)
-        lost[name] = _lost(layer, k, kp)
-        null[name] = null_of_layer(layer, spectra[name], (np.array([k]), np.array([kp])))[0]
-    state = ShareState(full.tasks, cuts)
-    for storage in storages:
-        stored = store_layers(pivoted_state(state) if storage == "int8" else state, storage)
-        for name, layer in cuts.items():
-            moved = np.zeros(len(members)) if storage == "f32" else squared_rounding(layer, stored[name])
-            basis, coefficients = encode_state(ShareState(full.tasks, {name: layer}), {name: stored[name]})
-            tensors = [*basis.values(), *coefficients.values()]
-            headers = _TENSOR * sum(key.startswith(f"{name}.") for key in (*basis, *coefficients))  # tables: once a set
-            size = sum(x.nbytes for x in tensors) + headers + _PER_LAYER
-            w = weights[name]
-            tally.add((*what, storage), members, w * lost[name], w * null[name], w * moved, w * size)
-            tally.ks[*what, storage] += layer.num_basis
+    """Adds what a size loses and takes, in every storage; targets side by side."""
+
+    def one(name: str) -> tuple[Subspace, np.ndarray, np.ndarray, list[tuple[np.ndarray, int]]]:
+        k, kp = _columns_of(full.layers[name], what[2])
+        cut = leading(full.layers[name], k, kp)
+        null = null_of_layer(full.layers[name], spectra[name], (np.array([k]), np.array([kp])))[0]
+        state = ShareState(full.tasks, {name: cut})
+        return cut, _lost(full.layers[name], k, kp), null, [_stored(state, name, storage) for storage in storages]
+
+    for name, (cut, lost, null, each) in zip(full.layers, parallel_map(one, list(full.layers)), strict=True):
+        w = weights[name]
+        for storage, (moved, size) in zip(storages, each, strict=True):
+            tally.add((*what, storage), members, w * lost, w * null, w * moved, w * size)
+            tally.ks[*what, storage] += cut.num_basis
+
+
+def _stored(state: ShareState, name: str, storage: str) -> tuple[Float[np.ndarray, " T"], int]:
+    """(what rounding adds to every task's squared error, bytes) of a target in a storage."""
+    stored = store_layers(pivoted_state(state) if storage == "int8" else state, storage)
+    moved = np.zeros(len(state.tasks)) if storage == "f32" else squared_rounding(state.layers[name], stored[name])
+    basis, coefficients = encode_state(state, stored)
+    headers = _TENSOR * sum(key.startswith(f"{name}.") for key in (*basis, *coefficients))  # tables: once a set
+    return moved, sum(x.nbytes for x in (*basis.values(), *coefficients.values())) + headers + _PER_LAYER
 
 
 def _lost(layer: Subspace, k: int, kp: int) -> Float[np.ndarray, " T"]:

@@ -117,6 +117,6 @@ def _text(out: str, data: dict[str, Any], done: Conversion) -> str:
     head = f"{out}: {data['from']} to {data['to']}, {done.modules} modules, largest change {done.change:.2g}"
     note = f"\n{len(done.alphas)} alphas are other numbers (the updates are the same)" if done.alphas else ""
     if done.left_out:
-        note += f"\nPEFT left out {len(done.left_out)} of the modules under the old configuration, as {done.left_out[0]}"
+        note += f"\nPEFT left out {len(done.left_out)} modules under the old configuration, as {done.left_out[0]}"
         note += "; the new one names all" if data["to"] == "peft" else ""
     return f"{head}{note}\n{table(rows)}"

@@ -104,15 +104,15 @@ def store_layers(state: ShareState, storage: Storage | str) -> dict[str, StoredL
 def squared_rounding(layer: Subspace, stored: StoredLayer) -> Float[np.ndarray, " T"]:
     """The squared error that rounding adds to every task's update, to 1e-7 of its squared norm.
 
-    By Gram matrices on the bases in the columns geometry, where no factor is formed.
+    By Gram matrices on the bases in the columns geometry, where no factor is formed and no basis made orthonormal.
     """
-    after = replace(layer, **restored_arrays(stored))
     if layer.geometry != "columns":
-        return _measured(layer, after).change ** 2
+        return _measured(layer, replace(layer, **restored_arrays(stored))).change ** 2
     grams = []
     for side in "ab":
-        u, v = (getattr(x, f"basis_{side}").astype(np.float64) for x in (layer, after))
-        c, d = (getattr(x, f"coeff_{side}").astype(np.float64) for x in (layer, after))
+        basis, coeff = getattr(stored, f"basis_{side}"), getattr(stored, f"coeff_{side}")
+        u, v = (x.astype(np.float64) for x in (getattr(layer, f"basis_{side}"), decode(basis)))
+        c, d = (x.astype(np.float64) for x in (getattr(layer, f"coeff_{side}"), decode(coeff, axis=1)))
         own, both, other = (products.gram(u) @ c, (u.T @ v) @ d, products.gram(v) @ d)
         grams.append(error_bounds.Grams(c.mT @ own, c.mT @ both, d.mT @ other))
     return error_bounds.distance_from_grams(*grams)[1]
