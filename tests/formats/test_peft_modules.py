@@ -33,8 +33,10 @@ NAMES += ["lin", "a.lin", "b.a.lin", "q", "model.q", "h.1", "h11", "a_b", "a.b",
         ({"target_modules": ["q"], "exclude_modules": r".*\.0\..*"}, {"m.layers.1.q"}),
         ({"target_modules": r"(?i)M\.H\..*"}, {"m.h.0.q"}),
         ({"target_modules": ["q"], "modules_to_save": ["layers"]}, {"m.h.0.q"}),
-        ({"target_modules": "all-linear", "exclude_modules": ["q"]},
-         {"m.layers.1.experts.0.up", "m.layers.0.experts.1.up"}),
+        (
+            {"target_modules": "all-linear", "exclude_modules": ["q"]},
+            {"m.layers.1.experts.0.up", "m.layers.0.experts.1.up"},
+        ),
     ],
 )
 def test_what_peft_creates(config, found):
