@@ -1,18 +1,20 @@
 """Suite `adapters`: compress, add and export, beside lorashare and vlora: 10 to 1,000 adapters, and a 7B model's.
 
 Whole commands, as one types them, and in process: the same job from folders on disk to a set on disk in a process that
-has everything imported. Those of a 7B model as whole commands alone, with their peak memory. k = 32 columns for all
-three. The error is that of exported adapters against the originals,
-read and computed without any of the three (`adapter_files`); it stands beside every time. lorashare's command cannot
-add.
+has everything imported. Those of a 7B model as whole commands alone, with their peak memory, in turn for a few rounds.
+A command that has not ended after `LIMIT` seconds is ended, and its row says so: a lower bound, in no ratio. k = 32
+columns for all three. The error is that of exported adapters against the originals, read and computed without any of
+the three (`adapter_files`); it stands beside every time. lorashare's command cannot add.
 """
 
 import contextlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,6 +46,10 @@ from share_jax.errors import ShareError, message
 
 MEMORY = 3 * 2**30
 """Bytes that compressing a 7B model's adapters may take at most."""
+LIMIT = 600.0
+"""Seconds after which a whole command is ended."""
+ONCE_ROUNDS = 3
+"""Rounds of what is run as whole commands alone."""
 SAMPLES = 5
 """Adapters that are exported for the error, evenly spread."""
 SCALES = {OURS: 1.0, "lorashare": 1.0, "vlora": ALPHA_OVER_RANK}
@@ -62,7 +68,7 @@ class Part:
         model: what they are for.
         count: how many are compressed.
         share: repetitions, as a part of all; 0 for one.
-        once: each whole command is run once, and nothing in process.
+        once: whole commands alone, in a few rounds: compressing in each, adding and exporting in the first.
         best: whether the error is compared with the best possible, which takes dense decompositions.
     """
 
@@ -156,17 +162,38 @@ def peers(peer: Peer) -> list[System]:
     return [System("lorashare", lorashare, in_process("lorashare")), System("vlora", vlora, in_process("vlora"))]
 
 
-def command(words: Sequence[str], environment: dict[str, str], facts: dict[str, Any]) -> float:
-    """Runs a whole command; its wall time. Its peak memory is noted among the facts."""
+class NotEndedError(ShareError):
+    """A whole command had not ended when its time was over."""
+
+
+def command(
+    words: Sequence[str], environment: dict[str, str], facts: dict[str, Any], limit: float | None = None
+) -> float:
+    """Runs a whole command; its wall time. Its peak memory is noted among the facts.
+
+    Raises:
+        NotEndedError: it had not ended after the limit in seconds, `LIMIT` when None; it is ended.
+        ShareError: it failed.
+    """
+    limit = LIMIT if limit is None else limit
     began = time.perf_counter()
     with subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=ROOT
     ) as process:
         assert process.stderr is not None, "it is a pipe"
+        ended = threading.Event()
+        late = threading.Timer(limit, lambda: (ended.set(), process.kill()))
+        late.start()
         said = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
+        late.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - began
+    if ended.is_set() and process.returncode == -signal.SIGKILL:
+        facts["peak_bytes"] = max(facts.get("peak_bytes", 0), usage.ru_maxrss * 1024)
+        raise NotEndedError(
+            message(" ".join(words[:4]), got=f"not ended in {limit:g} s", expected="an end", fix="take fewer adapters")
+        )
     if process.returncode:
         raise failed(" ".join(words[:4]), process.returncode, said.decode())
     facts["peak_bytes"] = max(facts.get("peak_bytes", 0), usage.ru_maxrss * 1024)
@@ -211,16 +238,21 @@ def cases_of(
     start, cases, once = f"{part.name}: ", [], part.once
     peak: dict[str, Any] = {}
     if once:
-        seconds = command(system.commands("compress", folders, made, "", work) or [], environment, peak)
+        try:
+            command(system.commands("compress", folders, made, "", work) or [], environment, peak)
+        except NotEndedError:
+            facts = {**peak, "not_ended_s": LIMIT}
+            name = f"{start}compress, whole command"
+            return [Case(name, system.name, lambda: LIMIT, facts, sys.maxsize, warm=False)]
     else:
-        seconds = system.in_process("compress", folders, made, "", work)
+        system.in_process("compress", folders, made, "", work)
     shared = {"error": errors_of(system, made, folders, work), "bytes": weight(made)}
 
     def case(job: str, in_process: bool) -> None:
         out, into = work / f"{job}-{system.name}", work / f"into-{system.name}"
         at, with_ = (made, folders[:1]) if job == "export" else (out, folders if job == "compress" else [new])
         arguments = job, with_, at, new.name if job == "add" else task, into
-        words, facts = system.commands(*arguments), dict(shared)
+        words, facts = system.commands(*arguments), shared | (peak if job == "compress" and not in_process else {})
         if not in_process and words is None:
             return
 
@@ -235,11 +267,8 @@ def cases_of(
         name = f"{start}{job}, {'in process' if in_process else 'whole command'}"
         cases.append(Case(name, system.name, run, facts, 1 if job == "compress" else every, warm=in_process))
 
-    if once:
-        name = f"{start}compress, whole command"
-        cases.append(Case(name, system.name, lambda: seconds, {**shared, **peak}, warm=False))
-    else:
-        case("compress", False)
+    case("compress", False)
+    if not once:
         for job in ("compress", "add", "export"):
             case(job, True)
     for job in ("add", "export") if whole else ():
@@ -254,7 +283,7 @@ def run(options: Options, peer: Peer | None) -> SuiteResult:
     parts, wanted = [], [x for x in (TINY_PARTS if options.tiny else PARTS) if options.takes(x.name)]
     for part in wanted:
         model, count = part.model, part.count
-        rounds = 1 if part.once else max(1, round(options.rounds * part.share))
+        rounds = min(ONCE_ROUNDS, options.rounds) if part.once else max(1, round(options.rounds * part.share))
         made = make(options.folder / f"adapters-{model.name}-{len(model.kernels)}", count + 1, model)
         folders, new = made[:count], made[count]
         work = options.folder / part.name.replace(" ", "-")
@@ -263,7 +292,7 @@ def run(options: Options, peer: Peer | None) -> SuiteResult:
         for system in systems:
             environment = ours_environment if system.name == OURS or peer is None else peer.environment
             options.notify(f"preparing {part.name} with {system.name}")
-            slow, whole = max(1, rounds // 2), part.once or not options.tiny
+            slow, whole = rounds if part.once else max(1, rounds // 2), part.once or not options.tiny
             cases += cases_of(system, folders, new, work, environment, part=part, whole=whole, every=slow)
         times, rows = raced(cases, rounds, options)
         found = ratios_of(times, rows, part.name)
@@ -277,8 +306,13 @@ def run(options: Options, peer: Peer | None) -> SuiteResult:
 
 
 def ratios_of(times: dict[Key, dict[int, float]], rows: Sequence[dict[str, Any]], part: str) -> dict[str, float]:
-    """Ours to the faster peer, job by job, and our error and a 7B model's peak memory to the peers'."""
+    """Ours to the faster peer, job by job, and our error and a 7B model's peak memory to the peers'.
+
+    A peer that has not ended is in none of them.
+    """
     found: dict[str, float] = {}
+    rows = [row for row in rows if "not_ended_s" not in row]
+    times = {key: value for key, value in times.items() if key in {(row["case"], row["system"]) for row in rows}}
     errors = {row["system"]: row["error"] for row in rows}
     for job in ("compress", "add", "export"):
         for how in ("whole command", "in process"):

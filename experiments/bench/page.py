@@ -110,7 +110,9 @@ def results_table(group: Sequence[dict[str, Any]]) -> str:
     titles = ["case", "system", "median", "interquartile", "runs", *(_FACTS[name][0] for name in facts)]
     rows = []
     for row in group:
-        cells = [row["case"].rpartition(": ")[2], row["system"], seconds(row["median_s"]), seconds(row["iqr_s"])]
+        late = row.get("not_ended_s")
+        times = (seconds(row["median_s"]), seconds(row["iqr_s"])) if late is None else (f"not ended in {late:g} s", "")
+        cells = [row["case"].rpartition(": ")[2], row["system"], *times]
         cells.append(str(row["repetitions"]))
         for name in facts:
             _, factor, shape = _FACTS[name]

@@ -65,9 +65,8 @@ def _panel(axes: Any, name: str, group: list[dict[str, Any]]) -> None:
         axes.barh(place, middle, height=0.72, color=colour)
         spread = factor * row["iqr_s"] / 2
         axes.plot([middle - spread, middle + spread], [place, place], color=INK, lw=1)
-        axes.text(
-            middle + spread + factor * largest * 0.012, place, f"{_three(middle)} {unit}", va="center", fontsize=7.5
-        )
+        said = f"{'> ' if 'not_ended_s' in row else ''}{_three(middle)} {unit}"
+        axes.text(middle + spread + factor * largest * 0.012, place, said, va="center", fontsize=7.5)
     labels = [f"{row['case'].rpartition(': ')[2]}  ({row['system']})" for row in group]
     axes.set_yticks(range(len(group)), labels, fontsize=7.5)
     axes.set_ylim(len(group) - 0.4, -0.6)
