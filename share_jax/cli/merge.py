@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from share_jax.adapter_set.store import AdapterSet, read_set
@@ -101,33 +102,43 @@ def method_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def heads_task(done: AdapterSet, tasks: Sequence[str], named: str | None) -> str | None:
-    """The task whose uncompressed tensors are written: the one that was named; None where none was and none has any.
+    """The task whose uncompressed tensors are written; None where none has any.
+
+    It is the one that was named, else the first, if all have the same tensors to the byte: PEFT saves embeddings whole
+    beside a pair on them, though they did not train.
 
     Raises:
-        InputError: the named task has no such tensors, or none was named and one of the tasks has some.
+        InputError: the named task has no such tensors, or none was named and the tasks' differ.
         TaskError: the set has no task of that name.
     """
     for task in (*tasks, *([] if named is None else [named])):
         done.task(task)
     if named in done.manifest.extras:
         return named
-    first = next((task for task in tasks if _has_heads(done, task)), None)
+    beside = {task: _beside(done, task) for task in tasks}
+    first = next((task for task in tasks if beside[task]), None)
     if named is not None:
         raise InputError(
             message(f"--heads-from {shown(named)}", got="a task without heads or biases", expected="one that has some",
                  fix="leave the flag out" if first is None else f"name another, for example {shown(first)}")
         )  # fmt: skip
-    if first is not None:
-        raise InputError(
-            message("merge", got="tasks with tensors that cannot be merged (heads, biases)", expected="none",
-                 fix=f"pass --heads-from TASK, for example {shown(first)}")
-        )  # fmt: skip
-    return None
+    if first is None or all(beside[task] == beside[first] for task in tasks):
+        return first
+    got = f"tensors beside the pairs that differ or that not all tasks have, as {shown(next(iter(beside[first])), 120)}"
+    raise InputError(
+        message("merge", got=got, expected="none (heads, biases, embeddings saved whole), or the same in every task",
+             fix=f"pass --heads-from TASK, for example {shown(first)}")
+    )  # fmt: skip
 
 
-def _has_heads(done: AdapterSet, task: str) -> bool:
-    """Whether a task has tensors beside its factors, other than buffers of training."""
-    return any(TRAINING not in name.split(".") for name in done.extras(task))
+def _beside(done: AdapterSet, task: str) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """What a task has beside its factors, other than buffers of training: kinds, shapes and hashes."""
+    found = done.extras(task).items()
+    return {
+        name: (raw.dtype, tuple(raw.shape), sha256(raw.data).digest())
+        for name, raw in found
+        if TRAINING not in name.split(".")
+    }
 
 
 def merge_adapters(args: argparse.Namespace, adapters: list, weights: list[float], options: dict[str, Any]) -> Any:

@@ -187,3 +187,24 @@ def test_heads_from_names_a_task_that_has_some(run, headed, tmp_path, tasks, fla
     assert (code, len(err)) == (2, 1)
     assert words in err[0]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_embeddings_that_peft_saved_whole_and_untrained_are_written_once(run, tmp_path, moved):
+    name = "base_model.model.model.embed_tokens.base_layer.weight"
+    for t in range(2):
+        pair = {f"base_model.model.model.embed_tokens.lora_embedding_{side}": np.full(shape, t + 1, np.float32)
+                for side, shape in (("A", (4, 9)), ("B", (6, 4)))}  # fmt: skip
+        whole = {name: np.full((9, 6), 1 + t * moved, np.float32)}
+        write_peft(
+            tmp_path / f"t{t}", factors(t), extras=pair | whole, target_modules=["q_proj", "v_proj", "embed_tokens"]
+        )
+    assert run("compress", tmp_path / "t0", tmp_path / "t1", "-o", tmp_path / "set")[0] == 0
+    code, data, err = run("merge", tmp_path / "set", "t0", "t1", "-o", tmp_path / "out")
+    if moved:
+        assert (code, len(err)) == (2, 1)
+        assert name in err[0]
+        assert "--heads-from TASK" in err[0]
+    else:
+        assert (code, err, data["modules"]) == (0, [], len(MODULES) + 1)
+        np.testing.assert_array_equal(load_file(tmp_path / "out" / "adapter_model.safetensors")[name], np.ones((9, 6)))
