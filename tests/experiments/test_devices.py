@@ -41,12 +41,13 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return matrices(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
         ["--mesh", "data=8"],
-        pytest.param(["--mesh", "data=2,fsdp=2,tensor=2", "--remat", "nothing"], marks=pytest.mark.slow),
-        pytest.param(["--mesh", "fsdp=4,tensor=2", "--accumulate", "2"], marks=pytest.mark.slow),
+        ["--mesh", "data=2,fsdp=2,tensor=2", "--remat", "nothing"],
+        ["--mesh", "fsdp=4,tensor=2", "--accumulate", "2"],
     ],
     ids=" ".join,
 )

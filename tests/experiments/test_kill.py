@@ -33,6 +33,7 @@ LAST_SAVED = 4
 KILLS = 30
 
 
+@pytest.mark.slow
 def test_a_run_killed_within_a_save_ends_as_one_that_ran_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

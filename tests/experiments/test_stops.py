@@ -71,6 +71,7 @@ def asking(original: Callable, when: Callable[..., bool]) -> Callable:
     return function
 
 
+@pytest.mark.slow
 def test_sigterm_in_a_compilation_a_step_a_save_and_an_evaluation_loses_no_step(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

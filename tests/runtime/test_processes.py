@@ -41,6 +41,7 @@ def together(count: int, what: str, folder: Path) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, FOUR])
 def test_processes_that_each_feed_their_own_shard_have_the_losses_of_one(tmp_path: Path, count: int) -> None:
     """To 1e-5 over some steps of AdamW; the padding of the ragged batch lies on the last process alone."""

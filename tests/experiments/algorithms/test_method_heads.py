@@ -82,6 +82,7 @@ def with_unlike_heads(scene: MethodContext, slot: Any) -> dict[str, Any]:
     return nested(leaves | drawn)
 
 
+@pytest.mark.slow
 def test_every_head_of_two_layers_answers_as_it_does_alone(tmp_path: Path) -> None:
     sequence = Sequence(on_texts(tmp_path), many(Replay(6, 4, alpha=0.5)))
     scene, base = sequence.scene, {"params": sequence.job.backbone.params}

@@ -31,8 +31,9 @@ STOPPED = (*MEMORIES, "joint", "share_coefficients", "majority")
 NAIVE = ("sequential_lora", "sequential_lora_heads")
 """What forgets without remedy: no bar for the ACC at the end."""
 STOPS = [
-    *[("inflora", 7), ("der_lora", 16), ("joint", 11)],
-    *(pytest.param(name, at, marks=pytest.mark.slow) for name, at in (("der_lora", 11), ("share_coefficients", 18))),
+    *[("inflora", 7), ("joint", 11)],
+    *(pytest.param("der_lora", at, marks=pytest.mark.slow) for at in (11, 16)),
+    pytest.param("share_coefficients", 18, marks=pytest.mark.slow),
     *(pytest.param(name, 11, marks=pytest.mark.slow) for name in ON_CLASSES if name not in STOPPED),
 ]
 """A method, and the update after which its run is stopped: of four to a task, saved every two."""

@@ -78,6 +78,7 @@ def own() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_stream_of_one_object_runs_with_two_methods_and_one_of_ones_own(tmp_path: Path) -> None:
     config = replace(preset("stripes", "quick"), methods=("shared_a", "share", "half_rank"), workdir=tmp_path / "run")
     content = load_results(run(replace(config, quiet=True)))

@@ -90,6 +90,7 @@ def test_numbers_are_learnt_and_no_bit_is_forgotten(run, name):
         np.testing.assert_allclose(last, learnt, rtol=0, atol=0.05)
 
 
+@pytest.mark.slow
 def test_one_adapter_trained_on_forgets_numbers(run):
     found = run("sequential_lora", 150)
     assert found.accuracy[1, 1] > 0.8
@@ -97,10 +98,10 @@ def test_one_adapter_trained_on_forgets_numbers(run):
     assert found.extra["tasks_with_changed_logits"] > 0
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("der_lora", "ewc_lora", "lwf_lora")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("er_lora", "der_lora", "ewc_lora", "lwf_lora")]
 
 
-@pytest.mark.parametrize("name", ["er_lora", *SLOW])
+@pytest.mark.parametrize("name", SLOW)
 def test_baselines_that_remember_learn_numbers_and_hold_them(job, monkeypatch, name):
     """The second task's number, when it is learnt and after a task of classes: the mean alone has an error of 1."""
     module = import_module(f"experiments.algorithms.{name}")
