@@ -36,7 +36,7 @@ from share_jax.train.prefix_cache import PrefixCache
 PEFT, TORCH = "PEFT", "torch"
 LATER = "shared_a later task"
 PASSES = (2, 6, 20)
-"""Over a task's examples: 2 are the default of `share-jax learn` for many examples, 30 for few."""
+"""Over a task's examples: 2 are the default of `share-jax learn` for many examples, and more for few."""
 
 
 @dataclass(frozen=True)
