@@ -65,7 +65,7 @@ class Inputs:
         """The inputs with other arrays."""
         given = {**rest.others, **dict(zip(rest.arrays, leaves, strict=True))}
         args = [given.pop(place) for place in range(rest.count)]
-        made = cls(*args, **given)
+        made = cls(*args, **{str(name): value for name, value in given.items()})
         made._arrays, made.rngs = rest.arrays, rest.rngs
         return made
 
