@@ -16,7 +16,7 @@ from share_jax.checkpoint.manifest import exists
 from share_jax.checkpoint.saved_bank import load_bank
 from share_jax.checkpoint.share_tasks import load_share_bank
 from share_jax.errors import InputError, message
-from share_jax.language.settings import LanguageSettings, read_settings
+from share_jax.language.settings import LanguageSettings, is_language_bank, read_settings
 from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.models.generation import Completion, generate
 from share_jax.models.pretrained_decoder import Pretrained, load_decoder
@@ -95,7 +95,7 @@ def open_language_bank(
     chosen = chosen if model is None else replace(chosen, model=os.fspath(model))
     loaded = load_decoder(chosen.model)
     layers = loaded.model.config.num_hidden_layers
-    part = 5 if exists(Path(folder)) else 3  # banks of earlier versions do not name their first layer
+    part = 5 if is_language_bank(folder) else 3  # banks of earlier versions do not name their first layer
     first = layers - max(1, layers // part) if chosen.first_layer is None else chosen.first_layer
     if first >= layers:
         fix = "lower --first-layer"
