@@ -13,11 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
-from experiments.bench.peer import Peer, PeerError
+from experiments.bench.model_twins import check_logits, save_arrays
+from experiments.bench.peer import Peer
 from experiments.bench.subjects import Subject
-from share_jax.errors import message
 from share_jax.models.decoder import Decoder
 from share_jax.models.decoder_config import DecoderConfig
 from share_jax.models.decoder_weights import decoder_names
@@ -111,13 +110,13 @@ def decoder_files(subject: Subject, folder: Path, *, drawn: bool = False) -> dic
     folder.mkdir(parents=True, exist_ok=True)
     weights, inputs = folder / "weights.safetensors", folder / "inputs.safetensors"
     arrays = {name: np.asarray(subject.inputs[name], np.int64) for name in ("input_ids", "targets")}
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, inputs)
+    save_arrays(arrays, inputs)
     if drawn:
         return {"spec": subject.twin, "inputs": str(inputs)}
     model: Any = subject.model
     leaves, table = flat(subject.params), decoder_names(model.config)
     stored = {name: leaf.to_stored(np.asarray(leaves[leaf.place], np.float32)) for name, leaf in table.items()}
-    save_file({name: np.ascontiguousarray(array) for name, array in stored.items()}, weights)
+    save_arrays(stored, weights)
     return {"spec": subject.twin, "weights": str(weights), "inputs": str(inputs)}
 
 
@@ -131,11 +130,6 @@ def agreed_decoder(subject: Subject, peer: Peer, folder: Path) -> dict[str, Any]
     theirs = np.array(peer.make("twin", "decoder logits", files=files)["logits"])
     peer.drop(["twin"])
     row = subject.inputs["input_ids"][:1]
-    ours = np.asarray(jax.jit(subject.model.apply)(subject.base, row, jnp.ones_like(row)), np.float32)[
-        0, -len(theirs) :
-    ]
-    apart = float(np.abs(ours[:, : theirs.shape[1]] - theirs).max())
-    if not apart <= AGREE:
-        fix = "measure with the versions of experiments/bench/peers.txt"
-        raise PeerError(message(f"logits of {subject.name}", got=f"{apart:.2g} apart", expected=f"{AGREE}", fix=fix))
+    logits = np.asarray(jax.jit(subject.model.apply)(subject.base, row, jnp.ones_like(row)), np.float32)
+    check_logits(subject.name, logits[0, -len(theirs) :, : theirs.shape[1]], theirs, AGREE)
     return files
