@@ -22,6 +22,13 @@ class ParameterCounts:
         tasks: how many tasks are counted, T.
         separate_per_task: what one ordinary LoRA on the same kernels holds.
         head_sets: sets of heads that are held; one per task unless a method shares one head.
+
+    Example:
+        >>> counts = ParameterCounts(
+        ...     base=1000, shared=40, per_task=10, heads_per_task=6, tasks=5, separate_per_task=50, head_sets=5
+        ... )
+        >>> counts.total_tasks, counts.separate_lora_total, counts.ratio_to_separate
+        (90, 250, 0.36)
     """
 
     base: int
@@ -100,6 +107,13 @@ def bytes_on_disk(path: Path) -> int:
 
     Raises:
         InputError: if there is nothing at the path.
+
+    Example:
+        >>> folder = Path("task")
+        >>> folder.mkdir()
+        >>> written = Path(folder, "slot.bin").write_bytes(bytes(64))
+        >>> bytes_on_disk(folder)
+        64
     """
     if not path.exists():
         raise InputError(message("path", got=path, expected="a file or folder", fix="check where it was written"))

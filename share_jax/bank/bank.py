@@ -23,6 +23,14 @@ class TaskBank:
         shared: what all tasks share.
         tasks: stack of slots, leaves (capacity, ...); slots past the last name are fresh.
         names: the learnt tasks in order; the slot of names[i] is i.
+
+    Example:
+        >>> bank = TaskBank({}, {"lora_b": jnp.zeros((4, 2, 3))}, ("cola", "rte"))
+        >>> bank.capacity, bank.index("rte"), bank.ids(["rte", "cola"])
+        (4, 1, Array([1, 0], dtype=int32))
+        >>> bank.index("rta")
+        Traceback (most recent call last):
+        share_jax.errors.TaskError: task name: got 'rta', expected one of 2 learnt tasks; near matches: rte
     """
 
     shared: Tree

@@ -63,6 +63,15 @@ class Router:
         scatter: (D, D) float64, sum of the outer products of x - mu_c over the examples of all tasks ever added.
         freedom: degrees of freedom of the scatter: those examples, less one for each class.
         tasks: statistics by task name, in the order in which they were added.
+
+    Example:
+        >>> router = add_task(empty_router(2), "news", np.array([[0.0, 1.0], [2.0, 1.0]]))
+        >>> router = add_task(router, "mail", np.array([[5.0, 5.0], [5.0, 7.0]]))
+        >>> router.names, router.freedom
+        (('news', 'mail'), 2)
+        >>> router.scatter
+        array([[2., 0.],
+               [0., 2.]])
     """
 
     scatter: Float[np.ndarray, "D D"]
@@ -88,6 +97,13 @@ class Rule(NamedTuple):
         whitening: (D, D), after which the covariance is the identity.
         means: (T, C, D), centred and whitened.
         log_weights: (T, C), log(n_c / n_t); minus infinity for padding.
+
+    Example:
+        >>> router = add_task(empty_router(2), "news", np.array([[-5.0, 0.0], [-5.0, 1.0]]))
+        >>> router = add_task(router, "mail", np.array([[5.0, 0.0], [5.0, 1.0]]))
+        >>> rule = routing_rule(router)
+        >>> rule.means.shape, rule.centre
+        ((2, 1, 2), Array([0. , 0.5], dtype=float32))
     """
 
     centre: Float[Array, " D"]
@@ -104,6 +120,11 @@ def empty_router(features: int) -> Router:
 
     Raises:
         InputError: if there is not at least one.
+
+    Example:
+        >>> router = empty_router(384)
+        >>> router.features, router.names
+        (384, ())
     """
     if not isinstance(features, int | np.integer) or isinstance(features, bool) or features < 1:
         fix = "pass the length of a feature vector"
@@ -123,6 +144,13 @@ def add_task(router: Router, name: str, features: Any, labels: Any = None) -> Ro
     Raises:
         TaskError: if the name is empty or taken.
         InputError: if the features are not finite numbers of this shape, or the labels do not fit them.
+
+    Example:
+        >>> features = np.array([[0.0, 1.0], [2.0, 1.0], [5.0, 5.0]])
+        >>> router = add_task(empty_router(2), "news", features, labels=[0, 0, 1])
+        >>> router.tasks["news"].counts, router.tasks["news"].means
+        (array([2, 1]), array([[1., 1.],
+               [5., 5.]]))
     """
     if not name or name in router.tasks:
         fix = "choose another name, or remove that task first"
@@ -143,8 +171,18 @@ def remove_task(router: Router, name: str) -> Router:
     their mean, so they differ from the scores among all tasks by rounding. What the task added to the shared covariance
     stays there: it cannot be told from the rest.
 
+    Args:
+        router: what is known.
+        name: the task that goes.
+
     Raises:
         TaskError: if there is no such task.
+
+    Example:
+        >>> router = add_task(empty_router(2), "news", np.eye(2))
+        >>> router = add_task(router, "mail", -np.eye(2))
+        >>> remove_task(router, "news").names
+        ('mail',)
     """
     _known(router, name)
     return replace(router, tasks={other: own for other, own in router.tasks.items() if other != name})
@@ -193,6 +231,13 @@ def routing_rule(router: Router, names: Sequence[str] | None = None) -> Rule:
 
     Raises:
         TaskError: if there are no tasks, or the router does not know one of them.
+
+    Example:
+        >>> router = add_task(empty_router(2), "news", np.eye(2))
+        >>> router = add_task(router, "mail", -np.eye(2))
+        >>> rule = routing_rule(router, ["mail", "news"])  # id 0 is the task "mail"
+        >>> route(rule, np.array([[1.0, 1.0], [-1.0, -1.0]]))
+        Array([1, 0], dtype=int32)
     """
     chosen = router.names if names is None else tuple(names)
     for name in chosen:
@@ -217,8 +262,19 @@ def task_scores(rule: Rule, features: Array | np.ndarray) -> Float[Array, "batch
 
     An example with a number that is not finite has NaN for every task.
 
+    Args:
+        rule: from `routing_rule`; column i is its i-th task.
+        features: (batch, D).
+
     Raises:
         InputError: if the features have another shape.
+
+    Example:
+        >>> router = add_task(empty_router(2), "news", np.eye(2))
+        >>> router = add_task(router, "mail", -np.eye(2))
+        >>> scores = task_scores(routing_rule(router), np.array([[1.0, 1.0]]))
+        >>> scores.shape, bool(scores[0, 0] > scores[0, 1])
+        ((1, 2), True)
     """
     shape, d = jnp.shape(features), rule.centre.shape[0]
     if len(shape) != 2 or shape[1] != d:
@@ -239,6 +295,12 @@ def route(rule: Rule, features: Array | np.ndarray) -> Int[Array, " batch"]:
 
     Raises:
         InputError: if the features have another shape, or are not finite or too large.
+
+    Example:
+        >>> router = add_task(empty_router(2), "news", np.eye(2))
+        >>> router = add_task(router, "mail", -np.eye(2))
+        >>> route(routing_rule(router), np.array([[1.0, 1.0], [-1.0, -1.0]]))
+        Array([0, 1], dtype=int32)
     """
     found = task_scores(rule, features)
     ids = jnp.where(jnp.isfinite(jnp.max(found, axis=1)), jnp.argmax(found, axis=1), -1).astype(jnp.int32)

@@ -95,6 +95,12 @@ def gather(tasks: Any, task_id: Int[Array, "..."]) -> Any:
 
     Returns:
         The same tree with leaves (...) or (batch, ...).
+
+    Example:
+        >>> stack = {"scale": jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])}
+        >>> gather(stack, jnp.array([2, 7]))["scale"]
+        Array([[ 4.,  5.],
+               [nan, nan]], dtype=float32)
     """
 
     def rows(leaf: Any) -> Array:
@@ -116,6 +122,13 @@ class TaskSlots:
         heads: of the heads, where they are chosen apart: one adapter for the batch, and each example's own head.
         method: the parameterisation whose leaves these are, where a layer reads them. It is a part of the structure:
             what JAX compiles for one method never runs for another, with another alpha, say.
+
+    Example:
+        >>> stack = {"scale": jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])}
+        >>> slots = TaskSlots(stack, ids=jnp.array([2, 0]))
+        >>> slots.batched, slots.at_hand().leaves["scale"]
+        (True, Array([[4., 5.],
+               [0., 1.]], dtype=float32))
     """
 
     leaves: Any
@@ -160,8 +173,17 @@ def slots_of(tasks: Any, task_id: Any) -> TaskSlots:
 def read_slot(tasks: Any, index: int) -> Any:
     """A copy of one task's slot, leaves (...). The copy may be donated without harm to the stack.
 
+    Args:
+        tasks: the stack, leaves (T, ...).
+        index: the task's slot, from 0.
+
     Raises:
         TaskError: if the index is not a slot of the stack.
+
+    Example:
+        >>> stack = {"scale": jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])}
+        >>> read_slot(stack, 1)
+        {'scale': Array([2., 3.], dtype=float32)}
     """
     return _read(tasks, as_task_id(index, capacity(tasks)))
 
@@ -179,9 +201,21 @@ def as_stack(slot: Any) -> Any:
 def write_slot(tasks: Any, index: int, slot: Any) -> Any:
     """The stack with one slot replaced; every other slot keeps its bits.
 
+    Args:
+        tasks: the stack, leaves (T, ...).
+        index: the task's slot, from 0.
+        slot: its new leaves (...), in the stack's structure.
+
     Raises:
         TaskError: if the index is not a slot of the stack.
         InputError: if the slot's tree or shapes are not those of the stack.
+
+    Example:
+        >>> stack = {"scale": jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])}
+        >>> write_slot(stack, 1, {"scale": jnp.array([8.0, 9.0])})["scale"]
+        Array([[0., 1.],
+               [8., 9.],
+               [4., 5.]], dtype=float32)
     """
     where = as_task_id(index, capacity(tasks))
     check_slot(tasks, slot)
