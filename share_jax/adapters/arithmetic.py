@@ -20,8 +20,18 @@ def balance(adapter: Adapter, *, rank: int | None = None) -> dict[str, Factors]:
 
     `rank` keeps only that many columns, the best approximation of that rank (Eckart and Young 1936).
 
+    Args:
+        adapter: factors by target, of any scale.
+        rank: columns that are kept at most; all when None.
+
     Raises:
         InputError: `rank` is below 1.
+
+    Example:
+        >>> adapter = {"query": Factors(np.full((6, 3), 2.0), np.ones((3, 4)))}
+        >>> smaller = balance(adapter, rank=1)["query"]
+        >>> smaller.rank, np.allclose(smaller.lora_a @ smaller.lora_b, 6.0)
+        (1, True)
     """
     if rank is not None and rank < 1:
         raise InputError(message("rank", got=rank, expected="at least 1, or None for no cut", fix="pass rank=8"))
@@ -49,8 +59,19 @@ def weighted_sum(
 
     A task without a target contributes zero there.
 
+    Args:
+        adapters: of one base model.
+        weights: w_i, one for each adapter.
+        rank: of the result at most; sum r_i when None.
+
     Raises:
         InputError: no adapter, weights that do not match, or shapes that disagree.
+
+    Example:
+        >>> ones = {"query": Factors(np.ones((4, 1)), np.ones((1, 3)))}
+        >>> summed = weighted_sum([ones, ones], [0.25, 0.5])["query"]
+        >>> summed.rank, np.allclose(summed.lora_a @ summed.lora_b, 0.75)
+        (2, True)
     """
     _check(adapters, weights)
     out = {}
@@ -70,8 +91,21 @@ def ties(
     Trim: of each weighted update keep the share `density` of largest magnitude. Elect: per element the sign of the sum.
     Disjoint mean: the mean over those that have the elected sign, `sum_i [sgn = s] x_i / #[sgn = s]`.
 
+    Args:
+        adapters: of one base model.
+        weights: w_i, one for each adapter.
+        density: share of each update's elements that is kept, in (0, 1].
+        rank: of the result; sum r_i when None.
+
     Raises:
         InputError: no adapter, weights that do not match, or a density outside (0, 1].
+
+    Example:
+        >>> up = {"query": Factors(np.ones((4, 1)), np.ones((1, 3)), scale=1.0)}
+        >>> down = {"query": Factors(np.ones((4, 1)), np.ones((1, 3)), scale=-3.0)}
+        >>> merged = ties([up, down], [1.0, 1.0], density=1.0)["query"]
+        >>> np.allclose(merged.lora_a @ merged.lora_b, -3.0)  # the elected sign is that of the larger one
+        True
     """
     _check(adapters, weights)
     if not 0 < density <= 1:
@@ -99,8 +133,22 @@ def dare(
     `sum_i w_i m_i * dW_i / (1 - q)`, m_i ~ Bernoulli(1 - q): its expectation is the weighted sum. Cut to `rank`
     (default: `sum r_i`). Each target draws from a stream of its own, which follows from `seed` and its position.
 
+    Args:
+        adapters: of one base model.
+        weights: w_i, one for each adapter.
+        drop_rate: q, the probability that an element is dropped, in [0, 1).
+        seed: of the dropped elements.
+        rank: of the result; sum r_i when None.
+
     Raises:
         InputError: no adapter, weights that do not match, or a drop rate outside [0, 1).
+
+    Example:
+        >>> ones = {"query": Factors(np.ones((4, 1)), np.ones((1, 4)))}
+        >>> merged = dare([ones], [1.0], drop_rate=0.5, seed=0, rank=4)["query"]
+        >>> update = merged.lora_a @ merged.lora_b
+        >>> bool(np.all(np.isclose(update, 0, atol=1e-5) | np.isclose(update, 2)))  # dropped, or scaled up
+        True
     """
     _check(adapters, weights)
     if not 0 <= drop_rate < 1:

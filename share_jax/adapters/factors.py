@@ -17,6 +17,14 @@ class Factors:
 
     Raises:
         InputError: the two factors do not multiply, are not float matrices, or hold a NaN or an infinity.
+
+    Example:
+        >>> factors = Factors(np.ones((6, 2)), np.ones((2, 4)), scale=0.5)
+        >>> factors.rank, factors.shape
+        (2, (6, 4))
+        >>> Factors(np.ones((2, 6)), np.ones((4, 2)))
+        Traceback (most recent call last):
+        share_jax.errors.InputError: factors: got shapes (2, 6) and (4, 2), expected factors that multiply; ...
     """
 
     lora_a: np.ndarray | Any  # (d_in, r), checked below

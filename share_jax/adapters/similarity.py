@@ -17,6 +17,14 @@ def cosine(adapters: Sequence[Adapter]) -> Float[np.ndarray, "T T"]:
 
     Raises:
         InputError: two adapters disagree about a target's shape.
+
+    Example:
+        >>> from share_jax.adapters import Factors
+        >>> one = {"query": Factors(np.ones((4, 1)), np.array([[1.0, 0.0]]))}
+        >>> other = {"query": Factors(np.ones((4, 1)), np.array([[0.0, 1.0]]))}
+        >>> cosine([one, other])
+        array([[1., 0.],
+               [0., 1.]])
     """
     inner = np.zeros((len(adapters), len(adapters)))
     for names in groups(shapes_of(adapters, {})).values():
@@ -38,6 +46,14 @@ def overlap(adapters: Sequence[Adapter]) -> Float[np.ndarray, "T T"]:
 
     Raises:
         InputError: two adapters disagree about a target's shape.
+
+    Example:
+        >>> from share_jax.adapters import Factors
+        >>> one = {"query": Factors(np.ones((4, 1)), np.array([[1.0, 0.0]]))}
+        >>> other = {"query": Factors(np.ones((4, 1)), np.array([[0.0, 1.0]]))}
+        >>> overlap([one, other]).round(3)  # one column space, and orthogonal row spaces
+        array([[1. , 0.5],
+               [0.5, 1. ]])
     """
     tasks = len(adapters)
     total, count = np.zeros((tasks, tasks)), np.zeros((tasks, tasks))
@@ -88,8 +104,17 @@ def clusters(matrix: Float[np.ndarray, "..."], threshold: float) -> list[list[in
 
     Deterministic: of equal pairs the one with the lowest indices goes first; groups and members are sorted.
 
+    Args:
+        matrix: (T, T), how alike each pair is, such as `cosine` gives it.
+        threshold: the least mean likeness at which two groups are merged.
+
     Raises:
         InputError: the matrix is not square.
+
+    Example:
+        >>> likeness = np.array([[1.0, 0.9, 0.1], [0.9, 1.0, 0.2], [0.1, 0.2, 1.0]])
+        >>> clusters(likeness, threshold=0.5)
+        [[0, 1], [2]]
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         fix = "pass the matrix of cosine() or overlap()"
