@@ -50,6 +50,10 @@ def balanced(a: Float[np.ndarray, "layers tasks d_in r"], b: Float[np.ndarray, "
 
     in float64 throughout. Any pair (a G, b G^-T) gives the same result, up to a common sign per column.
 
+    Args:
+        a: factors A of tasks on layers of one shape, (layers, tasks, d_in, r).
+        b: factors B, (layers, tasks, d_out, r).
+
     >>> a, b = np.float32([[3], [0]]), np.float32([[0], [0], [12]])
     >>> found = balanced(a[None, None], b[None, None])
     >>> np.abs(found.a[0, 0]).T.tolist(), np.abs(found.b[0, 0]).T.tolist()

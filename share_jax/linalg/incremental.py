@@ -12,8 +12,8 @@ from share_jax.linalg.products import combine, side_by_side
 def coefficient_root(coeff: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k m"]:
     """A factor L, (k, min(k, n)), with L @ L.T = C @ C.T: the R of the QR of C.T, transposed, in float64.
 
-    It stands for sqrt(C C.T), from which it differs by a rotation on the right that no left singular vector
-    sees, and it does not square C's condition number on the way.
+    It stands for sqrt(C C.T), from which it differs by a rotation on the right. No left singular vector sees that
+    rotation, and C's condition number is not squared on the way.
 
     >>> root = coefficient_root(np.float32([[3, 4]]))
     >>> np.abs(root).round(6).tolist()
@@ -30,6 +30,11 @@ def compressed_stack(
     C is all tasks' coefficients side by side, (k, T q). (basis C)(basis C).T + new new.T is the same matrix for both.
     Rounded to the dtype of `new`.
 
+    Args:
+        basis: the old basis, (d, k).
+        coeff: all tasks' coefficients on it, (T, k, q).
+        new: columns to be stacked beside it, (d, r).
+
     >>> compressed_stack(np.eye(4)[:, :2], np.ones((9, 2, 1)), np.ones((4, 1))).shape
     (4, 3)
     """
@@ -41,6 +46,11 @@ def rotate(
     basis_new: Float[np.ndarray, "d m"], basis_old: Float[np.ndarray, "d k"], coeff: Float[np.ndarray, "T k q"]
 ) -> Float[np.ndarray, "T m q"]:
     """Old coefficients on the new basis, `(basis_new.T @ basis_old) @ coeff[t]`: rotated, never just padded.
+
+    Args:
+        basis_new: the new basis, (d, m).
+        basis_old: the one that the coefficients are on, (d, k).
+        coeff: the tasks' coefficients, (T, k, q).
 
     >>> rotate(np.eye(3)[:, :2], np.eye(3)[:, :1], np.float32([[[5]]])).tolist()
     [[[5.0], [0.0]]]

@@ -15,6 +15,10 @@ def tail_energies(
     `total` is the squared Frobenius norm of the whole stack, which may hold more than the given values. Where it holds
     just them, the tail is summed from its small end, so nothing cancels.
 
+    Args:
+        singular_values: s, (..., m), largest first.
+        total: squared Frobenius norm of the whole stack.
+
     >>> tail_energies(np.array([2.0, 1.0]), 5.0).tolist()
     [5.0, 1.0, 0.0]
     """
@@ -42,6 +46,12 @@ def k_by_explained_variance(
 ) -> Int[Array, "*batch"]:
     """The smallest k with `sum_{j<=k} s_j^2 >= threshold * total`, at most `rank`.
 
+    Args:
+        singular_values: s, (..., m), largest first.
+        total: squared Frobenius norm of the whole stack.
+        rank: the most columns.
+        threshold: share of `total` that is kept at least, in (0, 1].
+
     >>> int(k_by_explained_variance(np.array([2.0, 1.0]), 5.0, 2, 0.75))
     1
     """
@@ -56,6 +66,12 @@ def k_by_relative_error(
     error: float,
 ) -> Int[Array, "*batch"]:
     """The smallest k whose tail norm is at most `error` times the norm of the stack, at most `rank`.
+
+    Args:
+        singular_values: s, (..., m), largest first.
+        total: squared Frobenius norm of the whole stack.
+        rank: the most columns.
+        error: the largest norm of what is discarded, relative to the stack's, in [0, 1).
 
     >>> int(k_by_relative_error(np.array([2.0, 1.0]), 5.0, 2, 0.5))
     1

@@ -24,7 +24,13 @@ Parts = Sequence[Float[np.ndarray, "_ _"]]
 
 
 class Spectrum(NamedTuple):
-    """The left singular vectors of a stack, largest singular value first."""
+    """The left singular vectors of a stack, largest singular value first.
+
+    Example:
+        >>> (found,) = spectra([[np.diag([3.0, 4.0])]])
+        >>> found.singular_values, found.energy, found.rank
+        (array([4., 3.]), 25.0, 2)
+    """
 
     basis: Float[np.ndarray, "d m"]
     singular_values: Float[np.ndarray, " m"]
@@ -46,6 +52,12 @@ def spectra(
         k: columns that will be kept; all if None.
         seed: of the randomised path.
         energies: the stacks' squared norms, where they are known; the randomised path asks for them.
+
+    Example:
+        >>> left, right = np.diag([3.0, 0.0]), np.diag([4.0, 0.0])  # parts of one stack
+        >>> (found,) = spectra([[left, right]])
+        >>> found.singular_values, found.rank
+        (array([5., 0.]), 1)
     """
     out: list[Spectrum | None] = [None] * len(stacks)
     alike: dict[tuple[object, ...], list[int]] = {}
@@ -73,7 +85,18 @@ def spectra(
 
 
 def spectrum_of_gram(matrix: Float[np.ndarray, "d d"], *, k: int | None = None, seed: int = 0) -> Spectrum:
-    """The same of a stack X too wide to keep, from its Gram matrix X @ X.T in float64; float32 comes out."""
+    """The same of a stack X too wide to keep, from its Gram matrix X @ X.T in float64; float32 comes out.
+
+    Args:
+        matrix: X @ X.T, (d, d).
+        k: columns that will be kept; all if None.
+        seed: of the randomised path.
+
+    Example:
+        >>> stack = np.diag([3.0, 4.0])
+        >>> spectrum_of_gram(stack @ stack.T).singular_values
+        array([4., 3.], dtype=float32)
+    """
     size = float(np.trace(matrix))
     if few(k, len(matrix)):
         basis, squares = leading_eigenvectors(matrix, k=k, seed=seed)
@@ -133,6 +156,11 @@ def orthonormal(x: Float[np.ndarray, "d m"]) -> Float[np.ndarray, "d m"]:
     """Orthonormal columns by Householder QR, each with the sign of the column it comes from.
 
     Columns that depend on earlier ones come out as arbitrary unit vectors: drop them by rank before use.
+
+    Example:
+        >>> q = orthonormal(np.array([[3.0, 1.0], [4.0, 2.0], [0.0, 2.0]]))
+        >>> q[:, 0].round(3), np.allclose(q.T @ q, np.eye(2))
+        (array([0.6, 0.8, 0. ]), True)
     """
     q, r = np.linalg.qr(x)
     return q * np.where(np.diagonal(r) < 0, -1, 1).astype(q.dtype)
@@ -142,6 +170,10 @@ def numerical_rank(singular_values: Float[np.ndarray, " m"], *, rows: int) -> in
     """Number of singular values above `rows` times float32's machine epsilon, relative to the largest.
 
     The width of a stack grows with its tasks, its rounding does not: the rows alone set the tolerance.
+
+    Args:
+        singular_values: (m,).
+        rows: of the stack, d.
 
     >>> numerical_rank(np.float32([3, 1, 1e-7]), rows=100), numerical_rank(np.zeros(2), rows=100)
     (2, 0)
