@@ -38,6 +38,18 @@ class Projected(NamedTuple):
     Attributes:
         plain: the layer's output without an update, (..., d_out).
         down: the input's few columns, (..., q).
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), jnp.ones((2, 4))
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel", method=share_jax.SharedA(rank=2))
+        >>> shared = adapted.init(jax.random.key(1), base["params"], num_tasks=1)["shared"]
+        >>> kept = adapted.project("kernel", {**base, "shared": shared}, x)
+        >>> kept.plain.shape, kept.down.shape
+        ((2, 3), (2, 2))
     """
 
     plain: Float[Array, "... d_out"]

@@ -25,6 +25,11 @@ class Target:
         inputs: which of its axes are inputs, in the order in which they make d_in; the leading ones if None.
         stacked_axes: of the whole array, the axes along which its layers are stacked, the outermost first.
         own_leaves: its leaves lie under the kernel's path, and not under its layer's, which has several targets.
+
+    Example:
+        >>> target = Target("attention/query/kernel", ("attention", "query"), "DenseGeneral", (8, 2, 4), 1, None)
+        >>> target.d_in, target.d_out
+        (8, 8)
     """
 
     path: str
@@ -55,10 +60,12 @@ class Target:
 
     @property
     def d_in(self) -> int:
+        """Rows of the kernel as a matrix."""
         return matrix_shape(tuple(self.shape[axis] for axis in self.order), self.in_axes)[0]
 
     @property
     def d_out(self) -> int:
+        """Columns of the kernel as a matrix."""
         return matrix_shape(tuple(self.shape[axis] for axis in self.order), self.in_axes)[1]
 
 
@@ -98,6 +105,14 @@ def match(patterns: Sequence[str] | str, paths: Iterable[str], *, what: str) -> 
 
     Raises:
         TargetError: if a pattern is not a regular expression, or matches nothing; the message lists near matches.
+
+    Example:
+        >>> paths = ["layer_0/ffn/kernel", "layer_0/query/kernel", "layer_1/ffn/kernel"]
+        >>> match(".*/ffn/kernel", paths, what="target")
+        ('layer_0/ffn/kernel', 'layer_1/ffn/kernel')
+        >>> match("ffn", paths, what="target")
+        Traceback (most recent call last):
+        share_jax.errors.TargetError: target pattern: got 'ffn', which matches no path, expected at least one match; ...
     """
     listed = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     candidates = tuple(paths)

@@ -30,6 +30,13 @@ class LeafSpec:
 
     Raises:
         InputError: if there is not one entry of `axes` per axis, or what is shared would train after the first task.
+
+    Example:
+        >>> LeafSpec((768, 4), ("d_in", None), owner="shared", trains="first").shape
+        (768, 4)
+        >>> LeafSpec((768, 4), ("d_in", None), owner="shared", trains="always")
+        Traceback (most recent call last):
+        share_jax.errors.InputError: when a leaf of owner 'shared' trains: got 'always', expected first or never; ...
     """
 
     shape: tuple[int, ...]
@@ -54,6 +61,13 @@ class Parameterization(Protocol):
 
     Implementations are frozen dataclasses of static numbers: hashable, so that they can be attributes of a module.
     A *slot* is one task's leaves without the task axis; a *batched slot* has a leading axis of one slot per example.
+
+    Example:
+        >>> from share_jax.parameterizations import SharedA
+        >>> isinstance(SharedA(rank=4), Parameterization)
+        True
+        >>> {name: leaf.owner for name, leaf in SharedA(rank=4).leaves(768, 3072).items()}
+        {'lora_a': 'shared', 'lora_b': 'task'}
     """
 
     @property

@@ -36,6 +36,11 @@ class Share:
 
     Raises:
         InputError: if num_basis or pseudo_rank is below 1.
+
+    Example:
+        >>> method = Share(num_basis=8, pseudo_rank=2)
+        >>> {name: (leaf.owner, leaf.shape) for name, leaf in method.leaves(768, 3072).items() if leaf.owner == "task"}
+        {'coeff_a': ('task', (8, 2)), 'coeff_b': ('task', (8, 2))}
     """
 
     num_basis: int = 32
@@ -115,6 +120,11 @@ class ShareAdapt:
 
     Raises:
         InputError: if phi or pseudo_rank is below 1.
+
+    Example:
+        >>> method = ShareAdapt(phi=3, pseudo_rank=2)
+        >>> {name: leaf.shape for name, leaf in method.leaves(768, 3072).items()}
+        {'basis_a': (768, 3), 'basis_b': (3072, 3), 'coeff_a': (3, 2), 'coeff_b': (3, 2)}
     """
 
     phi: int = 4

@@ -25,6 +25,11 @@ class SharedA(LoRAPair):
 
     Raises:
         InputError: if the rank is below 1, or alpha or init_std is not a positive finite number.
+
+    Example:
+        >>> method = SharedA(rank=2, alpha=4.0)
+        >>> method.scale, {name: (leaf.owner, leaf.shape) for name, leaf in method.leaves(768, 3072).items()}
+        (2.0, {'lora_a': ('shared', (768, 2)), 'lora_b': ('task', (2, 3072))})
     """
 
     @property
