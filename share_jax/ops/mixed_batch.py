@@ -52,6 +52,14 @@ def mixed_kernel(kernel: Kernel | None = None) -> Iterator[None]:
 
     Args:
         kernel: the body of the present default backend when None; on a CPU there is none, and nothing changes.
+
+    Example:
+        >>> import share_jax
+        >>> layer, x = share_jax.SharedLoRADense(3, num_tasks=3), jnp.ones((2, 4))
+        >>> variables = layer.init(jax.random.key(0), x, task_id=0)
+        >>> with mixed_kernel():  # a Pallas kernel on a GPU or a TPU; on a CPU nothing changes
+        ...     print(layer.apply(variables, x, jnp.array([2, 0])).shape)
+        (2, 3)
     """
     backend = {"cuda": "gpu"}.get(jax.default_backend(), jax.default_backend())
     present = Kernel(backend) if backend in PLATFORMS else None

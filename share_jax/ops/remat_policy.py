@@ -25,6 +25,13 @@ class Remat:
 
     Raises:
         InputError: for an unknown policy.
+
+    Example:
+        >>> Remat(policy="dots", blocks=("encoder/layer_.*",))  # for Learner(..., remat=...)
+        Remat(policy='dots', blocks=('encoder/layer_.*',))
+        >>> Remat(policy="all")
+        Traceback (most recent call last):
+        share_jax.errors.InputError: remat policy: got 'all', expected one of nothing, dots, dots_without_batch; ...
     """
 
     policy: str = "nothing"

@@ -22,6 +22,11 @@ class TokenScores(NamedTuple):
     Attributes:
         nats: minus the log-probability of each, float32; 0 where none is given.
         right: 1 where it is the likeliest of all, else 0; 1 where none is given.
+
+    Example:
+        >>> scores = scores_of(jnp.array([[[0.0, 9.0, 0.0, 0.0], [0.0, 0.0, 0.0, 9.0]]]), jnp.array([[1, 2]]))
+        >>> [round(float(nats), 3) for nats in scores.nats[0]], scores.right
+        ([0.0, 9.0], Array([[1., 0.]], dtype=float32))
     """
 
     nats: Float[Array, "batch n"]
@@ -30,6 +35,10 @@ class TokenScores(NamedTuple):
 
 def scores_of(logits: Float[Array, "*places vocab"], tokens: Int[Array, "*places"]) -> TokenScores:
     """The scores of one token at each place; a token below 0 is none, one past the vocabulary has NaN.
+
+    Args:
+        logits: (..., vocabulary), any float dtype.
+        tokens: (...), the token whose score is wanted at each place.
 
     >>> scores_of(jnp.zeros((1, 2, 4)), jnp.array([[0, -1]])).right
     Array([[1., 1.]], dtype=float32)
@@ -56,6 +65,13 @@ def score_in_blocks(
         states: what is projected.
         tokens: one for each place, below 0 where there is none.
         block: places in one call; `BLOCK` when None.
+
+    Example:
+        >>> kernel = jnp.eye(4)
+        >>> def score(states, tokens):
+        ...     return scores_of(states @ kernel, tokens)
+        >>> score_in_blocks(score, jnp.ones((2, 4, 4)), jnp.zeros((2, 4), jnp.int32), block=4).nats.shape
+        (2, 4)
     """
     block = BLOCK if block is None else block
     flat, wanted = states.reshape(-1, states.shape[-1]), tokens.reshape(-1)

@@ -45,6 +45,16 @@ class Preempted(BaseException):
     """Raised after the state was saved; the text says what.
 
     A BaseException, so that `except Exception` does not catch it.
+
+    Example:
+        >>> try:
+        ...     with Preemption() as preemption:
+        ...         preemption.holding(lambda: "saved at step 3")
+        ...         os.kill(os.getpid(), signal.SIGTERM)  # as a platform does before it takes the machine away
+        ...         preemption.point()
+        ... except Preempted as stop:
+        ...     print(stop)
+        saved at step 3
     """
 
 
@@ -53,6 +63,13 @@ class Preemption:
 
     Attributes:
         tell: called once with a few words on what was saved, just before the process ends.
+
+    Example:
+        >>> with Preemption(lambda what: print("stopped:", what)) as preemption:
+        ...     for step in range(3):
+        ...         preemption.holding(lambda step=step: f"saved at step {step}")
+        ...         preemption.point()  # nobody has asked to stop
+        ...     preemption.released()
     """
 
     def __init__(

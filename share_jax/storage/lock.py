@@ -28,6 +28,15 @@ def hold(folder: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         BusyError: if another process, or another context of this one, holds it.
         SaveError: if the folder or its file of that name cannot be made or written.
+
+    Example:
+        >>> with hold("bank"):
+        ...     try:
+        ...         with hold("bank"):
+        ...             print("not reached")
+        ...     except BusyError as error:
+        ...         print(error)
+        folder bank: got a lock of this process itself, expected no other run in it; let that context end first
     """
     folder, owner = Path(folder), os.getpid()
     try:
