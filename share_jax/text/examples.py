@@ -31,6 +31,11 @@ class Example:
     Attributes:
         prompt: "" where all of a text is learnt.
         completion: follows the prompt as it is: no blank is put between them.
+
+    Example:
+        >>> example = Example("Translate: cheese =", " fromage")
+        >>> example.prompt + example.completion
+        'Translate: cheese = fromage'
     """
 
     prompt: str
@@ -39,7 +44,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a chat; `role` is one of `ROLES`."""
+    """One turn of a chat; `role` is one of `ROLES`.
+
+    Example:
+        >>> Message("user", "Hello").role
+        'user'
+    """
 
     role: str
     content: str
@@ -47,17 +57,31 @@ class Message:
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat that ends with an answer of the assistant, which is what is learnt."""
+    """A chat that ends with an answer of the assistant, which is what is learnt.
+
+    Example:
+        >>> chat = Chat((Message("user", "Hello"), Message("assistant", "Hi.")))
+        >>> chat.messages[-1].content  # what is learnt
+        'Hi.'
+    """
 
     messages: tuple[Message, ...]
 
 
 def read_examples(path: str | os.PathLike[str]) -> tuple[Example | Chat, ...]:
-    """The examples of a JSONL file, in its order; the kinds of line may be mixed.
+    r"""The examples of a JSONL file, in its order; the kinds of line may be mixed.
 
     Raises:
         InputError: there is no such file, or it cannot be read.
         FormatError: a line is wrong; the error names the file, the line, and how to fix it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> size = Path("train.jsonl").write_text('{"prompt": "2 + 2 =", "completion": " 4"}\n{"text": "Any text."}\n')
+        >>> for example in read_examples("train.jsonl"):
+        ...     print(example)
+        Example(prompt='2 + 2 =', completion=' 4')
+        Example(prompt='', completion='Any text.')
     """
     return tuple(example for _, example in read_json_lines(path, as_example))
 

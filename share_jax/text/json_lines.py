@@ -24,7 +24,16 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Problem(NamedTuple):
-    """What is wrong with a line: what it holds, what was expected, and how to fix it."""
+    r"""What is wrong with a line: what it holds, what was expected, and how to fix it.
+
+    Example:
+        >>> def price(record):
+        ...     return record["price"] if "price" in record else Problem(f"{sorted(record)}", "a price", "add one")
+        >>> size = Path("prices.jsonl").write_text('{"price": 3}\n{"cost": 4}\n')
+        >>> read_json_lines("prices.jsonl", price)
+        Traceback (most recent call last):
+        share_jax.errors.FormatError: prices.jsonl line 2: got ['cost'], expected a price; add one
+    """
 
     got: object
     expected: str
@@ -53,6 +62,11 @@ def read_json_lines(
     Raises:
         InputError: there is no such file, it is a folder, or it cannot be read.
         FormatError: a line is wrong, in one line of text; several are listed, up to ten; or there are no lines.
+
+    Example:
+        >>> size = Path("prices.jsonl").write_text('{"price": 3}\n\n{"price": 4}\n')
+        >>> read_json_lines("prices.jsonl", lambda record: record["price"])
+        ((1, 3), (3, 4))
     """
     path = Path(path)
     made: list[tuple[int, Made]] = []
