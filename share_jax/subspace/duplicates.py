@@ -15,9 +15,23 @@ SAME_NORM = 1e-6
 def copies(state: ShareState, adapters: Mapping[str, Adapter]) -> dict[str, tuple[str, dict[str, float]]]:
     """New tasks that equal a learnt one: {new: (old, distance of the old one's update by target)}.
 
-    A set keeps no originals, so equality is judged by all that is left of them: the same targets and ranks, the same
-    norm of the update on every target, and a reconstruction no further away than the old task's proven error.
+    A set keeps no originals, so equality is judged by all that is left of them. Targets, ranks and the norm of the
+    update on every target are the same. The reconstruction is no further away than the old task's proven error.
     The distance is measured, so what is claimed of the copy holds whether or not the two were equal.
+
+    Args:
+        state: the learnt tasks.
+        adapters: new tasks by name.
+
+    Example:
+        >>> from share_jax.adapters import Factors
+        >>> from share_jax.subspace import initialize
+        >>> rng = np.random.default_rng(0)
+        >>> cola = {"query": Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))}
+        >>> state = initialize({"cola": cola})
+        >>> task, distance = copies(state, {"again": cola})["again"]
+        >>> task, distance["query"] < 1e-5
+        ('cola', True)
     """
     out = {}
     for name, adapter in adapters.items():

@@ -127,6 +127,17 @@ def total(norms: Mapping[str, float]) -> float:
 
 
 def relative_distance(x: Adapter, y: Adapter) -> float:
-    """Distance of two adapters over all targets, relative to `x`; 0 if both are zero."""
+    """Distance of two adapters over all targets, relative to `x`; 0 if both are zero.
+
+    Args:
+        x: the adapter that is compared with.
+        y: another of the same base model.
+
+    Example:
+        >>> one = {"query": Factors(np.ones((4, 1)), np.ones((1, 3)))}
+        >>> other = {"query": Factors(np.ones((4, 1)), np.ones((1, 3)), scale=0.75)}
+        >>> round(relative_distance(one, other), 6)
+        0.25
+    """
     distance, size = total(update_distance(x, y)), total(update_norm(x))
     return distance / size if size > 0 else (0.0 if distance == 0 else float("inf"))

@@ -38,6 +38,18 @@ def bank_adapters(bank: TaskBank, adapted: Any) -> dict[str, dict[str, Factors]]
     Args:
         bank: the learnt tasks.
         adapted: the adapted model that learnt them.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), np.ones((2, 4), np.float32)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel", method=share_jax.SharedA(rank=2))
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> bank = TaskBank(trees["shared"], trees["tasks"], ("cola", "rte"))
+        >>> factors = bank_adapters(bank, adapted)["rte"]["kernel"]
+        >>> factors.shape, factors.rank, factors.scale
+        ((4, 3), 2, 4.0)
     """
     return {
         name: slot_adapter(adapted.method, adapted.targets, bank.shared, read_slot(bank.tasks, index))
@@ -46,7 +58,23 @@ def bank_adapters(bank: TaskBank, adapted: Any) -> dict[str, dict[str, Factors]]
 
 
 def bank_heads(bank: TaskBank, adapted: Any) -> dict[str, dict[str, np.ndarray]]:
-    """Every task's heads by path."""
+    """Every task's heads by path.
+
+    Args:
+        bank: the learnt tasks.
+        adapted: the adapted model that learnt them.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), np.ones((2, 4), np.float32)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel", heads="bias")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> bank = TaskBank(trees["shared"], trees["tasks"], ("cola", "rte"))
+        >>> bank_heads(bank, adapted)["rte"]
+        {'bias': array([0., 0., 0.], dtype=float32)}
+    """
     stacks = {path: np.asarray(leaf) for path, leaf in flat(bank.tasks).items() if path in adapted.heads}
     return {name: {path: stack[index] for path, stack in stacks.items()} for index, name in enumerate(bank.names)}
 
@@ -94,6 +122,18 @@ def bank_state(bank: TaskBank, adapted: Any, before: ShareState | None = None) -
 
     Raises:
         InputError: the bank has no tasks, or `before` has other bases or coefficients of a task.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), np.ones((2, 4), np.float32)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel", method=Share(num_basis=2, pseudo_rank=1))
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> bank = TaskBank(trees["shared"], trees["tasks"], ("cola", "rte"))
+        >>> state = bank_state(bank, adapted)
+        >>> state.tasks, state.layers["kernel"].num_basis
+        (('cola', 'rte'), (2, 2))
     """
     if not bank.names:
         raise InputError(message("bank", got="no tasks", expected="at least one", fix="learn a task first"))

@@ -38,9 +38,24 @@ def initialize(adapters: Mapping[str, Adapter], choice: Choice | None = None, *,
     Factors are balanced and stacked side by side, and each side keeps the top-k left singular vectors of its
     stack; coefficients are projections. No centring. `flat_geometry.initialize_with` has the flat geometry.
 
+    Args:
+        adapters: tasks by name; a task may lack targets.
+        choice: how k is chosen; an explained variance of 0.999 when None.
+        seed: for the randomised path of wide stacks.
+
     Raises:
         InputError: there is no adapter, or two disagree about a target's shape.
         LimitError: `max_error` is below what float32 can reach.
+
+    Example:
+        >>> from share_jax.adapters import Factors
+        >>> from share_jax.subspace import Choice, report
+        >>> rng = np.random.default_rng(0)
+        >>> names = ("cola", "rte", "sst2")
+        >>> adapters = {name: {"query": Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))} for name in names}
+        >>> state = initialize(adapters, Choice(k=6))
+        >>> state.layers["query"].num_basis, report(state)["cola"].error_bound < 1e-5
+        ((6, 6), True)
     """
     return initialize_stream(lambda: adapters.items(), choice or Choice(), chunk=64, seed=seed)
 
@@ -61,9 +76,26 @@ def initialize_stream(
     no more than `chunk` are in memory at a time, or as many as take `BLOCK_BYTES` if they are more; what is held does
     not depend on their number then, but for the coefficients.
 
+    Args:
+        read: gives all (name, adapter) pairs, the same ones each time it is called.
+        choice: how k is chosen.
+        chunk: adapters that are in memory at a time.
+        progress: is told the name of a pass and how many adapters it has done.
+        observe: is told the singular values of the updates in the first pass.
+        seed: for the randomised path of wide stacks.
+
     Raises:
         InputError: there is no adapter, two disagree about a target's shape, or a name occurs twice.
         LimitError: `max_error` is below what float32 can reach.
+
+    Example:
+        >>> from share_jax.adapters import Factors
+        >>> def read():  # from files, one after another
+        ...     for seed, name in enumerate(("cola", "rte")):
+        ...         rng = np.random.default_rng(seed)
+        ...         yield name, {"query": Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))}
+        >>> initialize_stream(read, Choice(k=4)).tasks
+        ('cola', 'rte')
     """
     tell = progress or (lambda stage, done: None)
     names: list[str] = []

@@ -31,7 +31,15 @@ Heads = Mapping[str, Mapping[str, np.ndarray]]
 
 
 class WithTasks(NamedTuple):
-    """A bank with tasks that were learnt elsewhere, and what each of them lost on the way in."""
+    """A bank with tasks that were learnt elsewhere, and what each of them lost on the way in.
+
+    Example:
+        >>> from share_jax.subspace import Report
+        >>> taken = WithTasks(TaskBank({}, {}, ("cola",)), {"cola": Report(0.0, 0.01)})  # as with_adapters returns it
+        >>> bank, reports = taken
+        >>> bank.names, reports["cola"].error_bound
+        (('cola',), 0.01)
+    """
 
     bank: TaskBank
     reports: dict[str, Report]
@@ -57,6 +65,18 @@ def with_adapters(bank: TaskBank, adapted: Any, adapters: Mapping[str, Adapter],
         TaskError: a name is taken.
         TargetError: an adapter has a target that the model lacks, or of another shape; a head is missing or unknown.
         InputError: the method cannot hold an adapter; the message says what can.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), np.ones((2, 4), np.float32)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel", method=share_jax.SeparateLoRA(rank=2))
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> cola = {"kernel": Factors(np.ones((4, 2)), np.ones((2, 3)), scale=0.5)}
+        >>> bank, reports = with_adapters(TaskBank(trees["shared"], trees["tasks"]), adapted, {"cola": cola}, heads={})
+        >>> bank.names, reports["cola"].error_bound < 1e-6
+        (('cola',), True)
     """
     sizes = kernel_sizes(adapted.targets)
     for task, adapter in adapters.items():
@@ -85,6 +105,18 @@ def with_state(bank: TaskBank, adapted: Any, state: ShareState, heads: Heads) ->
     Raises:
         InputError: the bank has tasks on other bases, or fewer columns than the state.
         TargetError, TaskError: see `with_adapters`.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), np.ones((2, 4), np.float32)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel", method=Share(num_basis=2, pseudo_rank=1))
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> state = initialize({"cola": {"kernel": Factors(np.ones((4, 1)), np.ones((1, 3)))}})
+        >>> bank, reports = with_state(TaskBank(trees["shared"], trees["tasks"]), adapted, state, heads={})
+        >>> bank.names, reports["cola"].error_bound < 1e-5
+        (('cola',), True)
     """
     method = adapted.method
     if not isinstance(method, Share):

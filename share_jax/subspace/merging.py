@@ -60,8 +60,8 @@ def merge(
         adapters: new tasks by name.
         choice: how k is chosen; `max_error` here is a `limit` that chooses the smallest k that holds it.
         limit: no task's proven error, relative over its whole adapter, may pass it.
-        on_limit: grow k as far as needed (cuts leave `RESERVE` of the limit to the rounding of later merges), or refuse
-            and say how far that is.
+        on_limit: grow k as far as needed, or refuse and say how far that is. Cuts of grown bases leave `RESERVE` of the
+            limit to the rounding of later merges.
         path: the incremental stack, or the whole one (an oracle; its cost grows with the tasks).
         seed: for the randomised path of wide stacks.
 
@@ -69,6 +69,15 @@ def merge(
         TaskError: a name is taken.
         InputError: shapes disagree with the set's, or there is no adapter.
         LimitError: a limit would be passed and `on_limit` is "refuse", or no k is enough. `state` is unchanged.
+
+    Example:
+        >>> from share_jax.adapters import Factors
+        >>> from share_jax.subspace import initialize
+        >>> rng = np.random.default_rng(0)
+        >>> cola, rte = ({"query": Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))} for _ in range(2))
+        >>> state = merge(initialize({"cola": cola}), {"rte": rte})
+        >>> state.tasks, state.layers["query"].num_basis
+        (('cola', 'rte'), (4, 4))
     """
     choice = choice or Choice()
     check_new(state, list(adapters))
@@ -89,8 +98,22 @@ def merge(
 def remerge(state: ShareState, choice: Choice, *, limit: float | None = None, seed: int = 0) -> ShareState:
     """A merge of nothing: bases chosen anew for the tasks that are there, which may make them smaller.
 
+    Args:
+        state: the learnt tasks.
+        choice: how k is chosen.
+        limit: no task's proven error, relative over its whole adapter, may pass it.
+        seed: for the randomised path of wide stacks.
+
     Raises:
         LimitError: `limit` (or the choice's `max_error`) is passed even with every direction kept.
+
+    Example:
+        >>> from share_jax.adapters import Factors
+        >>> from share_jax.subspace import initialize
+        >>> rng = np.random.default_rng(0)
+        >>> state = initialize({"cola": {"query": Factors(rng.normal(size=(8, 4)), rng.normal(size=(4, 6)))}})
+        >>> remerge(state, Choice(k=2)).layers["query"].num_basis
+        (2, 2)
     """
     if not state.layers:
         return state

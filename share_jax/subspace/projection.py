@@ -122,7 +122,26 @@ def reconstruct(
     side: int,
     ranks: Int[np.ndarray, " T"],
 ) -> Float[np.ndarray, "T d p"]:
-    """Factors of several tasks in float64, by one product for all of them."""
+    """Factors of several tasks in float64, by one product for all of them.
+
+    Args:
+        basis: `basis_a` or `basis_b` of the layer.
+        coeff: the tasks' coefficients on it.
+        layer: the target's record, which says how a factor is laid out.
+        side: 0 for the factors A, 1 for B.
+        ranks: of the tasks, (T,).
+
+    Example:
+        >>> from share_jax.adapters import Factors
+        >>> from share_jax.subspace import initialize
+        >>> rng = np.random.default_rng(0)
+        >>> cola = Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))
+        >>> layer = initialize({"cola": {"query": cola}}).layers["query"]
+        >>> a = reconstruct(layer.basis_a, layer.coeff_a, layer, 0, layer.ranks)
+        >>> b = reconstruct(layer.basis_b, layer.coeff_b, layer, 1, layer.ranks)
+        >>> np.allclose(a[0] @ b[0].T, cola.lora_a @ cola.lora_b, atol=1e-5)
+        True
+    """
     x = products.combine(basis.astype(np.float64), coeff.astype(np.float64))
     if layer.geometry == "columns":
         return x
@@ -169,9 +188,23 @@ def project(state: ShareState, adapters: Mapping[str, Adapter]) -> ShareState:
 
     What the projection loses is in the new tasks' `change` and `bound`.
 
+    Args:
+        state: what has been learnt, with the bases.
+        adapters: new tasks by name, on targets of the state.
+
     Raises:
         TaskError: a name is taken.
         InputError: a target's shape differs from the set's, or the set lacks a target that an adapter has.
+
+    Example:
+        >>> from share_jax.adapters import Factors
+        >>> from share_jax.subspace import initialize, report
+        >>> rng = np.random.default_rng(0)
+        >>> cola = {"query": Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))}
+        >>> half = {"query": Factors(cola["query"].lora_a, cola["query"].lora_b, scale=0.5)}
+        >>> state = project(initialize({"cola": cola}), {"half": half})  # which lies in the same subspace
+        >>> state.tasks, report(state)["half"].error_bound < 1e-5
+        (('cola', 'half'), True)
     """
     check_new(state, list(adapters))
     require_targets(state.layers, adapters)

@@ -24,6 +24,13 @@ class Choice:
 
     Raises:
         InputError: more than one is given, or one is out of its range.
+
+    Example:
+        >>> Choice(), Choice(k=8)
+        (Choice(k=None, explained_variance=0.999, ...), Choice(k=8, explained_variance=None, ...))
+        >>> Choice(k=8, max_error=0.01)
+        Traceback (most recent call last):
+        share_jax.errors.InputError: choice of k: got k, max_error, expected one of them; drop the others
     """
 
     k: int | None = None

@@ -27,6 +27,13 @@ def adapter_of(method: Parameterization, shared: Mapping[str, Leaves], slot: Map
         method: the parameterisation that the leaves are of.
         shared: shared leaves by target.
         slot: the task's leaves by target, without task axis.
+
+    Example:
+        >>> from share_jax.parameterizations import SharedA
+        >>> shared, slot = {"lora_a": np.ones((8, 2))}, {"lora_b": np.ones((2, 6))}
+        >>> adapter = adapter_of(SharedA(rank=2, alpha=4.0), {"query": shared}, {"query": slot})
+        >>> adapter["query"].shape, adapter["query"].lora_b[0].tolist()
+        ((8, 6), [2.0, 2.0, 2.0, 2.0, 2.0, 2.0])
     """
     pairs = {name: method.factors(shared.get(name, {}), leaves) for name, leaves in slot.items()}
     return {name: Factors(np.asarray(a), np.asarray(b)) for name, (a, b) in pairs.items()}
@@ -43,8 +50,19 @@ def _padded(matrix: np.ndarray, rows: int, columns: int, what: str) -> Array:
 def shared_leaves(layer: Subspace, num_basis: int) -> Leaves:
     """Both bases of a target, padded to `num_basis` columns.
 
+    Args:
+        layer: the target's record.
+        num_basis: columns of each served basis.
+
     Raises:
         InputError: if a basis has more columns, or the geometry is not "columns".
+
+    Example:
+        >>> from share_jax.subspace import initialize
+        >>> rng = np.random.default_rng(0)
+        >>> state = initialize({"cola": {"query": Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))}})
+        >>> {name: leaf.shape for name, leaf in shared_leaves(state.layers["query"], num_basis=5).items()}
+        {'basis_a': (8, 5), 'basis_b': (6, 5)}
     """
     if layer.geometry != "columns":
         fix = "merge in the columns geometry"
@@ -58,8 +76,22 @@ def shared_leaves(layer: Subspace, num_basis: int) -> Leaves:
 def task_leaves(layer: Subspace, index: int, num_basis: int, pseudo_rank: int) -> Leaves:
     """One task's coefficients on a target, padded to (num_basis, pseudo_rank).
 
+    Args:
+        layer: the target's record.
+        index: the task's place in the state.
+        num_basis: columns of each served basis, rows of the coefficients.
+        pseudo_rank: columns of the coefficients.
+
     Raises:
         InputError: if they are larger.
+
+    Example:
+        >>> from share_jax.subspace import initialize
+        >>> rng = np.random.default_rng(0)
+        >>> state = initialize({"cola": {"query": Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))}})
+        >>> leaves = task_leaves(state.layers["query"], index=0, num_basis=5, pseudo_rank=3)
+        >>> {name: leaf.shape for name, leaf in leaves.items()}
+        {'coeff_a': (5, 3), 'coeff_b': (5, 3)}
     """
     return {
         "coeff_a": _padded(layer.coeff_a[index], num_basis, pseudo_rank, "coeff_a"),
@@ -90,6 +122,14 @@ def state_of(
         tasks: names, in order.
         shared: from `state_arrays`.
         coefficients: from `coefficient_arrays`, one per task.
+
+    Example:
+        >>> from share_jax.subspace import initialize
+        >>> rng = np.random.default_rng(0)
+        >>> state = initialize({"cola": {"query": Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))}})
+        >>> same = state_of(state.tasks, state_arrays(state), [coefficient_arrays(state, 0)])
+        >>> np.array_equal(same.layers["query"].basis_a, state.layers["query"].basis_a)
+        True
     """
     layers: dict[str, Any] = {}
     for target in dict.fromkeys(target for target, _ in shared):

@@ -24,9 +24,19 @@ Vector = Float[np.ndarray, " T"]
 class Subspace:
     """One target: `update_t = (basis_a @ coeff_a[t]) @ (basis_b @ coeff_b[t]).T`.
 
-    In the flat geometry `basis @ coeff` is one vector of p * d numbers, the factor's columns one after another, of
-    which a task of smaller rank takes its own first ones.
+    In the flat geometry `basis @ coeff` is one vector of p * d numbers, the factor's columns one after another. A task
+    of smaller rank takes its own first ones.
     Norms and bounds are absolute Frobenius norms of this target's update.
+
+    Example:
+        >>> from share_jax.subspace import initialize
+        >>> rng = np.random.default_rng(0)
+        >>> cola = Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))
+        >>> layer = initialize({"cola": {"query": cola}}).layers["query"]
+        >>> layer.num_basis, layer.pseudo_rank
+        ((2, 2), 2)
+        >>> np.allclose(layer.factor("a", 0) @ layer.factor("b", 0).T, cola.lora_a @ cola.lora_b, atol=1e-5)
+        True
     """
 
     shape: tuple[int, int]
@@ -81,7 +91,18 @@ def leading(layer: Subspace, k: int, kp: int) -> Subspace:
 
 @dataclass(frozen=True)
 class ShareState:
-    """All targets of one model, and the names of the tasks along the leading axis of every coefficient stack."""
+    """All targets of one model, and the names of the tasks along the leading axis of every coefficient stack.
+
+    Example:
+        >>> from share_jax.subspace import initialize
+        >>> rng = np.random.default_rng(0)
+        >>> state = initialize({"cola": {"query": Factors(rng.normal(size=(8, 2)), rng.normal(size=(2, 6)))}})
+        >>> state.index("cola"), list(state.layers)
+        (0, ['query'])
+        >>> state.index("rte")
+        Traceback (most recent call last):
+        share_jax.errors.TaskError: task: got 'rte', expected one of cola; check the name
+    """
 
     tasks: tuple[str, ...] = ()
     layers: Mapping[str, Subspace] = field(default_factory=dict)
@@ -102,7 +123,12 @@ class ShareState:
 
 @dataclass(frozen=True)
 class Report:
-    """What a task has lost, relative to its whole adapter: `sqrt(sum_l x_l^2) / sqrt(sum_l norm_l^2)`."""
+    """What a task has lost, relative to its whole adapter: `sqrt(sum_l x_l^2) / sqrt(sum_l norm_l^2)`.
+
+    Example:
+        >>> Report(relative_change=0.01, error_bound=0.03).error_bound
+        0.03
+    """
 
     relative_change: float  # measured, in the last merge
     error_bound: float  # proven, since it was learnt
@@ -135,7 +161,17 @@ def relative(state: ShareState, quantity: Literal["change", "bound"]) -> Vector:
 
 
 def report(state: ShareState) -> dict[str, Report]:
-    """Measured change and proven bound of every task."""
+    """Measured change and proven bound of every task.
+
+    Example:
+        >>> from share_jax.subspace import Choice, initialize
+        >>> rng = np.random.default_rng(0)
+        >>> adapter = {"query": Factors(rng.normal(size=(8, 4)), rng.normal(size=(4, 6)))}
+        >>> for k in (2, 4):
+        ...     print(k, report(initialize({"cola": adapter}, Choice(k=k)))["cola"].error_bound < 1e-5)
+        2 False
+        4 True
+    """
     rows = zip(state.tasks, relative(state, "change"), relative(state, "bound"), strict=True)
     return {task: Report(float(change), float(bound)) for task, change, bound in rows}
 

@@ -10,6 +10,10 @@ from share_jax.subspace.state import Subspace
 def temporary(basis: Float[np.ndarray, "d k"], phi: int) -> Float[np.ndarray, "d phi"]:
     """A copy of the top `phi` columns of a basis, to train while the basis itself stays as it is.
 
+    Args:
+        basis: orthonormal columns, the most important first.
+        phi: columns that are copied.
+
     Raises:
         InputError: `phi` is not between 1 and k.
 
