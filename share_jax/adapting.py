@@ -50,6 +50,21 @@ def adapt(
     Raises:
         TargetError: if a pattern matches nothing, or a kernel that it matches cannot be adapted in this space.
         InputError: if `model` is neither, `method` is not a parameterisation, or the variables are none.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> model, x = nn.Sequential([nn.Dense(4), nn.gelu, nn.Dense(3)]), jnp.ones((2, 4))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> adapted = adapt(model, variables, x, targets="layers_0/kernel", heads="layers_2/.*")
+        >>> print(adapted)
+        SharedA(rank=4, alpha=8.0, init_std=0.02) in activation space on 1 kernels:
+        layers_0/kernel  Dense  4 x 4
+        owned by each task: layers_2/bias, layers_2/kernel
+        >>> trees = adapted.init(jax.random.key(1), variables["params"], num_tasks=3)
+        >>> adapted.apply({**variables, **trees}, x, task_id=jnp.array([2, 0])).shape
+        (2, 3)
     """
     options: Any = {"targets": targets, "method": method, "heads": heads, "space": space}
     roots = [f"{root.__module__}.{root.__qualname__}" for root in type(model).__mro__]

@@ -47,6 +47,18 @@ class Adapted(AdaptedTrees):
         traced: paths of the targets whose update is added in the traced program, and not to their layer's output.
         apart: whether a batch of different tasks runs example by example, whatever its layers' inputs begin with.
         flags: what the example call had beside arrays, such as {"train": False}; a call that gives none has these.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> model, x = nn.Dense(3), jnp.ones((2, 4))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> adapted = adapt(model, variables, x, targets="kernel")
+        >>> trees = adapted.init(jax.random.key(1), variables["params"], num_tasks=3)
+        >>> adapted.apply({**variables, **trees}, x, task_id=jnp.array([2, 0])).shape
+        (2, 3)
+        >>> adapted.counts(variables["params"], trees, tasks=3).per_task  # rank 4 times 3 outputs
+        12
     """
 
     model: nn.Module
@@ -152,8 +164,8 @@ class Adapted(AdaptedTrees):
             x: the layer's input, batch first.
 
         Raises:
-            TargetError: if that kernel is not adapted, its layer is no plain Dense or has a parameter of each task's
-                own, the space is "parameter", or the method's first product takes leaves of the task.
+            TargetError: if that kernel is not adapted, or its layer is no plain Dense; if the layer has a parameter of
+                each task's own; if the space is "parameter"; if the method's first product takes leaves of the task.
             InputError: if `variables` lacks what the products take, or the input is not of the layer's width.
         """
         found = next((target for target in self.targets if target.path == path), None)
@@ -208,6 +220,18 @@ def adapt(
         TargetError: if a pattern matches nothing, or a kernel that it matches cannot be adapted in this space.
         InputError: if `model` is no Linen module, `method` is not a parameterisation, `variables` has no "params", or a
             parameter is not an array.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> model, x = nn.Dense(3), jnp.ones((2, 4))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> print(adapt(model, variables, x, targets=".*kernel"))
+        SharedA(rank=4, alpha=8.0, init_std=0.02) in activation space on 1 kernels:
+        kernel  Dense  4 x 3
+        >>> adapt(model, variables, x, targets=".*/kernel")
+        Traceback (most recent call last):
+        share_jax.errors.TargetError: target pattern: got '.*/kernel', which matches no path, expected ...
     """
     check_space(space)
     method = SharedA() if method is None else method

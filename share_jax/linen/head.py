@@ -17,6 +17,12 @@ class TaskHead(nn.Module):
         features: outputs; with unlike tasks, the most that any of them needs.
         num_tasks: slots in the task stack, T.
         kernel_init: initialiser of each task's (d_in, features) kernel.
+
+    Example:
+        >>> head, x = TaskHead(3, num_tasks=2), jnp.ones((4, 6))
+        >>> variables = head.init(jax.random.key(0), x, task_id=0)
+        >>> head.apply(variables, x, jnp.array([0, 1, 1, 0])).shape
+        (4, 3)
     """
 
     features: int

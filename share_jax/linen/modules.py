@@ -44,6 +44,16 @@ class SharedLoRADense(TaskLayer, nn.Dense):
     """`nn.Dense` plus scale * x @ A @ B[task_id].
 
     `num_tasks` and `method` are those of `TaskLayer`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> layer, x = SharedLoRADense(3, num_tasks=3), jnp.ones((2, 4))
+        >>> variables = layer.init(jax.random.key(0), x, task_id=0)
+        >>> layer.apply(variables, x, jnp.array([2, 0])).shape
+        (2, 3)
+        >>> {name: jax.tree.map(jnp.shape, tree) for name, tree in variables.items() if name != "params"}
+        {'shared': {'lora_a': (4, 4)}, 'tasks': {'lora_b': (3, 4, 3)}}
     """
 
     @nn.compact
@@ -67,6 +77,14 @@ class SharedLoRADenseGeneral(TaskLayer, nn.DenseGeneral):
     """`nn.DenseGeneral`, as in attention's 3-axis kernels, plus a low-rank update of its flattened kernel.
 
     `num_tasks` and `method` are those of `TaskLayer`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> layer, x = SharedLoRADenseGeneral((2, 3), num_tasks=3), jnp.ones((2, 4))  # two heads of width 3
+        >>> y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x, jnp.array([2, 0]))
+        >>> y.shape, variables["tasks"]["lora_b"].shape
+        ((2, 2, 3), (3, 4, 6))
     """
 
     @nn.compact
@@ -92,6 +110,14 @@ class SharedLoRAConv(TaskLayer, nn.Conv):
     """`nn.Conv`, groups included, plus a convolution to r channels followed by a product to the features.
 
     `num_tasks` and `method` are those of `TaskLayer`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> layer, x = SharedLoRAConv(4, kernel_size=(3, 3), num_tasks=3), jnp.ones((2, 5, 5, 3))
+        >>> y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x, jnp.array([2, 0]))
+        >>> y.shape, variables["shared"]["lora_a"].shape
+        ((2, 5, 5, 4), (27, 4))
     """
 
     @nn.compact
@@ -117,6 +143,14 @@ class SharedLoRAEmbed(TaskLayer, nn.Embed):
     """`nn.Embed` plus A[ids] @ B[task_id]; the tied output layer `attend` takes the transposed pair.
 
     `num_tasks` and `method` are those of `TaskLayer`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> layer, tokens = SharedLoRAEmbed(10, 4, num_tasks=3), jnp.array([[1, 2, 3], [4, 5, 6]])
+        >>> y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), tokens, jnp.array([2, 0]))
+        >>> y.shape, variables["shared"]["lora_a"].shape
+        ((2, 3, 4), (10, 4))
     """
 
     def setup(self) -> None:

@@ -26,6 +26,17 @@ def rematerialised(forward: Forward, remat: Remat | None) -> Forward:
 
     Raises:
         TargetError: at the first call, if a pattern matches no module that the call runs.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), jnp.ones((2, 4))
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=1)
+        >>> forward = rematerialised(adapted.forward(), Remat(policy="dots"))
+        >>> forward(base, trees["shared"], adapted.slot(trees["tasks"], 0), x, None).shape
+        (2, 3)
     """
     if remat is None:
         return forward
