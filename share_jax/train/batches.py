@@ -21,15 +21,36 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def order(examples: int, seed: int, task: int, epoch: int) -> np.ndarray:
-    """The shuffled order of one epoch, (examples,) int64."""
+    """The shuffled order of one epoch, (examples,) int64.
+
+    Args:
+        examples: how many there are.
+        seed: of the run.
+        task: the task's number.
+        epoch: the epoch's number; each has another order.
+
+    Example:
+        >>> sorted(order(4, seed=0, task=1, epoch=0).tolist())
+        [0, 1, 2, 3]
+        >>> np.array_equal(order(4, seed=0, task=1, epoch=0), order(4, seed=0, task=1, epoch=0))
+        True
+    """
     return np.random.default_rng([seed, task, epoch]).permutation(examples)
 
 
 def padded(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """`index` padded to `batch_size` by its first, and weights, float32 (batch,), that are 0 for the padding.
 
+    Args:
+        index: at most `batch_size` positions, (n,).
+        batch_size: examples in the batch.
+
     Raises:
         InputError: if `index` is empty or too long.
+
+    Example:
+        >>> padded(np.array([5, 6]), 3)
+        (array([5, 6, 5]), array([1., 1., 0.], dtype=float32))
     """
     count = len(index)
     if not 0 < count <= batch_size:
@@ -78,7 +99,21 @@ def pick(
 def eval_batches(
     inputs: Mapping[str, np.ndarray], labels: np.ndarray, *, batch_size: int, classes: int
 ) -> Iterator[dict[str, Any]]:
-    """All examples once, in order."""
+    """All examples once, in order.
+
+    Args:
+        inputs: arrays (examples, ...) by name.
+        labels: (examples,) integers, or floats where numbers are asked for.
+        batch_size: examples in each batch; the last one is padded with weight 0.
+        classes: the task's number of classes.
+
+    Example:
+        >>> inputs, labels = {"x": np.arange(5.0)}, np.array([0, 1, 0, 1, 1])
+        >>> for batch in eval_batches(inputs, labels, batch_size=3, classes=2):
+        ...     print(batch["inputs"]["x"], batch["weights"])
+        [0. 1. 2.] [1. 1. 1.]
+        [3. 4. 3.] [1. 1. 0.]
+    """
     for start in range(0, len(labels), batch_size):
         index = np.arange(start, min(start + batch_size, len(labels)))
         yield pick(inputs, labels, index, batch_size, classes)

@@ -53,6 +53,19 @@ class Learner(TaskLearner[TaskBank]):
     Raises:
         InputError: if `base` has no "params", a module of one's own is given a `head_transform`, or `start_from` is
             neither.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import optax
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), np.eye(4, dtype=np.float32)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel")
+        >>> learner = Learner(adapted, base, optax.adam(0.1))
+        >>> bank = learner.start(adapted.init(jax.random.key(1), base["params"], num_tasks=2))
+        >>> bank = learner.learn(bank, "weather", [{"inputs": x, "labels": np.array([0, 1, 2, 0])}] * 20)
+        >>> learner.predict(bank, "weather", x).argmax(axis=1)
+        Array([0, 1, 2, 0], dtype=int32)
     """
 
     start_from: StartFrom = field(default="zero", kw_only=True)

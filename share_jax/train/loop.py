@@ -108,6 +108,21 @@ class Hooks:
         checks: looks at the batches; they were checked where they were made when None.
         owner: whose training it is, such as a method's name, for messages; nobody's when empty.
         advice: (state, step) to the fix text of a `DivergedError`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from share_jax.train.batches import opener
+        >>> class Losses(NullProgress):
+        ...     def update(self, steps, loss):
+        ...         print(f"loss {loss:.1f}")
+        >>> def update(state, base, batch):
+        ...     return state._replace(step=state.step + 1), {"loss": batch.mean()}
+        >>> state = StepState({}, {}, None, jnp.int32(0), jax.random.key(0))
+        >>> batches = [jnp.ones(2), jnp.zeros(2)]
+        >>> end = run_steps(PlacedStep(update), state, {}, "weather", opener(batches), hooks=Hooks(progress=Losses()))
+        loss 1.0
+        loss 0.0
     """
 
     progress: Progress = field(default_factory=NullProgress)
@@ -148,6 +163,17 @@ def run_steps(
         DivergedError: if a loss, or what was trained, is not finite; what was saved last is good.
         Preempted: if the process was asked to stop; what was in flight has been saved.
         InputError: if the hooks refuse a batch.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from share_jax.train.batches import opener
+        >>> def update(state, base, batch):
+        ...     return state._replace(step=state.step + 1), {"loss": batch.mean()}
+        >>> state = StepState({}, {}, None, jnp.int32(0), jax.random.key(0))
+        >>> end = run_steps(PlacedStep(update), state, {}, "weather", opener([jnp.ones(2), jnp.zeros(2)]))
+        >>> int(end.step)
+        2
     """
     return _Run(step, base, task, hooks or Hooks()).train(state, open_batches, steps)
 

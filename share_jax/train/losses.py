@@ -21,6 +21,14 @@ class LossSums(NamedTuple):
       total: float32 scalar, sum of the examples' weighted losses; what is differentiated.
       weight: float32 scalar, sum of the weights; must not depend on the model's output.
       metrics: further scalars that are sums over examples, such as how many are right.
+
+    Example:
+        >>> def absolute(output, batch):
+        ...     errors = jnp.abs(output - batch["labels"])
+        ...     return LossSums(errors.sum(), jnp.float32(errors.size), {"largest": errors.max()})
+        >>> sums = absolute(jnp.array([1.0, 2.0]), {"labels": jnp.array([0.0, 0.0])})  # Learner(..., loss=absolute)
+        >>> float(sums.total / sums.weight)
+        1.5
     """
 
     total: Float[Array, ""]
@@ -34,6 +42,14 @@ class TaskLoss:
     Attributes:
       weighted: whether an example, or a token, of weight 0 only fills the batch up.
       classes: whether labels are classes, one for each example, and the model's last axis their logits.
+
+    Example:
+        >>> @task_loss(weighted=True)
+        ... def absolute(output, batch):
+        ...     errors = batch["weights"] * jnp.abs(output - batch["labels"])
+        ...     return LossSums(errors.sum(), batch["weights"].sum(), {})
+        >>> type(absolute).__name__, absolute.weighted, absolute.classes
+        ('TaskLoss', True, False)
     """
 
     def __init__(self, sums: Callable[[Any, Any], LossSums], weighted: bool, classes: bool) -> None:
@@ -48,6 +64,10 @@ class TaskLoss:
 
 def task_loss(*, weighted: bool = False, classes: bool = False) -> Callable[[Callable[[Any, Any], LossSums]], TaskLoss]:
     """Makes a `TaskLoss` of a function (model output, batch) to `LossSums`; a plain function is one without checks.
+
+    Args:
+        weighted: whether an example, or a token, of weight 0 only fills the batch up.
+        classes: whether labels are classes, and the model's last axis their logits.
 
     >>> classification.weighted, classification.classes, regression.classes
     (True, True, False)
@@ -92,6 +112,12 @@ def cross_entropy(
 
     Returns:
       The weighted sum, with the metrics "correct" and "examples": weighted counts.
+
+    Example:
+        >>> logits = jnp.zeros((2, 3))  # a head of width 3, of which this task has 2 classes
+        >>> sums = cross_entropy(logits, jnp.array([0, 1]), jnp.ones(2), classes=jnp.int32(2))
+        >>> round(float(sums.total / sums.weight), 4), float(sums.metrics["correct"])
+        (0.6931, 1.0)
     """
     own = mask_classes(logits.astype(jnp.float32), classes)
     known = (labels >= 0) & (labels < classes) | (weights == 0)
@@ -109,6 +135,12 @@ def classification(logits: Float[Array, "batch c"], batch: Any) -> LossSums:
     Args:
       logits: (batch, c).
       batch: "labels" (batch,); "weights" (batch,), all 1 if absent; "classes", all c if absent.
+
+    Example:
+        >>> batch = {"labels": jnp.array([0, 1]), "weights": jnp.array([1.0, 0.0])}  # the last one is padding
+        >>> sums = classification(jnp.zeros((2, 3)), batch)
+        >>> round(float(sums.total), 4), float(sums.weight)
+        (1.0986, 1.0)
     """
     labels = batch["labels"]
     weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))
@@ -125,6 +157,11 @@ def regression(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
 
     Returns:
       The weighted sum, with the metrics "squared_error", the same sum, and "examples".
+
+    Example:
+        >>> sums = regression(jnp.array([[1.0, 9.0, 9.0], [3.0, 9.0, 9.0]]), {"labels": jnp.array([0.0, 3.0])})
+        >>> float(sums.total), float(sums.weight)
+        (1.0, 2.0)
     """
     labels = batch["labels"].astype(jnp.float32)
     weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))
@@ -147,6 +184,12 @@ def per_task(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
 
     Returns:
       The weighted sum, with the metrics "correct", "squared_error" and "examples".
+
+    Example:
+        >>> batch = {"labels": jnp.array([0.0, 0.5]), "classes": jnp.array([2, 0])}  # a class of two, and a number
+        >>> sums = per_task(jnp.zeros((2, 3)), batch)
+        >>> {name: float(value) for name, value in sums.metrics.items()}
+        {'correct': 1.0, 'squared_error': 0.25, 'examples': 2.0}
     """
     labels = batch["labels"].astype(jnp.float32)
     weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))

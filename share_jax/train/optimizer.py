@@ -69,6 +69,14 @@ def task_optimizer(
 
     Returns:
         A transformation over {"shared": ..., "slot": ...} that keeps no state for frozen leaves.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> trained = {"shared": {"lora_a": jnp.ones((4, 2))}, "slot": {"lora_b": jnp.ones((2, 3))}}
+        >>> optimizer = task_optimizer(optax.sgd(0.5), train_shared=False)  # of a later task
+        >>> updates, _ = optimizer.update(trained, optimizer.init(trained), trained)
+        >>> float(updates["shared"]["lora_a"].min()), float(updates["slot"]["lora_b"].min())
+        (0.0, -0.5)
     """
 
     def group(trained: Tree) -> Any:

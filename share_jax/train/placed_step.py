@@ -37,6 +37,16 @@ class PlacedStep:
         run: from `make_train_step`, with the same layout.
         layout: where arrays lie; one device when None.
         compiled: the step as compiled ahead, by the shapes of batches; compiled at its first calls when None.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def update(state, base, batch):
+        ...     return state._replace(step=state.step + 1), {"loss": batch["inputs"].mean()}
+        >>> state, batch = StepState({}, {}, None, jnp.int32(0), jax.random.key(0)), {"inputs": jnp.ones((4, 2))}
+        >>> step = PlacedStep(jax.jit(update)).compile(state, {}, [batch])  # ahead
+        >>> state, metrics = step(state, {}, batch)
+        >>> int(state.step), float(metrics["loss"])
+        (1, 1.0)
     """
 
     run: Any

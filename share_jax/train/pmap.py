@@ -28,7 +28,7 @@ def make_pmap_step(
     """`make_train_step` as a pmapped (state, base variables, batch) -> (state, metrics); the state is donated.
 
     State and base come from `replicate`, the batch from `split`. The loss is the mean over the weight of the global
-    batch, on whatever device its examples lie, and the metrics are the same on each. Dropout differs from device to
+    batch, on whatever device its examples lie. The metrics are the same on each device. Dropout differs from device to
     device, and so from that of one device.
 
     Args:
@@ -37,6 +37,24 @@ def make_pmap_step(
         optimizer: from `task_optimizer`, with the same `train_shared`.
         train_shared: True for the first task, False after it.
         accumulate: microbatches on each device.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import share_jax
+        >>> from share_jax.train import classification, task_optimizer
+        >>> from share_jax.train.step import forward_of, init_state
+        >>> model, x = nn.Dense(3), jnp.ones((jax.device_count(), 4))
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> optimizer = task_optimizer(optax.sgd(0.1), train_shared=True)
+        >>> step = make_pmap_step(forward_of(adapted), classification, optimizer, train_shared=True)
+        >>> slot = share_jax.bank.read_slot(trees["tasks"], 0)
+        >>> state = init_state(trees["shared"], slot, optimizer, jax.random.key(2))
+        >>> batch = split({"inputs": x, "labels": jnp.zeros(len(x), jnp.int32)})
+        >>> state, metrics = step(replicate(state), replicate(base), batch)
+        >>> int(unreplicate(state).step)
+        1
     """
     update = make_update(forward, loss, optimizer, train_shared=train_shared, accumulate=accumulate, axis=AXIS)
     return jax.pmap(update, axis_name=AXIS, donate_argnums=0)

@@ -47,6 +47,14 @@ class PrefixCache:
 
     Raises:
         InputError: if `rows` is below 1 or `max_bytes` below 0.
+
+    Example:
+        >>> def prefix(variables, inputs):
+        ...     return inputs["x"] @ variables["kernel"]
+        >>> cache = PrefixCache(prefix, {"kernel": np.ones((4, 3), np.float32)}, rows=2)
+        >>> hidden = cache.of({"x": np.ones((5, 4), np.float32)})  # in three calls of two rows
+        >>> hidden.shape, cache.held_bytes
+        ((5, 3), 60)
     """
 
     prefix: Prefix

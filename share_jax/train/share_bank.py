@@ -21,6 +21,15 @@ class ShareBank(TaskBank):
 
     Attributes:
         state: the subspace on the host: bases without padding, and what every task has lost since it was learnt.
+
+    Example:
+        >>> import numpy as np
+        >>> from share_jax.adapters import Factors
+        >>> from share_jax.subspace import initialize
+        >>> state = initialize({"cola": {"query": Factors(np.ones((8, 1)), np.ones((1, 6)))}})
+        >>> bank = ShareBank({}, {}, ("cola",), state)  # as a ShareLearner makes them
+        >>> bank.report()["cola"].error_bound < 1e-5
+        True
     """
 
     state: ShareState = field(default_factory=ShareState)

@@ -75,6 +75,21 @@ class ShareLearner(TaskLearner[ShareBank]):
 
     Raises:
         InputError: if the model is not one with `Share`, or a number is out of range.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import optax
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), np.eye(4, dtype=np.float32)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel", method=Share(num_basis=4, pseudo_rank=2))
+        >>> learner = ShareLearner(adapted, base, optax.adam(0.1))
+        >>> bank = learner.start(adapted.init(jax.random.key(1), base["params"], num_tasks=2))
+        >>> bank = learner.learn(bank, "weather", [{"inputs": x, "labels": np.array([0, 1, 2, 0])}] * 20)
+        >>> learner.predict(bank, "weather", x).argmax(axis=1)
+        Array([0, 1, 2, 0], dtype=int32)
+        >>> bank.report()["weather"].error_bound < 1e-5
+        True
     """
 
     alpha: float = field(default=8.0, kw_only=True)

@@ -63,6 +63,22 @@ def make_train_step(
     Returns:
         The step. `metrics` holds "loss", the mean over the examples that count, and the loss's own metrics. A batch is
         a dict with "inputs" and whatever the loss reads; `sharding.microbatches` says what of it is split.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import share_jax
+        >>> from share_jax.train import classification, task_optimizer
+        >>> model, x = nn.Dense(3), jnp.eye(4)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> optimizer = task_optimizer(optax.sgd(0.1), train_shared=True)
+        >>> step = make_train_step(forward_of(adapted), classification, optimizer, train_shared=True)
+        >>> slot = share_jax.bank.read_slot(trees["tasks"], 0)
+        >>> state = init_state(trees["shared"], slot, optimizer, jax.random.key(2))
+        >>> state, metrics = step(state, base, {"inputs": x, "labels": jnp.array([0, 1, 2, 0])})
+        >>> int(state.step), sorted(metrics)
+        (1, ['correct', 'examples', 'loss'])
     """
     options: Any = {"train_shared": train_shared, "accumulate": accumulate, "never": never}
     if layout is None:
@@ -80,6 +96,21 @@ def make_predict(forward: Forward, layout: Layout | None = None) -> Any:
     """A jitted (base variables, shared, slot, inputs) -> the model's output, whole on every device.
 
     The slot is one task's, or `TaskSlots` from `AdaptedModel.slot` with a task for each example.
+
+    Args:
+        forward: from `forward_of`.
+        layout: where everything lies on a mesh; one device when None.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), jnp.eye(4)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> predict = make_predict(forward_of(adapted))
+        >>> predict(base, trees["shared"], adapted.slot(trees["tasks"], jnp.array([0, 1, 1, 0])), x).shape
+        (4, 3)
     """
     run = forward if layout is None else gathering(forward, layout)
 

@@ -53,6 +53,10 @@ def next_token(output: TokenScores | Float[Array, "batch n vocab"], batch: Any) 
 def bits_per_byte(nats: float, size: int) -> float:
     """What a text costs: its tokens' nats in bits, divided by its length in bytes of UTF-8.
 
+    Args:
+        nats: summed over the text's tokens.
+        size: bytes of the text in UTF-8.
+
     >>> round(bits_per_byte(math.log(2) * 8, 4), 6)
     2.0
     """
