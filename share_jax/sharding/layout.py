@@ -47,6 +47,16 @@ class Layout:
         layered: paths of those that belong to a plain Flax layer, which gathers them when it is called.
         model: whose layers gather those, and whose method's leaves stand beside the kernels; without it those of the
             library's methods are known by their names.
+
+    Example:
+        >>> import numpy as np
+        >>> from share_jax.sharding import MeshShape, make_mesh
+        >>> params = {"ffn": {"kernel": np.ones((8, 16)), "bias": np.ones(16)}}
+        >>> layout = layout_of(make_mesh(MeshShape(data=jax.device_count())), params)
+        >>> tuple(layout.base({"params": params})["params"]["ffn"]["kernel"].spec)
+        ('fsdp', 'tensor')
+        >>> tuple(layout.slot({"ffn": {"lora_b": np.ones((4, 16))}})["ffn"]["lora_b"].spec)
+        (None, 'tensor')
     """
 
     mesh: Mesh
@@ -186,6 +196,14 @@ def layout_of(mesh: Mesh, params: Tree, model: Any = None, rules: Rules | None =
 
     Raises:
         InputError: if the rules do not fit the mesh.
+
+    Example:
+        >>> import numpy as np
+        >>> from share_jax.sharding import MeshShape, make_mesh
+        >>> params = {"ffn": {"kernel": np.ones((8, 16)), "bias": np.ones(16)}}
+        >>> layout = layout_of(make_mesh(MeshShape(data=jax.device_count())), params)
+        >>> print(layout.table())
+        ffn/kernel  8 x 16  fsdp, tensor
     """
     whole = complete(rules, mesh)
     seam = None if model is None else as_adapted(model)

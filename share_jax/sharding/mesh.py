@@ -19,6 +19,11 @@ def make_mesh(shape: MeshShape) -> Mesh:
 
     Raises:
         InputError: if the shape does not fit the devices that there are.
+
+    Example:
+        >>> mesh = make_mesh(MeshShape(data=jax.device_count()))
+        >>> mesh.axis_names, mesh.size == jax.device_count()
+        (('data', 'fsdp', 'tensor'), True)
     """
     have = jax.device_count()
     if shape.devices != have:

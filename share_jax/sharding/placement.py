@@ -85,15 +85,54 @@ def feed(layout: Layout, local: Any, size: int) -> Any:
 
 
 def put_batch(layout: Layout, batch: Any) -> Any:
-    """A batch that every process has whole, each feeding its own examples of it."""
+    """A batch that every process has whole, each feeding its own examples of it.
+
+    Args:
+        layout: where arrays lie.
+        batch: a tree of arrays (batch, ...) and scalars.
+
+    Example:
+        >>> from share_jax.sharding import MeshShape, layout_of, make_mesh
+        >>> layout = layout_of(make_mesh(MeshShape(data=jax.device_count())), {"kernel": np.ones((8, 16))})
+        >>> batch = put_batch(layout, {"inputs": np.ones((jax.device_count(), 8)), "classes": np.int32(3)})
+        >>> tuple(batch["inputs"].sharding.spec), tuple(batch["classes"].sharding.spec)
+        ((('data', 'fsdp'),), ())
+    """
     return feed(layout, local_part(layout, batch), batch_size(batch))
 
 
 def put_base(layout: Layout, variables: Any) -> Any:
-    """The base variables, sharded."""
+    """The base variables, sharded.
+
+    Args:
+        layout: where arrays lie.
+        variables: {"params": ..., ...}, whole on every process.
+
+    Example:
+        >>> from share_jax.sharding import MeshShape, layout_of, make_mesh
+        >>> params = {"kernel": np.ones((8, 16))}
+        >>> layout = layout_of(make_mesh(MeshShape(data=jax.device_count())), params)
+        >>> tuple(put_base(layout, {"params": params})["params"]["kernel"].sharding.spec)
+        ('fsdp', 'tensor')
+    """
     return put(dict(variables), layout.base(variables))
 
 
 def put_state(layout: Layout, state: Any) -> Any:
-    """A `StepState`, sharded."""
+    """A `StepState`, sharded.
+
+    Args:
+        layout: where arrays lie.
+        state: from `init_state`, whole on every process.
+
+    Example:
+        >>> import optax
+        >>> from share_jax.sharding import MeshShape, layout_of, make_mesh
+        >>> from share_jax.train.step import init_state
+        >>> layout = layout_of(make_mesh(MeshShape(data=jax.device_count())), {"kernel": np.ones((8, 16))})
+        >>> slot = {"lora_b": jnp.ones((4, 16))}
+        >>> state = put_state(layout, init_state({}, slot, optax.sgd(0.1), jax.random.key(0)))
+        >>> tuple(state.slot["lora_b"].sharding.spec)
+        (None, 'tensor')
+    """
     return put(state, layout.state(state))
