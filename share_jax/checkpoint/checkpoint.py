@@ -42,6 +42,11 @@ class Checkpoint:
     Attributes:
         root: the folder.
         manifest: what it holds.
+
+    Example:
+        >>> store = open_checkpoint("saved")
+        >>> store.names, store.info("cola")
+        (('cola',), {'accuracy': 0.8})
     """
 
     root: Path
@@ -77,6 +82,13 @@ def create(root: str | os.PathLike[str], identity: Identity) -> Checkpoint:
     Raises:
         FormatError: if the folder holds anything; a lock that is held, or was, does not count.
         SaveError: if it cannot be written.
+
+    Example:
+        >>> from share_jax.checkpoint.manifest import Identity
+        >>> store = create("new", Identity("bert", "0" * 64, {"name": "shared_a"}, ("ffn/kernel",), ()))
+        >>> create("new", store.manifest.identity)
+        Traceback (most recent call last):
+        share_jax.errors.FormatError: checkpoint folder new: got a folder with content, expected ...
     """
     root = Path(root)
     made = Checkpoint(root, Manifest(identity))
@@ -106,9 +118,10 @@ def check_free(root: Path) -> None:
 
 
 def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = None) -> Checkpoint:
-    """Opens a checkpoint. With an identity, as for going on with it, also removes what an interrupted save left behind
-    and takes a manifest of an older schema to this one; the arrays of older checkpoints are read as they are.
+    """Opens a checkpoint.
 
+    With an identity, as for going on with it, what an interrupted save left behind is removed. A manifest of an older
+    schema is then written as this one; arrays of older checkpoints are read as they are.
     Damage of arrays is found when they are loaded, or all at once by `find_damage`.
 
     Args:
@@ -118,6 +131,10 @@ def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = No
     Raises:
         FormatError: if it is not a checkpoint, its manifest is damaged or newer, or it is for another model.
         SaveError: if it cannot be written.
+
+    Example:
+        >>> open_checkpoint("saved").names
+        ('cola',)
     """
     root = Path(root)
     found = manifest.read(root)
@@ -201,6 +218,13 @@ def save_inflight(checkpoint: Checkpoint, state: Mapping[str, Any], info: Json) 
     Raises:
         InputError: if the info is no JSON.
         SaveError: if it cannot be written; the last state stays.
+
+    Example:
+        >>> import numpy as np
+        >>> store = open_checkpoint("saved")
+        >>> store = save_inflight(store, {"lora_b": np.ones((2, 3))}, {"task": "rte", "step": 40})
+        >>> store.manifest.inflight["info"]
+        {'task': 'rte', 'step': 40}
     """
     own = validate.as_json(info, "the training in flight")
     with _saving(checkpoint, "the training in flight"):
@@ -235,6 +259,13 @@ def save_task(
             is not saved.
         InputError: if a slot is not like those of the saved tasks, as a stack of slots is not, or the info is no JSON.
         SaveError: if it cannot be written; the last state stays.
+
+    Example:
+        >>> import numpy as np
+        >>> store = open_checkpoint("saved")
+        >>> store = save_task(store, "rte", {"lora_b": np.ones((2, 3))}, {"accuracy": 0.7})
+        >>> store.names, store.manifest.inflight
+        (('cola', 'rte'), None)
     """
     before = checkpoint.manifest
     validate.check_name(name)
@@ -273,6 +304,11 @@ def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:
         TaskError: if the task is not saved.
         InputError: if the info is no JSON.
         SaveError: if it cannot be written.
+
+    Example:
+        >>> store = open_checkpoint("saved")
+        >>> note(store, "cola", {"accuracy": 0.8, "seconds": 12}).info("cola")
+        {'accuracy': 0.8, 'seconds': 12}
     """
     record = {**checkpoint.record(name), "info": validate.as_json(info, f"task {name!r}")}
     with _saving(checkpoint, f"a note on task {name!r}"):
@@ -284,6 +320,11 @@ def load_shared(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, An
 
     Raises:
         FormatError: if it is missing, damaged, or does not fit `like`.
+
+    Example:
+        >>> import numpy as np
+        >>> load_shared(open_checkpoint("saved"), like={"lora_a": np.zeros((4, 2))})["lora_a"].sum()
+        np.float64(8.0)
     """
     if not like:
         return {}
@@ -300,6 +341,11 @@ def load_task(checkpoint: Checkpoint, name: str, like: Mapping[str, Any]) -> dic
     Raises:
         TaskError: if the task is not saved.
         FormatError: if it is damaged or does not fit `like`.
+
+    Example:
+        >>> import numpy as np
+        >>> load_task(open_checkpoint("saved"), "cola", like={"lora_b": np.zeros((2, 3))})["lora_b"].sum()
+        np.float64(6.0)
     """
     return arrays.read(checkpoint.root, checkpoint.record(name), like, f"task {name!r}")
 
@@ -309,6 +355,12 @@ def load_inflight(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, 
 
     Raises:
         FormatError: if there is none, or it is damaged or does not fit `like`.
+
+    Example:
+        >>> import numpy as np
+        >>> store = open_checkpoint("saved")
+        >>> load_inflight(store, like={"lora_b": np.zeros((2, 3))})["lora_b"].sum()
+        np.float64(6.0)
     """
     record = checkpoint.manifest.inflight
     if record is None:
@@ -322,6 +374,13 @@ def save_router(checkpoint: Checkpoint, router: Router) -> Checkpoint:
     Raises:
         TaskError: if it knows a task that is not saved.
         SaveError: if it cannot be written; the last one stays.
+
+    Example:
+        >>> from share_jax.bank import remove_task
+        >>> store = open_checkpoint("saved")
+        >>> store = save_router(store, remove_task(load_router(store), "cola"))
+        >>> load_router(store).names
+        ()
     """
     with _saving(checkpoint, "the router"):
         record = router_files.write(checkpoint.root, checkpoint.manifest, router)
@@ -333,5 +392,9 @@ def load_router(checkpoint: Checkpoint) -> Router:
 
     Raises:
         FormatError: if there is none, or it is damaged.
+
+    Example:
+        >>> load_router(open_checkpoint("saved")).names
+        ('cola',)
     """
     return router_files.read(checkpoint.root, checkpoint.manifest)

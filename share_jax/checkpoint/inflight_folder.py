@@ -85,6 +85,21 @@ class InflightFolder:
         share_jax.save_bank("bank", learner, bank)  # the task is saved, and nothing is in flight any more
 
     The folder is held while it is read or written, and not between.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import numpy as np
+        >>> import optax
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), np.eye(4, dtype=np.float32)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel")
+        >>> learner = Learner(adapted, base, optax.adam(0.1))
+        >>> bank = learner.start(adapted.init(jax.random.key(1), base["params"], num_tasks=2))
+        >>> inflight, batch = InflightFolder("bank", learner, bank), {"inputs": x, "labels": np.array([0, 1, 2, 0])}
+        >>> bank = learner.learn(bank, "weather", [batch] * 3, inflight=inflight, save_every=2)
+        >>> checkpoint.open_checkpoint("bank").manifest.inflight["info"]["step"]
+        2
     """
 
     def __init__(self, folder: str | os.PathLike[str], learner: Learner | ShareLearner, bank: TaskBank) -> None:

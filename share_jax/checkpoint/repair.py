@@ -20,6 +20,12 @@ class Damage:
         file: the first damaged file, below the checkpoint's folder.
         got: what it is.
         expected: what it was.
+
+    Example:
+        >>> from share_jax.checkpoint import open_checkpoint
+        >>> Path("saved/manifest.copy.json").unlink()
+        >>> find_damage(open_checkpoint("saved"))
+        (Damage(what='the manifest', task=None, file='file manifest.copy.json', ...),)
     """
 
     what: str
@@ -30,7 +36,15 @@ class Damage:
 
 
 def find_damage(checkpoint: Checkpoint) -> tuple[Damage, ...]:
-    """Every damaged part, by the checksums of all files; empty when all is whole. Nothing is written."""
+    """Every damaged part, by the checksums of all files; empty when all is whole. Nothing is written.
+
+    Example:
+        >>> from share_jax.checkpoint import open_checkpoint
+        >>> file = min(path for path in Path("saved/tasks").rglob("*") if path.is_file())
+        >>> size = file.write_bytes(b"")
+        >>> [damage.what for damage in find_damage(open_checkpoint("saved"))]
+        ["task 'cola'"]
+    """
     tasks = {f"task {name!r}": name for name in checkpoint.names}
     found = []
     for what, record in checkpoint.manifest.records().items():
@@ -47,7 +61,7 @@ def repaired(checkpoint: Checkpoint, found: tuple[Damage, ...]) -> Checkpoint:
     """The last good state: what is damaged is given up, and what cannot be gone on with without it.
 
     - The training in flight: the state saved before it, or none if that is damaged too.
-    - A task: it and those learnt after it; and those before it, if a later one rewrote them or what is shared, since
+    - A task: it and those learnt after it. Those before it go, too, if a later one rewrote them or what is shared:
       the state in which the damaged one was learnt is then gone.
     - What is shared: all tasks.
     - The router: it alone. It also goes when a task does, since what the task added to it cannot be taken out again.
@@ -55,8 +69,21 @@ def repaired(checkpoint: Checkpoint, found: tuple[Damage, ...]) -> Checkpoint:
     Learning goes on from there, with the same bits as if it had never been further. The other tasks of a checkpoint
     whose learning is over need no repair: `load_task` takes each by itself.
 
+    Args:
+        checkpoint: the open checkpoint.
+        found: from `find_damage`.
+
     Raises:
         OSError: if it cannot be written.
+
+    Example:
+        >>> import shutil
+        >>> from share_jax.checkpoint import open_checkpoint
+        >>> shutil.rmtree("saved/inflight")
+        >>> store = open_checkpoint("saved")
+        >>> found = find_damage(store)
+        >>> [damage.what for damage in found], find_damage(repaired(store, found))
+        (['the training in flight'], ())
     """
     return committed(checkpoint, _without(checkpoint.manifest, {damage.what for damage in found}))
 

@@ -66,6 +66,19 @@ def save_bank(
             has not; or if the info of a saved task is changed.
         InputError: if a saved task, or what all share, is not what was saved, or an info cannot be stored as JSON.
         SaveError: if it cannot be written; what was saved stays.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import optax
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), jnp.ones((2, 4))
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> bank = TaskBank(trees["shared"], trees["tasks"], ("cola", "rte"))
+        >>> store = save_bank("bank", Learner(adapted, base, optax.sgd(0.1)), bank, infos={"cola": {"accuracy": 0.8}})
+        >>> store.names, store.info("cola")
+        (('cola', 'rte'), {'accuracy': 0.8})
     """
     folder, infos = Path(folder), dict(infos or {})
     _check_global(bank)
@@ -95,6 +108,19 @@ def load_bank(folder: str | os.PathLike[str], learner: Learner | ShareLearner, f
     Raises:
         FormatError: if the folder is no checkpoint, is another model's, or is damaged.
         InputError: if `fresh` has learnt tasks, or a module of one's own has fewer slots than there are tasks.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import optax
+        >>> import share_jax
+        >>> model, x = nn.Dense(3), jnp.ones((2, 4))
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel")
+        >>> learner = Learner(adapted, base, optax.sgd(0.1))
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> store = save_bank("bank", learner, TaskBank(trees["shared"], trees["tasks"], ("cola", "rte")))
+        >>> load_bank("bank", learner, learner.start(trees)).names
+        ('cola', 'rte')
     """
     if fresh.names:
         got, fix = f"{len(fresh.names)} learnt tasks", "pass Learner.start(...)"

@@ -92,6 +92,22 @@ def save_share_task(
         BusyError: if another process saves into it.
         FormatError: if the folder holds something else, or is another model's.
         TaskError, InputError, SaveError: as `save_last_task`.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import optax
+        >>> import share_jax
+        >>> from share_jax.subspace import initialize
+        >>> model, x = nn.Dense(3), np.ones((2, 4), np.float32)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel", method=share_jax.Share(2, 1))
+        >>> learner = ShareLearner(adapted, base, optax.sgd(0.1))
+        >>> fresh = learner.start(adapted.init(jax.random.key(1), base["params"], num_tasks=2))
+        >>> state = initialize({"cola": {"kernel": share_jax.adapters.Factors(np.ones((4, 1)), np.ones((1, 3)))}})
+        >>> bank = learner.restore(fresh, state, heads=[{}])  # or of learner.learn
+        >>> save_share_task("bank", learner, bank, info={"accuracy": 0.8}).info("cola")
+        {'accuracy': 0.8}
     """
     with held_checkpoint(Path(folder), learner, bank) as store:
         return save_last_task(store, learner, bank, info or {}, router)
@@ -100,9 +116,31 @@ def save_share_task(
 def load_share_bank(folder: str | os.PathLike[str], learner: ShareLearner, fresh: ShareBank) -> ShareBank:
     """The tasks that `save_share_task` saved, with the bounds on their errors; `fresh` if the folder has none.
 
+    Args:
+        folder: where the tasks were saved.
+        learner: one with the same model and base.
+        fresh: its empty bank, from `ShareLearner.start`.
+
     Raises:
         BusyError: if another process saves into it.
         FormatError: if the folder holds something else, is another model's, or is damaged.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import optax
+        >>> import share_jax
+        >>> from share_jax.subspace import initialize
+        >>> model, x = nn.Dense(3), np.ones((2, 4), np.float32)
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets="kernel", method=share_jax.Share(2, 1))
+        >>> learner = ShareLearner(adapted, base, optax.sgd(0.1))
+        >>> fresh = learner.start(adapted.init(jax.random.key(1), base["params"], num_tasks=2))
+        >>> state = initialize({"cola": {"kernel": share_jax.adapters.Factors(np.ones((4, 1)), np.ones((1, 3)))}})
+        >>> store = save_share_task("bank", learner, learner.restore(fresh, state, heads=[{}]))
+        >>> bank = load_share_bank("bank", learner, fresh)
+        >>> bank.names, bank.report()["cola"].error_bound < 1e-5
+        (('cola',), True)
     """
     with held_checkpoint(Path(folder), learner, fresh) as store:
         return saved_tasks(store, learner, fresh)
