@@ -45,6 +45,19 @@ def export_set(
     Raises:
         InputError: the bank has no tasks, or something is there already.
         TargetError: a kernel or head has no name, or is nothing that PEFT holds.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import share_jax
+        >>> model, x = nn.Sequential([nn.Dense(3)]), jnp.ones((2, 4))
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets=".*/kernel")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> bank = TaskBank(trees["shared"], trees["tasks"], ("cola", "rte"))
+        >>> export_set(bank, adapted, "exported").state.tasks
+        ('cola', 'rte')
     """
     check_linear(adapted)
     sources = bank_sources(bank, adapted, names, base_model=base_model)
@@ -87,6 +100,20 @@ def import_set(
         FormatError: the folder is no set, or is damaged.
         TaskError: a task is not in the set, or its name is taken.
         TargetError, InputError: see `formats.bank_tasks.import_peft`.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import share_jax
+        >>> model, x = nn.Sequential([nn.Dense(3)]), jnp.ones((2, 4))
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets=".*/kernel")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> done = export_set(TaskBank(trees["shared"], trees["tasks"], ("cola", "rte")), adapted, "exported")
+        >>> bank, reports = import_set("exported", adapted, TaskBank(trees["shared"], trees["tasks"]), tasks=["rte"])
+        >>> bank.names
+        ('rte',)
     """
     done, table = read_set(folder), bank_table(adapted, bank, names)
     chosen, sizes = tuple(done.state.tasks if tasks is None else tasks), kernel_sizes(adapted.targets)

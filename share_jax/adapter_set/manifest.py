@@ -38,7 +38,13 @@ class LayerEntry:
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """What is known of one task beside its coefficients."""
+    """What is known of one task beside its coefficients.
+
+    Example:
+        >>> entry = read_manifest("set").tasks["cola"]
+        >>> entry.dtype, entry.measured, entry.relative_error < 1e-3
+        ('f32', True, True)
+    """
 
     config: str  # id within `configs`
     metadata: Mapping[str, str]  # of its safetensors file
@@ -64,7 +70,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Manifest(Settings):
-    """All of `manifest.json`."""
+    """All of `manifest.json`.
+
+    Example:
+        >>> manifest = read_manifest("set")
+        >>> manifest.storage, list(manifest.tasks)
+        ('f32', ['cola', 'rte'])
+    """
 
     layers: Mapping[str, LayerEntry]
     tasks: Mapping[str, TaskEntry]
@@ -104,7 +116,12 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def is_set(folder: str | os.PathLike) -> bool:
-    """Whether the folder looks like a set's, be it damaged."""
+    """Whether the folder looks like a set's, be it damaged.
+
+    Example:
+        >>> is_set("set"), is_set("cola")
+        (True, False)
+    """
     return exists_inside(folder, NAME) and any(FILE_NAME.fullmatch(name) for name in os.listdir(folder))
 
 
@@ -113,6 +130,13 @@ def read_manifest(folder: Any) -> Manifest:
 
     Raises:
         FormatError: it is missing, damaged, of a newer schema, or of something else.
+
+    Example:
+        >>> read_manifest("set").base_model
+        'acme/tiny'
+        >>> read_manifest("cola")
+        Traceback (most recent call last):
+        share_jax.errors.FormatError: set cola: got no manifest.json, expected a compressed set; make one: ...
     """
     if not exists_inside(folder, NAME):
         raise FormatError(
