@@ -42,8 +42,16 @@ class BertConfig:
             token has place `padding_index + 1`, and padding has place `padding_index`. None counts columns from 0.
 
     Raises:
-        InputError: a size is no whole number of at least 1, the heads do not divide `hidden_size`, or `hidden_act` or
+        InputError: a size is no whole number of at least 1; the heads do not divide `hidden_size`; `hidden_act` or
             `position_embedding_type` is not the one that this encoder computes.
+
+    Example:
+        >>> config = BertConfig(60, 16, 2, 2, 32, 20)
+        >>> config.head_dim
+        8
+        >>> dataclasses.replace(config, num_attention_heads=3)
+        Traceback (most recent call last):
+        share_jax.errors.InputError: hidden_size: got 16, expected a multiple of num_attention_heads=3; ...
     """
 
     vocab_size: int
@@ -220,8 +228,8 @@ class BertEncoder(nn.Module):
 class BertClassifier(nn.Module):
     """Encoder, mean pooling over the unmasked tokens, and one linear head.
 
-    What lies below the cut is meant to stay frozen and unadapted, so that its output can be computed once per text by
-    `prefix` and given back as `hidden`. Where nothing is adapted, `features` can be, and given back as `pooled`.
+    What lies below the cut is meant to stay frozen and unadapted. So its output can be computed once per text by
+    `prefix`, and given back as `hidden`. Where nothing is adapted, `features` can be, and given back as `pooled`.
 
     Attributes:
         config: the encoder's sizes.
@@ -231,6 +239,16 @@ class BertClassifier(nn.Module):
         normalize: scale the pooled vector to length sqrt(d) (unit length times a constant that keeps its
             entries near one) before the head.
         first_sublayer: where in that layer: before its attention, or between that and its "ffn".
+
+    Example:
+        >>> import jax
+        >>> config, tokens = BertConfig(60, 16, 2, 2, 32, 20), jnp.ones((3, 5), jnp.int32)
+        >>> model = BertClassifier(config, num_classes=4)
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), tokens, tokens)["params"]
+        >>> params["encoder"]["layer_1"]["ffn_up"]["kernel"].shape
+        (16, 32)
+        >>> jax.eval_shape(model.apply, {"params": params}, tokens, tokens).shape
+        (3, 4)
     """
 
     config: BertConfig
@@ -323,11 +341,16 @@ class BertClassifier(nn.Module):
 def load_bert(folder: str | os.PathLike[str]) -> tuple[BertConfig, dict]:
     """Reads `config.json` and `model.safetensors` into a config and the `params` of `BertEncoder`, float32.
 
-    Strict: every parameter of the encoder must be there with its shape, and nothing else may be, except the
-    pooler and the position ids, which mean pooling does not use.
+    Strict: every parameter of the encoder must be there with its shape. Nothing else may be, except the pooler and the
+    position ids, which mean pooling does not use.
 
     Raises:
         FormatError: a file cannot be read; a tensor is missing, unexpected, wrong-shaped or not of floats.
+
+    Example:
+        >>> config, encoder = load_bert("bert")  # a folder of the Hugging Face hub
+        >>> config.num_hidden_layers, encoder["layer_0"]["ffn_up"]["kernel"].shape
+        (2, (16, 32))
     """
     config = BertConfig.from_json(Path(folder) / "config.json")
     path = Path(folder) / "model.safetensors"
@@ -359,6 +382,16 @@ def bert_layout(config: BertConfig) -> dict[str, Leaf]:
 
 
 def bert_names(config: BertConfig, num_classes: int) -> dict[str, Leaf]:
-    """PyTorch's names of a `BertClassifier`: `bert.encoder...` as the Hugging Face hub has them, and `classifier`."""
+    """PyTorch's names of a `BertClassifier`: `bert.encoder...` as the Hugging Face hub has them, and `classifier`.
+
+    Args:
+        config: the encoder's sizes.
+        num_classes: width of the head.
+
+    Example:
+        >>> names = bert_names(BertConfig(60, 16, 2, 2, 32, 20), num_classes=4)
+        >>> names["bert.encoder.layer.0.output.dense.weight"].place
+        'encoder/layer_0/ffn_down/kernel'
+    """
     encoder = within(bert_layout(config), "bert", ("encoder",))
     return encoder | dense(("head",), "classifier", (config.hidden_size,), (num_classes,))

@@ -39,8 +39,8 @@ class Decoder(nn.Module):
     count from 0 in each document. So 1 for tokens and 0 for padding, on either side, is a plain mask; 1, 2, 3 are
     several short texts in one row. Without one, each row is one text.
 
-    What lies below the cut is meant to stay frozen and unadapted, so that its output can be computed once per text by
-    `prefix` and given back as `hidden`.
+    What lies below the cut is meant to stay frozen and unadapted. So its output can be computed once per text by
+    `prefix`, and given back as `hidden`.
 
     Attributes:
         config: the form.

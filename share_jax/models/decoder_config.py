@@ -55,6 +55,14 @@ class DecoderConfig:
 
     Raises:
         InputError: a size is no whole number of at least 1, or two of them do not fit.
+
+    Example:
+        >>> config = DecoderConfig("llama", 50, 8, 16, 2, 2, 1, 4, 32)
+        >>> config.window(0), config.tie_word_embeddings
+        (None, False)
+        >>> DecoderConfig("llama", 50, 8, 16, 2, 2, 1, 3, 32)
+        Traceback (most recent call last):
+        share_jax.errors.InputError: head_dim: got 3, expected an even number; correct the config
     """
 
     family: str

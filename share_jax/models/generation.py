@@ -44,6 +44,11 @@ class Completion:
         text: their text; None without a tokenizer.
         stopped: whether a stop token ended it, and not the limit.
         task: id of the prompt's task.
+
+    Example:
+        >>> found = Completion(tokens=(17, 4), text="bonjour", stopped=True, task=0)
+        >>> found.text if found.stopped else f"{found.text} ..."
+        'bonjour'
     """
 
     tokens: tuple[int, ...]
@@ -167,6 +172,13 @@ def prompt_features(
 
     Raises:
         InputError: a prompt is empty, or a text without a tokenizer.
+
+    Example:
+        >>> from share_jax.models import DecoderConfig
+        >>> model = Decoder(DecoderConfig("llama", 50, 8, 16, 2, 2, 1, 4, 64))
+        >>> params = model.init(jax.random.key(0), jnp.ones((1, 5), jnp.int32))["params"]
+        >>> prompt_features(model, params, [[5, 6], [7, 8, 9]]).shape
+        (2, 8)
     """
     lists = as_ids(prompts, tokenizer, special=special)
     out = np.zeros((len(lists), model.config.hidden_size), np.float32)

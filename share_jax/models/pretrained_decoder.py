@@ -23,6 +23,11 @@ class Pretrained(NamedTuple):
         model: the Linen model.
         params: its tree.
         tokenizer: of the checkpoint, with its chat template.
+
+    Example:
+        >>> loaded = load_decoder("decoder")
+        >>> type(loaded.model).__name__, sorted(loaded.params)[:2], loaded.tokenizer.vocab_size
+        ('Decoder', ['embed', 'layer_0'], 53)
     """
 
     model: Decoder
@@ -52,6 +57,15 @@ def load_decoder(
     Raises:
         FormatError: there is nothing, or a file cannot be read; the model is not covered; a tensor is missing,
             unexpected or wrong-shaped.
+
+    Example:
+        >>> model, params, tokenizer = load_decoder("decoder")  # a folder of the Hugging Face hub, or a GGUF file
+        >>> ids, mask = tokenizer.rows(["the cat sat"])
+        >>> model.config.family, ids.shape == mask.shape
+        ('qwen3', True)
+        >>> load_decoder("nothing")
+        Traceback (most recent call last):
+        share_jax.errors.FormatError: model: got no file or folder nothing, expected a checkpoint; ...
     """
     path = Path(path).expanduser()
     file = _gguf(path)

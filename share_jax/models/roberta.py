@@ -39,7 +39,16 @@ class RobertaHead(nn.Module):
 
 
 class RobertaClassifier(BertClassifier):
-    """Encoder, the first token's state, and RoBERTa's head of two layers; otherwise as `BertClassifier`."""
+    """Encoder, the first token's state, and RoBERTa's head of two layers; otherwise as `BertClassifier`.
+
+    Example:
+        >>> import jax
+        >>> config, tokens = BertConfig(60, 16, 2, 2, 32, 20, padding_index=1), jnp.full((3, 5), 7)
+        >>> model = RobertaClassifier(config, num_classes=4)
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), tokens, jnp.ones((3, 5)))["params"]
+        >>> sorted(params["head"])
+        ['dense', 'out']
+    """
 
     def setup(self) -> None:
         """Names the parts `encoder` and `head`."""
@@ -68,6 +77,11 @@ def load_roberta(weights: str | os.PathLike[str] | None) -> tuple[BertConfig, di
     Raises:
         FormatError: there is no such folder; a file cannot be read or is not RoBERTa's; a tensor is missing,
             unexpected, wrong-shaped or not of floats.
+
+    Example:
+        >>> config, encoder = load_roberta("roberta")  # a folder of the Hugging Face hub
+        >>> config.padding_index, sorted(encoder)[:2]
+        (1, ['embeddings', 'layer_0'])
     """
     folder = local_folder(weights, HUB_NAME, "config.json, model.safetensors and tokenizer.json")
     where = folder / "config.json"
@@ -90,7 +104,17 @@ def fresh_head(key: Array, outputs: int, width: int) -> dict:
 
 
 def roberta_names(config: BertConfig, num_classes: int) -> dict[str, Leaf]:
-    """The names of `RobertaForSequenceClassification` for a `RobertaClassifier`."""
+    """The names of `RobertaForSequenceClassification` for a `RobertaClassifier`.
+
+    Args:
+        config: the encoder's sizes.
+        num_classes: width of the head.
+
+    Example:
+        >>> names = roberta_names(BertConfig(60, 16, 2, 2, 32, 20, padding_index=1), num_classes=4)
+        >>> names["classifier.out_proj.weight"].place
+        'head/out/kernel'
+    """
     size = (config.hidden_size,)
     encoder = within(bert_layout(config), "roberta", ("encoder",))
     first = dense(("head", "dense"), "classifier.dense", size, size)

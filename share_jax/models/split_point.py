@@ -14,6 +14,10 @@ class Cut(NamedTuple):
     Attributes:
         layer: its layer's number, from 0.
         sublayer: which of the layer's two.
+
+    Example:
+        >>> Cut(2, "ffn")  # layers 0 and 1 and the attention of layer 2 are frozen
+        Cut(layer=2, sublayer='ffn')
     """
 
     layer: int

@@ -25,6 +25,16 @@ class TextTokenizer:
         pad: id that fills rows up; it is never looked at.
         special: texts of special tokens by their names in a template, such as "bos_token".
         template: the chat template, or None.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> words = Tokenizer(models.WordLevel({"<end>": 0, "good": 1, "day": 2}, unk_token="<end>"))
+        >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = TextTokenizer(words, stop=(0,))
+        >>> tokenizer.encode("good day"), tokenizer.decode([2, 2])
+        ([1, 2], 'day day')
+        >>> tokenizer.rows(["good day", "day"])[0].tolist()
+        [[1, 2], [2, 0]]
     """
 
     tokenizer: Any

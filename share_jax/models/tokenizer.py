@@ -28,6 +28,12 @@ def load_tokenizer(folder: str | os.PathLike[str], max_length: int) -> Encode:
     Raises:
         FormatError: no readable `tokenizer.json` (or the other two), or one without a padding token.
         InputError: `max_length` is below 3.
+
+    Example:
+        >>> encode = load_tokenizer("bert", max_length=6)
+        >>> ids, mask = encode(["the cat", "a dog sat"])
+        >>> ids.shape, mask.dtype
+        ((2, 6), dtype('int32'))
     """
     if max_length < 3:
         raise InputError(message("max_length", got=max_length, expected="at least 3", fix="pass max_length=64"))

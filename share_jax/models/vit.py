@@ -38,6 +38,13 @@ class VitConfig:
     Raises:
         InputError: a size is no whole number of at least 1, patches do not tile the image, or heads do not divide
             `hidden_size`.
+
+    Example:
+        >>> VitConfig(image_size=32, patch_size=4).patches
+        8
+        >>> VitConfig(image_size=32, patch_size=5)
+        Traceback (most recent call last):
+        share_jax.errors.InputError: image_size: got 32, expected a multiple of patch_size=5; correct the config
     """
 
     image_size: int = 8
@@ -155,6 +162,14 @@ class VitClassifier(nn.Module):
         first_layer: the layer at which a given `hidden` enters, in [0, num_layers].
         dtype: compute type of the encoder; pooling, head and logits are float32.
         first_sublayer: where in that layer: before its attention, or between that and its "ffn".
+
+    Example:
+        >>> model, images = VitClassifier(VitConfig(), num_classes=10), jnp.ones((2, 8, 8, 1))
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        >>> params["encoder"]["layer_0"]["ffn_up"]["kernel"].shape
+        (64, 128)
+        >>> jax.eval_shape(model.apply, {"params": params}, images).shape
+        (2, 10)
     """
 
     config: VitConfig
@@ -246,6 +261,13 @@ def pretrain_vit(
 
     Raises:
         InputError: no images, or another shape than the config's.
+
+    Example:
+        >>> images = np.ones((4, 4, 4, 1), np.float32)
+        >>> config = VitConfig(image_size=4, hidden_size=4, num_layers=1, num_heads=1, intermediate_size=4)
+        >>> encoder = pretrain_vit(images, config, steps=2, batch_size=2)
+        >>> sorted(encoder)
+        ['layer_0', 'norm', 'patch', 'position']
     """
     if not len(images):
         raise InputError(message("images to pretrain on", got="none", expected="at least one", fix="pass some"))

@@ -50,6 +50,11 @@ def load_vit(weights: str | os.PathLike[str] | None, image_size: int | None = No
         FormatError: there is no such file; it cannot be read; a tensor is missing, unexpected, wrong-shaped or not of
             floats.
         InputError: patches do not tile an image of `image_size`.
+
+    Example:
+        >>> config, encoder = load_vit("vit")  # a folder of the Hugging Face hub
+        >>> config.class_token, encoder["position"].shape == (config.patches**2 + 1, config.hidden_size)
+        (True, True)
     """
     path = local_folder(weights, HUB_NAME, "config.json and model.safetensors")
     if path.suffix == ".npz":
@@ -155,6 +160,11 @@ def vit_names(
         num_classes: width of the head.
         channels: of the images.
         transformers: its major version. Checkpoints keep their names; modules, and so adapters, have other ones in 5.
+
+    Example:
+        >>> names = vit_names(VitConfig(class_token=True), num_classes=10)
+        >>> names["vit.layers.0.mlp.fc1.weight"].place
+        'encoder/layer_0/ffn_up/kernel'
     """
     layout = _safetensors_layout(config, channels, qkv_bias=True)
     for old, new in _RENAMED if transformers >= 5 else ():
