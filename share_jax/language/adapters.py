@@ -30,6 +30,12 @@ def export_tasks(
 
     Raises:
         TargetError, TaskError, InputError: see `share_jax.export_peft`.
+
+    Example:
+        >>> from share_jax.language import open_language_bank
+        >>> places = export_tasks(open_language_bank("bank"), "peft")
+        >>> [place.as_posix() for place in places.values()]
+        ['peft/cats', 'peft/dogs']
     """
     base = _base(opened, base_model)
     return export_peft(opened.bank, opened.adapted, folder, _names(opened), base_model=base, overwrite=overwrite)
@@ -40,9 +46,20 @@ def export_task(
 ) -> Path:
     """Writes one task as the PEFT folder FOLDER, which may be one that is replaced.
 
+    Args:
+        opened: the bank.
+        task: its name.
+        folder: where.
+        base_model: `base_model_name_or_path` to write; the model's path when None.
+
     Raises:
         TaskError: there is no such task.
         TargetError: see `share_jax.export_peft`.
+
+    Example:
+        >>> from share_jax.language import open_language_bank
+        >>> export_task(open_language_bank("bank"), "dogs", "dogs_adapter").as_posix()
+        'dogs_adapter'
     """
     place = opened.bank.index(task)
     check_linear(opened.adapted)
@@ -54,9 +71,20 @@ def export_task(
 def import_tasks(opened: LanguageBank, folders: Sequence[str | os.PathLike[str]]) -> LanguageBank:
     """The bank with PEFT adapters as further tasks, saved; learnt tasks keep their bits.
 
+    Args:
+        opened: the bank.
+        folders: of PEFT, one for each task; a task is named as its folder.
+
     Raises:
         InputError: the bank is one of "share", or cannot hold an adapter.
         FormatError, TargetError, TaskError: see `share_jax.import_peft`.
+
+    Example:
+        >>> from share_jax.language import open_language_bank
+        >>> opened = open_language_bank("bank")
+        >>> place = export_task(opened, "dogs", "wolves")
+        >>> import_tasks(opened, [place]).bank.names
+        ('cats', 'dogs', 'wolves')
     """
     if isinstance(opened.bank, ShareBank):
         fix = "compress the adapters by share-jax compress, or make a bank with --method separate"

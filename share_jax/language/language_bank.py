@@ -40,6 +40,11 @@ class LanguageBank:
         pretrained: the model, its params and its tokenizer.
         adapted: the model with the tasks' updates.
         bank: the tasks.
+
+    Example:
+        >>> opened = open_language_bank("bank")
+        >>> opened.bank.names, opened.max_length
+        (('cats', 'dogs'), 64)
     """
 
     folder: Path
@@ -90,6 +95,13 @@ def open_language_bank(
         InputError: there is no bank and no settings.
         FormatError: the bank is damaged or another model's, or the model cannot be read.
         TargetError: a pattern matches no kernel.
+
+    Example:
+        >>> opened = open_language_bank("bank")
+        >>> opened.bank.names, len(opened.adapted.targets)
+        (('cats', 'dogs'), 7)
+        >>> open_language_bank("new", settings=LanguageSettings("decoder")).bank.names
+        ()
     """
     chosen = read_settings(folder) if settings is None else settings
     chosen = chosen if model is None else replace(chosen, model=os.fspath(model))

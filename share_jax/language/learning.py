@@ -103,6 +103,13 @@ class Learnt(NamedTuple):
         cut: training examples that were cut to the longest length.
         unchanged: of each older task whether its leaves, and what all share, have kept their bits.
         bounds: of each task of a "share" bank the proven error of its update, relative to its norm.
+
+    Example:
+        >>> from share_jax.language import open_language_bank
+        >>> unchanged = {"cats": True, "dogs": True}
+        >>> learnt = Learnt(open_language_bank("bank"), 60, 0.8, None, cut=0, unchanged=unchanged, bounds={})
+        >>> all(learnt.unchanged.values()), learnt.cut
+        (True, 0)
     """
 
     opened: LanguageBank
@@ -145,6 +152,13 @@ def learn(
             was broken off had.
         DivergedError: a loss is not finite; the bank is as it was.
         SaveError: it cannot be written.
+
+    Example:
+        >>> from share_jax.language import open_language_bank
+        >>> examples = [Example("a cow sat :", " on the cat"), Example("a cow sat on :", " on the cat")]
+        >>> learnt = learn(open_language_bank("bank"), "cows", examples, Training(epochs=1, batch_size=2))
+        >>> learnt.opened.bank.names, learnt.unchanged
+        (('cats', 'dogs', 'cows'), {'cats': True, 'dogs': True})
     """
     training = training or Training()
     check_new_name(opened.bank, task)

@@ -80,6 +80,11 @@ def tasks_of_prompts(opened: LanguageBank, prompts: Sequence[Prompt], *, batch_s
     Raises:
         TaskError: the bank has a task whose prompts are not known: it was imported, or learnt by an older version.
         InputError: a prompt is empty.
+
+    Example:
+        >>> from share_jax.language import open_language_bank
+        >>> tasks_of_prompts(open_language_bank("bank"), ["the cat", "a dog"])
+        ['cats', 'dogs']
     """
     router, names = saved_router(opened), opened.bank.names
     unknown = [name for name in names if router is None or name not in router.names]

@@ -22,6 +22,11 @@ class Scores(NamedTuple):
         bits_per_byte: of the completions' text, the token that ends them counted.
         nats_per_token: the loss.
         examples: how many.
+
+    Example:
+        >>> scores = Scores(exact_match=0.5, token_accuracy=0.75, bits_per_byte=1.2, nats_per_token=2.1, examples=4)
+        >>> round(scores.exact_match * scores.examples)  # written as they are, to the end
+        2
     """
 
     exact_match: float
@@ -43,6 +48,12 @@ def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat]
     Raises:
         TaskError: there is no such task.
         InputError: there are no examples.
+
+    Example:
+        >>> from share_jax.language import open_language_bank
+        >>> scores = evaluate(open_language_bank("bank"), "cats", [Example("the cat", " sat on a dog")])
+        >>> scores.examples, bool(scores.nats_per_token > 0)
+        (1, True)
     """
     slot = read_slot(opened.bank.tasks, opened.bank.index(task))
     rows = token_rows(examples, opened.pretrained.tokenizer, opened.max_length)

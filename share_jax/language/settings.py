@@ -33,6 +33,13 @@ class LanguageSettings:
 
     Raises:
         InputError: a number is below 1, or there is no such method.
+
+    Example:
+        >>> LanguageSettings("decoder", rank=4, first_layer=1)
+        LanguageSettings(model='decoder', method='shared_a', rank=4, alpha=16.0, num_basis=40, first_layer=1, ...)
+        >>> LanguageSettings("decoder", method="prompts")
+        Traceback (most recent call last):
+        share_jax.errors.InputError: method: got prompts, expected shared_a, separate, share; choose one
     """
 
     model: str
@@ -61,6 +68,13 @@ def read_settings(folder: str | os.PathLike[str]) -> LanguageSettings:
     Raises:
         InputError: there are none.
         FormatError: they are damaged, or of a later version.
+
+    Example:
+        >>> read_settings("bank").rank
+        2
+        >>> read_settings("decoder")
+        Traceback (most recent call last):
+        share_jax.errors.InputError: bank decoder: got no language_model.json, expected a language model's bank; ...
     """
     what = f"bank {shown(Path(folder))}"
     if not is_language_bank(folder):
@@ -83,6 +97,17 @@ def read_settings(folder: str | os.PathLike[str]) -> LanguageSettings:
 
 
 def write_settings(folder: str | os.PathLike[str], settings: LanguageSettings) -> None:
-    """Writes the settings of a new bank, in one step."""
+    """Writes the settings of a new bank, in one step.
+
+    Args:
+        folder: the bank's; it must be there.
+        settings: how its model is adapted.
+
+    Example:
+        >>> Path("new").mkdir()
+        >>> write_settings("new", LanguageSettings("decoder", rank=4))
+        >>> read_settings("new").rank
+        4
+    """
     content = {"schema": SCHEMA, **dataclasses.asdict(settings)}
     replace_text(json.dumps(content, indent=2) + "\n", Path(folder) / FILE)
