@@ -17,7 +17,14 @@ from share_jax.storage.untrusted import shown
 
 @dataclass(frozen=True)
 class Layer:
-    """One target as its file and configuration describe it."""
+    """One target as its file and configuration describe it.
+
+    Example:
+        >>> from share_jax.formats import open_adapter
+        >>> layer = open_adapter("cola").layers["model.layers.0.self_attn.q_proj"]
+        >>> layer.d_in, layer.d_out, layer.rank, layer.scale
+        (24, 20, 4, 2.0)
+    """
 
     d_in: int
     d_out: int
@@ -38,7 +45,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """A task that can be compressed. Nothing is held in memory: each call reads the files again."""
+    """A task that can be compressed. Nothing is held in memory: each call reads the files again.
+
+    Example:
+        >>> from share_jax.formats import open_adapter
+        >>> source = open_adapter("cola")  # no values are read yet
+        >>> source.name, source.base_model, len(source.layers)
+        ('cola', 'acme/tiny', 4)
+        >>> source.adapter(("model.layers.0.self_attn.q_proj",))["model.layers.0.self_attn.q_proj"].shape
+        (24, 20)
+    """
 
     name: str
     label: str  # for messages

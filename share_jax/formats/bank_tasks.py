@@ -61,6 +61,19 @@ def export_peft(
         TargetError: a kernel or head has no name, or is nothing that PEFT holds.
         TaskError: a task's name is no folder's.
         InputError: the bank has no tasks, or a folder is there already.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import share_jax
+        >>> model, x = nn.Sequential([nn.Dense(3)]), jnp.ones((2, 4))
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets=".*/kernel")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> bank = TaskBank(trees["shared"], trees["tasks"], ("cola", "rte"))
+        >>> [place.as_posix() for place in export_peft(bank, adapted, "peft", {"layers_0": "dense"}).values()]
+        ['peft/cola', 'peft/rte']
     """
     sources = bank_sources(bank, adapted, names, base_model=base_model)
     check_linear(adapted)
@@ -104,6 +117,20 @@ def import_peft(
         TargetError: a module or tensor has no name in the model, or is no target or head of it; a head is missing.
         TaskError: a name is taken.
         InputError: the method cannot hold an adapter; the message says what can.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import share_jax
+        >>> model, x = nn.Sequential([nn.Dense(3)]), jnp.ones((2, 4))
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets=".*/kernel")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> places = export_peft(TaskBank(trees["shared"], trees["tasks"], ("cola", "rte")), adapted, "peft")
+        >>> bank, reports = import_peft(places["rte"], adapted, TaskBank(trees["shared"], trees["tasks"]))
+        >>> bank.names, reports["rte"].error_bound
+        (('rte',), 0.0)
     """
     single = isinstance(folders, str | os.PathLike)
     return with_sources(open_sources([folders] if single else folders, bank.names), adapted, bank, names)
@@ -158,7 +185,27 @@ def bank_table(adapted: Any, bank: TaskBank, names: Names) -> Table:
 
 
 def bank_sources(bank: TaskBank, adapted: Any, names: Names = None, *, base_model: str | None = None) -> list[Source]:
-    """Every task of a bank as a task of adapter files, in memory; see `export_peft`."""
+    """Every task of a bank as a task of adapter files, in memory; see `export_peft`.
+
+    Args:
+        bank: the learnt tasks.
+        adapted: the adapted model that learnt them.
+        names: as for `export_peft`.
+        base_model: the name of the model that was adapted.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import share_jax
+        >>> model, x = nn.Sequential([nn.Dense(3)]), jnp.ones((2, 4))
+        >>> base = model.init(jax.random.key(0), x)
+        >>> adapted = share_jax.adapt(model, base, x, targets=".*/kernel")
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+        >>> bank = TaskBank(trees["shared"], trees["tasks"], ("cola", "rte"))
+        >>> [(source.name, list(source.layers)) for source in bank_sources(bank, adapted)]
+        [('cola', ['layers_0']), ('rte', ['layers_0'])]
+    """
     if not bank.names:
         raise InputError(message("bank", got="no tasks", expected="at least one", fix="learn a task first"))
     table, heads = bank_table(adapted, bank, names), bank_heads(bank, adapted)

@@ -47,10 +47,28 @@ def export_adapter(
 ) -> dict[str, Any]:
     """Writes the adapter into an existing folder and returns the configuration that was written.
 
-    When every rank is the one that the configuration gives, the configuration is written as it is and its scale is
+    When every rank is the one that the configuration gives, the configuration is written as it is. Its scale is then
     divided out of the factors, if it is neither 0 nor extreme (`SCALES`). Otherwise rank and alpha are rewritten so
     that the scale is 1 for every module: vLLM, which knows no patterns, then scales rightly too. PEFT scales a bias of
     lora_B as it scales the update, so such a bias is divided likewise.
+
+    Args:
+        folder: an existing one, without an adapter.
+        adapter: factors by module name.
+        config: what `adapter_config.json` is to hold, with "r" and "lora_alpha".
+        extras: tensors beside the factors, by their names in the file.
+        metadata: of the safetensors file.
+        dtype: of the factors: "f32", "bf16" or "f16".
+        forms: how a pair lies in the file, by module name, where it is not as two matrices; see `forms`.
+
+    Example:
+        >>> from share_jax.formats import open_adapter
+        >>> Path("mine").mkdir()
+        >>> adapter = {"layers.0.q_proj": Factors(np.ones((6, 2)), np.ones((2, 4)), scale=2.0)}
+        >>> config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+        >>> written = export_adapter(Path("mine"), adapter, config, extras={}, metadata={}, dtype="f32")
+        >>> open_adapter("mine").layers["layers.0.q_proj"].scale
+        2.0
     """
     forms = forms or {}
     adapter = with_owners_rank(adapter)

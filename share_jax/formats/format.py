@@ -41,8 +41,14 @@ class Format:
         detect: whether a folder looks like one of this format, be it damaged.
         open: every task of the folder.
         write: writes one task; None where the format is read alone.
-        alone: an adapter's folder may hold other things beside its file, so that a folder is one, and may be replaced
-            as one, only where nothing but these entries is in it; None where the folder itself is the adapter.
+        alone: whether a folder of these entries is an adapter and nothing else, so that it may be replaced as one. An
+            adapter's file may lie beside other things. None where the folder itself is the adapter.
+
+    Example:
+        >>> [each.name for each in FORMATS if each.detect("cola")]
+        ['PEFT']
+        >>> [each.name for each in FORMATS if each.write is not None]
+        ['PEFT']
     """
 
     name: str

@@ -38,6 +38,13 @@ def open_sources(
         InputError: a folder is not there, or two sources do not belong to one base model.
         FormatError: a folder is empty, damaged or not supported.
         TaskError: a name is not safe, is there twice, or is taken.
+
+    Example:
+        >>> [(source.name, source.base_model) for source in open_sources(["cola", "rte"])]
+        [('cola', 'acme/tiny'), ('rte', 'acme/tiny')]
+        >>> open_sources(["cola"], taken=["cola"])
+        Traceback (most recent call last):
+        share_jax.errors.TaskError: task cola: got a name that exists, expected a new name; rename the folder, ...
     """
     found = [format_of(folder, formats) for folder in folders]
     sources = named([path for path, _ in found], [each.open(path) for path, each in found], names)

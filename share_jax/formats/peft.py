@@ -46,7 +46,12 @@ DTYPES = {"F32": "f32", "BF16": "bf16", "F16": "f16", "F64": "f32"}
 
 
 def is_adapter(folder: str | os.PathLike) -> bool:
-    """Whether the folder looks like a PEFT adapter's."""
+    """Whether the folder looks like a PEFT adapter's.
+
+    Example:
+        >>> is_adapter("cola"), is_adapter("set")
+        (True, False)
+    """
     return any(exists_inside(folder, name) for name in (CONFIG, WEIGHTS, PICKLED))
 
 
@@ -61,6 +66,11 @@ def open_adapter(folder: str | os.PathLike, name: str | None = None) -> Source:
         InputError: there is no such folder.
         FormatError: a file is missing or damaged, or says something that is not supported.
         TaskError: the name is not safe.
+
+    Example:
+        >>> source = open_adapter("cola", name="grammar")
+        >>> source.name, source.config["r"], list(source.layers)[:1]
+        ('grammar', 4, ['model.layers.0.self_attn.q_proj'])
     """
     path = check_folder(folder, "adapter")
     name = task_name_of(path) if name is None else name
@@ -224,6 +234,14 @@ def write_adapter(
 
     Raises:
         InputError: a value does not fit the dtype.
+
+    Example:
+        >>> Path("mine").mkdir()
+        >>> pairs = {"layers.0.q_proj": (np.ones((6, 2)), np.ones((2, 4)))}
+        >>> config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+        >>> write_adapter(Path("mine"), config, pairs, extras={}, metadata={"format": "pt"}, dtype="bf16")
+        >>> open_adapter("mine").layers["layers.0.q_proj"].dtype
+        'BF16'
     """
     tensors: dict[str, RawTensor] = dict(extras)
     for module, (pair, form) in _by_module(factors, forms or {}).items():

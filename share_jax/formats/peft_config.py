@@ -34,7 +34,13 @@ _HARMLESS_CONFIGS = ("eva_config", "corda_config", "lora_ga_config", "loftq_conf
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The part of the configuration that gives each module its rank and scale."""
+    """The part of the configuration that gives each module its rank and scale.
+
+    Example:
+        >>> settings = parse_config({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "use_rslora": True}, "adapter")
+        >>> round(settings.scale_of("layers.0.q_proj"), 4)  # alpha / sqrt(r)
+        5.6569
+    """
 
     rank: int
     alpha: float
@@ -114,8 +120,21 @@ def owner_of(module: str) -> str:
 def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
     """Reads a configuration.
 
+    Args:
+        config: what `adapter_config.json` holds.
+        label: what the configuration is of, for messages.
+
     Raises:
         FormatError: a value is of the wrong kind, or something is asked for that is not supported; it is named.
+
+    Example:
+        >>> config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "rank_pattern": {"v_proj": 4}}
+        >>> settings = parse_config(config, "adapter")
+        >>> settings.rank_of("layers.0.q_proj"), settings.rank_of("layers.0.v_proj")
+        (8, 4)
+        >>> parse_config({"peft_type": "LORA", "r": 0}, "adapter")
+        Traceback (most recent call last):
+        share_jax.errors.FormatError: adapter r: got 0, expected a whole number of at least 1; correct the file
     """
     _refuse_unsupported(config, label)
     rank = config.get("r")
