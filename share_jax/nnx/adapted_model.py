@@ -46,6 +46,19 @@ def adapt(
     Raises:
         TargetError: if a pattern matches nothing, or a kernel that it matches cannot be adapted in this space.
         InputError: if `model` is no NNX module or cannot be split, or `method` is not a parameterisation.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> model, x = nnx.Linear(4, 3, rngs=nnx.Rngs(0)), jnp.ones((2, 4))
+        >>> adapted = adapt(model, x, targets="kernel")
+        >>> print(adapted)
+        SharedA(rank=4, alpha=8.0, init_std=0.02) in activation space on 1 kernels:
+        kernel  ...  4 x 3
+        >>> base = adapted.variables(model)
+        >>> trees = adapted.init(jax.random.key(1), base["params"], num_tasks=3)
+        >>> adapted.apply({**base, **trees}, x, task_id=jnp.array([2, 0])).shape
+        (2, 3)
     """
     if not isinstance(model, nnx.Module):
         fix = "pass the module itself; share_jax.adapt takes Linen modules, too"

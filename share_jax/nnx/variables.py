@@ -23,11 +23,25 @@ from share_jax.typing import Array, Leaves, PRNGKey, TaskId
 
 
 class SharedVariable(nnx.Variable):
-    """What all tasks share, such as `lora_a`; a filter for it."""
+    """What all tasks share, such as `lora_a`; a filter for it.
+
+    Example:
+        >>> from share_jax.nnx import SharedLoRALinear
+        >>> layer = SharedLoRALinear(4, 3, num_tasks=3, rngs=nnx.Rngs(0))
+        >>> {path: leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(layer, SharedVariable))}
+        {('lora_a',): (4, 4)}
+    """
 
 
 class TaskVariable(nnx.Variable):
-    """What belongs to tasks, stacked (T, ...); a filter for it."""
+    """What belongs to tasks, stacked (T, ...); a filter for it.
+
+    Example:
+        >>> from share_jax.nnx import SharedLoRALinear
+        >>> layer = SharedLoRALinear(4, 3, num_tasks=3, rngs=nnx.Rngs(0))
+        >>> {path: leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(layer, TaskVariable))}
+        {('lora_b',): (3, 4, 3)}
+    """
 
 
 class TaskLayer(nnx.Module):
