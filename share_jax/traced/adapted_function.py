@@ -68,6 +68,15 @@ class AdaptedFunction(AdaptedTrees):
         space: "activation" or "parameter".
         unbatched: inputs that all examples of a mixed batch share.
         kernels: of every kernel whose inputs stand first, by path: its axes within one layer, and how many are inputs.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from share_jax import adapt_function
+        >>> params, x = {"w": jnp.ones((4, 3)), "b": jnp.zeros((1, 3))}, jnp.ones((2, 4))
+        >>> adapted = adapt_function(lambda params, x: x @ params["w"] + params["b"], params, x, targets="w", heads="b")
+        >>> trees = adapted.init(jax.random.key(0), params, num_tasks=3)
+        >>> adapted.apply({**adapted.variables(params), **trees}, x, task_id=jnp.array([2, 0])).shape
+        (2, 3)
     """
 
     model: Model

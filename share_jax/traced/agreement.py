@@ -15,6 +15,13 @@ class KernelUse:
         stacked: its axes along which scans, or another operand, take one layer each, the outermost first.
         slices: those of them that scans take.
         obstacle: why an update cannot be added to the operations; None if it can.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from share_jax.traced.discover import readings
+        >>> found = readings(lambda kernels: jnp.ones((2, 6)) @ kernels["w"], {"w": jnp.ones((6, 4))})
+        >>> kernel_use(found["w"], (6, 4))
+        KernelUse(inputs=(0,), stacked=(), slices=(), obstacle=None)
     """
 
     inputs: tuple[int, ...] | None
@@ -29,6 +36,13 @@ def kernel_use(reading: Reading, shape: tuple[int, ...]) -> KernelUse:
     Args:
         reading: from `readings`.
         shape: the whole kernel's.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from share_jax.traced.discover import readings
+        >>> found = readings(lambda kernels: kernels["scale"] ** 2, {"scale": jnp.ones((6, 4))})
+        >>> kernel_use(found["scale"], (6, 4)).obstacle
+        'a kernel that is no factor of a matrix product: it is read by ...'
     """
     read = [*reading.layers, *(use for use in reading.uses if use.kind == "other")]
     if not read:

@@ -115,6 +115,15 @@ def program_of(
             text or a flag, is kept as it is.
         kernels: arrays, or their shapes and dtypes: in the order of their paths the program's first inputs.
         *more: trees of the same.
+
+    Example:
+        >>> def run(kernels, x):
+        ...     return {"y": x @ kernels["w"]}
+        >>> program, result = program_of(run, {"w": jnp.ones((6, 4))}, jnp.ones((2, 6)))
+        >>> [equation.primitive.name for equation in program.eqns]
+        ['dot_general']
+        >>> result(["the product"])
+        {'y': 'the product'}
     """
     kept: dict[str, Any] = {}
 
