@@ -1,7 +1,7 @@
 """Lists the public functions and classes whose docstring lacks an example: `python docs/coverage.py`.
 
-An example is a doctest (`>>>`), which the test suite runs, or a literal block after `Example`. A class may show it in
-the docstring of one of its public methods or of its file. Exit status 1 if one lacks it.
+An example is a doctest (`>>>`), which the test suite runs. A class may show it in the docstring of one of its public
+methods. Exit status 1 if one lacks it.
 """
 
 import ast
@@ -11,28 +11,25 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from write_public import ROOT, stub_names
 
-SIGNS = (">>> ", "Example")
-
 
 def lacking(package: Path) -> list[str]:
-    """The public functions and classes of a package's rooms without an example, as `room.name`."""
+    """The public functions and classes of a package and its rooms without an example, as `room.name`."""
     found = []
-    for stub in sorted(package.glob("*/__init__.pyi")):
+    for stub in sorted(package.glob("**/__init__.pyi")):
         for name, file in stub_names(stub.parent):
             tree = ast.parse(file.read_text(encoding="utf-8"))
             node = next((node for node in tree.body if getattr(node, "name", "") == name), None)
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not _shown(node, tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not _shown(node):
                 found.append(f"{stub.parent.name}.{name}")
     return found
 
 
-def _shown(node: ast.FunctionDef | ast.ClassDef, tree: ast.Module) -> bool:
+def _shown(node: ast.FunctionDef | ast.ClassDef) -> bool:
     texts = [ast.get_docstring(node)]
     if isinstance(node, ast.ClassDef):
         methods = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name[0] != "_"]
         texts += [ast.get_docstring(each) for each in methods]
-    text, whole = "\n".join(filter(None, texts)), ast.get_docstring(tree) or ""
-    return any(sign in text for sign in SIGNS) or (f"{node.name}(" in whole and "    " in whole)
+    return any(">>> " in (text or "") for text in texts)
 
 
 if __name__ == "__main__":
