@@ -38,7 +38,10 @@ def fingerprint(params: Tree) -> Fingerprint:
     Args:
         params: nested dict of arrays, or a flat one by path.
     """
-    leaves = dict(sorted(((plain_text(path), leaf) for path, leaf in flat(params).items()), key=lambda item: item[0]))
+    arrays_of = (
+        (plain_text(path), leaf) for whole, part in flat(params).items() for path, leaf in _arrays(whole, part)
+    )
+    leaves = dict(sorted(arrays_of, key=lambda item: item[0]))
     for known, found in _KNOWN:
         arrays = {path: ref() for path, ref in known}
         if arrays.keys() == leaves.keys() and all(own is leaves[path] for path, own in arrays.items()):
@@ -48,6 +51,12 @@ def fingerprint(params: Tree) -> Fingerprint:
         _KNOWN[:] = [entry for entry in _KNOWN if all(ref() is not None for _, ref in entry[0])]
         _KNOWN.append((tuple((path, weakref.ref(leaf)) for path, leaf in leaves.items()), made))
     return made
+
+
+def _arrays(path: str, leaf: Any) -> list[tuple[str, Any]]:
+    """The arrays of a leaf by their paths: several where it is a quantised kernel, stored as a tree of its own."""
+    found = jax.tree_util.tree_flatten_with_path(leaf)[0]
+    return [(f"{path}{jax.tree_util.keystr(keys)}" if keys else path, array) for keys, array in found]
 
 
 def _hashed(leaves: dict[str, Any]) -> Fingerprint:

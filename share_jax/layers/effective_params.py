@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from share_jax.errors import TargetError, message
 from share_jax.layers.kernel_matrix import as_kernel
+from share_jax.layers.stored_kernel import is_quantized, no_update
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization
 from share_jax.trees import at, flat, nested
@@ -48,11 +50,18 @@ def effective_params(
 
     Returns:
         A tree of the structure, shapes and dtypes of `params`.
+
+    Raises:
+        TargetError: if an adapted kernel is quantised.
     """
     leaves = flat(params)
     for target in targets:
         delta = kernel_delta(method, target, *own_leaves(method, target, shared, slot))
         kernel = leaves[target.path]
+        if is_quantized(kernel):
+            fix = "apply the adapted model, whose activation space decodes it"
+            got, expected = no_update(kernel), "a floating kernel"
+            raise TargetError(message(f"kernel {target.path}", got=got, expected=expected, fix=fix))
         if target.stacked is not None:
             lengths = tuple(kernel.shape[axis] for axis in target.layer_axes)
             delta = delta.reshape(lengths + target.shape)

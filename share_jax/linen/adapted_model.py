@@ -15,6 +15,7 @@ from share_jax.errors import TargetError, message
 from share_jax.layers.effective_params import effective_params
 from share_jax.layers.fresh_trees import without_leaves
 from share_jax.layers.projected import Projected, project
+from share_jax.layers.stored_kernel import check_heads, is_quantized
 from share_jax.layers.targets import Target, match, with_own_leaves
 from share_jax.linen.choose import Call, choose
 from share_jax.linen.discover import uses
@@ -241,6 +242,7 @@ def adapt(
     check_collections(variables)
     params = flat(variables["params"])
     owned = match(heads, params, what="head") if heads else ()
+    check_heads(owned, params)
     found = uses(model, variables, args, kwargs)
     kernels = [
         path
@@ -253,6 +255,7 @@ def adapt(
         raise TargetError(message("targets", got="no pattern", expected="at least one target or head", fix=fix))
     picked, traced, apart = choose(chosen, owned, params, found, space, Call(model, variables, args, kwargs))
     picked = with_own_leaves(picked, owned, method.leaves(1, 1))
-    axes = {path: (len(use.shape), use.in_axes) for path, use in found.items() if use.is_kernel}
+    floating = (path for path, use in found.items() if use.is_kernel and not is_quantized(params[path]))
+    axes = {path: (len(found[path].shape), found[path].in_axes) for path in floating}
     flags = example_flags(model, args, kwargs)
     return Adapted(model, method, picked, owned, space, kernels=axes, traced=traced, apart=apart, flags=flags)

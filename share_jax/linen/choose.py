@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from share_jax.errors import TargetError, message
+from share_jax.layers.stored_kernel import QUANTIZED, is_quantized, no_update
 from share_jax.layers.targets import Target
 from share_jax.linen.bypass import bypassed
 from share_jax.linen.discover import ParameterUse, may_be_kernel
@@ -49,14 +50,17 @@ def choose(
         TargetError: if one of the kernels cannot be adapted in this space.
     """
     for path in chosen:
-        if not may_be_kernel(params[path]):
-            got, fix = f"{params[path].dtype} numbers", "narrow the pattern, or adapt the model before it is quantised"
-            raise TargetError(message(f"target {path}", got=got, expected="a floating kernel, which learns", fix=fix))
+        reason, coded = no_update(params[path]), is_quantized(params[path])
+        if reason is not None and not (coded and space == "activation"):
+            fix = "narrow the pattern, or use space='activation'" if coded else "narrow the pattern"
+            raise TargetError(
+                message(f"target {path}", got=reason, expected="a floating kernel, which learns", fix=fix)
+            )
         if path not in found:
             raise _refused(path, "a parameter that the example call does not reach", space)
     if space == "parameter":
         return tuple(_whole(path, params[path].shape, found[path]) for path in chosen), frozenset(), False
-    at_layers = {path for path in chosen if _obstacle(found[path]) is None}
+    at_layers = {path for path in chosen if _obstacle(found[path]) is None and not is_quantized(params[path])}
     dense = [path for path in heads if path in found and _takes_heads(found[path])]
     with one_line("example call of the model"):
         around = set(bypassed(*call, sorted({*at_layers, *(p for p in dense if may_be_kernel(params[p]))})))
@@ -68,8 +72,9 @@ def choose(
             continue
         program = use.program
         if program.obstacle is not None or (use.stacked is not None and use.stacked != program.stacked):
-            reason = AROUND if path in around else _obstacle(use) or CHANGED
-            raise _refused(path, reason, space, program.obstacle)
+            reason = AROUND if path in around else _obstacle(use) or program.obstacle or CHANGED
+            coded = is_quantized(params[path])
+            raise _refused(path, reason, space, program.obstacle, QUANTIZED if coded else "")
         targets.append(_in_program(path, shape, use))
         traced.add(path)
     return tuple(targets), frozenset(traced), len(dense) < len(heads) or any(path in around for path in heads)
@@ -89,9 +94,9 @@ def _obstacle(use: ParameterUse) -> str | None:
     return None if use.stacked in ((), (0,)) else f"a kernel with layers stacked along axes {use.stacked}"
 
 
-def _refused(path: str, reason: str, space: str, program: str | None = None) -> TargetError:
+def _refused(path: str, reason: str, space: str, program: str | None = None, fix: str = "") -> TargetError:
     more = "" if program is None or program == reason else f" ({program})"
-    fix = "narrow the pattern" if space == "parameter" else "narrow the pattern, or use space='parameter'"
+    fix = fix or ("narrow the pattern" if space == "parameter" else "narrow the pattern, or use space='parameter'")
     expected = f"a kernel that {space} space can adapt"
     return TargetError(message(f"target {path}", got=f"{reason}{more}", expected=expected, fix=fix))
 

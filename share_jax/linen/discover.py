@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from share_jax.errors import TargetError
+from share_jax.layers.stored_kernel import codes_of, is_quantized
 from share_jax.linen.doors import one_line
 from share_jax.linen.layer_spec import KERNEL_LEAF, layer_type, obstacle, own_methods, spec_of
 from share_jax.linen.variables import SHARED, TASKS
@@ -122,7 +123,7 @@ def _uses(
                     else:  # a scope that modules share
                         found[path] = replace(found[path], obstacle=f"it is also of {type(module).__name__}")
                     if may_be_kernel(leaf):
-                        marked(leaf, path)
+                        marked(codes_of(leaf), path)
         return out
 
     call, arrays = abstract_call(model, variables, args, kwargs, carried=carried)
@@ -143,13 +144,13 @@ def _uses(
     return found
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+def _abstract(leaf: Any) -> Any:
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), leaf)
 
 
 def may_be_kernel(leaf: Any) -> bool:
-    """Whether a parameter is a floating array of two axes or more."""
-    return leaf.ndim >= 2 and jnp.issubdtype(leaf.dtype, jnp.floating)
+    """Whether a parameter of two axes or more holds floats, or the codes of quantised ones."""
+    return is_quantized(leaf) or (leaf.ndim >= 2 and jnp.issubdtype(codes_of(leaf).dtype, jnp.floating))
 
 
 def _use(module: nn.Module, name: str, leaf: Any, carried: bool) -> ParameterUse:
@@ -171,5 +172,5 @@ def _use(module: nn.Module, name: str, leaf: Any, carried: bool) -> ParameterUse
         reason = obstacle(module)
     spec = spec_of(module)
     axes = leaf.ndim - 1 if spec is None else spec.input_axes(leaf.ndim)
-    shape = tuple(jnp.shape(leaf))
+    shape = tuple(leaf.shape)
     return ParameterUse(type(module).__name__, shape, axes, is_kernel, layer is not None, reason)

@@ -1,9 +1,10 @@
 """The seam to Flax NNX: modules, and adapting an unmodified one.
 
 `modules` and `share_modules` are NNX's linear layers with a `task_id`, `head` is a head per task, `variables` their
-leaves; `own_module` is a model made of them as an `AdaptedModel`. `module_function` makes a pure function of a module:
-split once, merged into a copy at every call. `adapted_model` adapts that function with `share_jax.traced`, which knows
-no module class. All that needs `flax.nnx` is here.
+leaves; `own_module` is a model made of them as an `AdaptedModel`. `module_function` makes a pure function of a
+module: split once, merged into a copy at every call; `stored_kernels` makes one leaf of what stores a quantised
+kernel. `adapted_model` adapts that function with `share_jax.traced`, which knows no module class. All that needs
+`flax.nnx` is here.
 """
 
 import lazy_loader

@@ -9,6 +9,7 @@ from flax import nnx
 
 from share_jax.adapted import SHARED, TASKS
 from share_jax.errors import InputError, message
+from share_jax.nnx.stored_kernels import Groups, apart, grouped, stored_kernels
 from share_jax.nnx.variables import SharedVariable, TaskVariable
 from share_jax.traced.adapted_function import STATE
 from share_jax.trees import flat, nested
@@ -36,6 +37,7 @@ class ModuleFunction:
         places: of every variable, by its path as text.
         streams: names of its streams of random numbers.
         caches: paths of its `nnx.Cache` variables, of which each example of a batch has its own.
+        stored: of its quantised kernels, each one leaf of "params", the variables that store it.
     """
 
     module: type[nnx.Module]
@@ -44,6 +46,7 @@ class ModuleFunction:
     places: Mapping[str, Place] = field(repr=False)
     streams: tuple[str, ...] = field(repr=False)
     caches: tuple[str, ...] = field(repr=False)
+    stored: Groups = field(repr=False, default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -84,6 +87,7 @@ class ModuleFunction:
 
     def _merged(self, variables: Tree, graph: Any) -> Any:
         trees = {name: flat(variables.get(name, {})) for name in COLLECTIONS}
+        trees[PARAMS] = apart(trees[PARAMS], self.stored)
         missing = [path for path, place in self.places.items() if path not in trees[place[0]]]
         if missing:
             fix = "pass what `variables` of the adapted model returned"
@@ -101,14 +105,20 @@ class ModuleFunction:
             other = sorted(found.keys() ^ self.places.keys())
             got = f"a {type(model).__name__} that differs at {other[0]}" if other else "variables of other types"
             raise InputError(message("module", got=got, expected=f"the {self.name} that was adapted", fix="pass that"))
-        return trees_of(found)
+        return trees_of(found, self.stored)
 
 
-def trees_of(found: Mapping[str, tuple[Place, Any]]) -> dict[str, Any]:
-    """{"params": tree, "state": tree}; the second only where there are other variables than parameters."""
+def trees_of(found: Mapping[str, tuple[Place, Any]], stored: Groups | None = None) -> dict[str, Any]:
+    """{"params": tree, "state": tree}; the second only where there are other variables than parameters.
+
+    Args:
+        found: place and value of every variable.
+        stored: the variables that store a quantised kernel, which are one leaf.
+    """
     trees: dict[str, dict[str, Any]] = {PARAMS: {}}
     for path, ((collection, _), leaf) in found.items():
         trees.setdefault(collection, {})[path] = leaf
+    trees[PARAMS] = grouped(trees[PARAMS], stored or {})
     return {collection: nested(leaves) for collection, leaves in trees.items()}
 
 
@@ -162,7 +172,10 @@ def function_of(model: nnx.Module) -> ModuleFunction:
     copies[1].set_attributes(use_running_average=True, raise_if_not_found=False)
     predicting, training = (nnx.split(copy)[0] for copy in copies)
     streams = {node.key.tag for _, node in nnx.iter_graph(copies[0]) if isinstance(node, nnx.RngStream)}
-    places = {path: place for path, (place, _) in variables_by_path(model).items()}
+    found = variables_by_path(model)
+    places = {path: place for path, (place, _) in found.items()}
+    params = {keys: leaf for (collection, keys), leaf in found.values() if collection == PARAMS}
     kinds = {"/".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
     caches = tuple(path for path in places if isinstance(kinds[path], nnx.Cache))
-    return ModuleFunction(type(model), predicting, training, places, tuple(sorted(streams)), caches)
+    stored = stored_kernels(copies[0], params)
+    return ModuleFunction(type(model), predicting, training, places, tuple(sorted(streams)), caches, stored)

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
 from share_jax.adapted import AdaptedModel, as_adapted
+from share_jax.layers.stored_kernel import is_quantized
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.built_in import leaf_specs
 from share_jax.sharding.microbatches import batch_size, check_divides
@@ -79,7 +80,10 @@ class Layout:
         own = {name: jax.tree.map(lambda _: self.named(), tree) for name, tree in variables.items() if name != "params"}
         leaves = flat(variables["params"])
         specs = {path: self.kernels[path].spec if path in self.kernels else () for path in leaves}
-        return {**own, "params": nested({path: self.named(*spec) for path, spec in specs.items()})}
+        of_leaf = {
+            path: jax.tree.map(lambda _, spec=spec: self.named(*spec), leaves[path]) for path, spec in specs.items()
+        }
+        return {**own, "params": nested(of_leaf)}
 
     def shared(self, tree: Tree) -> dict[str, Any]:
         """Shardings of the `shared` tree: each leaf as the kernel that it stands beside."""
@@ -210,7 +214,7 @@ def layout_of(mesh: Mesh, params: Tree, model: Any = None, rules: Rules | None =
     known = {} if seam is None else seam.kernels
     kernels = {}
     for path, leaf in flat(params).items():
-        if leaf.ndim < 2:
+        if leaf.ndim < 2 or is_quantized(leaf):  # codes and scales of a quantised kernel are replicated
             continue
         inner, in_axes = known.get(path, (leaf.ndim, leaf.ndim - 1))
         kernels[path] = _kernel(mesh, whole, tuple(leaf.shape), leaf.ndim - inner, in_axes)

@@ -13,6 +13,7 @@ from share_jax.adapted_trees import AdaptedTrees, check_space
 from share_jax.bank.slots import TaskSlots
 from share_jax.errors import TargetError, message
 from share_jax.layers.effective_params import effective_params
+from share_jax.layers.stored_kernel import QUANTIZED, check_heads, is_quantized, no_update
 from share_jax.layers.targets import Target, match
 from share_jax.ops.remat_policy import POLICIES, Remat
 from share_jax.parameterizations.base import Parameterization, check_method
@@ -228,6 +229,7 @@ def choose(
     check_method(method, "choose one of share_jax's, or write the functions of parameterizations/base.py")
     params = flat(variables["params"])
     owned = match(heads, params, what="head") if heads else ()
+    check_heads(owned, params)
     matrices = {path: leaf for path, leaf in params.items() if leaf.ndim >= 2 and path not in owned}
     found = _readings(model, variables, matrices, args, kwargs)
     biases = {path for path in matrices if path.rpartition("/")[2] == "bias" and not found.get(path, Reading()).layers}
@@ -244,7 +246,7 @@ def choose(
         first = (
             () if use is None else tuple(axis for axis in range(len(matrices[path].shape)) if axis not in use.stacked)
         )
-        if use is not None and first[: len(use.inputs)] == use.inputs:
+        if use is not None and first[: len(use.inputs)] == use.inputs and not is_quantized(matrices[path]):
             axes[path] = (len(first), len(use.inputs))
     return AdaptedFunction(model, method, picked, owned, space, tuple(unbatched), axes)
 
@@ -273,15 +275,18 @@ def _readings(model: Model, variables: Tree, kernels: dict[str, Any], args: tupl
 def _target(path: str, leaf: Any, reading: Reading | None, space: str, chosen: Mapping[str, Any]) -> Target:
     shape = tuple(leaf.shape)
 
-    def refuse(reason: str) -> TargetError:
-        fix = "narrow the pattern" if space == "parameter" else "narrow the pattern, or use space='parameter'"
+    def refuse(reason: str, fix: str = "") -> TargetError:
+        if not fix and space == "activation":
+            fix = QUANTIZED if is_quantized(leaf) else "narrow the pattern, or use space='parameter'"
+        fix = fix or "narrow the pattern"
         expected = f"a kernel that {space} space can adapt"
         return TargetError(message(f"target {path}", got=reason, expected=expected, fix=fix))
 
     if reading is None:
         raise refuse("a parameter that the example call does not reach")
-    if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
-        raise refuse(f"numbers of dtype {leaf.dtype}, to which no update can be added")
+    reason = no_update(leaf)
+    if reason is not None and not (is_quantized(leaf) and space == "activation"):
+        raise refuse(reason, "narrow the pattern, or use space='activation'" if is_quantized(leaf) else "")
     use = reading.chosen()
     obstacle = reading.obstacle or reading.conflict(shape)
     if space == "activation" and (obstacle or use is None):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr
 
+from share_jax.layers.stored_kernel import parts
 from share_jax.traced.interpreter import run
 from share_jax.traced.kernel_view import KernelView, view_of
 from share_jax.traced.operations import Operation, Use, sides_of
@@ -150,13 +151,18 @@ def readings(function: Callable[..., Any], kernels: Mapping[str, Any], *more: An
 
     Args:
         function: (kernels by path, *more) to any tree. It is traced.
-        kernels: arrays or shapes, by path.
+        kernels: arrays or shapes, by path; of a quantised one the tree that stores it.
         *more: trees of the same.
     """
-    recorder = Recorder({})
-    closed, _ = program_of(function, kernels, *more)
+    recorder, stored = Recorder({}), {path: parts(leaf) for path, leaf in kernels.items()}
+
+    def of_codes(codes: dict[str, Any], others: dict[str, Any], *more: Any) -> Any:
+        return function({path: stored[path].joined(codes[path], others[path]) for path in stored}, *more)
+
+    codes = {path: own.codes for path, own in stored.items()}
+    closed, _ = program_of(of_codes, codes, {path: own.others for path, own in stored.items()}, *more)
     inputs: list[Any] = [var.aval for var in closed.jaxpr.invars]
-    inputs[: len(kernels)] = [view_of(path, kernels[path], {}, {}) for path in sorted(kernels)]
+    inputs[: len(kernels)] = [view_of(path, codes[path], {}, {}) for path in sorted(kernels)]
     for value in run(closed.jaxpr, closed.consts, inputs, recorder):
         if isinstance(value, KernelView):
             recorder.refuse(value, RETURNED, "a kernel that the model returns")

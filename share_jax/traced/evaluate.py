@@ -13,6 +13,7 @@ import jax
 
 from share_jax.errors import TargetError, message
 from share_jax.layers.effective_params import own_leaves
+from share_jax.layers.stored_kernel import parts
 from share_jax.layers.targets import Target
 from share_jax.ops.products import without_merging
 from share_jax.parameterizations.base import Parameterization
@@ -68,7 +69,7 @@ def adapted_call(
 
     Args:
         function: (the targets' kernels by path) to any tree; it is traced.
-        kernels: the targets' kernels by path.
+        kernels: the targets' kernels by path; of a quantised one the tree that stores it.
         method: the parameterisation.
         targets: the adapted kernels.
         trees: the `shared` tree, and the slot of one task.
@@ -78,15 +79,21 @@ def adapted_call(
         TargetError: if it uses a kernel in another way than in the example call.
     """
     by_path = {target.path: target for target in sorted(targets, key=lambda target: target.path)}
-    closed, result = program_of(function, {path: kernels[path] for path in by_path})
+    stored = {path: parts(kernels[path]) for path in by_path}
+    codes = {path: own.codes for path, own in stored.items()}
+
+    def of_codes(codes: dict[str, Array]) -> Any:
+        return function({path: own.joined(codes[path], own.others) for path, own in stored.items()})
+
+    closed, result = program_of(of_codes, codes)
     visitor = _Adding(method, by_path)
     views = []
     for path, target in by_path.items():
         pair = own_leaves(method, target, *trees)
-        lengths = tuple(kernels[path].shape[axis] for axis in target.layer_axes)
+        lengths = tuple(codes[path].shape[axis] for axis in target.layer_axes)
         if len(lengths) > 1:
             pair = jax.tree.map(lambda leaf, lengths=lengths: leaf.reshape(lengths + leaf.shape[1:]), pair)
-        views.append(view_of(path, kernels[path], *pair))
+        views.append(view_of(path, codes[path], *pair))
     with nullcontext() if merging else without_merging():
         found = run(closed.jaxpr, closed.consts, views, visitor)
     for value in found:

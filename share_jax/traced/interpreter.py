@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from share_jax.traced.decoding import decoded, is_coded
 from share_jax.traced.kernel_view import KernelView
 from share_jax.traced.lookups import convolution_of, lookup_of
 from share_jax.traced.operations import Operation
@@ -86,7 +87,9 @@ def _followed(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
     if rule is None and eqn.primitive.name.startswith("custom_"):
         rule = _custom
     with eqn.ctx.manager:
-        outputs = None if rule is None else rule(eqn, inputs, place)
+        outputs = _decoded(eqn, inputs, place)
+        if outputs is None and rule is not None:
+            outputs = rule(eqn, inputs, place)
     if outputs is not None:
         return outputs
     for value in inputs:
@@ -106,6 +109,17 @@ def _same(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
         for value, out in zip(inputs, outputs, strict=True)
     ]
     return views
+
+
+def _decoded(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
+    view = decoded(eqn, inputs)
+    if view is None:
+        return None
+    for each in inputs:  # a scale may look like a kernel
+        if isinstance(each, KernelView) and not is_coded(each):
+            place.refuse(each, eqn.primitive.name)
+    (value,) = _bind(eqn, [plain(each) for each in inputs], place.visitor)
+    return [replace(view, value=value)]
 
 
 def _cast(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
@@ -168,7 +182,7 @@ def _scaled(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
 
 def _product(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
     kernels = [isinstance(value, KernelView) for value in inputs]
-    if all(kernels) or not _floating(eqn):
+    if all(kernels):
         return None
     view, other = (inputs[0], inputs[1]) if kernels[0] else (inputs[1], inputs[0])
     return _visited(eqn, inputs, place, view, product_of(view, other, kernels[0], eqn.params))
@@ -192,9 +206,12 @@ def _floating(eqn: JaxprEqn) -> bool:
 
 
 def _visited(eqn: JaxprEqn, inputs: list[Any], place: Place, view: KernelView, operation: Operation | str) -> list[Any]:
-    out = None
-    if isinstance(operation, str):
-        place.refuse(view, "" if "part of one" in operation else eqn.primitive.name, operation)
+    out, name = None, eqn.primitive.name
+    if view.stored == "codes" or not _floating(eqn):
+        early = "" if view.stored == "values" else " before a scale has decoded it"
+        place.refuse(view, name + early, f"a kernel that '{name}' reads{early}")
+    elif isinstance(operation, str):
+        place.refuse(view, "" if "part of one" in operation else name, operation)
     elif any(place.live):
         out = place.visitor.use(view, operation)
     return _bind(eqn, [plain(value) for value in inputs], place.visitor) if out is None else [out]

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from share_jax.layers.stored_kernel import are_codes
 from share_jax.typing import Array
 
 
@@ -41,6 +42,7 @@ class KernelView:
         shape: of the kernel.
         axes: for each axis of `value` the pieces of the kernel's axes that it is made of, the slowest first.
         slices: the kernel's axes along which loops around this place run its layers, the outermost first.
+        stored: whether it is the kernel's values, "codes" of a quantised one, or what they were "decoded" to.
     """
 
     value: Array
@@ -51,6 +53,7 @@ class KernelView:
     shape: tuple[int, ...] = field(default=(), metadata={"static": True})
     axes: tuple[tuple[Piece, ...], ...] = field(default=(), metadata={"static": True})
     slices: tuple[int, ...] = field(default=(), metadata={"static": True})
+    stored: Literal["values", "codes", "decoded"] = field(default="values", metadata={"static": True})
 
     def transposed(self, value: Array, permutation: tuple[int, ...]) -> "KernelView":
         """After a transpose."""
@@ -92,9 +95,10 @@ class KernelView:
 
 
 def view_of(path: str, kernel: Array, shared: Mapping[str, Array], slot: Mapping[str, Array]) -> KernelView:
-    """A kernel as its tree holds it."""
+    """A kernel as its tree holds it; of a quantised one the codes."""
     axes = tuple((Piece(axis, size, 1),) for axis, size in enumerate(kernel.shape))
-    return KernelView(kernel, shared, slot, path=path, shape=tuple(kernel.shape), axes=axes)
+    stored = "codes" if are_codes(kernel) else "values"
+    return KernelView(kernel, shared, slot, path=path, shape=tuple(kernel.shape), axes=axes, stored=stored)
 
 
 def regrouped(pieces: list[Piece], shape: tuple[int, ...]) -> tuple[tuple[Piece, ...], ...] | None:

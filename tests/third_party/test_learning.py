@@ -110,6 +110,6 @@ def test_two_tasks_are_learnt_without_a_wrapper(name: str) -> None:
     bank = learner.learn(bank, "two", [{"inputs": inputs, "labels": 1 - np.arange(ROWS) % 2}] * 4)
     np.testing.assert_array_equal(learner.predict(bank, "one", inputs), first)
     single = [first, np.asarray(learner.predict(bank, "two", inputs))]
-    assert not np.allclose(*single)
+    assert not np.allclose(single[0], single[1])
     mixed = learner.predict(bank, np.arange(ROWS) % 2, inputs)
     np.testing.assert_allclose(mixed, [single[row % 2][row] for row in range(ROWS)], rtol=2e-4, atol=1e-5)

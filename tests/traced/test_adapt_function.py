@@ -150,7 +150,7 @@ def test_what_activation_space_cannot_follow_is_refused_by_name(function, reason
 
 def test_whole_numbers_are_refused_in_parameter_space_too():
     params = {"i": jnp.ones((6, 6), jnp.int8)}
-    with pytest.raises(TargetError, match="dtype int8"):
+    with pytest.raises(TargetError, match="int8 codes"):
         share_jax.adapt_function(
             lambda p, x: x @ p["i"].astype(jnp.float32), params, drawn(2, 6), targets="i", space="parameter"
         )
