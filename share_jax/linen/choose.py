@@ -72,9 +72,10 @@ def choose(
             continue
         program = use.program
         if program.obstacle is not None or (use.stacked is not None and use.stacked != program.stacked):
-            reason = AROUND if path in around else _obstacle(use) or program.obstacle or CHANGED
-            coded = is_quantized(params[path])
-            raise _refused(path, reason, space, program.obstacle, QUANTIZED if coded else "")
+            if is_quantized(params[path]):
+                raise _refused(path, program.obstacle or CHANGED, space, fix=QUANTIZED)
+            reason = AROUND if path in around else _obstacle(use) or CHANGED
+            raise _refused(path, reason, space, program.obstacle)
         targets.append(_in_program(path, shape, use))
         traced.add(path)
     return tuple(targets), frozenset(traced), len(dense) < len(heads) or any(path in around for path in heads)

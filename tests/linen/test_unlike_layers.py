@@ -268,8 +268,8 @@ def test_a_layer_that_multiplies_another_kernel_than_its_leaf_is_refused_in_acti
     np.testing.assert_allclose(adapted.apply(variables, many, task_id=1), want, **CLOSE)
 
 
-@pytest.mark.parametrize("space", ["activation", "parameter"])
-def test_a_kernel_of_whole_numbers_is_refused(space):
+@pytest.mark.parametrize(("space", "why"), [("activation", "before a scale has decoded it"), ("parameter", "int8 codes")])
+def test_a_kernel_of_whole_numbers_is_refused(space, why):
     class Quantised(nn.Module):
         @nn.compact
         def __call__(self, x):
@@ -278,7 +278,7 @@ def test_a_kernel_of_whole_numbers_is_refused(space):
 
     base = Quantised().init(jax.random.key(0), SEQUENCE)
     for target in ("kernel", "Dense_0/kernel"):
-        with pytest.raises(TargetError, match="int8 numbers"):
+        with pytest.raises(TargetError, match=why):
             adapt(Quantised(), base, SEQUENCE, targets=target, space=space)
 
 
