@@ -268,7 +268,7 @@ def test_a_layer_that_multiplies_another_kernel_than_its_leaf_is_refused_in_acti
     np.testing.assert_allclose(adapted.apply(variables, many, task_id=1), want, **CLOSE)
 
 
-@pytest.mark.parametrize(("space", "why"), [("activation", "before a scale has decoded it"), ("parameter", "int8 codes")])
+@pytest.mark.parametrize(("space", "why"), [("activation", "before a scale"), ("parameter", "int8 codes")])
 def test_a_kernel_of_whole_numbers_is_refused(space, why):
     class Quantised(nn.Module):
         @nn.compact
