@@ -143,6 +143,10 @@ def check_shapes(
     Raises:
         FormatError: the two contradict each other, or the rank that the configuration gives.
     """
+    if len(shape_a) == len(shape_b) == 2 and shape_a[0] == shape_b[1] == 0 and shape_a[1] * shape_b[0]:
+        raise FormatError(
+            message(f"{label} rank", got=0, expected="1 or more", fix="leave the module out: a pair of rank 0 is none")
+        )
     if 0 in shape_a + shape_b:
         raise FormatError(
             message(f"{label} lora_A, lora_B", got=f"empty tensors {shape_a}, {shape_b}, as ZeRO-3 leaves them",
@@ -151,8 +155,8 @@ def check_shapes(
         )  # fmt: skip
     if len(shape_a) != 2 or len(shape_b) != 2:
         raise FormatError(
-            message(f"{label} lora_A, lora_B", got=f"{shape_a}, {shape_b}", expected="two axes each",
-                 fix="only linear layers are supported")
+            message(f"{label} lora_A, lora_B", got=f"{shape_a}, {shape_b}",
+                 expected="two axes each, or those of a convolution in both", fix="save the adapter again")
         )  # fmt: skip
     if shape_a[0] != shape_b[1]:
         raise FormatError(

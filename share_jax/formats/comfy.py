@@ -9,22 +9,22 @@ Source: ComfyUI `comfy/lora.py`, `model_lora_keys_unet` and `model_lora_keys_cli
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from share_jax.errors import FormatError, message
 from share_jax.formats import components
-from share_jax.formats.adapter_file import Part, Source
-from share_jax.formats.export import exact_alpha
+from share_jax.formats.adapter_file import Layer, Part, Source
 from share_jax.formats.lora_names import read_pairs
-from share_jax.formats.pair_files import PairNames, save_pairs
+from share_jax.formats.pair_files import PairNames, alpha_tensor, save_pairs
 from share_jax.formats.pairs import names_in, place_of, source_of_pairs
 from share_jax.formats.saving import refuse
 from share_jax.formats.unet_names import is_sdxl, to_diffusers, to_original
 from share_jax.storage.untrusted import shown
 
 MODEL = "diffusion_model."
+_DIFFUSERS = ("transformer_blocks.", "single_transformer_blocks.")
+"""How diffusers' names of a transformer begin, which ComfyUI knows too."""
 _PAIRS = PairNames("ComfyUI", "lora_A.weight", "lora_B.weight", "pt")
 _ENCODERS = {
     "text_encoder": "text_encoders.clip_l.transformer.", "text_encoder_2": "text_encoders.clip_g.transformer.",
@@ -75,8 +75,8 @@ def save_comfy(folder: Path, source: Source, dtype: str | None = None) -> dict[P
     """
     scaled = any(layer.scale != 1 for layer in source.layers.values())
 
-    def alpha_of(layer: Any, dtype: np.dtype) -> np.ndarray | None:
-        return np.asarray(exact_alpha(layer), np.float32) if scaled else None
+    def alpha_of(layer: Layer, _: np.dtype) -> np.ndarray | None:
+        return alpha_tensor(layer, np.dtype(np.float32)) if scaled else None
 
     return save_pairs(folder, source, _PAIRS, _names_of(source), alpha_of, dtype)
 
@@ -94,7 +94,7 @@ def _names_of(source: Source) -> dict[str, str]:
             if original is None:
                 raise refuse(source, "ComfyUI", shown(module), "a layer of Stable Diffusion's UNet")
             out[module] = MODEL + original
-        elif component == "diffusion_model" or name.startswith(("transformer_blocks.", "single_transformer_blocks.")):
+        elif component == "diffusion_model" or (component in ("", "transformer") and name.startswith(_DIFFUSERS)):
             out[module] = MODEL + name
         elif component in _ENCODERS:
             out[module] = _ENCODERS[component] + name

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 COMPONENTS = (
     "unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2", "text_encoder_3", "diffusion_model",
 )  # fmt: skip
+MAIN = ("unet", "transformer", "diffusion_model")
+"""The model itself, as tools call it; a task without components may be of any of them."""
 
 _ROOTS = {
     "unet": r"(down_blocks|up_blocks|mid_block|conv_in|conv_out|time_embedding|add_embedding)\b",

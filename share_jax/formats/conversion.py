@@ -19,7 +19,7 @@ from share_jax.formats.mlx import open_mlx, save_mlx
 from share_jax.formats.pairs import place_of
 from share_jax.formats.peft import CONFIG, WEIGHTS, open_adapter
 from share_jax.formats.peft_keys import PREFIX, unwrapped
-from share_jax.formats.peft_modules import left_out
+from share_jax.formats.peft_modules import fitting_config, left_out
 from share_jax.formats.peft_parts import is_peft_parts, open_peft_parts
 from share_jax.formats.peft_saving import save_peft
 from share_jax.formats.renamed import renamed
@@ -118,7 +118,8 @@ def convert(kind: str, path: Path, source: Source, target: str, folder: Path, dt
     """
     aim = TARGETS[target]
     lacking = tuple(sorted(left_out(source.config, source.layers))) if kind == "PEFT" else ()
-    loads = all(key.startswith(PREFIX) and unwrapped(key) == key for key in source.parts) and not lacking
+    loads = all(key.startswith(PREFIX) and unwrapped(key) == key for key in source.parts)
+    loads &= kind != "PEFT" or fitting_config(source.config, source.layers) == source.config
     plain = kind != "PEFT" or loads
     files = _files_of(path, aim) if kind == aim.kind and dtype is None and plain else None
     if files is not None:
@@ -163,7 +164,7 @@ def _compared(source: Source, back: Source) -> tuple[float, tuple[str, ...]]:
 def _model_key(module: str) -> tuple[str, str]:
     """A module without what the tools call its component, where that is the main model."""
     component, name = components.split(module)
-    return ("", name) if component in ("unet", "transformer", "diffusion_model") else (component, name)
+    return ("", name) if component in components.MAIN else (component, name)
 
 
 def _account(key: str, part: Part, written: Mapping[Part, str], source: Source) -> Account:

@@ -55,31 +55,45 @@ def open_diffusers(path: str | os.PathLike) -> list[Source]:
     if place is None:
         raise FormatError(message(f"file {shown(path)}", got="none", expected=WEIGHTS, fix="check the path"))
 
+    with open_tensors(place.folder, place.name) as file:
+        infos, metadata = dict(file.tensors), dict(file.metadata)
+
     def module_of(name: str) -> str:
         if not name.startswith(_BEGINS):
             raise FormatError(
                 message(f"{place.label} {shown(name)}", got="another beginning", expected=", ".join(_BEGINS),
                      fix="leave it out of the adapter")
             )  # fmt: skip
-        return _plain(name)
+        return _plain(name, old=f"{name}_lora.down.weight" in infos)
 
     pairs = read_pairs(place, module_of)
-    with open_tensors(place.folder, place.name) as file:
-        settings = _settings_of(file.metadata, pairs, place)
-    return [source_of_pairs(place, {module: _scaled(module, pair, settings, place) for module, pair in pairs.items()})]
+    settings = _settings_of(metadata, pairs, place)
+    scaled = {
+        module: _scaled(module, pair, infos[pair.a].shape[0], settings, place) if infos[pair.a].shape else pair
+        for module, pair in pairs.items()
+    }
+    return [source_of_pairs(place, scaled)]
 
 
-def _plain(name: str) -> str:
+def _plain(name: str, *, old: bool) -> str:
     """A module's name without what older files put into it.
 
-    >>> _plain("unet.mid_block.attentions.0.attn1.processor.to_out"), _plain("text_encoder.layers.0.self_attn.to_q")
-    ('unet.mid_block.attentions.0.attn1.to_out.0', 'text_encoder.layers.0.self_attn.q_proj')
+    Args:
+        name: as the file has it, without what the tensor is of its pair.
+        old: whether the pair's names are of the oldest kind, `to_out_lora.down`; then `to_out` is a list of modules.
+
+    >>> _plain("unet.mid_block.attn1.processor.to_out", old=True), _plain("transformer.blocks.0.to_out", old=False)
+    ('unet.mid_block.attn1.to_out.0', 'transformer.blocks.0.to_out')
+    >>> _plain("text_encoder.layers.0.self_attn.to_q", old=True)
+    'text_encoder.layers.0.self_attn.q_proj'
     """
-    name = re.sub(r"\.to_out$", ".to_out.0", name.replace(".processor.", "."))
+    name = name.replace(".processor.", ".")
+    if old:
+        name = re.sub(r"\.to_out$", ".to_out.0", name)
     if name.startswith("text_encoder"):
-        for old, new in _ENCODER.items():
-            if name.endswith(f"self_attn.{old}"):
-                return name.removesuffix(old) + new
+        for end, new in _ENCODER.items():
+            if name.endswith(f"self_attn.{end}"):
+                return name.removesuffix(end) + new
     return name
 
 
@@ -102,7 +116,7 @@ def _settings_of(metadata: Mapping[str, str], modules: Iterable[str], place: Pla
     return out
 
 
-def _scaled(module: str, pair: Pair, settings: Mapping[str, LoraSettings], place: Place) -> Pair:
+def _scaled(module: str, pair: Pair, rank: int, settings: Mapping[str, LoraSettings], place: Place) -> Pair:
     component, name = components.split(module)
     own = settings.get(component)
     if own is None:
@@ -111,6 +125,11 @@ def _scaled(module: str, pair: Pair, settings: Mapping[str, LoraSettings], place
         raise FormatError(
             message(f"{place.label} {shown(module)}", got=f"an alpha in {METADATA} and one beside it",
                  expected="one of the two", fix="save the adapter again")
+        )  # fmt: skip
+    if rank != own.rank_of(name):
+        raise FormatError(
+            message(f"{place.label} {shown(module)} rank", got=f"{rank} in the file",
+                 expected=f"{own.rank_of(name)} as {METADATA} says", fix="save the adapter again")
         )  # fmt: skip
     return replace(pair, scale=own.scale_of(name)) if own.use_rslora else replace(pair, alpha=own.alpha_of(name))
 

@@ -1,10 +1,12 @@
 """LoRA files of llama.cpp: one GGUF file with `blk.N.attn_q.weight.lora_a` (r, in) and `.lora_b` (out, r).
 
-One alpha, `adapter.lora.alpha`, serves all pairs; each pair has its own rank. Names become those of Hugging Face. Of
-the architecture `llama` the rows of q and k are stored in another order, head by head, as in the base model; how many
-heads there are is not in the file, so that such pairs are refused unless the heads are given.
+One alpha, `adapter.lora.alpha`, serves all pairs; each pair has its own rank. Without an alpha, or with one of 0, the
+scale is 1. Names become those of Hugging Face, for architectures whose layers are named as Llama's are. Of some, such
+as `llama` itself, the rows of q and k are stored in another order, head by head, as in the base model; how many heads
+there are is not in the file, so that such pairs are refused unless the heads are given.
 
-Source: llama.cpp `convert_lora_to_gguf.py`, `convert_hf_to_gguf.py` (`LlamaModel.permute`); `gguf` tensor names.
+Source: llama.cpp `convert_lora_to_gguf.py`, `convert_hf_to_gguf.py` (`LlamaModel.permute`), `src/llama-adapter.h`
+(`get_scale`); `gguf` tensor names.
 """
 
 import os
@@ -17,7 +19,7 @@ import numpy as np
 from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.gguf_tensors import GgufTensors
-from share_jax.formats.pairs import Pair, Place, source_of_pairs
+from share_jax.formats.pairs import MOST, Pair, Place, source_of_pairs
 from share_jax.formats.tensor_files import GGUF
 from share_jax.storage.untrusted import check_folder, shown
 
@@ -26,8 +28,13 @@ _KERNELS = {
     "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }  # fmt: skip
-_PERMUTED = ("llama",)
-"""Architectures whose q and k are stored in another order of rows."""
+_PERMUTED = ("llama", "granite", "minicpm", "smollm3")
+"""Architectures with such names whose q and k are stored in another order of rows."""
+_PLAIN = (
+    "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "olmo2", "command-r", "cohere2", "apertus",
+    "seed_oss",
+)  # fmt: skip
+"""Architectures with such names and all rows in Hugging Face's order."""
 _NAME = re.compile(r"blk\.([0-9]{1,6})\.([a-z_]+)\.weight\.lora_([ab])")
 
 
@@ -49,7 +56,7 @@ def open_gguf(path: str | os.PathLike, heads: tuple[int, int] | None = None) -> 
 
     Args:
         path: the file, or a folder with one.
-        heads: how many heads of queries, and of keys, the base model has; needed for the architecture `llama`.
+        heads: how many heads of queries, and of keys, the base model has; needed where q and k have another order.
 
     Raises:
         InputError: the package `gguf` is not installed, or the heads do not divide the rows.
@@ -68,14 +75,19 @@ def open_gguf(path: str | os.PathLike, heads: tuple[int, int] | None = None) -> 
                     label, got=f"a GGUF file of type {shown(kind[0])}", expected="a LoRA adapter", fix="check the path"
                 )
             )
-        alpha, arch = file.fields.get("adapter.lora.alpha"), file.fields.get("general.architecture")
+        alpha, arch = file.fields.get("adapter.lora.alpha", 0.0), file.fields.get("general.architecture")
         names = list(file.tensors)
-    if not isinstance(alpha, float) or not abs(alpha) < 1e30:
+    if not isinstance(alpha, float) or not abs(alpha) < MOST:
         raise FormatError(
-            message(
-                f"{label} adapter.lora.alpha", got=shown(alpha), expected="a number", fix="convert the adapter again"
-            )
-        )
+            message(f"{label} adapter.lora.alpha", got=shown(alpha), expected=f"a float below {MOST:g}",
+                 fix="convert the adapter again")
+        )  # fmt: skip
+    if arch not in (*_PERMUTED, *_PLAIN):
+        raise FormatError(
+            message(f"{label} general.architecture", got=shown(arch, 60),
+                 expected=f"one whose names are known: {', '.join((*_PERMUTED, *_PLAIN))}",
+                 fix="convert from the original adapter instead")
+        )  # fmt: skip
     found: dict[str, dict[str, str]] = {}
     for key in names:
         match = _NAME.fullmatch(key)
@@ -89,7 +101,8 @@ def open_gguf(path: str | os.PathLike, heads: tuple[int, int] | None = None) -> 
     if half is not None:
         got = shown(", ".join(found[half].values()))
         raise FormatError(message(f"{label} {half}", got=got, expected="lora_a and lora_b", fix="convert it again"))
-    source = source_of_pairs(place, {module: Pair(keys["a"], keys["b"], alpha=alpha) for module, keys in found.items()})
+    pairs = {module: Pair(keys["a"], keys["b"], alpha=alpha or None) for module, keys in found.items()}
+    source = source_of_pairs(place, pairs)
     return [_reordered(source, heads) if arch in _PERMUTED else source]
 
 

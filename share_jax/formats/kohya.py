@@ -1,27 +1,22 @@
 """Files of kohya's sd-scripts and of LyCORIS' plain LoRA (LoCon): `lora_unet_.._.lora_down.weight` and their like.
 
 Every module has its own `.alpha`, a number; the update is alpha / r * up x down, with `lora_mid` between the two where
-there is one. A file without alphas has scale 1. Of Stable Diffusion XL, whose UNet sd-scripts knows by its original
-names, names become diffusers', which the library uses for every UNet.
+there is one. Without an alpha, or with one of 0, the scale is 1. Of Stable Diffusion XL, whose UNet sd-scripts knows
+by its original names, names become diffusers', which the library uses for every UNet.
 
 Source: sd-scripts `networks/lora.py`; LyCORIS `lycoris/modules/locon.py`.
 """
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from share_jax.errors import FormatError, message
 from share_jax.formats import components
 from share_jax.formats.adapter_file import Part, Source
-from share_jax.formats.export import exact_alpha
 from share_jax.formats.kohya_names import flattened, looks_like_kohya, table_of, undone
 from share_jax.formats.lora_names import read_pairs
-from share_jax.formats.pair_files import PairNames, save_pairs
+from share_jax.formats.pair_files import PairNames, alpha_tensor, save_pairs
 from share_jax.formats.pairs import Place, names_in, place_of, source_of_pairs
 from share_jax.formats.saving import refuse
 from share_jax.formats.unet_names import is_sdxl, to_diffusers, to_original
@@ -50,7 +45,7 @@ def open_kohya(path: str | os.PathLike, modules: Iterable[str] | None = None) ->
     if place is None:
         raise FormatError(message(f"file {shown(path)}", got="none", expected="one of kohya's", fix="check the path"))
     table = None if modules is None else table_of(modules)
-    return [source_of_pairs(place, read_pairs(place, _modules_by(place, table)))]
+    return [source_of_pairs(place, read_pairs(place, _modules_by(place, table), zero_is_rank=True))]
 
 
 def _modules_by(place: Place, table: Mapping[str, tuple[str, ...]] | None) -> Callable[[str], str]:
@@ -80,14 +75,18 @@ def save_kohya(folder: Path, source: Source, dtype: str | None = None) -> dict[P
     Raises:
         InputError: the format cannot hold it; the message says why.
     """
-    return save_pairs(folder, source, _PAIRS, kohya_names(source), _alpha_tensor, dtype)
+    for module, layer in source.layers.items():
+        if layer.scale == 0:
+            got = f"alpha 0 at {shown(module)}, which sd-scripts takes for the rank"
+            raise refuse(source, "kohya", got, "another alpha: this pair changes nothing")
+    return save_pairs(folder, source, _PAIRS, kohya_names(source), alpha_tensor, dtype)
 
 
 def kohya_names(source: Source) -> dict[str, str]:
     """kohya's name of every module.
 
     Raises:
-        InputError: a module is of no component, or two have one name.
+        InputError: a module is of no component.
     """
     split = {module: components.split(module) for module in source.layers}
     unet = [name for component, name in split.values() if component == "unet"]
@@ -97,24 +96,12 @@ def kohya_names(source: Source) -> dict[str, str]:
     for module, (component, name) in split.items():
         if component == "unet" and sdxl:
             name = to_original(name, sdxl=True) or name
-        if component in ("unet", "transformer", "transformer_2", "diffusion_model"):
+        if component in components.MAIN:
             prefix = "lora_unet_"
-        elif component:
+        elif component.startswith("text_encoder"):
             prefix = "lora_te_" if encoders == {"text_encoder"} and not sdxl and unet else _ENCODERS[component]
         else:
             got = f"{shown(module)}, of no known part of an image model"
             raise refuse(source, "kohya", got, "names that begin with unet., transformer., ... (--component)")
         out[module] = prefix + flattened(name)
-    twice = next((name for name, count in Counter(out.values()).items() if count > 1), None)
-    if twice is not None:
-        raise refuse(source, "kohya", f"two modules that would both be {shown(twice)}", "one name for each")
     return out
-
-
-def _alpha_tensor(layer: Any, dtype: np.dtype) -> np.ndarray:
-    """The alpha as trainers write it: a number in the factors' dtype, or in float32 or float64 where it is exact."""
-    alpha = exact_alpha(layer)
-    for kind in (dtype, np.dtype(np.float32)):
-        if float(np.asarray(alpha, np.float64).astype(kind)) == alpha:
-            return np.asarray(alpha, np.float64).astype(kind)
-    return np.asarray(alpha, np.float64)

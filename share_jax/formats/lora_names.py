@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from share_jax.errors import FormatError, message
+from share_jax.formats.other_kinds import kind_of
 from share_jax.formats.pairs import Pair, Place, number_in
 from share_jax.formats.tensor_files import open_tensors
 from share_jax.storage.untrusted import shown
@@ -29,14 +30,6 @@ _ENDS = {
 
 _ORDER = sorted(((end, role) for role, ends in _ENDS.items() for end in ends), key=lambda each: -len(each[0]))
 
-_OTHERS = {
-    "hada": "LoHa of LyCORIS", "lokr": "LoKr of LyCORIS", "oft": "OFT", "boft": "BOFT", "glora": "GLoRA",
-    "diff": "a whole difference of weights", "diff_b": "a difference of biases", "set_weight": "a whole weight",
-    "w_norm": "a difference of norms", "b_norm": "a difference of norms", "on_input": "IA3", "a1": "GLoRA",
-    "a2": "GLoRA", "b1": "GLoRA", "b2": "GLoRA", "reshape_weight": "a reshaped weight", "vera": "VeRA",
-}  # fmt: skip
-"""How other kinds are known by a part of a name -> what they are."""
-
 
 def role_of(key: str) -> tuple[str, str] | None:
     """(the module, as the file names it; the field of `Pair`), or None where the name has no such end.
@@ -52,23 +45,16 @@ def role_of(key: str) -> tuple[str, str] | None:
 
 def has_pairs(names: Iterable[str]) -> bool:
     """Whether some of the names are those of pairs, or of LyCORIS."""
-    return any(role_of(name) is not None or _kind_of(name) is not None for name in names)
+    return any(role_of(name) is not None or kind_of(name) is not None for name in names)
 
 
-def _kind_of(key: str) -> str | None:
-    for part in reversed(key.split(".")[-2:]):
-        known = _OTHERS.get(part) or _OTHERS.get(part.partition("_")[0] if part.partition("_")[2] else "")
-        if known is not None:
-            return known
-    return None
-
-
-def read_pairs(place: Place, module_of: Callable[[str], str]) -> dict[str, Pair]:
+def read_pairs(place: Place, module_of: Callable[[str], str], *, zero_is_rank: bool = False) -> dict[str, Pair]:
     """The pairs of a file by module, each with its alpha.
 
     Args:
         place: the file.
         module_of: the module for a name of the file without its end; may raise a `FormatError`.
+        zero_is_rank: whether an alpha of 0 stands for the rank, as sd-scripts and LyCORIS have it.
 
     Raises:
         FormatError: a tensor is of another kind, a pair is half, or two names stand for one module.
@@ -79,8 +65,9 @@ def read_pairs(place: Place, module_of: Callable[[str], str]) -> dict[str, Pair]
         for key in file.tensors:
             role = role_of(key)
             if role is None:
-                kind = _kind_of(key)
-                got = "a kind that is not known" if kind is None else f"{kind}, which is no low-rank pair"
+                kind = kind_of(key)
+                of = " of LyCORIS" if kind in ("LoHa", "LoKr") else ""
+                got = "a kind that is not known" if kind is None else f"{kind}{of}, which is no low-rank pair"
                 raise FormatError(
                     message(f"{label} tensor {shown(key)}", got=got, expected="the parts of LoRA pairs",
                          fix="leave it out of the adapter, or merge it into the base model")
@@ -110,6 +97,6 @@ def read_pairs(place: Place, module_of: Callable[[str], str]) -> dict[str, Pair]
             )  # fmt: skip
         embedding = ".lora_embedding_" in parts["a"]
         out[module] = Pair(**parts, embedding=embedding)
-        if alphas.get(name):  # trainers write 0 for none
+        if name in alphas and not (zero_is_rank and alphas[name] == 0):
             out[module] = replace(out[module], alpha=alphas[name])
     return out

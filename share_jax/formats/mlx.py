@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from share_jax.errors import FormatError, message
+from share_jax.formats import components
 from share_jax.formats.adapter_file import Part, Source
 from share_jax.formats.base_model import base_model
 from share_jax.formats.forms import EMBEDDING
@@ -142,16 +143,20 @@ def save_mlx(folder: Path, source: Source, dtype: str | None = None) -> dict[Par
 def _config_for(source: Source, rank: int, scale: float, dora: bool) -> dict[str, Any]:
     """The configuration under which MLX-LM builds pairs on exactly the source's modules."""
     keys: dict[int, set[str]] = {}
-    outside = set()
+    outside, stacks = set(), set()
     for module in source.layers:
         match = _LAYER.fullmatch(module)
-        if match is None:
+        if match is None or components.split(module)[0]:
             outside.add(module)
         else:
+            stacks.add(match[1])
             keys.setdefault(int(match[2]), set()).add(match[3])
+    if len(stacks) > 1:
+        got = f"layers of {' and of '.join(sorted(shown(stack.rstrip('.') or 'no model', 60) for stack in stacks))}"
+        raise refuse(source, "MLX-LM", got, "those of one model")
     numbers = sorted(keys)
     if not numbers or outside:
-        got = f"{shown(min(outside))}, which is in no layer" if outside else "no module in a layer"
+        got = f"{shown(min(outside))}, which is in no layer of a language model" if outside else "no module in a layer"
         raise refuse(source, "MLX-LM", got, "modules of layers, `layers.N.`")
     if numbers != list(range(numbers[0], numbers[-1] + 1)) or len({frozenset(each) for each in keys.values()}) > 1:
         raise refuse(

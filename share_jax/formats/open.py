@@ -12,6 +12,7 @@ from share_jax.formats.forms import LINEAR
 from share_jax.formats.mlx import WEIGHTS as MLX_WEIGHTS
 from share_jax.formats.pairs import place_of
 from share_jax.formats.peft import CONFIG, PICKLED, WEIGHTS
+from share_jax.formats.peft_keys import PREFIX
 from share_jax.formats.task_names import check_free, named
 from share_jax.formats.tensor_files import TENSOR_FILES, open_tensors
 from share_jax.storage.untrusted import check_folder, shown
@@ -113,8 +114,12 @@ def _unknown(path: Path, formats: tuple[Format, ...]) -> FormatError:
     if one is not None:
         with open_tensors(one.folder, one.name) as file:  # which says what is wrong, if it is damaged
             first = next(iter(file.tensors), None)
+            of_peft = any(name.startswith(PREFIX) or ".lora_A." in name for name in file.tensors)
         got = "no tensors" if first is None else f"tensors such as {shown(first)}"
         expected = f"those of {names_of(formats)}"
+        if of_peft:
+            got, expected = f"{got}, as PEFT has them", f"{CONFIG} beside them"
+            fix = f"name the folder with both, {WEIGHTS} and {CONFIG}"
     elif path.is_file():
         got, expected = "another file", " or ".join(TENSOR_FILES)
     elif sum(name.endswith(TENSOR_FILES) for name in os.listdir(path)) > 1:

@@ -1,13 +1,14 @@
 """One file of pairs and numbers by module, as kohya's scripts and ComfyUI read it; they differ in names and alphas."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from share_jax.formats.adapter_file import Part, Source
+from share_jax.formats.adapter_file import Layer, Part, Source
+from share_jax.formats.export import exact_alpha
 from share_jax.formats.forms import EMBEDDING, expert_of, tensors_of_factors
 from share_jax.formats.saving import as_dtype, metadata_for, refuse
 from share_jax.storage.safetensors_file import RawTensor, raw_of, write_tensors
@@ -36,7 +37,7 @@ def save_pairs(
     source: Source,
     names: PairNames,
     modules: Mapping[str, str],
-    alpha_of: Callable[[Any, np.dtype], np.ndarray | None],
+    alpha_of: Callable[[Layer, np.dtype], np.ndarray | None],
     dtype: str | None = None,
 ) -> dict[Part, str]:
     """Writes a task as one file, `NAME.safetensors`; returns what each of its parts has become.
@@ -52,6 +53,9 @@ def save_pairs(
     Raises:
         InputError: the format cannot hold it; the message says why.
     """
+    twice = next((name for name, count in Counter(modules.values()).items() if count > 1), None)
+    if twice is not None:
+        raise refuse(source, names.tool, f"two modules that would both be {shown(twice)}", "one name for each")
     tensors: dict[str, RawTensor] = {}
     written: dict[Part, str] = {}
 
@@ -77,3 +81,11 @@ def save_pairs(
         put("magnitude", part.module, "dora_scale", raw.array().reshape(layer.d_out, *(1 for _ in range(1 + axes))))
     write_tensors(folder / f"{source.name}.safetensors", tensors, metadata_for(source, names.kind))
     return written
+
+
+def alpha_tensor(layer: Layer, dtype: np.dtype) -> np.ndarray:
+    """The alpha of a layer: a number in the dtype, or where that does not hold it exactly, in float32 or float64."""
+    alpha = np.asarray(exact_alpha(layer), np.float64)
+    with np.errstate(over="ignore"):
+        each = [alpha.astype(kind) for kind in (dtype, np.dtype(np.float32))]
+    return next((cast for cast in each if float(cast) == float(alpha)), alpha)

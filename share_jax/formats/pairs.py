@@ -17,6 +17,10 @@ from share_jax.formats.tensor_files import TENSOR_FILES, open_tensors
 from share_jax.storage.safetensors_file import FLOATS, RawTensor, TensorInfo, raw_of
 from share_jax.storage.untrusted import check_task_name, exists_inside, shown, task_name_of
 
+NUMBERS = (*FLOATS, "I64", "I32", "I16", "I8", "U8", "U16", "U32", "U64")
+"""Dtypes that one number may have."""
+MOST = 1e30
+"""What is no smaller is no alpha, and no scale."""
 GENERIC = ("adapter_model", "adapters", "pytorch_lora_weights", "lora")
 """Names of files that say nothing of the task; its folder does."""
 
@@ -34,8 +38,9 @@ class Pair:
         magnitude: DoRA's.
         bias: of B.
         alpha_key: the tensor that holds alpha.
-        flipped: whether A is stored as (in, r) and B as (r, out).
+        flipped: whether A is stored as (in, r) and B as (r, out); B may have several axes in place of out.
         embedding: whether the module is one.
+        index: (axis, place) where A and B hold the pairs of several layers along an axis.
     """
 
     a: str
@@ -48,6 +53,7 @@ class Pair:
     alpha_key: str | None = None
     flipped: bool = False
     embedding: bool = False
+    index: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,8 +135,15 @@ def source_of_pairs(place: Place, pairs: Mapping[str, Pair], base_model: str | N
 
     def read_factors(chosen: tuple[str, ...] | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         names = [module for module in (layers if chosen is None else chosen) if module in layers]
+        out: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        keys, read = [], {}
         with open_tensors(place.folder, place.name) as file:
-            return {module: _factors_of(pairs[module], file.read_many(_factor_keys(pairs[module]))) for module in names}
+            for module in names:
+                if _factor_keys(pairs[module]) != keys:  # the layers of a stack have the same
+                    keys = _factor_keys(pairs[module])
+                    read = file.read_many(keys)
+                out[module] = _factors_of(pairs[module], read)
+        return out
 
     def read_extras() -> dict[str, RawTensor]:
         with open_tensors(place.folder, place.name) as file:
@@ -147,19 +160,22 @@ def source_of_pairs(place: Place, pairs: Mapping[str, Pair], base_model: str | N
 
 
 def number_in(file: object, key: str, label: str) -> float:
-    """The one number in a tensor, such as alpha.
+    """The one number in a tensor, such as alpha, whatever its dtype and number of axes.
 
     Raises:
-        FormatError: it is no finite float.
+        FormatError: it holds none or several, or one that is no finite number.
     """
-    raw = file.raw(key)  # type: ignore[attr-defined]
-    values = raw.array().reshape(-1) if raw.dtype in (*FLOATS, "I64", "I32") else np.empty(0)
-    if values.size != 1 or not math.isfinite(float(values[0])):
-        raise FormatError(
-            message(f"{label} tensor {shown(key)}", got=f"{raw.dtype} {raw.shape}", expected="one finite number",
-                 fix="save the adapter again")
-        )  # fmt: skip
-    return float(values[0])
+    info = file.info(key)  # type: ignore[attr-defined]
+    got = f"{info.dtype} {info.shape}"
+    if math.prod(info.shape) == 1 and info.dtype in NUMBERS:
+        value = float(file.raw(key).array().reshape(()))  # type: ignore[attr-defined]
+        if abs(value) < MOST:
+            return value
+        got = f"{value:g}"
+    raise FormatError(
+        message(f"{label} tensor {shown(key)}", got=got, expected=f"one number below {MOST:g}",
+             fix="save the adapter again")
+    )  # fmt: skip
 
 
 def _parts_of(pairs: Mapping[str, Pair]) -> dict[str, Part]:
@@ -168,7 +184,7 @@ def _parts_of(pairs: Mapping[str, Pair]) -> dict[str, Part]:
         for role, key in (("lora_a", pair.a), ("lora_b", pair.b), ("middle", pair.middle), ("bias", pair.bias),
                           ("magnitude", pair.magnitude), ("alpha", pair.alpha_key)):  # fmt: skip
             if key is not None:
-                out[key] = Part(role, module)
+                out.setdefault(key, Part(role, module))  # of a stack, its first layer's
     return out
 
 
@@ -189,8 +205,10 @@ def _factor_keys(pair: Pair) -> list[str]:
 
 def _factors_of(pair: Pair, read: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     a, b = read[pair.a], read[pair.b]
+    if pair.index is not None:
+        a, b = (x.take(pair.index[1], pair.index[0]) for x in (a, b))
     if pair.flipped:
-        return a, b
+        return a, b.reshape(b.shape[0], -1)
     if pair.middle is not None:
         a = _with_middle(a, read[pair.middle])
     return factors_of_tensors(a, b)
@@ -214,8 +232,11 @@ def _layer_of(module: str, pair: Pair, infos: Mapping[str, TensorInfo], label: s
         if infos[key].dtype not in FLOATS:
             raise FormatError(message(where, got=infos[key].dtype, expected="a float dtype", fix="convert it"))
     shape_a, shape_b = infos[pair.a].shape, infos[pair.b].shape
+    if pair.index is not None:
+        axis = pair.index[0]
+        shape_a, shape_b = (x[:axis] + x[axis + 1 :] for x in (shape_a, shape_b))
     if pair.flipped:
-        shape_a, shape_b = shape_a[::-1], shape_b[::-1]
+        shape_a, shape_b = shape_a[::-1], (math.prod(shape_b[1:]), shape_b[0]) if len(shape_b) > 2 else shape_b[::-1]
     if pair.middle is not None:
         core = infos[pair.middle].shape
         if len(core) != 4 or len(shape_a) != 4 or core[:2] != (shape_a[0],) * 2 or shape_a[2:] != (1, 1):

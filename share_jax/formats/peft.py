@@ -32,6 +32,7 @@ from share_jax.formats.forms import (
 )
 from share_jax.formats.peft_config import LoraSettings, parse_config
 from share_jax.formats.peft_keys import PeftKeys, pair_names, sort_keys
+from share_jax.formats.peft_tokens import check_tokens
 from share_jax.formats.tensor_files import open_tensors
 from share_jax.storage.atomic_write import flush, write_new
 from share_jax.storage.safetensors_file import FLOATS, RawTensor, raw_of, write_tensors
@@ -91,7 +92,9 @@ def open_adapter(folder: str | os.PathLike, name: str | None = None) -> Source:
             shapes = infos[0].shape, infos[1].shape
             layers.update(_layers_of(module, shapes, infos[0].dtype, module in keys.embeddings, settings, label))
         _check_parameters(settings, keys, label)
-        _check_companions(keys, {key: info.shape for key, info in file.tensors.items()}, layers, settings, label)
+        everything = {key: info.shape for key, info in file.tensors.items()}
+        _check_companions(keys, everything, layers, settings, label)
+        check_tokens(config, everything, f"{label} {CONFIG}:")
         size, metadata = file.size, dict(file.metadata)
     size += os.stat(path / CONFIG).st_size
     modules = {layer: module_of(layer, made.form) for layer, made in layers.items()}

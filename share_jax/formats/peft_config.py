@@ -15,6 +15,7 @@ from share_jax.formats.expressions import (
     target_expression,
 )
 from share_jax.formats.foreign_folders import foreign_config
+from share_jax.formats.other_kinds import METHODS
 from share_jax.storage.untrusted import shown
 
 _REFUSED = {
@@ -26,6 +27,8 @@ _REFUSED = {
     "kasa_config": "KaSA",
     "monteclora_config": "MonteCLoRA",
 }
+DEFAULT = 8
+"""The rank, and alpha, of a configuration that does not have it."""
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _HARMLESS_CONFIGS = ("eva_config", "corda_config", "lora_ga_config", "loftq_config", "runtime_config",
                      "velora_config", "megatron_config")  # fmt: skip
@@ -137,10 +140,10 @@ def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
         share_jax.errors.FormatError: adapter r: got 0, expected a whole number of at least 1; correct the file
     """
     _refuse_unsupported(config, label)
-    rank = config.get("r")
+    rank = config.get("r", DEFAULT)
     if type(rank) is not int or not 1 <= rank <= 2**20:
         raise _bad(label, "r", rank, "a whole number of at least 1")
-    alpha = config.get("lora_alpha")
+    alpha = config.get("lora_alpha", DEFAULT)
     if not _finite(alpha):
         raise _bad(label, "lora_alpha", alpha, "a number")
     use_rslora = config.get("use_rslora") or False
@@ -168,9 +171,10 @@ def _refuse_unsupported(config: Mapping[str, Any], label: str) -> None:
     if kind is None and (other := foreign_config(config)) is not None:
         raise FormatError(message(label, got=other[0], expected="a PEFT adapter", fix=other[1]))
     if kind != "LORA":
-        raise FormatError(
-            message(f"{label} peft_type", got=shown(repr(kind), 60), expected="'LORA'", fix="give a LoRA adapter")
-        )
+        method = METHODS.get(kind) if isinstance(kind, str) else None
+        got = shown(repr(kind), 60) + (f": {method}, which is no low-rank pair" if method else "")
+        fix = "give a LoRA adapter, or serve this one as a PEFT folder of its own"
+        raise FormatError(message(f"{label} peft_type", got=got, expected="'LORA'", fix=fix))
     for key, value in config.items():
         if not value:
             continue

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from share_jax.errors import FormatError, message
 from share_jax.formats.expressions import matching, saved_expression
+from share_jax.formats.other_kinds import kind_of
 from share_jax.storage.untrusted import shown
 
 PREFIX = "base_model.model."
@@ -92,9 +93,11 @@ def sort_keys(names: Iterable[str], label: str, saved: Iterable[str] = ()) -> Pe
                          fix="save the adapter again")
                 )  # fmt: skip
             if within[key] not in whole and _is_foreign(key, within):
+                kind = kind_of(key)
+                got = "a kind that is not supported" if kind is None else f"{kind}, which is no low-rank pair"
                 raise FormatError(
-                    message(f"{label} tensor {shown(key)}", got="a kind that is not supported",
-                         expected="lora_A and lora_B, and what belongs to them", fix="leave it out of the adapter")
+                    message(f"{label} tensor {shown(key)}", got=got, fix="leave it out of the adapter",
+                         expected="lora_A and lora_B, and what belongs to them")
                 )  # fmt: skip
             extras[kept] = key
             continue

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 _WHICH = ("layers_to_transform", "layers_pattern", "exclude_modules")
 """What a configuration says, beside its targets, of which modules there are."""
+_PATTERNS = ("rank_pattern", "alpha_pattern")
+"""What PEFT asks for keys: empty, and not null, where there are none."""
 PAIRS = 250_000
 """Rules times modules up to which short rules are tried."""
 
@@ -55,8 +57,9 @@ def saved_whole(config: Mapping[str, Any], modules: Iterable[str]) -> set[str]:
 
 
 def fitting_config(config: Mapping[str, Any], modules: Collection[str]) -> dict[str, Any]:
-    """The configuration, with the modules themselves as targets if PEFT would not create all of them under it."""
-    return targeting(config, modules) if left_out(config, modules) else dict(config)
+    """The configuration as PEFT loads it, with the modules themselves as targets if it would not create all of them."""
+    plain = {key: {} if value is None and key in _PATTERNS else value for key, value in config.items()}
+    return targeting(plain, modules) if left_out(plain, modules) else plain
 
 
 def left_out(config: Mapping[str, Any], modules: Collection[str]) -> set[str]:

@@ -20,7 +20,8 @@ from share_jax.storage.safetensors_file import RawTensor, raw_of, write_tensors
 def save_peft(folder: Path, source: Source, dtype: str | None = None) -> dict[Part, str]:
     """Writes a task as a PEFT folder; returns what each of its parts has become.
 
-    Of an image model each component has its own folder within, if there are several: PEFT adapts one model at a time.
+    Of an image model each component has its own folder within: PEFT adapts one model at a time. A main model that is
+    alone has none.
 
     Args:
         folder: an existing, empty folder.
@@ -31,15 +32,16 @@ def save_peft(folder: Path, source: Source, dtype: str | None = None) -> dict[Pa
         InputError: a value does not fit the dtype.
     """
     found = {components.split(module)[0] for module in source.layers}
-    if found == {""} or "" in found:
+    if "" in found:
         return _save(folder, source, dtype)
+    alone = len(found) == 1 and found <= set(components.MAIN)
     written = {}
     for component in sorted(found):
-        inner = folder if len(found) == 1 else folder / component
+        inner = folder if alone else folder / component
         inner.mkdir(exist_ok=True)
         own = [module for module in source.layers if components.split(module)[0] == component]
         part = renamed(source, {module: components.split(module)[1] for module in own})
-        place = "" if len(found) == 1 else f"{component}/"
+        place = "" if alone else f"{component}/"
         for each, name in _save(inner, part, dtype).items():
             written[Part(each.role, f"{component}.{each.module}")] = f"{place}{name}"
     return written

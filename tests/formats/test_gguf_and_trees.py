@@ -1,5 +1,7 @@
 """LoRA files of llama.cpp and flat trees of JAX's libraries: names, scales and the order of rows."""
 
+import json
+
 import gguf
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reading import read_watched
 
+from share_jax.cli.main import main
 from share_jax.errors import FormatError, InputError
 from share_jax.formats.gguf_lora import open_gguf
 from share_jax.formats.jax_trees import open_jax_tree
@@ -67,11 +70,26 @@ def test_rows_of_a_llama_come_back_in_order(tmp_path):
     )
 
 
+@pytest.mark.parametrize("alpha", [None, 0.0])
+def test_without_an_alpha_llama_cpp_scales_by_1(tmp_path, alpha):
+    write_gguf(tmp_path / "x.gguf", alpha=alpha)
+    (source,) = open_gguf(tmp_path)
+    assert {layer.scale for layer in source.layers.values()} == {1.0}
+
+
+@pytest.mark.parametrize("arch", ["granite", "smollm3"])
+def test_rows_of_what_is_converted_as_a_llama_are_turned_too(tmp_path, arch):
+    write_gguf(tmp_path / "x.gguf", arch=arch)
+    with pytest.raises(InputError, match="--heads QUERIES,KEYS"):
+        open_gguf(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
         ({"kind": "model"}, "a GGUF file of type model"),
-        ({"alpha": None}, r"adapter\.lora\.alpha: got None"),
+        ({"alpha": float("inf")}, r"adapter\.lora\.alpha: got inf"),
+        ({"arch": "bert"}, r"general\.architecture: got bert, expected one whose names are known: llama"),
         ({"names": ("attn_q", "attn_norm")}, "a name without a translation"),
     ],
 )
@@ -122,13 +140,65 @@ def test_a_tree_of_qwix_needs_its_alpha(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("a", "b", "axis"),
+    [((3, 5, 4), (3, 4, 7), 0), ((5, 3, 4), (4, 3, 7), 1), ((4, 5, 4), (4, 4, 7), 0), ((5, 4, 4), (4, 4, 7), 1),
+     ((3, 5, 4), (3, 4, 7, 2), 0), ((5, 3, 4), (4, 3, 7, 2), 1)],
+)  # fmt: skip
+@pytest.mark.parametrize(("key", "name"), [("decoder/layers/mlp/up", "decoder.layers.{}.mlp.up"), ("x", "x.{}")])
+def test_stacked_layers_become_a_pair_each(capsys, tmp_path, a, b, axis, key, name):
+    tensors = {f"{key}/lora/a": normal(0, *a), f"{key}/lora/b": normal(1, *b)}
+    path = write_file(tmp_path / "x.safetensors", tensors)
+    (source,) = open_sources([path])
+    adapter = source.adapter()
+    assert list(adapter) == [name.format(i) for i in range(a[axis])]
+    for i, (module, pair) in enumerate(adapter.items()):
+        own_a, own_b = (x.take(i, axis) for x in tensors.values())
+        np.testing.assert_array_equal(pair.lora_a, own_a)
+        np.testing.assert_array_equal(pair.lora_b, own_b.reshape(4, -1))
+        assert source.adapter((module,))[module].shape == (own_a.shape[0], own_b[0].size)
+    assert main(["convert", str(path), "-o", str(tmp_path / "out"), "--to", "peft", "--json"]) == 0
+    assert {each["tensor"] for each in json.loads(capsys.readouterr().out)["tensors"]} == set(tensors)
+    back = open_sources([tmp_path / "out"])[0].adapter()
+    for module, pair in adapter.items():
+        np.testing.assert_array_equal(back[module].lora_b, pair.lora_b)
+
+
+def test_heads_of_a_kernel_lie_side_by_side(tmp_path):
+    tensors = {"l.0.q.kernel_lora_a": normal(0, 5, 4), "l.0.q.kernel_lora_b": normal(1, 4, 2, 3)}
+    (source,) = open_jax_tree(write_file(tmp_path / "x.safetensors", tensors), 4.0)
+    (pair,) = source.adapter().values()
+    np.testing.assert_array_equal(pair.lora_b, tensors["l.0.q.kernel_lora_b"].reshape(4, 6))
+
+
+def test_the_pair_of_a_lora_linear_is_its_kernels(tmp_path):
+    tensors = {"fc.lora.lora_a": normal(0, 5, 4), "fc.lora.lora_b": normal(1, 4, 7)}
+    assert set(open_sources([write_file(tmp_path / "x.safetensors", tensors)])[0].layers) == {"fc"}
+
+
+@pytest.mark.parametrize(
     ("tensors", "line"),
     [
-        ({"x.lora_a": (2, 5, 4), "x.lora_b": (4, 7)}, "got 3 axes"),
+        ({"x.lora_a": (2, 5, 4), "x.lora_b": (4, 7)}, "an A whose axes nothing tells apart, .*; reshape A to"),
+        (
+            {"x.lora_a": (4, 4, 4), "x.lora_b": (4, 4, 7)},
+            "along either axis, .*; call share_jax.formats.save_lora_tree",
+        ),
+        ({"x.lora_a": (2, 5, 4), "x.lora_b": (3, 4, 7)}, "A .2, 5, 4. and B .3, 4, 7., expected A"),
+        ({"x.lora_a": (5,), "x.lora_b": (4, 7)}, "expected A .in, r."),
+        ({"x.lora_a": (2, 5, 0), "x.lora_b": (2, 0, 7)}, "expected A .in, r."),
+        (
+            {
+                "layers.q.lora_a": (2, 5, 4),
+                "layers.q.lora_b": (2, 4, 7),
+                "layers.1.q.lora_a": (5, 4),
+                "layers.1.q.lora_b": (4, 7),
+            },
+            "a second pair for layers.1.q",
+        ),
         ({"x.lora_a": (5, 4)}, "expected lora_a and lora_b"),
         ({"x.lora_a": (5, 4), "x.lora_b": (4, 7), "x.kernel": (5, 7)}, "no leaf of a pair"),
         ({"x.lora_a": (5, 4), "x/lora_a": (5, 4), "x.lora_b": (4, 7)}, "a second leaf"),
-        ({"x.lora_a": (5, 4), "x.lora_b": (3, 7)}, "lora_A, lora_B"),
+        ({"x.lora_a": (5, 4), "x.lora_b": (3, 7)}, "A .5, 4. and B .3, 7."),
     ],
 )
 def test_other_trees_are_refused(tmp_path, tensors, line):
