@@ -43,7 +43,39 @@ def write_pickled(root):
     return root
 
 
+def write_experts(root):
+    """A PEFT folder with pairs of a parameter that holds three experts."""
+    tensors = {}
+    for name, (d_in, d_out) in {"m.experts.base_layer": (5, 7), "m.experts": (8, 5)}.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = normal(0, 12, d_in)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = normal(1, d_out, 12)
+    write_peft(root, {}, extras=tensors, target_modules=[], target_parameters=["experts.up", "experts.down"])
+    return root
+
+
+def extras_of_kohya():
+    """A convolution with a core and one without, with magnitudes, as LyCORIS writes them."""
+    out = {}
+    for i, (name, core) in enumerate({"in": True, "out": False}.items()):
+        stem, kernel = f"lora_unet_conv_{name}", (1, 1) if core else (3, 3)
+        out |= {f"{stem}.lora_down.weight": normal(0, 3, 5, *kernel), f"{stem}.lora_up.weight": normal(2, 7, 3, 1, 1),
+                f"{stem}.alpha": np.full(1, 6 + i, np.float16), f"{stem}.dora_scale": normal(3, 7, 1, 1)}  # fmt: skip
+        out |= {f"{stem}.lora_mid.weight": normal(1, 3, 3, 3, 3)} if core else {}
+    return out
+
+
+def extras_of_comfy():
+    tensors = flux_tensors()
+    for name in {key.rpartition(".lora_")[0] for key in tensors}:
+        d_out = len(tensors[f"{name}.lora_B.weight"])
+        tensors |= {f"{name}.alpha": np.asarray(2.0), f"{name}.dora_scale": normal(5, d_out, 1)}
+    return tensors
+
+
 MAKERS = {
+    "experts": (write_experts, "adapter_model.safetensors"),
+    "kohya_extras": (lambda root: write_file(root / "x.safetensors", extras_of_kohya()).parent, "x.safetensors"),
+    "comfy_extras": (lambda root: write_file(root / "x.safetensors", extras_of_comfy()).parent, "x.safetensors"),
     "diffusers": (lambda root: write_diffusers(root, configs={"unet.r": 4, "unet.lora_alpha": 8}),
                   "pytorch_lora_weights.safetensors"),
     "kohya": (lambda root: write_file(root / "x.safetensors", kohya_tensors()).parent, "x.safetensors"),
@@ -52,10 +84,19 @@ MAKERS = {
     "tree": (lambda root: write_file(root / "x.safetensors", TREE).parent, "x.safetensors"),
     "peft_bin": (write_pickled, "adapter_model.bin"),
     "lorashare": (write_lorashare, "shared_components.safetensors"),
-    "vlora": (write_vlora, "subspace.safetensors"),
+    "vlora": (lambda root: write_vlora(root, tasks=("cola", "mrpc")), "subspace.safetensors"),
 }  # fmt: skip
-OTHERS = ("model.layers.1.q_proj.lora_a", "x.m", "a\nb.lora_a", "x.w_lora_a", "x/lora/a", "x/lora/b")
-NAMES = [*diffusers_tensors(), *kohya_tensors(), *flux_tensors(), *OTHERS]
+OTHERS = (
+    "model.layers.1.q_proj.lora_a",
+    "x.m",
+    "a\nb.lora_a",
+    "x.w_lora_a",
+    "x/lora/a",
+    "x/lora/b",
+    "base_model.model.m.experts.lora_A.weight",
+    "base_model.model.m.experts.lora_B.weight",
+)
+NAMES = [*diffusers_tensors(), *kohya_tensors(), *flux_tensors(), *extras_of_kohya(), *extras_of_comfy(), *OTHERS]
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +108,11 @@ def folders(tmp_path_factory):
 def read_all(path):
     """Reads everything; only a ShareError of one line may come, and soon."""
     read_watched(lambda: open_sources([path]), path if path.is_dir() else path.parent)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_is_mutated_is_read(folders, kind):
+    assert read_watched(lambda: open_sources([folders[kind][0]]), folders[kind][0]) == ""
 
 
 @pytest.mark.parametrize("kind", MAKERS)
