@@ -7,6 +7,7 @@ from .export import export_adapter as export_adapter
 from .flax_names import Leaf as Leaf
 from .format import FORMATS as FORMATS
 from .format import Format as Format
+from .live_trees import save_lora_tree as save_lora_tree
 from .open import open_sources as open_sources
 from .peft import is_adapter as is_adapter
 from .peft import open_adapter as open_adapter
