@@ -20,7 +20,7 @@ _SWAPS = 200
 
 def pivoted_state(state: ShareState) -> ShareState:
     """The same updates with r rows of every `coeff_a` the identity, where that is possible (columns geometry)."""
-    return replace(state, layers={name: _pivoted_layer(layer) for name, layer in state.layers.items()})
+    return replace(state, layers={name: pivoted_layer(layer) for name, layer in state.layers.items()})
 
 
 def balanced_state(state: ShareState) -> ShareState:
@@ -41,11 +41,18 @@ def balanced_state(state: ShareState) -> ShareState:
     return replace(state, layers=layers)
 
 
-def _pivoted_layer(layer: Subspace) -> Subspace:
+def pivoted_layer(layer: Subspace, to_rounded: np.ndarray | None = None) -> Subspace:
+    """As `pivoted_state`, of one target.
+
+    Args:
+        layer: the target.
+        to_rounded: the map from coefficients on `basis_a` to those on its rounding, where it is known.
+    """
     if layer.geometry != "columns" or not layer.basis_a.shape[1]:
         return layer
     coeff_a, coeff_b = layer.coeff_a.copy(), layer.coeff_b.copy()
-    to_rounded = to_rounded_basis(layer.basis_a, encode(layer.basis_a, "int8"))  # these will be rounded
+    if to_rounded is None:  # what is stored are coefficients on the rounded basis
+        to_rounded = to_rounded_basis(layer.basis_a, encode(layer.basis_a, "int8"))
     for rank in np.unique(layer.ranks[layer.ranks > 0]):
         if rank >= coeff_a.shape[1]:
             continue

@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from share_jax.adapter_set.build import adapters_of, layer_groups, layer_sizes
-from share_jax.adapter_set.encoding import encode_state
-from share_jax.adapter_set.int8_gauge import pivoted_state
 from share_jax.adapter_set.plan_rows import PlanRow
+from share_jax.adapter_set.plan_storage import stored_sizes
 from share_jax.adapter_set.survey import Survey
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.shared_starts import Starts, find_starts, sample_of
@@ -27,9 +26,8 @@ from share_jax.subspace.baselines import NUMBER_BYTES, cut_errors, null_of_layer
 from share_jax.subspace.error_curves import RankSchedule, flat_curve, squared_errors
 from share_jax.subspace.flat_geometry import initialize_with
 from share_jax.subspace.initialization import initialize_stream
-from share_jax.subspace.quantize import squared_rounding, store_layers
 from share_jax.subspace.rank_choice import Choice
-from share_jax.subspace.state import ShareState, Subspace, leading
+from share_jax.subspace.state import ShareState, Subspace
 
 KS = (4, 8, 16, 32, 64, 128)
 SHARES = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
@@ -39,8 +37,8 @@ WHOLE_SPECTRA = 1024
 """Up to so many columns in a stack explained variances are tried: they ask for all singular values."""
 MEASURED_BYTES = 2**30
 """Factors that are measured where nobody asks for all layers."""
-_TENSOR, _PER_LAYER, _PER_TASK, _PER_SET = 100, 130, 280, 1000
-"""Bytes of a tensor's header, of a layer and a task in the manifest, and of what a set has once, about."""
+_PER_TASK, _PER_SET = 280, 1000
+"""Bytes of a task in the manifest, and of what a set has once, about."""
 _START_TARGETS = 8
 
 Size = tuple[str, float]
@@ -158,20 +156,18 @@ def measure_plan(
         progress("layers measured", done, len(weights))
         adapters = dict(adapters_of(sources, None, group))
         survey.measure(adapters)
-        steps, passed = len(parts) * sum(len(sizes[geometry]) for geometry in geometries), 0
+        steps, passed = len(parts) * len(geometries), 0
         for sets, members in parts:
             own = {names[t]: adapters[names[t]] for t in members}
             for geometry in geometries:
                 most = None if whole or geometry == "flat" else int(sizes[geometry][-1][1])
                 state = _full(own, geometry, most)
-                if state is None:
-                    passed += len(sizes[geometry])
-                    continue
-                spectra = {name: survey.spectra[name][list(members)] for name in state.layers}
-                for size in sizes[geometry]:
-                    _measure(tally, (sets, geometry, size), members, state, spectra, storages, weights)
-                    passed += 1
-                    progress("layers measured", done + len(group) * passed // steps, len(weights))
+                if state is not None:
+                    spectra = {name: survey.spectra[name][list(members)] for name in state.layers}
+                    what = sets, geometry, sizes[geometry], storages
+                    _measure(tally, what, members, state, spectra, weights)
+                passed += 1
+                progress("layers measured", done + len(group) * passed // steps, len(weights))
         done += len(group)
     return Plan(_rows(tally, sources, survey, starts, weights), starts, sum(s.bytes_in for s in sources),
                 len(_shapes(sources)), len(weights))  # fmt: skip
@@ -208,44 +204,46 @@ def _columns_of(layer: Subspace, size: Size) -> tuple[int, int]:
 
 def _measure(
     tally: _Tally,
-    what: tuple[str, str, Size],
+    what: tuple[str, str, Sequence[Size], Sequence[str]],
     members: Sequence[int],
     full: ShareState,
     spectra: Mapping[str, np.ndarray],
-    storages: Sequence[str],
     weights: Mapping[str, float],
 ) -> None:
-    """Adds what a size loses and takes, in every storage; targets side by side."""
+    """Adds what the targets lose and take at every size in every storage; targets side by side.
 
-    def one(name: str) -> tuple[Subspace, np.ndarray, np.ndarray, list[tuple[np.ndarray, int]]]:
-        k, kp = _columns_of(full.layers[name], what[2])
-        cut = leading(full.layers[name], k, kp)
-        null = null_of_layer(full.layers[name], spectra[name], (np.array([k]), np.array([kp])))[0]
-        state = ShareState(full.tasks, {name: cut})
-        return cut, _lost(full.layers[name], k, kp), null, [_stored(state, name, storage) for storage in storages]
+    Args:
+        tally: the sums.
+        what: the sets, the geometry, its sizes, and storages.
+        members: the tasks.
+        full: their state on the largest bases.
+        spectra: of their updates.
+        weights: how many layers each target stands for.
+    """
+    sets, geometry, sizes, storages = what
 
-    for name, (cut, lost, null, each) in zip(full.layers, parallel_map(one, list(full.layers)), strict=True):
+    def one(name: str) -> tuple[list[tuple[int, int]], np.ndarray, np.ndarray, list[list[tuple[np.ndarray, int]]]]:
+        layer = full.layers[name]
+        ks = [_columns_of(layer, size) for size in sizes]
+        schedule = RankSchedule(*np.array(ks).T)
+        lost, null = _lost(layer, schedule), null_of_layer(layer, spectra[name], schedule)
+        return ks, lost, null, [stored_sizes(name, layer, full.tasks, ks, storage) for storage in storages]
+
+    for name, (ks, lost, null, stored) in zip(full.layers, parallel_map(one, list(full.layers)), strict=True):
         w = weights[name]
-        for storage, (moved, size) in zip(storages, each, strict=True):
-            tally.add((*what, storage), members, w * lost, w * null, w * moved, w * size)
-            tally.ks[*what, storage] += cut.num_basis
+        for i, size in enumerate(sizes):
+            for storage, each in zip(storages, stored, strict=True):
+                moved, taken = each[i]
+                key = sets, geometry, size, storage
+                tally.add(key, members, w * lost[:, i], w * null[i], w * moved, w * taken)
+                tally.ks[key] += ks[i]
 
 
-def _stored(state: ShareState, name: str, storage: str) -> tuple[Float[np.ndarray, " T"], int]:
-    """(what rounding adds to every task's squared error, bytes) of a target in a storage."""
-    stored = store_layers(pivoted_state(state) if storage == "int8" else state, storage)
-    moved = np.zeros(len(state.tasks)) if storage == "f32" else squared_rounding(state.layers[name], stored[name])
-    basis, coefficients = encode_state(state, stored)
-    headers = _TENSOR * sum(key.startswith(f"{name}.") for key in (*basis, *coefficients))  # tables: once a set
-    return moved, sum(x.nbytes for x in (*basis.values(), *coefficients.values())) + headers + _PER_LAYER
-
-
-def _lost(layer: Subspace, k: int, kp: int) -> Float[np.ndarray, " T"]:
-    """Squared errors of a target's tasks with the first k and k' columns alone."""
-    schedule = RankSchedule(np.array([k]), np.array([kp]))
+def _lost(layer: Subspace, schedule: RankSchedule) -> Float[np.ndarray, "T G"]:
+    """Squared errors of a target's tasks with the first k and k' columns alone, at every size."""
     if layer.geometry == "columns":
-        return layer.change**2 + squared_errors(layer.coeff_a, layer.coeff_b, schedule)[:, 0]
-    return layer.change**2 + flat_curve(layer, schedule)[:, 0]
+        return layer.change[:, None] ** 2 + squared_errors(layer.coeff_a, layer.coeff_b, schedule)
+    return layer.change[:, None] ** 2 + flat_curve(layer, schedule)
 
 
 def _rows(

@@ -45,6 +45,37 @@ class StoredLayer:
         return sum(x.nbytes for x in (self.basis_a, self.basis_b, self.coeff_a, self.coeff_b))
 
 
+@dataclass(frozen=True)
+class RoundedBasis:
+    """A basis as it is stored, and Gram matrices that serve all its sizes.
+
+    Columns are rounded one by one: the first k of the rounded basis are the first k, rounded, and each matrix of theirs
+    is a leading block.
+    """
+
+    stored: QuantizedArray  # (d, K)
+    exact: Float[np.ndarray, "K K"]  # U.T @ U of the basis
+    mixed: Float[np.ndarray, "K K"]  # V.T @ U with the rounded basis
+    rounded: Float[np.ndarray, "K K"]  # V.T @ V
+
+    def leading(self, k: int) -> "RoundedBasis":
+        """Of the first k columns."""
+        scales = None if self.stored.scales is None else self.stored.scales[:k]
+        stored = QuantizedArray(self.stored.values[:, :k], scales)
+        return RoundedBasis(stored, self.exact[:k, :k], self.mixed[:k, :k], self.rounded[:k, :k])
+
+    def to_rounded(self) -> Float[np.ndarray, "K K"]:
+        """As `to_rounded_basis`."""
+        return np.linalg.solve(self.rounded, self.mixed)
+
+
+def round_basis(basis: Float[np.ndarray, "d K"], storage: Storage | str) -> RoundedBasis:
+    """A basis in `storage`, for all of its sizes at once."""
+    stored = encode(basis, storage)
+    u, v = basis.astype(np.float64), decode(stored).astype(np.float64)
+    return RoundedBasis(stored, products.gram(u), v.T @ u, products.gram(v))
+
+
 def encode(x: Float[np.ndarray, "..."], storage: Storage | str, *, axis: int = 0) -> QuantizedArray:
     """One array in `storage`. int8 rounds to `scale * -127..127` with `scale = max |x| / 127` per column.
 
@@ -98,22 +129,28 @@ def store_layers(state: ShareState, storage: Storage | str) -> dict[str, StoredL
     Raises:
         InputError: there is no such storage.
     """
-    return {name: _store_layer(layer, storage) for name, layer in state.layers.items()}
+    return {name: store_layer(layer, storage) for name, layer in state.layers.items()}
 
 
-def squared_rounding(layer: Subspace, stored: StoredLayer) -> Float[np.ndarray, " T"]:
+def squared_rounding(
+    layer: Subspace, stored: StoredLayer, bases: tuple[RoundedBasis, RoundedBasis]
+) -> Float[np.ndarray, " T"]:
     """The squared error that rounding adds to every task's update, to 1e-7 of its squared norm.
 
     By Gram matrices on the bases in the columns geometry, where no factor is formed and no basis made orthonormal.
+
+    Args:
+        layer: before it was stored.
+        stored: what was stored of it, maybe in another gauge.
+        bases: its rounded bases.
     """
     if layer.geometry != "columns":
         return _measured(layer, replace(layer, **restored_arrays(stored))).change ** 2
     grams = []
-    for side in "ab":
-        basis, coeff = getattr(stored, f"basis_{side}"), getattr(stored, f"coeff_{side}")
-        u, v = (x.astype(np.float64) for x in (getattr(layer, f"basis_{side}"), decode(basis)))
-        c, d = (x.astype(np.float64) for x in (getattr(layer, f"coeff_{side}"), decode(coeff, axis=1)))
-        own, both, other = (products.gram(u) @ c, (u.T @ v) @ d, products.gram(v) @ d)
+    for side, basis in zip("ab", bases, strict=True):
+        coeff = decode(getattr(stored, f"coeff_{side}"), axis=1)
+        c, d = (x.astype(np.float64) for x in (getattr(layer, f"coeff_{side}"), coeff))
+        own, both, other = basis.exact @ c, basis.mixed.T @ d, basis.rounded @ d
         grams.append(error_bounds.Grams(c.mT @ own, c.mT @ both, d.mT @ other))
     return error_bounds.distance_from_grams(*grams)[1]
 
@@ -148,13 +185,26 @@ def to_rounded_basis(basis: Float[np.ndarray, "d k"], rounded: QuantizedArray) -
     return np.linalg.solve(q.T @ q, q.T @ basis.astype(np.float64))
 
 
-def _store_layer(layer: Subspace, storage: Storage | str) -> StoredLayer:
+def store_layer(
+    layer: Subspace, storage: Storage | str, bases: tuple[RoundedBasis, RoundedBasis] | None = None
+) -> StoredLayer:
+    """What `store` writes of one target.
+
+    Args:
+        layer: the target.
+        storage: of its arrays.
+        bases: its rounded bases, where they are known.
+
+    Raises:
+        InputError: there is no such storage.
+    """
     fields = {}
-    for side in "ab":
+    for side, known in zip("ab", bases or (None, None), strict=True):
         basis, coeff = getattr(layer, f"basis_{side}"), getattr(layer, f"coeff_{side}")
-        rounded = encode(basis, storage)
+        rounded = encode(basis, storage) if known is None else known.stored
         if storage != "f32" and basis.shape[1]:
-            coeff = (to_rounded_basis(basis, rounded) @ coeff).astype(np.float32)
+            turned = to_rounded_basis(basis, rounded) if known is None else known.to_rounded()
+            coeff = (turned @ coeff).astype(np.float32)
         fields |= {f"basis_{side}": rounded, f"coeff_{side}": encode(coeff, storage, axis=1)}
     return StoredLayer(**fields)
 

@@ -90,6 +90,17 @@ def test_a_row_is_what_compressing_gives(folders, plans, tmp_path, capsys, geome
             assert row.cut == pytest.approx(made["cut_error"]["mean"], abs=0.1)
 
 
+def test_a_size_is_measured_alone_as_among_others(folders, plans):
+    """Rounded bases, their Gram matrices and the null are made for all sizes at once."""
+    alone = measure_plan(open_sources(folders["planted"]), ks=[8])
+    for row in alone.rows:
+        if row.geometry == "columns":
+            other = row_of(plans["planted"], "one", "columns", ("k", 8), row.storage)
+            assert (row.bytes, row.k) == (other.bytes, other.k)
+            for what in ("error", "worst", "null", "cut"):
+                assert getattr(row, what) == pytest.approx(getattr(other, what), rel=1e-9, abs=1e-12)
+
+
 def test_chance_is_told_from_structure(plans):
     for row in plans["random"].rows:
         if row.geometry == "columns" and row.choice[0] == "k" and row.k <= 32:
