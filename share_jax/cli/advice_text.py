@@ -24,7 +24,7 @@ def starts_line(data: Mapping[str, Any]) -> str:
     """The same in a line."""
     groups, alone = data["groups"], len(data["alone"])
     if not groups:
-        return "Each adapter began with an A of its own."
+        return "Each adapter began with an A of its own: they share no random start."
     sizes = ", ".join(f"{len(group['tasks'])} (cosine {group['cosine']:.2f})" for group in groups[:_SHOWN])
     more = ", ..." if len(groups) > _SHOWN else ""
     if len(groups) == 1 and not alone:

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     names = [source.name for source in sources]
     advice = advise(plan.rows, plan.bytes_in, args.max_error)
     if picture is not None:
-        write_plot(picture, plan.rows, plan.bytes_in, f"{len(names)} adapters")
+        write_plot(picture, plan.rows, plan.bytes_in, len(names), args.max_error, _advised(advice))
     data = {
         "tasks": names,
         "bytes_in": plan.bytes_in,
@@ -86,13 +86,18 @@ def run(args: argparse.Namespace) -> int:
         "plot": args.plot,
         "seconds": time.perf_counter() - begin,
     }
-    emit(args, data, lambda: _text(plan, data, args.all_rows))
+    emit(args, data, lambda: _text(plan, data, _advised(advice), args.all_rows))
     return 0
 
 
+def _advised(advice: Advice) -> PlanRow | None:
+    """The row that is advised; none where the advice is to do without."""
+    return advice.row if advice.action in ("compress", "split") else None
+
+
 def _commands(args: argparse.Namespace, advice: Advice, plan: Plan, names: list[str]) -> list[str]:
-    row = advice.row
-    if row is None or advice.action not in ("compress", "split"):
+    row = _advised(advice)
+    if row is None:
         return []
     options = [*size_words(dict([row.choice])), "--geometry", row.geometry, "--storage", row.storage]
     options += further_words(args)
@@ -101,20 +106,32 @@ def _commands(args: argparse.Namespace, advice: Advice, plan: Plan, names: list[
     return [compress_command(args.folders, "OUT", [*options, *name_words(args.name)])]
 
 
-def _text(plan: Plan, data: dict[str, Any], everything: bool) -> str:
+_HEAD = ("sets", "geometry", "size", "k", "storage", "bytes", "smaller", "error", "worst", "at random", "cut alone", "")
+_SETS = "  sets: one for all adapters, or split: one for each group that began with one A\n"
+_MEANINGS = """\
+  geometry: columns shares directions of the factors' columns, flat shares whole factors
+  size: as --k or --explained-variance of compress takes it; k: what that is in the mean of layers and sides
+  smaller: bytes of the adapters over bytes of the set
+  error, worst: mean and largest relative error of a task's update; 0.1 is off by a tenth of it
+  at random: the error of random adapters of the same singular values at the same k; near it nothing is shared
+  cut alone: the error of each adapter cut by itself to the same bytes; below it no set is needed"""
+
+
+def _text(plan: Plan, data: dict[str, Any], advised: PlanRow | None, everything: bool) -> str:
     shown = list(plan.rows) if everything else frontier(plan.rows)[:_MOST]
-    head = ("sets", "geometry", "size", "k", "storage", "bytes", "smaller", "error", "worst", "at random", "cut alone")
     part = "" if plan.measured == plan.layers else f", measured on {plan.measured} (--all-layers for all)"
+    split = any(row.sets == "split" for row in plan.rows)
+    cells = [_HEAD, *((*_cells(row, plan.bytes_in), "<- advised" if row is advised else "") for row in shown)]
     lines = [
         f"{len(data['tasks'])} adapters, {megabytes(plan.bytes_in)}, {plan.layers} layers{part}",
         starts_line(data["starts"]),
         "",
-        table([head, *(_cells(row, plan.bytes_in) for row in shown)]),
+        table(cells if split else [row[1:] for row in cells]),
     ]
     if len(shown) < len(plan.rows):
-        lines.append(f"  ... of {len(plan.rows)} those that no other beats in bytes and error (--all-rows for all)")
-    lines += ["", "error: mean over the tasks; at random: of random adapters of the same spectra at the same k;",
-              "cut alone: of each adapter cut to the same bytes"]  # fmt: skip
+        lines.append(f"  {len(shown)} of {len(plan.rows)} ways: those that none beats in bytes and in error at once "
+                     "(--all-rows for all)")  # fmt: skip
+    lines += ["", f"{_SETS if split else ''}{_MEANINGS}"]
     return "\n".join([*lines, *advice_lines(data["advice"])])
 
 

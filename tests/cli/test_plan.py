@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from adapter_makers import MODULES, factors, write_adapters, write_lorashare, write_peft
 
+from share_jax.adapter_set.plan_rows import PlanRow
+from share_jax.cli.error_plot import compared
 from share_jax.cli.main import main
 
 
@@ -57,8 +59,11 @@ def test_plan_takes_sizes_and_prints_a_table(run, adapters):
     assert [row["choice"] for row in data["rows"]] == [{"k": 2}, {"k": 6}]
     code, text, _ = run("plan", *adapters, *words, json_out=False)
     assert code == 0
-    for part in ("at random", "cut alone", "k 6", "Advice", "an A of its own"):
+    for part in ("at random", "cut alone", "k 6", "Advice", "an A of its own", "geometry", "size", "smaller", "worst"):
         assert part in text
+    assert "sets" not in text  # one set is all that there is
+    (advised,) = [line for line in text.splitlines() if line.endswith("<- advised")]
+    assert "k 6" in advised
 
 
 def test_plan_splits_by_start(run, mixed, tmp_path):
@@ -66,6 +71,8 @@ def test_plan_splits_by_start(run, mixed, tmp_path):
     assert code == 0
     assert data["starts"]["groups"][0]["tasks"] == [f"task {t}" for t in range(4)]
     assert data["starts"]["alone"] == ["task 4", "task 5"]
+    text = run("plan", *mixed, "--k", 5, "--geometry", "columns", "--storage", "f32", json_out=False)[1]
+    assert "sets: one for all adapters, or split" in text
     one, split = data["rows"]
     assert (one["sets"], split["sets"]) == ("one", "split")
     assert split["error"] < 0.02 < 0.3 < one["error"]
@@ -87,6 +94,22 @@ def test_given_names_go_into_the_commands(run, mixed, tmp_path, command):
     assert words[-5:] == ["--name", *"abcd"]
     words[words.index("OUT-1")] = str(tmp_path / "out")
     assert list(run(*words[1:], *(() if size else ("--k", 5)))[1]["per_task"]) == list("abcd")
+
+
+def test_what_is_drawn_beside_the_errors_is_of_the_advised_way():
+    sizes = (("columns", "f32", 400, 0.1), ("columns", "int8", 100, 0.2), ("columns", "int8", 200, 0.15),
+             ("flat", "int8", 90, 0.5))  # fmt: skip
+    rows = [PlanRow("one", g, ("k", 8), 8.0, s, size, error, error, 0.9, 0.8) for g, s, size, error in sizes]
+    assert compared(rows, rows[0]) is rows[0]
+    assert compared(rows, None) in rows[1:3]
+
+
+@pytest.mark.parametrize("kind", ["split", "nothing advised"])
+def test_plan_draws_whatever_is_advised(run, mixed, tmp_path, kind):
+    words = ("--k", 5, "--geometry", "columns", "--storage", "f32", "--plot", tmp_path / "plan.png")
+    code, data, _ = run("plan", *(mixed if kind == "split" else mixed[4:]), *words)
+    assert (code, data["advice"]["action"]) == (0, "split" if kind == "split" else "leave")
+    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_plan_draws(run, adapters, tmp_path):
