@@ -81,8 +81,10 @@ def _names_by_page() -> dict[str, list[str]]:
 
 
 def _reference(page: str, names: list[str]) -> str:
-    about = "" if names == [f"share_jax.{page}"] else write_public.about(PACKAGE / page) + ".\n\n"
-    return f"# share_jax.{page}\n\n{about}" + "\n\n".join(f"::: {name}" for name in names) + "\n"
+    in_no_room = page == PACKAGE.name
+    title, folder = (page, PACKAGE) if in_no_room else (f"share_jax.{page}", PACKAGE / page)
+    about = "" if names == [title] else write_public.about(folder) + ".\n\n"
+    return f"# {title}\n\n{about}" + "\n\n".join(f"::: {name}" for name in names) + "\n"
 
 
 def _linked(part: str, where: str) -> str:
