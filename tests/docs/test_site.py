@@ -74,6 +74,13 @@ def test_every_public_name_has_a_place(site: Path, parsed: dict[str, Links]) -> 
 
 
 @pytest.mark.slow
+def test_examples_of_docstrings_are_shown_as_code(site: Path) -> None:
+    for path in sorted((site / "reference").glob("*.html")):
+        assert not re.search(r"<blockquote>\s*<blockquote>", path.read_text(encoding="utf-8")), path.name
+    assert '<span class="gp">&gt;&gt;&gt; </span>' in (site / "reference" / "bank.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_every_link_leads_to_a_page_and_a_place_on_it(parsed: dict[str, Links], site: Path) -> None:
     for page, found in parsed.items():
         if page == "404.html":  # served from any address, so its links begin at the root
