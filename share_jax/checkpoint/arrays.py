@@ -9,6 +9,7 @@ whether its arrays are those on disk (see `digests`).
 
 import hashlib
 import logging
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,3 +182,13 @@ def read(root: Path, record: Record, like: Mapping[str, Any], what: str) -> dict
     except Exception as error:  # Orbax raises plain Exception among others
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(message(what, got=reason, expected="an Orbax checkpoint", fix=FIX)) from error
+
+
+def of_the_disk(error: Exception) -> bool:
+    """Whether the system, or Orbax on the way to it, could not write; not whether it was given something else."""
+    if isinstance(error, OSError) or "os_error_code" in str(error):
+        return True
+    if isinstance(error, TypeError | KeyError | AttributeError):
+        return False
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.partition(".")[0] in ("orbax", "tensorstore") for name in frames)

@@ -16,7 +16,6 @@ first process alone writes manifests and removes folders. The root must be one f
 
 import os
 import shutil
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -29,7 +28,6 @@ from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.manifest import Identity, Manifest
 from share_jax.errors import FormatError, SaveError, ShareError, TaskError, message
 from share_jax.runtime.processes import on_primary, primary
-from share_jax.storage import lock
 from share_jax.storage.atomic_write import reason
 
 Json = Mapping[str, Any]
@@ -79,6 +77,10 @@ class Checkpoint:
 def create(root: str | os.PathLike[str], identity: Identity) -> Checkpoint:
     """A new, empty checkpoint.
 
+    Args:
+        root: a folder that is empty, or not there.
+        identity: for which model and adapters it is.
+
     Raises:
         FormatError: if the folder holds anything; a lock that is held, or was, does not count.
         SaveError: if it cannot be written.
@@ -94,27 +96,13 @@ def create(root: str | os.PathLike[str], identity: Identity) -> Checkpoint:
     made = Checkpoint(root, Manifest(identity))
 
     def write() -> None:
-        check_free(root)
+        manifest.check_free(root)
         root.mkdir(parents=True, exist_ok=True)
         manifest.commit(root, made.manifest)
 
     with _saving(made, "the checkpoint"):
         on_primary(f"checkpoint folder {root}", write)
     return made
-
-
-def check_free(root: Path) -> None:
-    """Refuses a place for a new checkpoint where something is; a lock, and what a kill left of one, do not count.
-
-    Raises:
-        FormatError: if it holds anything.
-    """
-    expected, fix = "an empty folder, or none", "open it if it is a checkpoint, or take another folder"
-    got = "a file" if root.exists() and not root.is_dir() else ""
-    if root.is_dir() and {path.name for path in root.iterdir()} - manifest.leftovers(root) - {lock.FILE}:
-        got = "a folder with content"
-    if got:
-        raise FormatError(message(f"checkpoint folder {root}", got=got, expected=expected, fix=fix))
 
 
 def open_checkpoint(root: str | os.PathLike[str], identity: Identity | None = None) -> Checkpoint:
@@ -174,22 +162,12 @@ def _saving(checkpoint: Checkpoint, what: str) -> Iterator[None]:
         if isinstance(error, ShareError):
             raise
         kept = f"go on from the last saved state, which is kept in {checkpoint.root}"
-        if _of_the_disk(error):
+        if arrays.of_the_disk(error):
             got, expected, fix = reason(error), "room and the right to write", f"free or add space, then {kept}"
         else:
             got, expected = f"{type(error).__name__}: {reason(error)}", "nested dicts of arrays, and JSON"
             fix = f"fix what is saved, then {kept}"
         raise SaveError(message(f"saving {what}", got=got, expected=expected, fix=fix)) from error
-
-
-def _of_the_disk(error: Exception) -> bool:
-    """Whether the system, or Orbax on the way to it, could not write; not whether it was given something else."""
-    if isinstance(error, OSError) or "os_error_code" in str(error):
-        return True
-    if isinstance(error, TypeError | KeyError | AttributeError):
-        return False
-    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(name.partition(".")[0] in ("orbax", "tensorstore") for name in frames)
 
 
 def committed(checkpoint: Checkpoint, new: Manifest) -> Checkpoint:
@@ -300,6 +278,11 @@ def _write_known(root: Path, folder: str, tree: Mapping[str, Any]) -> arrays.Rec
 def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:
     """Replaces what is noted beside a saved task; its arrays are not touched.
 
+    Args:
+        checkpoint: the open checkpoint.
+        name: the saved task.
+        info: JSON in place of what was noted.
+
     Raises:
         TaskError: if the task is not saved.
         InputError: if the info is no JSON.
@@ -317,6 +300,10 @@ def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:
 
 def load_shared(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, Any]:
     """The shared tree; an empty one if `like` is empty.
+
+    Args:
+        checkpoint: the open checkpoint.
+        like: a tree of its structure, shapes and dtypes.
 
     Raises:
         FormatError: if it is missing, damaged, or does not fit `like`.
@@ -338,6 +325,11 @@ def load_shared(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, An
 def load_task(checkpoint: Checkpoint, name: str, like: Mapping[str, Any]) -> dict[str, Any]:
     """One task's slot.
 
+    Args:
+        checkpoint: the open checkpoint.
+        name: the task's name.
+        like: a slot of its structure, shapes and dtypes.
+
     Raises:
         TaskError: if the task is not saved.
         FormatError: if it is damaged or does not fit `like`.
@@ -352,6 +344,10 @@ def load_task(checkpoint: Checkpoint, name: str, like: Mapping[str, Any]) -> dic
 
 def load_inflight(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, Any]:
     """The training in flight; its "info" is in the manifest.
+
+    Args:
+        checkpoint: the open checkpoint.
+        like: a state of its structure, shapes and dtypes.
 
     Raises:
         FormatError: if there is none, or it is damaged or does not fit `like`.
@@ -370,6 +366,10 @@ def load_inflight(checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, 
 
 def save_router(checkpoint: Checkpoint, router: Router) -> Checkpoint:
     """Saves a router by itself, as after a task was taken out of it; with a new task, `save_task` does.
+
+    Args:
+        checkpoint: the open checkpoint.
+        router: what is known of saved tasks.
 
     Raises:
         TaskError: if it knows a task that is not saved.

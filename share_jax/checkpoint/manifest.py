@@ -13,6 +13,7 @@ from share_jax.adapted import AdaptedModel
 from share_jax.checkpoint.arrays import Record
 from share_jax.checkpoint.fingerprints import fingerprint
 from share_jax.errors import FormatError, InputError, message
+from share_jax.storage import lock
 from share_jax.storage.atomic_write import is_partial, replace_bytes
 from share_jax.storage.manifest_file import Content, ManifestKind, as_json, content_of, digest
 from share_jax.trees import flat
@@ -222,3 +223,17 @@ def check_identity(found: Identity, wanted: Identity) -> None:
             got, expected = leaves.get(other[0], "no such leaf"), want_leaves.get(other[0], "no such leaf")
         fix = "open it with the model and configuration that it was made with, or take another folder"
         raise FormatError(message(what, got=got, expected=expected, fix=fix))
+
+
+def check_free(root: Path) -> None:
+    """Refuses a place for a new checkpoint where something is; a lock, and what a kill left of one, do not count.
+
+    Raises:
+        FormatError: if it holds anything.
+    """
+    expected, fix = "an empty folder, or none", "open it if it is a checkpoint, or take another folder"
+    got = "a file" if root.exists() and not root.is_dir() else ""
+    if root.is_dir() and {path.name for path in root.iterdir()} - leftovers(root) - {lock.FILE}:
+        got = "a folder with content"
+    if got:
+        raise FormatError(message(f"checkpoint folder {root}", got=got, expected=expected, fix=fix))

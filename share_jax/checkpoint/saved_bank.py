@@ -177,7 +177,7 @@ def _identity(learner: Learner | ShareLearner, bank: TaskBank, store: Checkpoint
 def _enter(held: ExitStack, folder: Path) -> None:
     """Looks at the folder before anything is written, and holds it."""
     if not manifest.exists(folder):
-        checkpoint.check_free(folder)
+        manifest.check_free(folder)
     held.enter_context(hold(folder))
 
 
