@@ -10,7 +10,7 @@ rows are in `{layer}.coeff_a.pivots`, its other rows in `{layer}.coeff_a.rest`, 
 tasks these are; they are found by their values alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int, Int8
 
 from share_jax.adapter_set.int8_gauge import UNIT_SCALE, identity_rows
 from share_jax.adapter_set.manifest import LayerEntry, Manifest
-from share_jax.errors import FormatError, message
+from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.safetensors_file import TensorFile, numpy_dtype
 from share_jax.storage.untrusted import shown
 from share_jax.subspace.quantize import QuantizedArray, StoredLayer, restored_arrays
@@ -39,7 +39,11 @@ def layer_entry(layer: Subspace) -> LayerEntry:
 
 
 def encode_state(state: ShareState, stored: Mapping[str, StoredLayer]) -> tuple[Tensors, Tensors]:
-    """(tensors of the basis file, tensors of the coefficients file)."""
+    """(tensors of the basis file, tensors of the coefficients file).
+
+    Raises:
+        InputError: a task's update is so large that float32 does not hold its norms.
+    """
     basis: Tensors = {}
     coefficients: Tensors = {}
     pivoted = np.zeros((len(state.layers), len(state.tasks)), np.uint8)
@@ -59,7 +63,7 @@ def encode_state(state: ShareState, stored: Mapping[str, StoredLayer]) -> tuple[
         coefficients |= _encode_coefficients(f"{name}.coeff_b", parts.coeff_b, used)
     if any(layer.basis_a.scales is not None for layer in stored.values()):
         coefficients["pivoted"] = pivoted
-    return basis, coefficients | _encode_tables(list(state.layers.values()))
+    return basis, coefficients | _encode_tables(state)
 
 
 def _encode_basis(name: str, part: QuantizedArray) -> Tensors:
@@ -72,15 +76,22 @@ def _encode_coefficients(name: str, part: QuantizedArray, keep: Bool[np.ndarray,
     return scales | {name: np.moveaxis(np.asarray(part.values), 0, 1)[:, keep]}
 
 
-def _encode_tables(layers: Sequence[Subspace]) -> Tensors:
+def _encode_tables(state: ShareState) -> Tensors:
     out: Tensors = {}
+    size, layers = (len(state.layers), -1), list(state.layers.values())
     for table in TABLES:
-        exact = np.array([getattr(layer, table) for layer in layers], np.float64).reshape(len(layers), -1)
-        short = exact.astype(np.float32)
+        exact = np.array([getattr(layer, table) for layer in layers], np.float64).reshape(size)
+        with np.errstate(over="ignore"):
+            short = exact.astype(np.float32)
+        if not np.isfinite(short).all():
+            i, t = np.argwhere(~np.isfinite(short))[0]
+            what = f"target {shown(list(state.layers)[i])} of {shown(state.tasks[t])}"
+            got, fix = f"{table} {exact[i, t]:.3g}", "leave that adapter out or train it again"
+            raise InputError(message(what, got=got, expected="a number that float32 holds", fix=fix))
         if table == "bound":
             short = np.where(short < exact, np.nextafter(short, np.float32(np.inf)), short)
         out[table] = short
-    out["ranks"] = np.array([layer.ranks for layer in layers], np.int32).reshape(len(layers), -1)
+    out["ranks"] = np.array([layer.ranks for layer in layers], np.int32).reshape(size)
     return out
 
 

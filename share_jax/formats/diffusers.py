@@ -131,6 +131,14 @@ def _scaled(module: str, pair: Pair, rank: int, settings: Mapping[str, LoraSetti
             message(f"{place.label} {shown(module)} rank", got=f"{rank} in the file",
                  expected=f"{own.rank_of(name)} as {METADATA} says", fix="save the adapter again")
         )  # fmt: skip
+    for flag, said, there in (("use_dora", own.use_dora, pair.magnitude), ("lora_bias", own.lora_bias, pair.bias)):
+        if said != (there is not None):
+            got = f"{flag} {said} in {METADATA}, but {'nothing' if there is None else 'a tensor'} for it"
+            raise FormatError(
+                message(
+                    f"{place.label} {shown(module)}", got=got, expected="the two to agree", fix="save the adapter again"
+                )
+            )
     return replace(pair, scale=own.scale_of(name)) if own.use_rslora else replace(pair, alpha=own.alpha_of(name))
 
 

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from share_jax.errors import FormatError, InputError, message
+from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Layer, Part, Source, check_shapes
 from share_jax.formats.base_model import base_model
 from share_jax.formats.forms import (
@@ -33,6 +32,7 @@ from share_jax.formats.forms import (
 from share_jax.formats.peft_config import LoraSettings, parse_config
 from share_jax.formats.peft_keys import PeftKeys, pair_names, sort_keys
 from share_jax.formats.peft_tokens import check_tokens
+from share_jax.formats.saving import as_dtype
 from share_jax.formats.tensor_files import open_tensors
 from share_jax.storage.atomic_write import flush, write_new
 from share_jax.storage.safetensors_file import FLOATS, RawTensor, raw_of, write_tensors
@@ -41,7 +41,6 @@ from share_jax.storage.untrusted import check_folder, exists_inside, read_json, 
 WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 CONFIG = "adapter_config.json"
 
-_NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 DTYPES = {"F32": "f32", "BF16": "bf16", "F16": "f16", "F64": "f32"}
 """How a stored dtype is asked for at export; float64 factors come back in float32."""
 
@@ -248,16 +247,9 @@ def write_adapter(
     """
     tensors: dict[str, RawTensor] = dict(extras)
     for module, (pair, form) in _by_module(factors, forms or {}).items():
-        target = _numpy_dtype(dtype if isinstance(dtype, str) else dtype.get(module, "f32"))
+        own = dtype if isinstance(dtype, str) else dtype.get(module, "f32")
         for key, values in zip(pair_names(module, form == EMBEDDING), pair, strict=True):
-            with np.errstate(over="ignore"):
-                cast = np.ascontiguousarray(values).astype(target)
-            if target.itemsize == 2 and not np.isfinite(cast.astype(np.float32)).all():
-                raise InputError(
-                    message(f"module {shown(module)}", got=f"a value too large for {target}", expected="one that fits",
-                         fix="pass --dtype f32")
-                )  # fmt: skip
-            tensors[key] = raw_of(cast)
+            tensors[key] = raw_of(np.ascontiguousarray(as_dtype(values, own, module)))
     write_tensors(folder / WEIGHTS, tensors, metadata or {"format": "pt"})
     write_new(folder / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
     flush(folder)
@@ -277,7 +269,3 @@ def _by_module(
         else:
             experts.setdefault(module_of(layer, form), {})[expert[0]] = pair
     return out | {module: (join_experts(pairs), LINEAR) for module, pairs in experts.items()}
-
-
-def _numpy_dtype(name: str) -> np.dtype:
-    return np.dtype(ml_dtypes.bfloat16 if name == "bf16" else _NAMES[name])

@@ -5,6 +5,7 @@ import numpy as np
 
 from share_jax.errors import InputError, message
 from share_jax.formats.adapter_file import Source
+from share_jax.linalg.finite import all_finite
 from share_jax.storage.untrusted import shown
 
 CONFIGS = "lora_adapter_metadata"
@@ -23,11 +24,11 @@ def as_dtype(values: np.ndarray, dtype: str | None, module: str) -> np.ndarray:
         return values
     with np.errstate(over="ignore"):
         cast = values.astype(_DTYPES[dtype])
-    if cast.itemsize == 2 and not np.isfinite(cast.astype(np.float32)).all():
+    if cast.dtype != values.dtype and not all_finite(cast) and all_finite(values):
+        fix = "pass --dtype f32" if cast.itemsize == 2 else "leave that adapter out or train it again"
         raise InputError(
-            message(f"module {shown(module)}", got=f"a value too large for {dtype}", expected="one that fits",
-                 fix="pass --dtype f32")
-        )  # fmt: skip
+            message(f"module {shown(module)}", got=f"a value too large for {dtype}", expected="one that fits", fix=fix)
+        )
     return cast
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -120,3 +121,25 @@ def test_folders_of_other_methods_are_refused_by_name(run, tmp_path, kind):
         mixed = write_peft(tmp_path / "b", PAIRS, extras=extras, target_modules=["q", "v"])
         with pytest.raises(FormatError, match=f"got {METHODS[kind]}, which is no low-rank pair"):
             open_adapter(mixed)
+
+
+@pytest.mark.parametrize(
+    ("words", "sizes", "line"),
+    [
+        (("compress",), (1e19, 1e19), "target m.q of a: got norm"), (("compress",), (1e13, 1e20), None),
+        (("convert", "--to", "peft", "--dtype", "f16"), (1e9, 1), "a value too large for f16, .* pass --dtype f32"),
+        (("convert", "--to", "peft", "--dtype", "f32"), (1e200, 1e-200), "a value too large for f32"),
+        (("compress",), (1e200, 1e-200), "takes them past float32"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_values_past_a_dtype_are_one_line_and_nothing_is_written(run, tmp_path, words, sizes, line):
+    a, b = (np.float64(x) * size for x, size in zip(PAIRS["m.q"], sizes, strict=True))
+    dtype = np.float64 if max(sizes) > 1e30 else np.float32
+    folder = write_peft(tmp_path / "a", {"m.q": (a, b)}, target_modules=["q"], dtype=dtype)
+    code, _, err = run(*words[:1], folder, *words[1:], "-o", tmp_path / "out")
+    if line is None:
+        assert (code, run("validate", tmp_path / "out")[0]) == (0, 0)
+    else:
+        assert (code, len(err), (tmp_path / "out").exists()) == (2, 1, False)
+        assert re.search(line, err[0])

@@ -128,6 +128,8 @@ def test_what_is_there_twice_or_half_is_named(tmp_path, more, line):
         ({"unet.r": 8, "unet.rank_pattern": {"to_q": 4}, "unet.alpha_pattern": {"attn1.to_q": -2}}, -0.5),
         ({"unet.r": 8, "unet.lora_alpha": 4}, "got 4 in the file, expected 8 as lora_adapter_metadata says"),
         ({"unet": 1}, "expected 8 as lora_adapter_metadata says"), ([1], "got list, expected a JSON object"),
+        ({"unet.r": 4, "unet.use_dora": True}, "use_dora True in lora_adapter_metadata, but nothing for it"),
+        ({"unet.r": 4, "unet.lora_bias": True}, "lora_bias True in lora_adapter_metadata, but nothing for it"),
         ({"unet.peft_type": "LOHA"}, "LoHa, which is no low-rank pair"),
     ],
 )  # fmt: skip
