@@ -36,8 +36,8 @@ def adapt(
         heads: regular expressions over all parameter paths: leaves that each task owns whole.
         space: "activation" adds at the operations (low memory, batches of different tasks); "parameter" adds to the
             kernels.
-        unbatched: inputs that all examples of a mixed batch share although their first axis may be as long as the
-            batch, by name, or by place as "0".
+        unbatched: inputs that all examples of a mixed batch share, by name, or by place as "0". Their first axis may
+            be as long as the batch.
         **kwargs: more inputs, by name.
 
     Returns:
