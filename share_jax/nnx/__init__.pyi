@@ -1,5 +1,8 @@
 from .adapted_model import adapt as adapt
+from .chosen_task import ChosenTask as ChosenTask
 from .head import TaskHead as TaskHead
+from .lora_trees import export_lora as export_lora
+from .lora_trees import import_lora as import_lora
 from .modules import SharedLoRAConv as SharedLoRAConv
 from .modules import SharedLoRAEinsum as SharedLoRAEinsum
 from .modules import SharedLoRAEmbed as SharedLoRAEmbed
