@@ -10,7 +10,7 @@ from share_jax.errors import FormatError, InputError, message
 from share_jax.formats import components
 from share_jax.formats.adapter_file import Part, Source
 from share_jax.formats.comfy import open_comfy, save_comfy
-from share_jax.formats.diffusers import USUAL, open_diffusers, save_diffusers
+from share_jax.formats.diffusers import USUAL, loads_whole, open_diffusers, save_diffusers
 from share_jax.formats.export import exact_alpha
 from share_jax.formats.kohya import open_kohya, save_kohya
 from share_jax.formats.mlx import CONFIG as MLX_CONFIG
@@ -103,7 +103,8 @@ def with_component(source: Source, component: str | None) -> Source:
 def convert(kind: str, path: Path, source: Source, target: str, folder: Path, dtype: str | None = None) -> Conversion:
     """Writes a task in another format, or copies its files where they are of that format and have its usual names.
 
-    A PEFT folder is no copy where PEFT would leave some of it out: names and configuration are then ones that it loads.
+    Where the tool itself would leave some of an adapter out, what is written is no copy: it has names and a
+    configuration that the tool loads.
 
     Args:
         kind: the name of the format that the task is of.
@@ -118,10 +119,7 @@ def convert(kind: str, path: Path, source: Source, target: str, folder: Path, dt
     """
     aim = TARGETS[target]
     lacking = tuple(sorted(left_out(source.config, source.layers))) if kind == "PEFT" else ()
-    loads = all(key.startswith(PREFIX) and unwrapped(key) == key for key in source.parts)
-    loads &= kind != "PEFT" or fitting_config(source.config, source.layers) == source.config
-    plain = kind != "PEFT" or loads
-    files = _files_of(path, aim) if kind == aim.kind and dtype is None and plain else None
+    files = _files_of(path, aim) if kind == aim.kind and dtype is None and _loads(kind, path, source) else None
     if files is not None:
         for file in files:
             _copy(file, folder)
@@ -130,6 +128,16 @@ def convert(kind: str, path: Path, source: Source, target: str, folder: Path, dt
         written = aim.save(folder, source, dtype)
     accounts = tuple(_account(key, part, written, source) for key, part in source.parts.items())
     return Conversion(accounts, len(source.layers), *_compared(source, _reread(folder, target, source)), lacking)
+
+
+def _loads(kind: str, path: Path, source: Source) -> bool:
+    """Whether the tool whose format it is loads all of an adapter, as far as that is known."""
+    if kind == "diffusers":
+        return loads_whole(path)
+    if kind != "PEFT":
+        return True
+    named = all(key.startswith(PREFIX) and unwrapped(key) == key for key in source.parts)
+    return named and fitting_config(source.config, source.layers) == source.config
 
 
 def _reread(folder: Path, target: str, source: Source) -> Source:

@@ -142,6 +142,33 @@ def _scaled(module: str, pair: Pair, rank: int, settings: Mapping[str, LoraSetti
     return replace(pair, scale=own.scale_of(name)) if own.use_rslora else replace(pair, alpha=own.alpha_of(name))
 
 
+def loads_whole(path: str | os.PathLike) -> bool:
+    """Whether diffusers itself loads every pair of a file, each with its alpha; if not, it is better written anew.
+
+    Of each component it takes all names for PEFT's if the first is. It passes over alphas beside its own names, and
+    asks for `target_modules` of each component where there are metadata.
+
+    Source: diffusers `loaders/peft.py` `load_lora_adapter`.
+    """
+    place = place_of(path, USUAL)
+    if place is None:
+        return False
+    with open_tensors(place.folder, place.name) as file:
+        names, metadata = list(file.tensors), dict(file.metadata)
+    if any(name.endswith(".alpha") for name in names):
+        return False
+    for begin in _BEGINS:
+        own = [name for name in names if name.startswith(begin)]
+        of_peft = {name for name in own if re.search(r"\.lora_(?:A|B|magnitude_vector)\b", name)}
+        if own and len(of_peft) < len(own) and {own[0], min(own)} & of_peft:  # either may come first
+            return False
+        if own and METADATA in metadata:
+            configs = parse_json(metadata[METADATA].encode(), f"{place.label} {METADATA}")
+            if not configs.get(f"{begin}target_modules"):
+                return False
+    return True
+
+
 def save_diffusers(folder: Path, source: Source, dtype: str | None = None) -> dict[Part, str]:
     """Writes a task as diffusers' file; returns what each of its parts has become.
 
@@ -190,11 +217,15 @@ def _name_for(source: Source, module: str) -> str:
 
 
 def _metadata_for(source: Source, names: Mapping[str, str]) -> dict[str, Any]:
-    """PEFT's configuration of every component, each key with the component before it."""
+    """PEFT's configuration of every component, each key with the component before it.
+
+    Names of a text encoder's modules are those that transformers of any version has: it left out `text_model` once.
+    """
     parts: dict[str, dict[str, Layer]] = {}
     for module, layer in source.layers.items():
         component, name = components.split(names[module])
-        parts.setdefault(component, {})[name] = layer
+        plain = name.removeprefix("text_model.") if component.startswith("text_encoder") else name
+        parts.setdefault(component, {})[plain] = layer
     out = {}
     for component, layers in parts.items():
         config = {**new_config(layers, (), None), **{k: bool(source.config.get(k)) for k in ("use_dora", "lora_bias")}}

@@ -7,7 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from foreign_adapters import BLOCK, normal, write_diffusers, write_file
-from safetensors.numpy import save
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
 
 from share_jax.cli.main import main
 from share_jax.errors import FormatError
@@ -150,3 +151,45 @@ def test_metadata_that_is_no_text_or_no_json_is_one_line(tmp_path):
         path.write_bytes(given)
         with pytest.raises(FormatError, match=line):
             open_sources([path])
+
+
+PEFT = {f"{BLOCK}attn1.to_{x}.lora_{end}.weight": normal(0, *shape) for x in "qk"
+        for end, shape in (("A", (4, 8)), ("B", (8, 4)))}  # fmt: skip
+OLD = {f"{BLOCK}attn1.to_v.lora.{end}.weight": normal(0, *shape) for end, shape in (("down", (4, 8)), ("up", (8, 4)))}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "configs", "copied"),
+    [
+        (PEFT, None, True), (OLD, None, True), (PEFT | OLD, None, False),
+        (PEFT | {f"{BLOCK}attn1.to_q.alpha": np.ones((), np.float32)}, None, False),
+        (PEFT, {"unet.r": 4, "unet.lora_alpha": 6, "unet.target_modules": ["to_q", "to_k"]}, True),
+        (PEFT, {"unet.r": 4, "unet.lora_alpha": 6}, False), (PEFT, {"text_encoder.r": 4}, False), (PEFT, {}, False),
+    ],
+)  # fmt: skip
+def test_a_file_that_diffusers_loads_in_part_is_written_anew(tmp_path, tensors, configs, copied):
+    folder = write_diffusers(tmp_path / "a", tensors, configs)
+    name = "pytorch_lora_weights.safetensors"
+    assert main(["convert", str(folder), "-o", str(tmp_path / "out"), "--to", "diffusers"]) == 0
+    written = load_file(tmp_path / "out" / name)
+    assert ((tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()) is copied
+    if not copied:
+        assert all(".lora_A." in key or ".lora_B." in key for key in written)
+    first, second = (open_sources([x])[0].adapter() for x in (folder, tmp_path / "out"))
+    assert {key: pair.scale for key, pair in first.items()} == {key: pair.scale for key, pair in second.items()}
+
+
+def test_metadata_name_a_text_encoders_modules_as_any_transformers_has_them(tmp_path):
+    """With `text_model.` before them, and without: both end with what the metadata name."""
+    names = [f"lora_te1_text_model_encoder_layers_{i}_self_attn_q_proj" for i in range(2)]
+    tensors = {f"{name}.lora_down.weight": normal(i, 4, 8) for i, name in enumerate(names)}
+    tensors |= {f"{name}.lora_up.weight": normal(i, 8, 4) for i, name in enumerate(names)}
+    tensors |= {f"{name}.alpha": np.full((), 3.0 + i, np.float32) for i, name in enumerate(names)}
+    path = write_file(tmp_path / "x.safetensors", tensors)
+    assert main(["convert", str(path), "-o", str(tmp_path / "out"), "--to", "diffusers"]) == 0
+    with safe_open(tmp_path / "out" / "pytorch_lora_weights.safetensors", "np") as file:
+        configs = json.loads(file.metadata()["lora_adapter_metadata"])
+    assert configs["text_encoder.target_modules"] == [f"encoder.layers.{i}.self_attn.q_proj" for i in range(2)]
+    assert list(configs["text_encoder.alpha_pattern"]) == ["encoder.layers.1.self_attn.q_proj"]
+    layers = open_sources([tmp_path / "out"])[0].layers
+    assert [layer.scale for layer in layers.values()] == [0.75, 1.0]
