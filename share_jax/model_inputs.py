@@ -24,6 +24,7 @@ class _Rest:
     arrays: tuple[str | int, ...]
     others: dict[str | int, Any] = field(hash=False)
     rngs: tuple[str, ...]
+    unbatched: tuple[str, ...]
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -34,6 +35,7 @@ class Inputs:
         args: the arguments by place.
         kwargs: the arguments by name.
         rngs: streams of random numbers that the model draws from while it trains.
+        unbatched: those that have no batch axis, by name, or by place as "0".
 
     Example:
         >>> inputs = Inputs(np.ones(2), deterministic=True)
@@ -47,18 +49,19 @@ class Inputs:
         given: dict[str | int, Any] = {**dict(enumerate(args)), **kwargs}
         self._arrays = tuple(name for name, value in given.items() if holds_arrays(value))
         self.rngs: tuple[str, ...] = ("dropout",)
+        self.unbatched: tuple[str, ...] = ()
 
-    def drawing(self, rngs: Sequence[str]) -> "Inputs":
-        """The same inputs of a model that draws from these streams of random numbers while it trains."""
+    def called_with(self, rngs: Sequence[str], unbatched: Sequence[str] = ()) -> "Inputs":
+        """The same inputs of a model that draws from these streams while it trains, with what has no batch axis."""
         made = Inputs(*self.args, **self.kwargs)
-        made.rngs = tuple(rngs)
+        made.rngs, made.unbatched = tuple(rngs), tuple(unbatched)
         return made
 
     def tree_flatten_with_keys(self) -> tuple[list, _Rest]:
         """The arguments that hold arrays, and all else."""
         given = {**dict(enumerate(self.args)), **self.kwargs}
         leaves = [(jax.tree_util.DictKey(name), given.pop(name)) for name in self._arrays]
-        return leaves, _Rest(len(self.args), self._arrays, given, self.rngs)
+        return leaves, _Rest(len(self.args), self._arrays, given, self.rngs, self.unbatched)
 
     @classmethod
     def tree_unflatten(cls, rest: _Rest, leaves: Sequence[Any]) -> "Inputs":
@@ -66,7 +69,7 @@ class Inputs:
         given = {**rest.others, **dict(zip(rest.arrays, leaves, strict=True))}
         args = [given.pop(place) for place in range(rest.count)]
         made = cls(*args, **{str(name): value for name, value in given.items()})
-        made._arrays, made.rngs = rest.arrays, rest.rngs
+        made._arrays, made.rngs, made.unbatched = rest.arrays, rest.rngs, rest.unbatched
         return made
 
 

@@ -167,9 +167,11 @@ def _identity(learner: Learner | ShareLearner, bank: TaskBank, store: Checkpoint
         layers = sorted({path.rpartition("/")[0] for path in flat(bank.tasks)})
         method, found = {"name": "module", "module": model.name}, fingerprint(params)
         identity = Identity(name, found.whole, method, tuple(layers), (), leaves=found.leaves)
-    if not jax.tree.leaves(base):
+    drawn = {f"state/{path}" for path in getattr(model, "random_state", ())}
+    others = {path: leaf for path, leaf in flat(base).items() if path not in drawn}
+    if not others:
         return identity
-    beside = fingerprint(base)
+    beside = fingerprint(others)
     whole, leaves = f"{identity.fingerprint} {beside.whole}", {**identity.leaves, **beside.leaves}
     return replace(identity, fingerprint=whole, leaves=leaves)
 

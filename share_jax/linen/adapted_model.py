@@ -20,7 +20,6 @@ from share_jax.layers.targets import Target, match, with_own_leaves
 from share_jax.linen.choose import Call, choose
 from share_jax.linen.discover import uses
 from share_jax.linen.doors import check_collections, check_model, check_trees
-from share_jax.linen.example_flags import example_flags, with_flags
 from share_jax.linen.gathered_layers import gathering_layers
 from share_jax.linen.intercept import interceptor, layer_slots
 from share_jax.linen.mixed import apply_mixed
@@ -29,8 +28,12 @@ from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
 from share_jax.traced.evaluate import adapted_call
+from share_jax.traced.example_flags import example_flags, with_flags
 from share_jax.trees import at, flat, keys_of, merged, nested, path_of
 from share_jax.typing import Array, PRNGKey, TaskId, Tree
+
+OF_APPLY = ("mutable", "capture_intermediates")
+"""Arguments of `Module.apply` itself that choose what comes back."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ class Adapted(AdaptedTrees):
     def apply_slot(self, variables: Tree, slot: TaskSlots | Tree, *args: Any, **kwargs: Any) -> Any:
         """The same for slots from `slot`, or for one task's leaves at hand, as in training."""
         slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
-        kwargs = with_flags(self.model, self.flags, args, kwargs)
+        named = kwargs.get("method") or type(self.model).__call__
+        callee = getattr(type(self.model), named) if isinstance(named, str) else named
+        kwargs = with_flags(callee, self.flags, args, kwargs, always=OF_APPLY)
         if not (slots.batched or (slots.heads is not None and slots.heads.batched)):
             return self._run(variables, slots, args, kwargs)
         return apply_mixed(self._run, variables, slots, args, kwargs, together=not (self.traced or self.apart))
@@ -257,5 +262,5 @@ def adapt(
     picked = with_own_leaves(picked, owned, method.leaves(1, 1))
     floating = (path for path, use in found.items() if use.is_kernel and not is_quantized(params[path]))
     axes = {path: (len(found[path].shape), found[path].in_axes) for path in floating}
-    flags = example_flags(model, args, kwargs)
+    flags = example_flags(type(model).__call__, args, kwargs, others=("rngs", "method"))
     return Adapted(model, method, picked, owned, space, kernels=axes, traced=traced, apart=apart, flags=flags)

@@ -37,6 +37,7 @@ class ModuleFunction:
         places: of every variable, by its path as text.
         streams: names of its streams of random numbers.
         caches: paths of its `nnx.Cache` variables, of which each example of a batch has its own.
+        random_state: paths of the keys and counters of those streams.
         stored: of its quantised kernels, each one leaf of "params", the variables that store it.
     """
 
@@ -46,6 +47,7 @@ class ModuleFunction:
     places: Mapping[str, Place] = field(repr=False)
     streams: tuple[str, ...] = field(repr=False)
     caches: tuple[str, ...] = field(repr=False)
+    random_state: tuple[str, ...] = field(repr=False, default=())
     stored: Groups = field(repr=False, default_factory=dict)
 
     @property
@@ -94,6 +96,22 @@ class ModuleFunction:
             raise InputError(message("variables", got=f"none at {missing[0]}", expected="one per variable", fix=fix))
         state = nnx.from_flat_state({place[1]: trees[place[0]][path] for path, place in self.places.items()})
         return nnx.merge(graph, state, copy=True)
+
+    def callee(self, method: str | None = None) -> Any:
+        """The method of this name, `__call__` if there is none."""
+        return getattr(self.module, method or "__call__")
+
+    def twin(self, model: Any) -> "ModuleFunction":
+        """Another module with the same parameters as a function."""
+        if not isinstance(model, nnx.Module):
+            fix = "pass a module with the same parameters"
+            raise InputError(message("twin", got=type(model).__name__, expected="an nnx.Module", fix=fix))
+        made = function_of(model)
+        own, other = ({path for path, place in each.places.items() if place[0] == PARAMS} for each in (self, made))
+        if own != other:
+            got = f"{made.name}, which differs at {sorted(own ^ other)[0]}"
+            raise InputError(message("twin", got=got, expected=f"the parameters of {self.name}", fix="pass its twin"))
+        return made
 
     def variables(self, model: Any) -> dict[str, Any]:
         """{"params": tree, "state": tree} of a module with these variables, arrays as they are."""
@@ -176,6 +194,6 @@ def function_of(model: nnx.Module) -> ModuleFunction:
     places = {path: place for path, (place, _) in found.items()}
     params = {keys: leaf for (collection, keys), leaf in found.values() if collection == PARAMS}
     kinds = {"/".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
-    caches = tuple(path for path in places if isinstance(kinds[path], nnx.Cache))
+    caches, drawn = (tuple(p for p in places if isinstance(kinds[p], kind)) for kind in (nnx.Cache, nnx.RngState))
     stored = stored_kernels(copies[0], params)
-    return ModuleFunction(type(model), predicting, training, places, tuple(sorted(streams)), caches, stored)
+    return ModuleFunction(type(model), predicting, training, places, tuple(sorted(streams)), caches, drawn, stored)

@@ -33,6 +33,11 @@ class OwnModule(OwnTrees):
         """Class of the module."""
         return self.model.name
 
+    @property
+    def random_state(self) -> tuple[str, ...]:
+        """Paths in the collection "state" of what a saved bank does not ask for again."""
+        return self.model.random_state
+
     def forward(self, remat: Remat | None = None) -> Forward:
         """The module's output; the slot at hand is the only one of a stack.
 

@@ -4,9 +4,9 @@
 `decoding` follows the codes of a quantised kernel. `operations` records how one is used, by `products` and by
 `lookups` (and convolutions). `discover` notes all uses without computing, `evaluate` adds the update at them.
 `mixed_batch` maps over examples that have tasks of their own; `examples` finds their axis first. `agreement` is what
-all uses of a kernel of a Linen model have in common. `adapted_function` is the adapted model of all other functions;
-`pytree_model` makes one of any function of a tree of parameters. No module class is known here: `share_jax.nnx` and
-`share_jax.linen` hand their modules over as functions.
+all uses of a kernel of a Linen model have in common; `example_flags` keeps the flags of the example call.
+`adapted_function` is the adapted model of all other functions; `pytree_model` makes one of any function of a tree of
+parameters. No module class is known here: `share_jax.nnx` and `share_jax.linen` hand their modules over as functions.
 """
 
 import lazy_loader

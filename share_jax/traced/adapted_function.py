@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import jax
@@ -15,11 +15,13 @@ from share_jax.errors import TargetError, message
 from share_jax.layers.effective_params import effective_params
 from share_jax.layers.stored_kernel import QUANTIZED, check_heads, is_quantized, no_update
 from share_jax.layers.targets import Target, match
+from share_jax.model_inputs import inputs_of
 from share_jax.ops.remat_policy import POLICIES, Remat
 from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
 from share_jax.traced.discover import Reading, readings
 from share_jax.traced.evaluate import adapted_call
+from share_jax.traced.example_flags import Callee, example_flags, with_flags
 from share_jax.traced.mixed_batch import each_its_own, is_array
 from share_jax.trees import flat, merged, nested
 from share_jax.typing import Array, PRNGKey, TaskId, Tree
@@ -46,12 +48,29 @@ class Model(Protocol):
         """Paths in the collection "state" of what each example of a batch has its own of, such as keys and values."""
         ...
 
+    @property
+    def random_state(self) -> tuple[str, ...]:
+        """Paths in the collection "state" of keys and counters of random streams, which tell no model from another."""
+        ...
+
     def apply(self, variables: Tree, *args: Any, rngs: PRNGKey | None = None, **kwargs: Any) -> Any:
         """The output for {"params": ..., ...}; with a key, as while it trains."""
         ...
 
     def variables(self, model: Any) -> dict[str, Any]:
         """{"params": ..., ...} of a model of this kind."""
+        ...
+
+    def callee(self, method: str | None = None) -> Callee:
+        """What a call runs, whose first parameter is the model: the method of this name, or its usual one."""
+        ...
+
+    def twin(self, model: Any) -> "Model":
+        """Another model with the same parameters, as this one is made.
+
+        Raises:
+            InputError: if it has others.
+        """
         ...
 
 
@@ -69,6 +88,7 @@ class AdaptedFunction(AdaptedTrees):
         space: "activation" or "parameter".
         unbatched: inputs that all examples of a mixed batch share.
         kernels: of every kernel whose inputs stand first, by path: its axes within one layer, and how many are inputs.
+        flags: what the example call had beside arrays, such as {"train": False}; a call that gives none has these.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,11 +107,17 @@ class AdaptedFunction(AdaptedTrees):
     space: str
     unbatched: tuple[str, ...] = ()
     kernels: Mapping[str, tuple[int, int]] = field(repr=False, compare=False, default_factory=dict)
+    flags: Mapping[str, Any] = field(repr=False, hash=False, default_factory=dict)
 
     @property
     def name(self) -> str:
         """Class or function that was adapted."""
         return self.model.name
+
+    @property
+    def random_state(self) -> tuple[str, ...]:
+        """Paths in the collection "state" of what a saved bank does not ask for again."""
+        return self.model.random_state
 
     def variables(self, model: Any) -> dict[str, Any]:
         """The base variables {"params": ..., ...} that training, checkpoints and `apply` take.
@@ -124,6 +150,18 @@ class AdaptedFunction(AdaptedTrees):
         self, variables: Tree, slot: TaskSlots | Tree, *args: Any, rngs: PRNGKey | None = None, **kwargs: Any
     ) -> Any:
         """The same for slots from `slot`, or for one task's leaves at hand, as in training."""
+        return self._apply(variables, slot, args, kwargs, rngs, self.unbatched)
+
+    def _apply(
+        self,
+        variables: Tree,
+        slot: TaskSlots | Tree,
+        args: tuple,
+        kwargs: dict[str, Any],
+        rngs: PRNGKey | None,
+        unbatched: Sequence[str],
+    ) -> Any:
+        kwargs = with_flags(self.model.callee(kwargs.get("method")), self.flags, args, kwargs)
         slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
         heads = slots.heads or slots
         if not slots.batched and not heads.batched:
@@ -145,7 +183,7 @@ class AdaptedFunction(AdaptedTrees):
             rest = {n: tree for n, tree in with_caches(kwargs.pop(CACHES)).items() if n not in (SHARED, TASKS)}
             return self.model.apply(rest, *args, rngs=key, **kwargs)
 
-        return each_its_own(call, shapes, mapped, args, kwargs, rngs, self.unbatched)
+        return each_its_own(call, shapes, mapped, args, kwargs, rngs, unbatched)
 
     def _one_task(
         self, variables: Tree, slot: Tree, heads: Tree, args: tuple, kwargs: dict[str, Any], key: PRNGKey | None
@@ -166,6 +204,17 @@ class AdaptedFunction(AdaptedTrees):
 
         return adapted_call(function, leaves, self.method, self.targets, (shared, slot))
 
+    def with_model(self, model: Any) -> "AdaptedFunction":
+        """The same targets and heads of a twin: a module, or a function, with other flags and the same parameters.
+
+        Args:
+            model: such as the module in evaluation mode; of an adapted function another function.
+
+        Raises:
+            InputError: if it is no such model, or has other parameters.
+        """
+        return replace(self, model=self.model.twin(model))
+
     def forward(self, remat: Remat | None = None) -> Forward:
         """`apply_slot` as training calls it; `remat` says what the backward pass computes again.
 
@@ -175,7 +224,8 @@ class AdaptedFunction(AdaptedTrees):
 
         def run(base: Tree, shared: Tree, slot: Any, inputs: Any, key: PRNGKey | None) -> Any:
             args, kwargs = arguments(inputs)
-            return self.apply_slot({**base, SHARED: shared}, slot, *args, rngs=key, **kwargs)
+            unbatched = (*self.unbatched, *inputs_of(inputs).unbatched)
+            return self._apply({**base, SHARED: shared}, slot, args, kwargs, key, unbatched)
 
         if remat is None:
             return run
@@ -248,7 +298,8 @@ def choose(
         )
         if use is not None and first[: len(use.inputs)] == use.inputs and not is_quantized(matrices[path]):
             axes[path] = (len(first), len(use.inputs))
-    return AdaptedFunction(model, method, picked, owned, space, tuple(unbatched), axes)
+    flags = example_flags(model.callee(), args, kwargs, others=("mutable",))
+    return AdaptedFunction(model, method, picked, owned, space, tuple(unbatched), axes, flags)
 
 
 def _readings(model: Model, variables: Tree, kernels: dict[str, Any], args: tuple, kwargs: dict) -> dict[str, Reading]:

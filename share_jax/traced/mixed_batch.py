@@ -42,7 +42,8 @@ def each_its_own(
         args: arrays (batch, ...); all others, and all that is no array, every example shares.
         kwargs: the same by name.
         key: of this step; each example folds its place into it.
-        unbatched: inputs that every example shares whatever their shape, by name, or by place as "0".
+        unbatched: inputs that every example shares whatever their shape, by name, or by place as "0"; "0/nodes" is a
+            part of one.
 
     Raises:
         InputError: if the first array does not hold as many examples as there are slots, or if an output mixes
@@ -51,9 +52,10 @@ def each_its_own(
     batch = jax.tree.leaves(slots)[0].shape[0]
     paths, structure = jax.tree_util.tree_flatten_with_path((dict(enumerate(args)), kwargs))
     leaves = [leaf for _, leaf in paths]
-    named = [str(getattr(path[1], "key", "")) for path, _ in paths]
+    named = [jax.tree_util.keystr(path[1:], simple=True, separator="/") for path, _ in paths]
+    shared = [any(own == name or own.startswith(f"{name}/") for name in unbatched) for own in named]
     whole = [not is_array(leaf) or jnp.ndim(leaf) == 0 for leaf in leaves]
-    free = [not own and name not in unbatched for own, name in zip(whole, named, strict=True)]
+    free = [not own and not every for own, every in zip(whole, shared, strict=True)]
     first = next((leaf for leaf, own in zip(leaves, free, strict=True) if own), None)
     check_ids(batch, 0 if first is None else first.shape[0])
     moving = [own and leaf.shape[0] == batch for leaf, own in zip(leaves, free, strict=True)]

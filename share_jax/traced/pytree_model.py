@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -43,12 +43,28 @@ class PytreeModel:
         """None: a function has parameters alone."""
         return ()
 
+    @property
+    def random_state(self) -> tuple[str, ...]:
+        """None: a key is an input of the function."""
+        return ()
+
     def apply(self, variables: Tree, *args: Any, rngs: PRNGKey | None = None, **kwargs: Any) -> Any:
         """The function's output; a key goes to its `key` where it has one."""
         leaves, others = flat(variables["params"]), iter(self.others)
         ordered = [next(others) if path is None else leaves[path] for path in self.paths]
         key = {"key": rngs} if rngs is not None and self.takes_key else {}
         return self.function(jax.tree.unflatten(self.structure, ordered), *args, **key, **kwargs)
+
+    def callee(self, method: str | None = None) -> Callable[..., Any]:
+        """The function."""
+        return self.function
+
+    def twin(self, model: Any) -> "PytreeModel":
+        """Another function of the same parameters."""
+        if not callable(model):
+            fix = "pass a function (params, *inputs)"
+            raise InputError(message("twin", got=type(model).__name__, expected="something to call", fix=fix))
+        return replace(self, function=model, takes_key=_takes_key(model))
 
     def variables(self, model: Any) -> dict[str, Any]:
         """{"params": the leaves of a tree of parameters, by path}."""

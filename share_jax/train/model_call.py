@@ -49,11 +49,11 @@ class ModelCall:
     def inputs(self, inputs: Any, *, training: bool) -> Any:
         """A batch's inputs with the arguments and the streams of this call."""
         kept = self.train_kwargs if training else self.predict_kwargs
-        if not kept and self.rngs == ("dropout",):
+        if not kept and self.rngs == ("dropout",) and not self.unbatched:
             return inputs
         given = inputs_of(inputs)
         made = Inputs(*given.args, **{**kept, **given.kwargs})
-        return made.drawing(self.rngs)
+        return made.called_with(self.rngs, self.unbatched)
 
     def shares(self, place: str) -> bool:
         """Whether an input has no batch axis.
