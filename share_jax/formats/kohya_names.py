@@ -49,6 +49,9 @@ FAMILIES = (
             "img_attn txt_attn qkv proj img_mlp txt_mlp img_mod txt_mod lin linear1 linear2 linear modulation in_layer "
             "out_layer adaLN_modulation norm"),
     _family("diffusion_model", "joint_blocks", "x_block context_block attn qkv proj mlp fc1 fc2 adaLN_modulation"),
+    _family("diffusion_model", "blocks", "self_attn cross_attn q k v o k_img v_img ffn"),
+    _family("diffusion_model", "layers noise_refiner context_refiner",
+            "attention qkv out to_q to_k to_v to_out feed_forward w1 w2 w3 adaLN_modulation"),
     _family("transformer", "transformer_blocks single_transformer_blocks",
             "attn attn2 to_q to_k to_v to_out add_q_proj add_k_proj add_v_proj to_add_out ff ff_context net proj norm "
             "norm1 norm1_context linear proj_mlp proj_out img_mlp txt_mlp img_mod txt_mod"),
@@ -58,6 +61,8 @@ FAMILIES = (
 )  # fmt: skip
 
 
+_LEAVES = ("wi", "wo", "q", "k", "v", "o")
+"""Words of layers that have no numbered parts: `wi_0` is one layer."""
 _MOST_PIECES = 200
 """Of a name; those of real models have fewer than 30."""
 
@@ -107,7 +112,8 @@ def _readings(pieces: list[str], family: _Family) -> list[tuple[str, ...]]:
             word = "_".join(pieces[begin:end])
             known = word in family.words or word.isdecimal() if begin else word in family.roots
             if known:
-                ways[end] += [(*way, word) for way in ways[begin][:2]]
+                before = (way for way in ways[begin][:2] if not (word.isdecimal() and way[-1] in _LEAVES))
+                ways[end] += [(*way, word) for way in before]
         del ways[end][2:]
     return ways[-1]
 

@@ -20,7 +20,7 @@ LEAF = re.compile(r"(.+?)(?:(_lora_)|([./])lora[./]|[./]lora_)([ab])(?:[./](?:va
 
 _STACKS = ("layers", "layer", "blocks", "block", "h")
 """Parts of a path that hold the layers: the number of a stacked layer stands behind it."""
-BY_HAND = "share_jax.formats.save_lora_tree(OUT, tree, layer_axis=AXIS)"
+BY_HAND = "share_jax.formats.save_lora_tree(OUT, tree, alpha=ALPHA, layer_axis=AXIS)"
 """The call that takes what the leaves alone do not tell."""
 
 

@@ -87,11 +87,12 @@ def _open_task(root: str, name: str, shapes: dict[str, tuple[int, ...]], share: 
         with TensorFile(root, COMPONENTS) as shared, TensorFile(root, f"{folder}/loadings.safetensors") as own:
             out = {}
             for module in modules if chosen is None else [m for m in chosen if m in layers]:
-                a, b = (
-                    np.asarray(shared.read(f"{module}:{s}"), np.float32)
-                    @ np.asarray(own.read(f"{module}:{s}"), np.float32)
-                    for s in "AB"
-                )
+                with np.errstate(over="ignore", invalid="ignore"):  # an infinity is refused, as of any file
+                    a, b = (
+                        np.asarray(shared.read(f"{module}:{s}"), np.float32)
+                        @ np.asarray(own.read(f"{module}:{s}"), np.float32)
+                        for s in "AB"
+                    )
                 out[module] = (a, b.T)
             return out
 

@@ -9,6 +9,7 @@ from share_jax.formats.adapter_file import Source
 from share_jax.formats.foreign_folders import foreign_folder
 from share_jax.formats.format import FORMATS, Format, names_of
 from share_jax.formats.forms import LINEAR
+from share_jax.formats.lora_leaves import BY_HAND
 from share_jax.formats.mlx import WEIGHTS as MLX_WEIGHTS
 from share_jax.formats.pairs import place_of
 from share_jax.formats.peft import CONFIG, PICKLED, WEIGHTS
@@ -19,6 +20,10 @@ from share_jax.storage.untrusted import check_folder, shown
 
 NEEDS_CONFIG = (WEIGHTS, PICKLED, MLX_WEIGHTS)
 """Files of tensors that are no adapter without the configuration beside them."""
+
+
+OF_JAX = (".npz", ".npy", ".msgpack", ".h5", ".pkl")
+"""Endings of files in which trees of JAX's libraries are kept, too."""
 
 
 def open_sources(
@@ -122,6 +127,8 @@ def _unknown(path: Path, formats: tuple[Format, ...]) -> FormatError:
             fix = f"name the folder with both, {WEIGHTS} and {CONFIG}"
     elif path.is_file():
         got, expected = "another file", " or ".join(TENSOR_FILES)
+        if path.name.endswith(OF_JAX):
+            fix = f"a tree of JAX's is written as a PEFT folder in Python: {BY_HAND}"
     elif sum(name.endswith(TENSOR_FILES) for name in os.listdir(path)) > 1:
         got, expected, fix = f"several files of tensors and no {CONFIG}", "one of them", "name the file"
     else:

@@ -221,7 +221,8 @@ def _with_middle(a: np.ndarray, middle: np.ndarray) -> np.ndarray:
     """
     core = np.asarray(middle, np.float32)
     flat = np.asarray(a, np.float32).reshape(a.shape[0], -1)
-    return np.einsum("rskl,si->rikl", core, flat, optimize=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinity is refused, as of any file
+        return np.einsum("rskl,si->rikl", core, flat, optimize=True)
 
 
 def _layer_of(module: str, pair: Pair, infos: Mapping[str, TensorInfo], label: str) -> Layer:

@@ -107,7 +107,8 @@ def _open_task(path: str, task: str, filename: str, shapes: dict, share: int, me
                     np.asarray(file.read(f"{name}.{part}_{side}"), np.float32)
                     for file, part in ((shared, "components"), (shared, "mean"), (own, "loadings"))
                 )
-                return (loads @ comps + mean).reshape(shapes[name][side][0]).T
+                with np.errstate(over="ignore", invalid="ignore"):  # an infinity is refused, as of any file
+                    return (loads @ comps + mean).reshape(shapes[name][side][0]).T
 
             return {n: (factor(n, "a"), factor(n, "b")) for n in (chosen or layers) if n in layers}
 

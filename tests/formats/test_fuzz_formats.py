@@ -19,12 +19,13 @@ from foreign_adapters import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reading import read_watched
+from reading import read_watched, watched
 from safetensors.numpy import save
 from torch_files import write_torch
 
 from share_jax.errors import ShareError
-from share_jax.formats.kohya_names import undone
+from share_jax.formats.kohya_names import table_of, undone
+from share_jax.formats.module_lists import modules_in
 from share_jax.formats.open import open_sources
 
 FUZZ = settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -166,6 +167,23 @@ def test_other_configurations_of_mlx(folders, key, value):
         file.write_text(good)
 
 
+LISTS = {"list.txt": b"blocks.0.q\n", "index.json": b'{"weight_map": {"blocks.0.q.weight": "1"}}',
+         "model.safetensors": save({"blocks.0.q.weight": np.ones((2, 2))})}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LISTS)
+@FUZZ
+@given(data=st.data())
+def test_mutated_lists_of_modules(tmp_path, name, data):
+    out = bytearray(LISTS[name])
+    for _ in range(data.draw(st.integers(0, 4))):
+        out[data.draw(st.integers(0, len(out) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / name
+    path.write_bytes(bytes(out[: data.draw(st.integers(0, len(out)))]) + data.draw(st.binary(max_size=9)))
+    with watched(tmp_path), contextlib.suppress(ShareError):
+        table_of(modules_in(path))
+
+
 @FUZZ
 @given(st.text("ablocksproj_01_", max_size=40) | st.just("_".join(["proj", "in"] * 4000)) | st.just("1_" * 4000))
 def test_names_are_undone_in_no_time(rest):
@@ -187,3 +205,6 @@ def test_a_file_of_no_format_is_said_to_be_one(tmp_path):
     (tmp_path / "z.txt").write_text("x")
     with pytest.raises(ShareError, match="got another file"):
         open_sources([tmp_path / "z.txt"])
+    np.savez(tmp_path / "z.npz", **TREE)
+    with pytest.raises(ShareError, match=r"got another file, .* in Python: share_jax.formats.save_lora_tree"):
+        open_sources([tmp_path / "z.npz"])

@@ -6,9 +6,10 @@ import warnings
 import ml_dtypes
 import numpy as np
 import pytest
+from adapter_makers import write_lorashare, write_vlora
 from foreign_adapters import BLOCK, normal, write_diffusers, write_file
 from safetensors import safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file, save, save_file
 
 from share_jax.cli.main import main
 from share_jax.errors import FormatError
@@ -193,3 +194,38 @@ def test_metadata_name_a_text_encoders_modules_as_any_transformers_has_them(tmp_
     assert list(configs["text_encoder.alpha_pattern"]) == ["encoder.layers.1.self_attn.q_proj"]
     layers = open_sources([tmp_path / "out"])[0].layers
     assert [layer.scale for layer in layers.values()] == [0.75, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("lora_unet_blocks_3_self_attn_q", "diffusion_model.blocks.3.self_attn.q"),
+        ("lora_unet_blocks_0_cross_attn_k_img", "diffusion_model.blocks.0.cross_attn.k_img"),
+        ("lora_unet_blocks_0_ffn_2", "diffusion_model.blocks.0.ffn.2"),
+        ("lora_unet_layers_7_attention_to_out_0", "diffusion_model.layers.7.attention.to_out.0"),
+        ("lora_unet_noise_refiner_1_feed_forward_w1", "diffusion_model.noise_refiner.1.feed_forward.w1"),
+        ("lora_te3_encoder_block_0_layer_1_DenseReluDense_wi_0",
+         "text_encoder_3.encoder.block.0.layer.1.DenseReluDense.wi_0"),
+        ("lora_unet_up_blocks_1_resnets_0_time_emb_proj", "unet.up_blocks.1.resnets.0.time_emb_proj"),
+        ("lora_unet_output_blocks_2_2_conv", "unet.up_blocks.0.upsamplers.0.conv"),
+        ("lora_unet_single_transformer_blocks_0_norm_linear", "transformer.single_transformer_blocks.0.norm.linear"),
+    ],
+)  # fmt: skip
+def test_underscores_of_known_models_are_undone(tmp_path, name, module):
+    tensors = {f"{name}.lora_down.weight": normal(0, 4, 8), f"{name}.lora_up.weight": normal(1, 8, 4)}
+    assert set(open_sources([write_file(tmp_path / "x.safetensors", tensors)])[0].layers) == {module}
+
+
+@pytest.mark.parametrize("kind", ["lorashare", "vlora", "a core of kohya's"])
+def test_products_past_float32_are_refused_as_infinities(tmp_path, kind):
+    if kind == "lorashare":
+        file = write_lorashare(tmp_path / "a") / "shared_components.safetensors"
+    elif kind == "vlora":
+        file = write_vlora(tmp_path / "a", tasks=("cola",)) / "subspace.safetensors"
+    else:
+        shapes = {"lora_down": (3, 5, 1, 1), "lora_mid": (3, 3, 3, 3), "lora_up": (7, 3, 1, 1)}
+        tensors = {f"lora_unet_conv_in.{end}.weight": normal(0, *shape) for end, shape in shapes.items()}
+        file = write_file(tmp_path / "a" / "x.safetensors", tensors)
+    save_file({key: np.full_like(value, 3e38) for key, value in load_file(file).items()}, file)
+    with pytest.raises(FormatError, match="NaN or infinity"):
+        open_sources([tmp_path / "a"])[0].adapter()
