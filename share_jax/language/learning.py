@@ -167,7 +167,8 @@ def learn(
     tested = None if evaluation is None else token_rows(evaluation, tokenizer, longest)
     size, seed, epochs = training.batch_size, training.seed, training.epochs_of(len(rows))
     hidden = _hidden(opened, rows)
-    batches = TokenBatches(rows, size, seed, len(opened.bank.names), epochs, hidden)
+    told = {"learning_rate": training.learning_rate, "start_from": training.start_from}
+    batches = TokenBatches(rows, size, seed, len(opened.bank.names), epochs, hidden, told)
     learner: Any = opened.learner(_adamw(training.learning_rate, len(batches)), training.start_from)
     if not opened.bank.names:
         with held_checkpoint(opened.folder, learner, opened.bank):

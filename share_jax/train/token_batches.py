@@ -24,6 +24,7 @@ class TokenBatches:
         task: the task's number, which goes into the order.
         epochs: how often each example is seen.
         hidden: of each example (N, longest, d), what a frozen prefix makes of it, in place of its token ids.
+        training: settings of the training that takes the batches, by name: it goes on with the same ones alone.
     """
 
     rows: TokenRows
@@ -32,6 +33,7 @@ class TokenBatches:
     task: int = 0
     epochs: int = 1
     hidden: np.ndarray | None = None
+    training: Mapping[str, float | str] = field(default_factory=dict)
     _epoch: dict[int, list[np.ndarray]] = field(init=False, repr=False, default_factory=dict)
 
     def __len__(self) -> int:
@@ -46,18 +48,23 @@ class TokenBatches:
         """The batches from a position on, without computing those before it.
 
         Raises:
-            InputError: the position is one of other batches.
+            InputError: the position is one of other batches, or of a training with other settings.
         """
         if isinstance(position, Mapping):
-            if (known := self.identity()) != (saved := {name: position.get(name) for name in known}):
-                name = next(name for name in known if known[name] != saved[name])
-                fix = "go on with the same examples and settings, or start the task anew"
-                raise InputError(message(f"{name} of the batches", got=known[name], expected=saved[name], fix=fix))
+            known = self.identity()
+            saved = {name: position.get(name) for name in known} | {
+                name: position.get(name, value)
+                for name, value in self.training.items()  # older ones lack them
+            }
+            if changed := [name for name, value in known.items() if value != saved[name]]:
+                name, fix = changed[0], "go on with the same examples and settings, or start the task anew"
+                what = name if name in self.training else f"{name} of the batches"
+                raise InputError(message(what, got=known[name], expected=saved[name], fix=fix))
             position = int(position["next_index"])
         return _From(self, position)
 
-    def identity(self) -> dict[str, int]:
-        """What the batches depend on, as JSON."""
+    def identity(self) -> dict[str, int | float | str]:
+        """What the batches depend on, and the settings of the training, as JSON."""
         crc = zlib.crc32(repr((self.rows.ids, self.rows.starts)).encode())
         return {
             "examples": len(self.rows),
@@ -66,6 +73,7 @@ class TokenBatches:
             "seed": self.seed,
             "task": self.task,
             "tokens_crc32": crc,
+            **self.training,
         }
 
     def batch(self, step: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Examples as tokens and their batches: what is learnt of each, cut from the right side, resumed at any step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -103,6 +105,18 @@ def test_batches_go_on_from_any_position(position: int) -> None:
     for got, want in zip(rest, whole[position:], strict=True):
         np.testing.assert_array_equal(got["labels"], want["labels"])
         np.testing.assert_array_equal(got["weights"], want["weights"])
+
+
+def test_a_training_goes_on_with_the_settings_that_it_began_with() -> None:
+    told = replace(batches(), training={"learning_rate": 6e-3, "start_from": "last"})
+    with told.open(1) as stream:
+        saved = stream.state()
+    assert len(list(replace(batches(), training=told.training).open(saved))) == 11
+    other = replace(batches(), training={"learning_rate": 6e-3, "start_from": "zero"})
+    with pytest.raises(InputError, match="^start_from: got zero, expected last; go on with the same"):
+        other.open(saved)
+    older = {name: value for name, value in saved.items() if name not in told.training}
+    assert len(list(told.open(older))) == 11  # it does not say what it was
 
 
 def test_a_frozen_prefix_stands_in_place_of_the_ids() -> None:

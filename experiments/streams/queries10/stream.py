@@ -3,7 +3,7 @@
 A prompt has the question and the language, so that one adapter could know all ten; its first line is the same in all
 languages:
 
-    How many products are there where category is toys?
+    How many products are there where category is food?
     SQL:
 """
 
