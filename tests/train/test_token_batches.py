@@ -113,7 +113,7 @@ def test_a_training_goes_on_with_the_settings_that_it_began_with() -> None:
         saved = stream.state()
     assert len(list(replace(batches(), training=told.training).open(saved))) == 11
     other = replace(batches(), training={"learning_rate": 6e-3, "start_from": "zero"})
-    with pytest.raises(InputError, match="^start_from: got zero, expected last; go on with the same"):
+    with pytest.raises(InputError, match=r"^start_from: got zero, expected last; go on with the same"):
         other.open(saved)
     older = {name: value for name, value in saved.items() if name not in told.training}
     assert len(list(told.open(older))) == 11  # it does not say what it was
