@@ -23,7 +23,7 @@ from share_jax.text.examples import Example
 TESTS = ("test", "unseen_tables")
 """Questions that are not in training, about its tables and about two others."""
 
-TRAIN_PER_TASK, TEST_PER_TASK, UNSEEN_PER_TASK = 480, 140, 70
+TRAIN_PER_TASK, TEST_PER_TASK, UNSEEN_PER_TASK = 480, 112, 56
 
 
 def queries10(
