@@ -32,7 +32,7 @@ TEMPLATES: dict[str, tuple[str, str, str, str]] = {
     "order": (
         "List the {column} of {rows} {where}, {first} {by} first.",
         "Show the {column} of the {rows} {where}, by {by} from {down}.",
-        "Give the {column} of {rows} {where}, sorted by {way} {by}.",
+        "Give the {column} of {rows} {where}, sorted from {first} to {last} {by}.",
         "Sort {rows} {where} by {by}, {first} first, and show the {column}.",
     ),
     "top": (
@@ -119,7 +119,7 @@ def wording(query: Query, way: int) -> str:
         where=_where(query, way),
         number=_AGGREGATES[query.aggregate][way].format(query.column) if query.aggregate else "",
         first=_FIRST[query.descending][way],
-        way="descending" if query.descending else "ascending",
+        last=_FIRST[not query.descending][way],
         down="high to low" if query.descending else "low to high",
         end="top" if query.descending else "bottom",
     )
