@@ -13,10 +13,7 @@ import contextlib
 import io
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +36,7 @@ from experiments.bench.adapter_files import (
     pairs,
     weight,
 )
+from experiments.bench.commands import run_command
 from experiments.bench.peer import ROOT, Peer
 from experiments.bench.steps import OURS
 from experiments.bench.suite import Options, SuiteResult, merged_results, raced
@@ -181,29 +179,14 @@ def command(
         NotEndedError: it had not ended after the limit in seconds, `LIMIT` when None; it is ended.
         ShareError: it failed.
     """
-    limit = LIMIT if limit is None else limit
-    began = time.perf_counter()
-    with subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=ROOT
-    ) as process:
-        assert process.stderr is not None, "it is a pipe"
-        ended = threading.Event()
-        late = threading.Timer(limit, lambda: (ended.set(), process.kill()))
-        late.start()
-        said = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        late.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - began
-    if ended.is_set() and process.returncode == -signal.SIGKILL:
-        facts["peak_bytes"] = max(facts.get("peak_bytes", 0), usage.ru_maxrss * 1024)
-        raise NotEndedError(
-            message(" ".join(words[:4]), got=f"not ended in {limit:g} s", expected="an end", fix="take fewer adapters")
-        )
-    if process.returncode:
-        raise failed(" ".join(words[:4]), process.returncode, said.decode())
-    facts["peak_bytes"] = max(facts.get("peak_bytes", 0), usage.ru_maxrss * 1024)
-    return seconds
+    ended = run_command(words, environment, ROOT, limit=LIMIT if limit is None else limit, errors_alone=True)
+    facts["peak_bytes"] = max(facts.get("peak_bytes", 0), ended.peak_bytes)
+    if ended.late:
+        got = f"not ended in {ended.seconds:.1f} s"
+        raise NotEndedError(message(" ".join(words[:4]), got=got, expected="an end", fix="take fewer adapters"))
+    if ended.status:
+        raise failed(" ".join(words[:4]), ended.status, ended.said)
+    return ended.seconds
 
 
 def errors_of(system: System, made: Path, folders: Sequence[Path], work: Path) -> float:

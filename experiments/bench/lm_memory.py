@@ -5,7 +5,6 @@ goes back to the system. What the libraries themselves take is part of it, and s
 """
 
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import jax
 
+from experiments.bench.commands import own_peak
 from experiments.bench.decoders import CONFIGS, decoder, decoder_files, first_adapted, pattern_of
 from experiments.bench.peer import SERVER, Peer
 from experiments.bench.peers.server import PLAIN, serve
@@ -39,7 +39,7 @@ class OwnStep:
         began = time.perf_counter()
         jax.block_until_ready(self.call())
         seconds = time.perf_counter() - began
-        return {"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        return {"seconds": seconds, "peak_bytes": own_peak()}
 
 
 def peak(python: Path, threads: int, server: tuple[str, ...], kind: str, **spec: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from experiments.bench.commands import own_peak
 from experiments.bench.timing import ratio
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def child(way: str, name: str) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         seconds = case.run()
         after = resource.getrusage(resource.RUSAGE_SELF)
-        told = {"seconds": seconds, "mapped": after.ru_minflt - before, "megabytes": after.ru_maxrss / 1024}
+        told = {"seconds": seconds, "mapped": after.ru_minflt - before, "megabytes": own_peak() / 2**20}
         print(json.dumps(told), flush=True)
 
 

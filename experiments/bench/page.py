@@ -58,8 +58,15 @@ def bars_table(documents: Sequence[dict[str, Any]]) -> str:
             verdict = "met" if bar["met"] else "**not met**"
             rows.append((found["suite"], bar["name"], f"{bar['value']:.3f}", f"{bar['limit']:.3g}", verdict))
         missing = "not measured: no peers" if any(bar.needs_peers for bar in BARS[found["suite"]]) else "not measured"
-        rows += [(found["suite"], f"`{pattern}`", "-", "-", missing) for pattern in found.get("not_measured", [])]
+        others = [each for each in documents if each["suite"] == found["suite"] and each is not found]
+        open_ = [pattern for pattern in found.get("not_measured", []) if not _measured_in(pattern, others)]
+        rows += [(found["suite"], f"`{pattern}`", "-", "-", missing) for pattern in open_]
     return table(("suite", "bar", "value", "limit", ""), rows, left=(0, 1, 4))
+
+
+def _measured_in(pattern: str, documents: Sequence[dict[str, Any]]) -> bool:
+    """Whether any of them has a ratio that a bar holds."""
+    return any(re.fullmatch(pattern, name) for found in documents for name in found["ratios"])
 
 
 def open_lines(documents: Sequence[dict[str, Any]]) -> list[str]:
@@ -128,8 +135,8 @@ def machines(documents: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def section(found: dict[str, Any], title: str) -> list[str]:
-    """One document's results and ratios."""
-    lines = [f"## {title}", ""]
+    """One document's results and ratios, under a title if there is one."""
+    lines = [f"## {title}", ""] if title else []
     machine = found.get("machine", {})
     if machine:
         busy = machine.get("processors_busy_with_others")
@@ -165,7 +172,7 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
     """The page: bars first, then every suite, then the versions.
 
     Args:
-        documents: of different suites, checked.
+        documents: checked; parts of one suite may have one each.
     """
     ordered = sorted(documents, key=lambda found: SUITES.index(found["suite"]))
     lines = [
@@ -187,8 +194,9 @@ def page(documents: Sequence[dict[str, Any]]) -> str:
     lines += ["## Bars", "", bars_table(ordered), ""]
     if not_met := open_lines(ordered):
         lines += ["What is left to gain where a bar is not met:", "", *not_met, ""]
-    for found in ordered:
-        lines += section(found, TITLES[found["suite"]])
+    for place, found in enumerate(ordered):
+        again = place > 0 and ordered[place - 1]["suite"] == found["suite"]
+        lines += section(found, "" if again else TITLES[found["suite"]])
     for suite in (name for name in SUITES if name not in {found["suite"] for found in ordered}):
         lines += [f"## {TITLES[suite]}", "", f"Not run: `python -m experiments.bench {suite}` measures it.", ""]
     lines += ["## Versions", "", versions_line(ordered)]

@@ -6,13 +6,12 @@ over all files is more than what `make test` takes. `--only` takes files by thei
 
 import os
 import re
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.bench.commands import run_command
 from experiments.bench.peer import ROOT, Peer
 from experiments.bench.steps import OURS
 from experiments.bench.suite import Options, SuiteResult, raced
@@ -42,20 +41,13 @@ def files_of(options: Options) -> list[Path]:
 def command(words: Sequence[str]) -> dict[str, Any]:
     """Runs the interpreter; its status, wall and processor seconds, peak memory, and the last line that it printed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes: Mapping[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    began = time.perf_counter()
-    running = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, **pipes)
-    assert running.stdout is not None, "it is a pipe"
-    text = running.stdout.read()
-    _, status, usage = os.wait4(running.pid, 0)
-    running.returncode = os.waitstatus_to_exitcode(status)
-    running.stdout.close()
+    ended = run_command([sys.executable, *words], environment, ROOT)
     return {
-        "status": running.returncode,
-        "seconds": time.perf_counter() - began,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_bytes": usage.ru_maxrss * 1024,
-        "last": text.strip().splitlines()[-1] if text.strip() else "",
+        "status": ended.status,
+        "seconds": ended.seconds,
+        "cpu_s": ended.cpu_s,
+        "peak_bytes": ended.peak_bytes,
+        "last": ended.said.strip().splitlines()[-1] if ended.said.strip() else "",
     }
 
 

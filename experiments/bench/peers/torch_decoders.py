@@ -3,7 +3,6 @@ train steps and generation on it.
 """
 # pyright: reportMissingImports=false
 
-import resource
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from experiments.bench.commands import own_peak
 from experiments.bench.peers.torch_models import awaited
 
 KERNELS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -114,7 +114,7 @@ class DecoderStep:
         awaited(self.device)
         seconds = time.perf_counter() - began
         if self.device == "cpu":
-            return {"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+            return {"seconds": seconds, "peak_bytes": own_peak()}
         return {"seconds": seconds, "peak_bytes": torch.cuda.max_memory_allocated()}
 
 
