@@ -70,15 +70,15 @@ def run_command(
     """
     reading, writing = os.pipe()
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(writing), str(limit), *words]
-    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} if errors_alone else {
-        "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT,
-    }  # fmt: skip
-    with subprocess.Popen(launcher, cwd=folder, env=dict(environment), pass_fds=(writing,), **output) as process:
+    out, errors = (subprocess.DEVNULL, subprocess.PIPE) if errors_alone else (subprocess.PIPE, subprocess.STDOUT)
+    with subprocess.Popen(
+        launcher, cwd=folder, env=dict(environment), pass_fds=(writing,), stdout=out, stderr=errors
+    ) as process:
         os.close(writing)
-        out, errors = process.communicate()
+        said = process.communicate()[1 if errors_alone else 0]
     with open(reading, "rb") as told:
         found = json.loads(told.read())
-    return Ended(**found, said=(errors if errors_alone else out).decode(errors="replace"))
+    return Ended(**found, said=said.decode(errors="replace"))
 
 
 def own_peak() -> int:
