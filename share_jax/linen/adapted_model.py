@@ -260,7 +260,7 @@ def adapt(
         raise TargetError(message("targets", got="no pattern", expected="at least one target or head", fix=fix))
     picked, traced, apart = choose(chosen, owned, params, found, space, Call(model, variables, args, kwargs))
     picked = with_own_leaves(picked, owned, method.leaves(1, 1))
-    floating = (path for path, use in found.items() if use.is_kernel and not is_quantized(params[path]))
-    axes = {path: (len(found[path].shape), found[path].in_axes) for path in floating}
+    coded = {path for path, leaf in params.items() if is_quantized(leaf)}
+    axes = {path: (len(use.shape), use.in_axes) for path, use in found.items() if use.is_kernel and path not in coded}
     flags = example_flags(type(model).__call__, args, kwargs, others=("rngs", "method"))
     return Adapted(model, method, picked, owned, space, kernels=axes, traced=traced, apart=apart, flags=flags)

@@ -282,6 +282,26 @@ def test_a_kernel_of_whole_numbers_is_refused(space, why):
             adapt(Quantised(), base, SEQUENCE, targets=target, space=space)
 
 
+class TiedByApply(nn.Module):
+    """A layer that is applied to a table's transpose, as GPT-2's output is: its kernel is no parameter."""
+
+    @nn.compact
+    def __call__(self, ids):
+        embed = nn.Embed(7, 6, name="embed")
+        hidden = nn.Dense(6, name="body")(embed(ids))
+        return nn.Dense(7, use_bias=False, parent=None).apply({"params": {"kernel": embed.embedding.T}}, hidden)
+
+
+def test_a_layer_that_is_applied_to_other_arrays_is_no_parameter():
+    ids = jnp.arange(4)[None]
+    base = base_variables(TiedByApply(), ids)
+    adapted = adapt(TiedByApply(), base, ids, targets=[".*kernel", "embed/embedding"])
+    assert [target.path for target in adapted.targets] == ["body/kernel", "embed/embedding"]
+    variables = with_adapters(adapted, base)
+    want = TiedByApply().apply({"params": adapted.effective_params(variables, 1)}, ids)
+    np.testing.assert_allclose(adapted.apply(variables, ids, task_id=1), want, **CLOSE)
+
+
 class Heads(nn.Module):
     """Heads of every kind: a norm, a table read in three ways, a convolution and a Dense."""
 
