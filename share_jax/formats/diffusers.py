@@ -210,9 +210,11 @@ def _name_for(source: Source, module: str) -> str:
     component, name = components.split(module)
     if component == "diffusion_model" and name.startswith(("transformer_blocks.", "single_transformer_blocks.")):
         return f"transformer.{name}"
-    if component in ("", "diffusion_model"):
-        got = f"{shown(module)}, by the model's original names" if component else shown(module)
-        raise refuse(source, "diffusers", got, "diffusers' names, with their component (--component)")
+    if component == "diffusion_model":
+        got = f"{shown(module)}, by the model's original names"
+        raise refuse(source, "diffusers", got, "diffusers' names, where q, k and v are layers of their own")
+    if not component:
+        raise refuse(source, "diffusers", shown(module), "diffusers' names, with their component (--component)")
     return module
 
 

@@ -77,6 +77,8 @@ def open_adapter(folder: str | os.PathLike, name: str | None = None) -> Source:
     label = f"adapter {shown(name)}"
     config = read_json(path, CONFIG)
     settings = parse_config(config, f"{label} {CONFIG}:")
+    for key, value in (("r", settings.rank), ("lora_alpha", settings.alpha)):
+        config.setdefault(key, value)
     weights = PICKLED if exists_inside(path, PICKLED) and not exists_inside(path, WEIGHTS) else WEIGHTS
     with open_tensors(path, weights) as file:
         keys = sort_keys(file.tensors, label, settings.saved)

@@ -53,11 +53,18 @@ def test_scales_are_those_of_peft(run, tmp_path, said, q, v):
             np.testing.assert_allclose(update, expected[module], rtol=1e-5, atol=1e-5)
 
 
-def test_a_rank_and_an_alpha_that_are_not_said_are_8(tmp_path):
+def test_a_rank_and_an_alpha_that_are_not_said_are_8(run, tmp_path):
     pairs = factors(0, modules=("m.q",), rank=8)
     config = {key: value for key, value in CONFIG.items() if key not in ("r", "lora_alpha")}
-    (layer,) = open_adapter(write_peft(tmp_path / "a", pairs, config, target_modules=["q"])).layers.values()
+    folder = write_peft(tmp_path / "a", pairs, config, target_modules=["q"])
+    (layer,) = open_adapter(folder).layers.values()
     assert (layer.rank, layer.scale) == (8, 1.0)
+    assert run("compress", folder, "-o", tmp_path / "set")[0] == 0
+    code, data, _ = run("export", tmp_path / "set", "a", "-o", tmp_path / "back")
+    assert (code, data["rank"], data["alpha"]) == (0, 8, 8)
+    assert run("convert", folder, "-o", tmp_path / "copy", "--to", "peft")[0] == 0
+    text = (folder / "adapter_config.json").read_text()
+    assert (tmp_path / "copy" / "adapter_config.json").read_text() == text
 
 
 @pytest.mark.parametrize(
