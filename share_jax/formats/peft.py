@@ -152,10 +152,10 @@ def _layers_of(
         d_in, d_out, rank = check_shapes(where, of_a, of_b, settings.rank_of(module))
         alpha = None if settings.use_rslora else settings.alpha_of(module)
         return {module: Layer(d_in, d_out, rank, settings.scale_of(module), dtype, form, alpha)}
-    known = {(settings.rank_of(name), settings.scale_of(name)) for name in parameters}
-    if len(known) > 1:
+    known = {(rank, settings.scale_of(name)) for name in parameters if (rank := settings.rank_of(name))}
+    if len(known) != 1:
         raise FormatError(
-            message(where, got=f"several ranks or scales for {', '.join(map(shown, parameters))}",
+            message(where, got=f"{len(known) or 'no'} ranks and scales for {', '.join(map(shown, parameters))}",
                  expected="one for the parameters of a module: the file does not tell them apart",
                  fix="correct rank_pattern or alpha_pattern")
         )  # fmt: skip

@@ -141,7 +141,8 @@ def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
     """
     _refuse_unsupported(config, label)
     rank = config.get("r", DEFAULT)
-    if type(rank) is not int or not 1 <= rank <= 2**20:
+    least = 0 if config.get("rank_pattern") else 1  # of modules that no rule names
+    if type(rank) is not int or not least <= rank <= 2**20:
         raise _bad(label, "r", rank, "a whole number of at least 1")
     alpha = config.get("lora_alpha", DEFAULT)
     if not _finite(alpha):

@@ -35,6 +35,7 @@ def products(scales):
         ({"alpha_pattern": {"m.q": -3, "v": 2.5}}, -0.75, 0.625),
         ({"use_rslora": True, "r": 9, "rank_pattern": {"q": 4, "v": 4}, "alpha_pattern": {"v": -7}}, 4, -3.5),
         ({"r": 64, "rank_pattern": {"(q|v)": 4}}, 2, 2),
+        ({"r": 0, "rank_pattern": {"q": 4, "v": 4}}, 2, 2),
         ({"fan_in_fan_out": True}, 2, 2),
         ({"fan_in_fan_out": None, "use_rslora": None, "alpha_pattern": None}, 2, 2),
     ],
@@ -69,7 +70,9 @@ def test_a_rank_and_an_alpha_that_are_not_said_are_8(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("said", "line"),
-    [({"r": 0}, " r: got 0"), ({"r": 4.0}, " r: got 4.0"), ({"lora_alpha": None}, "lora_alpha: got None"),
+    [({"r": 0}, " r: got 0"), ({"r": 0, "rank_pattern": {"q": 4}}, "m.v rank: got 4 in the file, expected 0"),
+     ({"r": 4.0}, " r: got 4.0"),
+     ({"lora_alpha": None}, "lora_alpha: got None"),
      ({"lora_alpha": "8"}, "lora_alpha: got '8'"), ({"lora_alpha": math.nan}, "the number NaN"),
      ({"use_rslora": "false"}, "use_rslora"), ({"rank_pattern": {"q": 0}}, "rank_pattern q: got 0"),
      ({"alpha_pattern": {"q": None}}, "alpha_pattern q: got None")],
