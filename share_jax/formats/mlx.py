@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ from share_jax.storage.safetensors_file import RawTensor, TensorFile, raw_of, wr
 from share_jax.storage.untrusted import check_folder, exists_inside, parse_json, read_json, read_small, shown
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
+NUM_LAYERS = "mlx_num_layers"
+"""The entry of a task's metadata in which that number of an MLX-LM folder is kept on the way through other formats."""
+ALL_LAYERS = -1
+"""As such a number."""
 DEFAULT_SCALE = 20.0
 """What MLX-LM takes where the configuration gives none."""
 
@@ -97,7 +102,10 @@ def open_mlx(folder: str | os.PathLike) -> list[Source]:
         module: Pair(**keys, scale=float(scale), flipped=True, embedding=_is_embedding(module))
         for module, keys in found.items()
     }
-    return [source_of_pairs(place, pairs, base)]
+    source = source_of_pairs(place, pairs, base)
+    last = config.get("num_layers")
+    known = {} if type(last) is not int or last == ALL_LAYERS else {NUM_LAYERS: str(last)}
+    return [replace(source, metadata={**source.metadata, **known})]
 
 
 def save_mlx(folder: Path, source: Source, dtype: str | None = None) -> dict[Part, str]:
@@ -135,7 +143,8 @@ def save_mlx(folder: Path, source: Source, dtype: str | None = None) -> dict[Par
         key = written[part] = f"{part.module}.m"
         tensors[key] = raw
     config = _config_for(source, next(iter(ranks)), next(iter(scales)), dora)
-    write_tensors(folder / WEIGHTS, tensors, metadata_for(source, "mlx"))
+    metadata = {key: value for key, value in metadata_for(source, "mlx").items() if key != NUM_LAYERS}
+    write_tensors(folder / WEIGHTS, tensors, metadata)
     write_new(folder / CONFIG, (json.dumps(config, indent=4, sort_keys=True) + "\n").encode())
     return written
 
@@ -163,9 +172,11 @@ def _config_for(source: Source, rank: int, scale: float, dora: bool) -> dict[str
             source, "MLX-LM", "layers between that are not adapted, or are adapted otherwise",
             "the same modules in each of the last layers",
         )  # fmt: skip
+    # which layers are the model's last is not known; on all, those without tensors change nothing
+    known = source.metadata.get(NUM_LAYERS, "")
     config = {
         "fine_tune_type": "dora" if dora else "lora",
-        "num_layers": numbers[-1] + 1 - numbers[0] if numbers[0] else -1,
+        "num_layers": int(known) if re.fullmatch(r"[0-9]{1,6}", known) else ALL_LAYERS,
         "lora_parameters": {
             "rank": rank, "scale": scale, "dropout": 0.0, "keys": sorted(keys[numbers[0]]),
         },

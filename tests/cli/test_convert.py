@@ -111,10 +111,19 @@ def test_mlx_to_peft_and_back_byte_for_byte(convert, tmp_path):
         assert new == {**old, "lora_parameters": {**old["lora_parameters"], "keys": keys}}
 
 
+def test_layers_in_the_midst_of_a_model_stay_where_they_are(convert, tmp_path):
+    """MLX-LM counts its layers from the model's last, which PEFT's folder does not tell: pairs are built on all."""
+    middle = tuple(f"model.layers.{i}.self_attn.q_proj" for i in (3, 4))
+    mlx = convert(write_peft(tmp_path / "a", factors(0, modules=middle)), "mlx", "mlx")
+    assert json.loads((mlx / "adapter_config.json").read_text())["num_layers"] == -1
+    assert set(updates(mlx)) == set(middle)
+
+
 def test_peft_to_mlx_and_back(convert, tmp_path):
     folder = write_peft(tmp_path / "a", factors(0), lora_alpha=5)
     mlx = convert(folder, "mlx", "mlx")
-    assert json.loads((mlx / "adapter_config.json").read_text())["lora_parameters"]["scale"] == 1.25
+    config = json.loads((mlx / "adapter_config.json").read_text())
+    assert (config["lora_parameters"]["scale"], config["num_layers"]) == (1.25, -1)
     back = convert(mlx, "back", "peft")
     assert (back / "adapter_model.safetensors").read_bytes() == (folder / "adapter_model.safetensors").read_bytes()
     assert json.loads((back / "adapter_config.json").read_text())["lora_alpha"] == 5
