@@ -256,9 +256,8 @@ class Sequence:
         """What was found, once every task is learnt."""
         changed = sum(then[j] != course.digests[-1][j] for j, then in enumerate(course.digests))
         found = dict(self.plan.extension.findings(self.scene, course.bank, course.memory))
-        if self.plan.carry == "nothing" and (samples := written_samples(self.job, self.adapted, course.bank)):
-            found["samples"] = samples
         if self.plan.carry == "nothing":
+            found |= written_samples(self.job, self.adapted, course.bank)
             found |= executed_answers(self.job, self.adapted, course.bank, course.found[-1].get("right", {}))
         sizes = stored_bytes(course, self.scene.heads, once=self._once, head_sets=self.scene.head_sets)
         params = self.params(course.bank)

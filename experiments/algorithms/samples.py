@@ -33,7 +33,7 @@ def written(
     return generate(adapted, bank, names, read, params=job.backbone.params, stop=ends, max_tokens=most)
 
 
-def written_samples(job: Job, adapted: Adapted, bank: TaskBank) -> list[dict[str, Any]]:
+def written_samples(job: Job, adapted: Adapted, bank: TaskBank) -> dict[str, Any]:
     """Each task's sample with what its slot writes, greedily; nothing where the stream has no samples.
 
     Args:
@@ -42,15 +42,16 @@ def written_samples(job: Job, adapted: Adapted, bank: TaskBank) -> list[dict[str
         bank: with every task.
 
     Returns:
-        Of each task `task`, `prompt`, `written` and `wanted`, as JSON.
+        `samples`: of each task `task`, `prompt`, `written` and `wanted`, as JSON.
     """
     samples = [(task.name, task.sample) for task in job.stream.tasks if task.sample is not None]
     if not samples:
-        return []
+        return {}
     names = [name for name, _ in samples]
     prompts = [sample.tokens for _, sample in samples]
     found = written(job, adapted, bank, names, prompts, samples[0][1].ends)
-    return [
+    told = [
         {"task": name, "prompt": sample.prompt, "written": sample.decode(each.tokens), "wanted": sample.wanted}
         for (name, sample), each in zip(samples, found, strict=True)
     ]
+    return {"samples": told}

@@ -27,6 +27,7 @@ from experiments.algorithms.job import Job, Outcome, peak_rate, transform
 from experiments.algorithms.kept_adapters import read_adapter, write_adapter
 from experiments.algorithms.loop import adapted_model
 from experiments.algorithms.objective import loss_of
+from experiments.algorithms.samples import written_samples
 from experiments.algorithms.store import bytes_of_files, open_store
 from experiments.algorithms.stream_state import StreamState, learn_stream, lengthened, restored
 from experiments.algorithms.token_checks import executed_answers
@@ -168,6 +169,7 @@ class ShareSequence:
             {**bytes_of_files(course.store), **arrays},
             error_bound={name: each.error_bound for name, each in course.bank.report().items()},
             measured_error=_known(course.infos, state.tasks),
+            **written_samples(self.job, model, course.bank),
             **executed_answers(self.job, model, course.bank, course.found[-1].get("right", {})),
             num_basis={name: list(layer.num_basis) for name, layer in state.layers.items()},
         )

@@ -131,6 +131,7 @@ def test_answers_are_run_and_further_tests_are_scored(tmp_path: Path, weights: P
     assert extra["executed"]["test"] == {"sql": {"right": 4, "asked": 4}, "words": {"right": 4, "asked": 4}}
     assert extra["executed"]["far"]["words"] == {"right": 0, "asked": 1}
     assert set(extra["further"]["far"]) == {"sql", "words"}
+    assert [each["task"] for each in extra["samples"]] == ["sql", "words"]
     assert "Answers that were run, far" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
 
 
