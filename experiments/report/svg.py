@@ -17,6 +17,9 @@ from matplotlib.figure import Figure as Chart
 from experiments.report.theme import FONT, SOFT, STYLE, THEME, VARIABLES
 
 HINTS = "\u2029"
+MARGIN = 12
+"""Of a figure in a file, in units of the drawing."""
+_VIEW = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 _SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _COLOUR, _FONT = re.compile("|".join(VARIABLES)), re.compile(r"font: (?:\S+ )*?([\d.]+px) [^;]*")
@@ -39,8 +42,15 @@ class Figure:
     caption: str
 
     def file(self) -> str:
-        """The figure as a file that stands alone."""
-        return self.svg.replace(">", f"><style>{THEME}{STYLE}</style>", 1) + "\n"
+        """The figure as a file that stands alone, on paper of its own: the page's theme need not be the system's."""
+        paper = "svg.fig{background:var(--paper)}"
+        styled = self.svg.replace(">", f"><style>{THEME}{STYLE}{paper}</style>", 1)
+        return _VIEW.sub(_with_margin, styled, count=1) + "\n"
+
+
+def _with_margin(view: re.Match[str]) -> str:
+    width, height = (float(part) + 2 * MARGIN for part in view.groups())
+    return f'viewBox="{-MARGIN} {-MARGIN} {width:g} {height:g}"'
 
 
 def figure_of(name: str, chart: Chart, alt: str, caption: str) -> Figure:
