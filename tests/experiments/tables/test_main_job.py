@@ -34,7 +34,9 @@ def test_table_and_figure_are_those_of_the_result_that_was_given_last(checkout: 
     assert "seeds 0, 1" in first
     assert "majority" not in first
     assert first.count("\n| `") <= MOST
-    assert (checkout / "docs" / "assets" / "main_job.svg").read_text().startswith("<svg")
+    drawing = (checkout / "docs" / "assets" / "main_job.svg").read_text()
+    assert drawing.startswith("<svg")
+    assert 'viewBox="-12 -12 ' in drawing
     assert "stale" not in first
     write(None, checkout)
     assert (checkout / "README.md").read_text() == first
