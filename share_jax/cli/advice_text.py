@@ -23,6 +23,8 @@ def starts_data(starts: Starts, names: Sequence[str]) -> dict[str, Any]:
 def starts_line(data: Mapping[str, Any]) -> str:
     """The same in a line."""
     groups, alone = data["groups"], len(data["alone"])
+    if not groups and alone == 1:
+        return "One adapter alone shares no random start."
     if not groups:
         return "Each adapter began with an A of its own: they share no random start."
     sizes = ", ".join(f"{len(group['tasks'])} (cosine {group['cosine']:.2f})" for group in groups[:_SHOWN])

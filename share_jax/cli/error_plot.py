@@ -7,7 +7,7 @@ from pathlib import Path
 
 from share_jax.adapter_set.advice import frontier
 from share_jax.adapter_set.plan_rows import PlanRow
-from share_jax.cli.report import megabytes
+from share_jax.cli.report import counted, megabytes
 from share_jax.storage.atomic_write import replace_bytes
 
 COLOURS = {"f32": "#0072b2", "bf16": "#e69f00", "int8": "#009e73"}
@@ -48,14 +48,20 @@ def write_plot(
         )
     shown = compared(rows, best)
     compared_rows = sorted(lines[_way(shown)], key=lambda row: row.bytes)
-    axes.plot(*_points(compared_rows, "null"), color="0.45", label=f"random adapters ({_words(shown)})")
-    axes.plot(*_points(compared_rows, "cut"), color="0.45", linestyle=":", label=f"each cut alone ({shown.storage})")
+    axes.plot(*_points(compared_rows, "null"), color="0.45", marker=".", label=f"random adapters ({_words(shown)})")
+    axes.plot(
+        *_points(compared_rows, "cut"),
+        color="0.45",
+        linestyle=":",
+        marker=".",
+        label=f"each cut alone ({shown.storage})",
+    )
     if best is not None:
         axes.plot(*_points([best], "error"), "o", markersize=13, markerfacecolor="none", color="black", label="advised")
     axes.axvline(bytes_in, color="0.7", zorder=0)
     axes.axhline(max(aim, _LEAST), color="0.7", linewidth=0.8, linestyle="--", zorder=0)
     axes.set(xscale="log", yscale="log", xlabel="bytes on disk", ylabel="mean relative error of an update",
-             title=f"{count} adapters: what a compressed set takes, and what it loses")  # fmt: skip
+             title=f"{counted(count)}: what a compressed set takes, and what it loses")  # fmt: skip
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, _FULL * high), high)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

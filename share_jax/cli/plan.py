@@ -23,7 +23,7 @@ from share_jax.cli.heatmap import check_drawing
 from share_jax.cli.inputs import open_inputs
 from share_jax.cli.options import Progress, add_task_names, emit, error_limit, whole
 from share_jax.cli.output_folder import check_file_output
-from share_jax.cli.report import megabytes
+from share_jax.cli.report import counted, megabytes
 from share_jax.cli.table import table
 from share_jax.formats.base_model import common_base, with_base
 from share_jax.formats.open import check_common_shapes
@@ -31,6 +31,7 @@ from share_jax.subspace.baselines import NUMBER_BYTES
 
 EXAMPLE = "share-jax plan adapters/* --plot plan.png"
 _MOST = 30
+_ALONE = Advice("leave", "One adapter has nothing to share: leave it as it is.")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     )
     progress.close()
     names = [source.name for source in sources]
-    advice = advise(plan.rows, plan.bytes_in, args.max_error)
+    advice = advise(plan.rows, plan.bytes_in, args.max_error) if len(names) > 1 else _ALONE
     if picture is not None:
         write_plot(picture, plan.rows, plan.bytes_in, len(names), args.max_error, _advised(advice))
     data = {
@@ -123,7 +124,7 @@ def _text(plan: Plan, data: dict[str, Any], advised: PlanRow | None, everything:
     split = any(row.sets == "split" for row in plan.rows)
     cells = [_HEAD, *((*_cells(row, plan.bytes_in), "<- advised" if row is advised else "") for row in shown)]
     lines = [
-        f"{len(data['tasks'])} adapters, {megabytes(plan.bytes_in)}, {plan.layers} layers{part}",
+        f"{counted(len(data['tasks']))}, {megabytes(plan.bytes_in)}, {plan.layers} layers{part}",
         starts_line(data["starts"]),
         "",
         table(cells if split else [row[1:] for row in cells]),

@@ -121,6 +121,15 @@ def size_change(ratio: float, digits: int = 2) -> str:
     return f"{1 / ratio if ratio else math.inf:.{digits}f}x larger"
 
 
+def counted(adapters: int) -> str:
+    """So many adapters, in words.
+
+    >>> counted(1), counted(12)
+    ('1 adapter', '12 adapters')
+    """
+    return f"{adapters} adapter{'' if adapters == 1 else 's'}"
+
+
 def megabytes(count: int | float) -> str:
     """Bytes in the unit that reads best."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -123,6 +123,7 @@ def test_plan_draws(run, adapters, tmp_path):
 def test_plan_of_one_adapter_and_of_a_folder_of_many(run, tmp_path, adapters):
     code, data, _ = run("plan", adapters[0], "--storage", "f32")
     assert (code, data["advice"]["commands"]) == (0, [])
+    assert "One adapter has nothing to share" in data["advice"]["reason"]
     code, data, _ = run("plan", write_lorashare(tmp_path / "many"), "--storage", "f32")
     assert (code, len(data["tasks"])) == (0, 2)
 
