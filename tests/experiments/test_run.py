@@ -104,6 +104,7 @@ def test_share_stores_few_numbers_per_task_and_its_measured_error_is_within_the_
     assert "Error of each task's update after all merges: share" in report
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_proven_error_grows_the_bases(tmp_path: Path) -> None:
     flags = ("--methods", "share", "--num-basis", "20", "--phi", "4", "--steps", "20")
     assert go(tmp_path / "run", *flags, "--max-error", "0.001") == 0
@@ -126,7 +127,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("updates", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (38, 61, 95))])
+@pytest.mark.slow
+@pytest.mark.parametrize("updates", [3, 38, 61, 95])
 def test_a_resumed_run_ends_as_one_that_ran_through(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int
 ) -> None:

@@ -31,7 +31,8 @@ STOPPED = (*MEMORIES, "joint", "share_coefficients", "majority")
 NAIVE = ("sequential_lora", "sequential_lora_heads")
 """What forgets without remedy: no bar for the ACC at the end."""
 STOPS = [
-    *[("inflora", 7), ("joint", 11)],
+    ("inflora", 7),
+    pytest.param("joint", 11, marks=pytest.mark.slow),
     *(pytest.param("der_lora", at, marks=pytest.mark.slow) for at in (11, 16)),
     pytest.param("share_coefficients", 18, marks=pytest.mark.slow),
     *(pytest.param(name, 11, marks=pytest.mark.slow) for name in ON_CLASSES if name not in STOPPED),

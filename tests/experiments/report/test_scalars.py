@@ -63,7 +63,8 @@ class Stopped(BaseException):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize(("method", "updates"), [("shared_a", 13), pytest.param("share", 23, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "updates"), [("shared_a", 13), ("share", 23)])
 def test_a_resumed_run_goes_on_without_gap_or_repetition(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, updates: int
 ) -> None:

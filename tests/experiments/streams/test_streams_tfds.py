@@ -238,6 +238,7 @@ def test_the_page_has_a_command_and_figures_or_none_for_every_stream():
     assert not any("CIFAR" in row[3] for row in rows if "`images3`" in row[0])
 
 
+@pytest.mark.slow
 def test_glue_runs_end_to_end_on_roberta(data, tmp_path, capsys):
     words = ["--experiment", "glue6", "--data-folder", str(data), "--weights", str(DATA / "roberta_tiny")]
     options = ["--max-length", "16", "--methods", "shared_a", "--steps", "4", "--rank", "2"]
