@@ -19,7 +19,8 @@ import numpy as np
 from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.gguf_tensors import GgufTensors
-from share_jax.formats.pairs import MOST, Pair, Place, source_of_pairs
+from share_jax.formats.pairs import Pair, Place, source_of_pairs
+from share_jax.formats.peft_config import MOST
 from share_jax.formats.tensor_files import GGUF
 from share_jax.storage.untrusted import check_folder, shown
 

@@ -15,6 +15,7 @@ from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.export import new_config
 from share_jax.formats.lora_leaves import LEAF, each_layer, paired_leaves
 from share_jax.formats.peft import write_adapter
+from share_jax.formats.peft_config import is_scale
 from share_jax.storage.safetensors_file import raw_of
 from share_jax.storage.untrusted import publish, shown
 
@@ -59,7 +60,7 @@ def save_lora_tree(
     if os.path.lexists(out) or not out.parent.is_dir():
         got = "something there" if os.path.lexists(out) else f"no folder {shown(out.parent)}"
         raise InputError(message(f"folder {shown(out)}", got=got, expected="a new folder", fix="name another"))
-    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e30):
+    if alpha is not None and not is_scale(alpha):
         raise InputError(message("alpha", got=shown(repr(alpha), 60), expected="a number", fix="pass that of the run"))
     arrays = {path: _unboxed(leaf) for path, leaf in _flat(tree, ()) if LEAF.fullmatch(path)}
     leaves = paired_leaves({path: tuple(map(int, np.shape(leaf))) for path, leaf in arrays.items()}, label, layer_axis)

@@ -23,6 +23,7 @@ from share_jax.formats.adapter_file import Part, Source
 from share_jax.formats.base_model import base_model
 from share_jax.formats.forms import EMBEDDING
 from share_jax.formats.pairs import Pair, Place, source_of_pairs
+from share_jax.formats.peft_config import is_scale
 from share_jax.formats.saving import as_dtype, metadata_for, refuse
 from share_jax.storage.atomic_write import write_new
 from share_jax.storage.safetensors_file import RawTensor, TensorFile, raw_of, write_tensors
@@ -67,7 +68,7 @@ def open_mlx(folder: str | os.PathLike) -> list[Source]:
     if not isinstance(settings, dict):
         raise _bad(label, "lora_parameters", settings, "an object")
     scale = settings.get("scale", DEFAULT_SCALE)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) < 1e30:
+    if not is_scale(scale):
         raise _bad(label, "lora_parameters scale", scale, "a number")
     base = base_model({"base_model_name_or_path": config.get("model")}, f"{label} model")
     with TensorFile(path, WEIGHTS) as file:

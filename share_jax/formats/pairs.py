@@ -12,6 +12,7 @@ from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Layer, Part, Source, check_shapes
 from share_jax.formats.export import new_config
 from share_jax.formats.forms import EMBEDDING, conv_form, factors_of_tensors, pair_shape
+from share_jax.formats.peft_config import MOST
 from share_jax.formats.peft_keys import PREFIX
 from share_jax.formats.tensor_files import TENSOR_FILES, open_tensors
 from share_jax.storage.safetensors_file import FLOATS, RawTensor, TensorInfo, raw_of
@@ -19,8 +20,6 @@ from share_jax.storage.untrusted import check_task_name, exists_inside, shown, t
 
 NUMBERS = (*FLOATS, "I64", "I32", "I16", "I8", "U8", "U16", "U32", "U64")
 """Dtypes that one number may have."""
-MOST = 1e30
-"""What is no smaller is no alpha, and no scale."""
 GENERIC = ("adapter_model", "adapters", "pytorch_lora_weights", "lora")
 """Names of files that say nothing of the task; its folder does."""
 

@@ -29,6 +29,8 @@ _REFUSED = {
 }
 DEFAULT = 8
 """The rank, and alpha, of a configuration that does not have it."""
+MOST = 1e30
+"""What is no smaller is no alpha, and no scale."""
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _HARMLESS_CONFIGS = ("eva_config", "corda_config", "lora_ga_config", "loftq_config", "runtime_config",
                      "velora_config", "megatron_config")  # fmt: skip
@@ -145,7 +147,7 @@ def parse_config(config: Mapping[str, Any], label: str) -> LoraSettings:
     if type(rank) is not int or not least <= rank <= 2**20:
         raise _bad(label, "r", rank, "a whole number of at least 1")
     alpha = config.get("lora_alpha", DEFAULT)
-    if not _finite(alpha):
+    if not is_scale(alpha):
         raise _bad(label, "lora_alpha", alpha, "a number")
     use_rslora = config.get("use_rslora") or False
     if not isinstance(use_rslora, bool):
@@ -218,7 +220,7 @@ def _rules(config: Mapping[str, Any], key: str, label: str) -> dict[str, Any]:
     if not isinstance(rules, dict):
         raise _bad(label, key, rules, "a map")
     for rule, value in rules.items():
-        if not _finite(value):
+        if not is_scale(value):
             raise _bad(label, f"{key} {shown(rule)}", value, "a number")
         check_expression(rule, f"{label} {key}", rule_expression(rule))
     return dict(rules)
@@ -246,8 +248,13 @@ def _saved(config: Mapping[str, Any], label: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _finite(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+def is_scale(value: Any) -> TypeGuard[float]:
+    """Whether a value is a number that an alpha or a scale may be.
+
+    >>> is_scale(16), is_scale(True), is_scale(float("nan"))
+    (True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
 
 
 def _bad(label: str, key: str, got: Any, expected: str) -> FormatError:
