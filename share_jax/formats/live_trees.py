@@ -78,7 +78,7 @@ def save_lora_tree(
         a, b = (_array(arrays[key], f"{label} {shown(key)}") for key in (each.a, each.b))
         if index is not None:
             a, b = a.take(index[1], index[0]), b.take(index[1], index[0])
-        b = b.reshape(b.shape[0], -1)
+        a, b = a.reshape(-1, a.shape[-1]), b.reshape(b.shape[0], -1)
         factors[name] = Factors(a, b, 1.0 if alpha is None else alpha / a.shape[1])
         dtypes[name] = _NAMES.get(a.dtype.name, "f32") if a.dtype == b.dtype else "f32"
     pairs = {name: (each.lora_a, each.lora_b) for name, each in factors.items()}

@@ -2,8 +2,11 @@
 
 A is (in, r) and B (r, out). Of a kernel with heads B may be (r, heads, size). Of layers that are scanned, or stacked
 otherwise, both have an axis of layers more, the first or the second: A (layers, in, r) with B (layers, r, out), or
-A (in, layers, r) with B (r, layers, out). Where sizes leave both open the leaves are refused, and so is an A with
-several axes of its own: they may be inputs, the taps of a convolution, or experts.
+A (in, layers, r) with B (r, layers, out). Where sizes leave both open the leaves are refused.
+
+An output of attention has A (heads, size, r), which is (in, r) with the heads side by side. It is known by its name:
+gemma's `attn_vec_einsum`, or `out` beside the `query`, `key` and `value` of Linen's attention. Any other A with several
+axes of its own is refused: they may be inputs, the taps of a convolution, or experts.
 
 Source: qwix `_src/providers/lora.py`; gemma `gemma/peft/_lora.py`; flax `nnx/nn/lora.py`.
 """
@@ -20,6 +23,9 @@ LEAF = re.compile(r"(.+?)(?:(_lora_)|([./])lora[./]|[./]lora_)([ab])(?:[./](?:va
 
 _STACKS = ("layers", "layer", "blocks", "block", "h")
 """Parts of a path that hold the layers: the number of a stacked layer stands behind it."""
+_WITHIN = r"\.(?:kernel|w)$"
+_AROUND = r"\.lora$|\._LoRAEinsum_\d+$|(?<=\.)_LoRAEinsum_(?=[a-z])"
+"""Parts of a path that are no module's: of a kernel; of `flax.nnx.LoRALinear` and gemma's wrapper of an einsum."""
 BY_HAND = "share_jax.formats.save_lora_tree(OUT, tree, alpha=ALPHA, layer_axis=AXIS)"
 """The call that takes what the leaves alone do not tell."""
 
@@ -65,8 +71,7 @@ def paired_leaves(
                 message(f"{label} tensor {shown(key)}", got="no leaf of a pair", fix="save the pairs alone",
                      expected="lora_a (in, r) or lora_b (r, out)")
             )  # fmt: skip
-        within = r"\.(?:kernel|w)$" if match[2] else r"\.lora$"  # of flax.nnx.LoRALinear the pair is an attribute
-        module = re.sub(within, "", match[1].replace("/", "."))
+        module = re.sub(_WITHIN if match[2] else _AROUND, "", match[1].replace("/", "."))
         if match[2]:
             of_kernel.add(module)
         if match[4] in found.setdefault(module, {}):
@@ -83,25 +88,33 @@ def paired_leaves(
                 message(f"{label} {shown(module)}", got=got, expected="lora_a and lora_b", fix="save it again")
             )
         a, b = keys["a"], keys["b"]
-        axis = _axis_of_layers(shapes[a], shapes[b], f"{label} {shown(module)}", layer_axis)
+        inputs = 2 if len(shapes[a]) > len(shapes[b]) and _joins_heads(module, found) else 1
+        axis = _axis_of_layers(shapes[a], shapes[b], inputs, f"{label} {shown(module)}", layer_axis)
         out[module] = Leaves(a, b, module in of_kernel, axis, 1 if axis is None else shapes[a][axis])
     return out
 
 
-def _axis_of_layers(a: tuple[int, ...], b: tuple[int, ...], where: str, given: int | None) -> int | None:
-    """The axis of the layers in two leaves; None where they are one pair."""
+def _joins_heads(module: str, modules: Mapping[str, object]) -> bool:
+    """Whether the inputs of a module are the heads of an attention and their sizes."""
+    parent, _, last = module.rpartition(".")
+    beside = (f"{parent}.{name}" if parent else name for name in ("query", "key", "value"))
+    return last == "attn_vec_einsum" or (last == "out" and all(name in modules for name in beside))
+
+
+def _axis_of_layers(a: tuple[int, ...], b: tuple[int, ...], inputs: int, where: str, given: int | None) -> int | None:
+    """The axis of the layers in two leaves; None where they are one pair, whose A has so many axes of inputs."""
     got, fix = f"A {a} and B {b}", "save the tree again"
-    if min(len(a), len(b)) > 2 and 0 not in a + b:
-        axes = [axis for axis in ((0, 1) if given is None else (given,)) if _is_pair(*_without(axis, a, b))]
+    if min(len(a) + 1 - inputs, len(b)) > 2 and 0 not in a + b:
+        axes = [axis for axis in ((0, 1) if given is None else (given,)) if _is_pair(*_without(axis, a, b), inputs)]
         if len(axes) == 1:
             return axes[0]
         if given is not None:
             got, fix = f"{got} with the layers along axis {given}", "pass another layer_axis"
         elif axes:
             got, fix = f"{got}, whose layers may be along either axis", f"call {BY_HAND}"
-    elif _is_pair(a, b):
+    elif _is_pair(a, b, inputs):
         return None
-    elif len(a) > 2:
+    elif len(a) > 1 + inputs:
         got, fix = f"{got}, an A whose axes nothing tells apart", "reshape A to (in, r) and save the tree again"
     expected = "A (in, r) and B (r, out), or both with an axis of layers"
     raise FormatError(message(where, got=got, expected=expected, fix=fix))
@@ -114,8 +127,8 @@ def _without(axis: int, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[i
     return a[:axis] + a[axis + 1 :], b[:axis] + b[axis + 1 :]
 
 
-def _is_pair(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    return len(a) == 2 and len(b) >= 2 and a[1] == b[0] and 0 not in a + b
+def _is_pair(a: tuple[int, ...], b: tuple[int, ...], inputs: int) -> bool:
+    return len(a) == 1 + inputs and len(b) >= 2 and a[-1] == b[0] and 0 not in a + b
 
 
 def layer_name(module: str, layer: int) -> str:

@@ -81,7 +81,7 @@ def open_mlx(folder: str | os.PathLike) -> list[Source]:
                 message(f"{label} tensor {shown(key)}", got="no part of a LoRA pair", expected="lora_a, lora_b or m",
                      fix="leave it out of the adapter")
             )  # fmt: skip
-        if len(shape) == 3:
+        if len(shape) > 2:
             raise FormatError(
                 message(f"{label} tensor {shown(key)}", got="the stacked pairs of a layer of experts",
                      expected="pairs of single layers: PEFT has no module of this name",

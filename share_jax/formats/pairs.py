@@ -37,7 +37,7 @@ class Pair:
         magnitude: DoRA's.
         bias: of B.
         alpha_key: the tensor that holds alpha.
-        flipped: whether A is stored as (in, r) and B as (r, out); B may have several axes in place of out.
+        flipped: whether A is stored as (in, r) and B as (r, out); both may have several axes in place of in and out.
         embedding: whether the module is one.
         index: (axis, place) where A and B hold the pairs of several layers along an axis.
     """
@@ -207,7 +207,7 @@ def _factors_of(pair: Pair, read: Mapping[str, np.ndarray]) -> tuple[np.ndarray,
     if pair.index is not None:
         a, b = (x.take(pair.index[1], pair.index[0]) for x in (a, b))
     if pair.flipped:
-        return a, b.reshape(b.shape[0], -1)
+        return a.reshape(-1, a.shape[-1]), b.reshape(b.shape[0], -1)
     if pair.middle is not None:
         a = _with_middle(a, read[pair.middle])
     return factors_of_tensors(a, b)
@@ -236,7 +236,8 @@ def _layer_of(module: str, pair: Pair, infos: Mapping[str, TensorInfo], label: s
         axis = pair.index[0]
         shape_a, shape_b = (x[:axis] + x[axis + 1 :] for x in (shape_a, shape_b))
     if pair.flipped:
-        shape_a, shape_b = shape_a[::-1], (math.prod(shape_b[1:]), shape_b[0]) if len(shape_b) > 2 else shape_b[::-1]
+        shape_a = shape_a[::-1] if len(shape_a) <= 2 else (shape_a[-1], math.prod(shape_a[:-1]))
+        shape_b = shape_b[::-1] if len(shape_b) <= 2 else (math.prod(shape_b[1:]), shape_b[0])
     if pair.middle is not None:
         core = infos[pair.middle].shape
         if len(core) != 4 or len(shape_a) != 4 or core[:2] != (shape_a[0],) * 2 or shape_a[2:] != (1, 1):

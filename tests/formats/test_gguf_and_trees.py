@@ -12,6 +12,7 @@ from reading import read_watched
 
 from share_jax.cli.main import main
 from share_jax.errors import FormatError, InputError
+from share_jax.formats import save_lora_tree
 from share_jax.formats.gguf_lora import open_gguf
 from share_jax.formats.jax_trees import open_jax_tree
 from share_jax.formats.open import open_sources
@@ -170,6 +171,55 @@ def test_heads_of_a_kernel_lie_side_by_side(tmp_path):
     np.testing.assert_array_equal(pair.lora_b, tensors["l.0.q.kernel_lora_b"].reshape(4, 6))
 
 
+@pytest.mark.parametrize(("axis", "shape_a"), [(None, (2, 3, 4)), (0, (5, 2, 3, 4)), (1, (2, 5, 3, 4))])
+def test_the_heads_of_gemmas_output_are_its_inputs(capsys, tmp_path, axis, shape_a):
+    """The names are those of a real tree: see tests/third_party/test_gemma_lora.py."""
+    a, b = normal(0, *shape_a), normal(1, *((4, 7) if axis is None else np.insert((4, 7), axis, 5)))
+    key, mlp = "layer_0/attn/{}/_LoRAEinsum_0/lora/{}", "layer_0/mlp/_LoRAEinsum_{}/lora/{}"
+    tensors = {key.format("attn_vec_einsum", "a"): a, key.format("attn_vec_einsum", "b"): b,
+               key.format("q_einsum", "a"): normal(2, 7, 4), key.format("q_einsum", "b"): normal(3, 4, 2, 3),
+               key.format("kv_einsum", "a"): normal(4, 7, 4), key.format("kv_einsum", "b"): normal(5, 4, 2, 1, 3),
+               mlp.format("gating_einsum", "a"): normal(6, 7, 4), mlp.format("gating_einsum", "b"): normal(7, 4, 2, 9),
+               mlp.format("linear", "a"): normal(8, 9, 4), mlp.format("linear", "b"): normal(9, 4, 7)}  # fmt: skip
+    path = write_file(tmp_path / "x.safetensors", tensors)
+    adapter = open_sources([path])[0].adapter()
+    outputs = {module: pair for module, pair in adapter.items() if "attn_vec_einsum" in module}
+    assert len(outputs) == (1 if axis is None else 5)
+    assert len(adapter) == len(outputs) + 4
+    assert {"layer_0.attn.q_einsum", "layer_0.mlp.gating_einsum", "layer_0.mlp.linear"} <= set(adapter)
+    for i, pair in enumerate(outputs.values()):
+        own_a, own_b = (a, b) if axis is None else (a.take(i, axis), b.take(i, axis))
+        np.testing.assert_array_equal(pair.lora_a @ pair.lora_b, own_a.reshape(6, 4) @ own_b)
+    heads = np.einsum("nhr,rd->nhd", *((a, b) if axis is None else (a.take(0, axis), b.take(0, axis))))
+    x = normal(10, 6)
+    first = next(iter(outputs.values()))
+    np.testing.assert_allclose(x @ first.lora_a @ first.lora_b, np.einsum("nh,nhd->d", x.reshape(2, 3), heads), 1e-5)
+    assert main(["convert", str(path), "-o", str(tmp_path / "out"), "--to", "peft", "--json"]) == 0
+    assert {each["tensor"] for each in json.loads(capsys.readouterr().out)["tensors"]} == set(tensors)
+    save_lora_tree(tmp_path / "tree", tensors)
+    for folder in ("out", "tree"):
+        back = open_sources([tmp_path / folder])[0].adapter()
+        assert set(back) == set(adapter)
+        for module, pair in adapter.items():
+            np.testing.assert_array_equal(back[module].lora_a, pair.lora_a)
+            np.testing.assert_array_equal(back[module].lora_b, pair.lora_b)
+
+
+def test_the_output_of_linens_attention_is_known_beside_its_query(tmp_path):
+    shapes = {"query": ((6, 4), (4, 2, 3)), "key": ((6, 4), (4, 2, 3)), "value": ((6, 4), (4, 2, 3)),
+              "out": ((2, 3, 4), (4, 6))}  # fmt: skip
+    for parent in ("", "block_0/attention/"):
+        tensors = {
+            f"{parent}{name}/lora/{'ab'[i]}": normal(i, *both[i]) for name, both in shapes.items() for i in (0, 1)
+        }
+        (source,) = open_sources([write_file(tmp_path / "x.safetensors", tensors)])
+        pair = source.adapter()[f"{parent}out".replace("/", ".")]
+        np.testing.assert_array_equal(pair.lora_a, tensors[f"{parent}out/lora/a"].reshape(6, 4))
+        del tensors[f"{parent}key/lora/a"], tensors[f"{parent}key/lora/b"]
+        with pytest.raises(FormatError, match="nothing tells apart"):
+            open_sources([write_file(tmp_path / "x.safetensors", tensors)])
+
+
 def test_the_pair_of_a_lora_linear_is_its_kernels(tmp_path):
     tensors = {"fc.lora.lora_a": normal(0, 5, 4), "fc.lora.lora_b": normal(1, 4, 7)}
     assert set(open_sources([write_file(tmp_path / "x.safetensors", tensors)])[0].layers) == {"fc"}
@@ -183,6 +233,9 @@ def test_the_pair_of_a_lora_linear_is_its_kernels(tmp_path):
             {"x.lora_a": (4, 4, 4), "x.lora_b": (4, 4, 7)},
             "along either axis, .*; call share_jax.formats.save_lora_tree",
         ),
+        ({"x.attn_vec_einsum.lora_a": (1, 2, 2, 4), "x.attn_vec_einsum.lora_b": (4, 7)}, "nothing tells apart"),
+        ({"attn_vec_einsum.lora_a": (2, 3, 3, 4), "attn_vec_einsum.lora_b": (4, 2, 7)}, "A .2, 3, 3, 4. and"),
+        ({"attn_vec_einsum.lora_a": (4, 4, 3, 4), "attn_vec_einsum.lora_b": (4, 4, 7)}, "along either axis"),
         ({"x.lora_a": (2, 5, 4), "x.lora_b": (3, 4, 7)}, "A .2, 5, 4. and B .3, 4, 7., expected A"),
         ({"x.lora_a": (5,), "x.lora_b": (4, 7)}, "expected A .in, r."),
         ({"x.lora_a": (2, 5, 0), "x.lora_b": (2, 0, 7)}, "expected A .in, r."),
