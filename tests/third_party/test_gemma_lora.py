@@ -14,8 +14,6 @@ from share_jax.formats import open_sources, save_lora_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-
 
 def text_model() -> tuple[nn.Module, Any]:
     config, modules, transformer = (gemma_module(f"gm.nn.{name}") for name in ("_config", "_modules", "_transformer"))
@@ -67,5 +65,5 @@ def test_a_whole_tree_is_read(tmp_path, made, pairs):
                 *(model.apply(unflatten_dict(v, sep="/"), x) for v in (kernels, plain)),
             )
         )
-    np.testing.assert_allclose(others[0], want, **CLOSE)
+    np.testing.assert_allclose(others[0], want, rtol=1e-4, atol=1e-5)
     assert np.abs(others[1] - want).max() > 0.01
