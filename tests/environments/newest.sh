@@ -14,6 +14,7 @@ fi
 cp /etc/resolv.conf "$ROOT/etc/resolv.conf"
 cp /etc/ssl/certs/ca-certificates.crt "$ROOT/etc/ssl/certs/ca-certificates.crt"
 mkdir -p "$ROOT/src"
+find "$ROOT/src" -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +  # no file of an earlier checkout stays
 git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- -cf - | tar -C "$ROOT/src" -xf -
 for each in proc dev; do mountpoint -q "$ROOT/$each" || mount --rbind "/$each" "$ROOT/$each"; done
 trap 'for each in proc dev; do umount -R -l "$ROOT/$each"; done' EXIT
