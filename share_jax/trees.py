@@ -1,6 +1,6 @@
 """Nested dictionaries as Flax keeps them, read and changed by path; nothing is changed in place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,15 @@ def path_of(keys: Sequence[Any]) -> str:
         fix = "name every level of the tree; of an NNX module adapt the module itself"
         raise InputError(message("key of a tree", got=f"{key!r}", expected="a name", fix=fix))
     return "/".join(key.replace("/", SLASH) for key in keys)
+
+
+def text_of(keys: Iterable[Any]) -> str:
+    """Keys of any kind, such as the numbers of a list, as one text to match and to show.
+
+    >>> text_of(("blocks", 0, "kernel"))
+    'blocks/0/kernel'
+    """
+    return "/".join(map(str, keys))
 
 
 def keys_of(path: str) -> tuple[str, ...]:

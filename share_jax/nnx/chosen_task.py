@@ -12,7 +12,7 @@ from share_jax.adapted import SHARED, TASKS
 from share_jax.bank.bank import TaskBank
 from share_jax.nnx.variables import SharedVariable, TaskVariable
 from share_jax.traced.adapted_function import STATE, AdaptedFunction
-from share_jax.trees import flat, nested
+from share_jax.trees import flat, nested, text_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +91,6 @@ class ChosenTask(nnx.Module):
         out, after = adapted.apply(variables, *args, task_id=self.task_id[...], mutable=True, **kwargs)
         written = {path: leaf for path, leaf in flat(after[STATE]).items() if path in caches}
         for path, variable in nnx.to_flat_state(nnx.state(self.model, nnx.Cache)):
-            if (text := "/".join(map(str, path))) in written:
+            if (text := text_of(path)) in written:
                 variable.set_value(written[text])
         return out

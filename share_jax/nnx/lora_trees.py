@@ -18,7 +18,7 @@ from share_jax.bank.bank import TaskBank
 from share_jax.errors import InputError, TargetError, message
 from share_jax.layers.kernel_trees import target_names
 from share_jax.layers.targets import Target
-from share_jax.nnx.live_trees import LiveTree, live_tree
+from share_jax.nnx.model_leaves import LiveTree, live_tree
 from share_jax.subspace.from_bank import bank_adapters, bank_heads
 from share_jax.subspace.into_bank import WithTasks, with_adapters
 

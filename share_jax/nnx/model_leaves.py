@@ -10,6 +10,7 @@ from flax import nnx
 
 from share_jax.errors import InputError, message
 from share_jax.nnx.module_function import split
+from share_jax.trees import text_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def live_tree(model: Any) -> LiveTree:
 
 
 def _of_state(state: nnx.State, what: str) -> LiveTree:
-    found = {_text(keys): (keys, variable) for keys, variable in nnx.to_flat_state(state)}
+    found = {text_of(keys): (keys, variable) for keys, variable in nnx.to_flat_state(state)}
 
     def rebuilt(new: Mapping[str, Any]) -> nnx.State:
         return nnx.from_flat_state(
@@ -75,10 +76,6 @@ def _of_dicts(tree: Mapping[Any, Any], what: str) -> LiveTree:
         return jax.tree.unflatten(structure, values)
 
     return LiveTree(what, {path: _value(leaf) for path, (_, leaf) in zip(texts, found, strict=True)}, rebuilt)
-
-
-def _text(keys: tuple[Any, ...]) -> str:
-    return "/".join(map(str, keys))
 
 
 def _value(leaf: Any) -> Any:

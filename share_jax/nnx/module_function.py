@@ -12,7 +12,7 @@ from share_jax.errors import InputError, message
 from share_jax.nnx.stored_kernels import Groups, apart, grouped, stored_kernels
 from share_jax.nnx.variables import SharedVariable, TaskVariable
 from share_jax.traced.adapted_function import STATE
-from share_jax.trees import flat, nested
+from share_jax.trees import flat, nested, text_of
 from share_jax.typing import PRNGKey, Tree
 
 PARAMS = "params"
@@ -148,7 +148,7 @@ def variables_by_path(model: nnx.Module) -> dict[str, tuple[Place, Any]]:
     """
     found: dict[str, tuple[Place, Any]] = {}
     for path, variable in nnx.to_flat_state(split(model)[1]):
-        text = "/".join(map(str, path))
+        text = text_of(path)
         if text in found or any("/" in str(key) for key in path):
             expected, fix = "a path of its own without '/'", "rename a key of the dict or attribute there"
             raise InputError(message("variable of the module", got=repr(path), expected=expected, fix=fix))
@@ -193,7 +193,7 @@ def function_of(model: nnx.Module) -> ModuleFunction:
     found = variables_by_path(model)
     places = {path: place for path, (place, _) in found.items()}
     params = {keys: leaf for (collection, keys), leaf in found.values() if collection == PARAMS}
-    kinds = {"/".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
+    kinds = {text_of(path): variable for path, variable in nnx.to_flat_state(state)}
     caches, drawn = (tuple(p for p in places if isinstance(kinds[p], kind)) for kind in (nnx.Cache, nnx.RngState))
     stored = stored_kernels(copies[0], params)
     return ModuleFunction(type(model), predicting, training, places, tuple(sorted(streams)), caches, drawn, stored)

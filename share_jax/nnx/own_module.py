@@ -12,6 +12,7 @@ from share_jax.errors import InputError, TargetError, message
 from share_jax.nnx.module_function import ModuleFunction, function_of, trees_of, variables_by_path
 from share_jax.nnx.variables import TaskLayer
 from share_jax.ops.remat_policy import POLICIES, Remat
+from share_jax.trees import text_of
 from share_jax.typing import PRNGKey, Tree
 
 
@@ -68,7 +69,7 @@ def as_adapted(model: nnx.Module) -> OwnModule:
     never = set()
     for path, layer in nnx.iter_modules(model):
         if isinstance(layer, TaskLayer):
-            never.update("/".join(map(str, keys)) for keys in never_leaves(layer.method, path))
+            never.update(text_of(keys) for keys in never_leaves(layer.method, path))
     return OwnModule(function_of(model), frozenset(never))
 
 

@@ -1,6 +1,6 @@
 """Quantised kernels of an NNX module: the variables that store one are one leaf of "params", by the kernel's path."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from share_jax.layers.stored_kernel import are_codes
+from share_jax.trees import text_of
 
 Groups = Mapping[str, tuple[str, ...]]
 """For the path of each quantised kernel those of the variables that store it, its codes first."""
@@ -61,16 +62,12 @@ def stored_kernels(model: nnx.Module, params: Mapping[tuple[Any, ...], Any]) -> 
         codes = [keys for keys in found if params[keys].ndim >= 2 and are_codes(params[keys])]
         others = sorted((keys for keys in found if keys not in codes), key=str)
         if len(codes) == 1 and others and all(_smaller(params[keys], params[codes[0]]) for keys in others):
-            groups[_text(attribute)] = tuple(map(_text, (codes[0], *others)))
+            groups[text_of(attribute)] = tuple(map(text_of, (codes[0], *others)))
     return groups
 
 
 def _smaller(other: Any, codes: Any) -> bool:
     return other.size < codes.size + jnp.issubdtype(other.dtype, jnp.floating)
-
-
-def _text(keys: Iterable[Any]) -> str:
-    return "/".join(map(str, keys))
 
 
 def grouped(leaves: Mapping[str, Any], groups: Groups) -> dict[str, Any]:
