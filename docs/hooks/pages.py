@@ -32,6 +32,8 @@ COPIED = {
 }
 """Pages of the site that are a file of the checkout, as it stands; pictures beside them come along."""
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)\n*")
+NOTEBOOK = re.compile(r"`(\w+)\.ipynb`")
+PAGE = re.compile(r"`docs/([\w/-]+\.md)`")
 ROW = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 
 
@@ -105,5 +107,11 @@ def _notebook(path: Path) -> str:
     """A notebook as a page: its texts and its code, with a link to the file."""
     parts = []
     for cell in nbformat.read(path, as_version=4).cells:
-        parts.append(BADGE.sub("", cell.source) if cell.cell_type == "markdown" else f"```python\n{cell.source}\n```")
+        parts.append(_text(cell.source) if cell.cell_type == "markdown" else f"```python\n{cell.source}\n```")
     return "\n\n".join([parts[0], f"[Download this notebook]({path.name})", *parts[1:]]) + "\n"
+
+
+def _text(source: str) -> str:
+    """A cell's text without its badge; the notebooks and pages that it names become links."""
+    linked = NOTEBOOK.sub(r"[`\1.ipynb`](\1.md)", BADGE.sub("", source))
+    return PAGE.sub(r"[\1](../\1)", linked)

@@ -72,7 +72,7 @@ def _write(chart: Chart, path: str | os.PathLike[str]) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(FONT):
         FigureCanvasAgg(chart)
-        chart.savefig(path, dpi=DPI, facecolor="white", format="png", metadata={"Software": None})
+        chart.savefig(path, dpi=DPI, facecolor="white", format="png", bbox_inches="tight", metadata={"Software": None})
 
 
 def _looks(results: Mapping[str, Any]) -> dict[str, int | None]:

@@ -77,6 +77,21 @@ def test_texts_hold_no_figures_that_a_run_would_have_to_prove(path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_each_begins_with_what_one_learns_and_a_time_draws_a_plot_and_ends_with_what_comes_next(path: Path) -> None:
+    cells = read(path).cells
+    begin, end = cells[0], cells[-1]
+    assert begin.cell_type == end.cell_type == "markdown"
+    assert re.search(r"You see .+ minutes? on .*CPU|You see .+ minute; a CPU is enough", begin.source)
+    assert any(re.search(r"plt\.show\(\)|display\(Image\(", source) for source in sources(path))
+    assert end.source.startswith("## Where to go from here\n")
+    notebooks = re.findall(r"`(\w+\.ipynb)`", end.source)
+    pages = re.findall(r"`(docs/[\w/-]+\.md)`", end.source)
+    assert set(notebooks) - {path.name}
+    assert all((ROOT / "colab" / name).exists() for name in notebooks)
+    assert all((ROOT / name).exists() for name in pages)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_all_have_the_same_first_cells_and_the_badge_opens_what_is_there(path: Path) -> None:
     """While the project names no repository, the badge may name none; once it does, it has to name the file there."""
     first = 1 if path.stem in CHECKOUT else 0  # what runs from a checkout installs that
@@ -114,4 +129,4 @@ def test_a_notebook_runs_from_the_first_cell_to_the_last(
     for page in (tmp_path / "work").rglob("report.html"):  # what merging cost: share is among the methods
         assert "Error of each task" in page.read_text()
     images = sum("image/png" in out.get("data", {}) for out in outputs)
-    assert images == {"quickstart": 0, "ten_tasks": 2, "language_model": 1, "compress_adapters": 1}[path.stem]
+    assert images == {"quickstart": 1, "ten_tasks": 2, "language_model": 1, "compress_adapters": 1}[path.stem]
