@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 MEASURED := experiments/bench/measured
 
 .DEFAULT_GOAL := help
-.PHONY: test-models help run test test-slow test-faults test-peft test-lowest test-newest lint setup docs wheel lock peers bench
+.PHONY: help run test test-slow test-faults test-peft test-models test-lowest test-newest lint setup docs wheel lock peers bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
@@ -28,13 +28,13 @@ test-slow: setup ## the tests that take minutes
 test-faults: setup ## runs killed at thirty moments, stopped, damaged, on a full disk: about 10 minutes
 	$(BIN)/python -m pytest -m faults $(ARGS)
 
-test-peft: setup ## PEFT's own logits: PEFT_PYTHON=a Python with torch, transformers and peft
+test-peft: setup ## logits compared with PEFT's: PEFT_PYTHON=a Python with torch, transformers and peft
 	SHARE_JAX_PEFT_PYTHON=$(PEFT_PYTHON) $(BIN)/python -m pytest tests/formats/test_peft_equality.py $(ARGS)
 
-test-lowest: ## the fast tests on the lowest versions that pyproject.toml declares; wants uv
+test-lowest: ## the fast tests on the lowest versions that pyproject.toml declares; needs uv
 	VENV=$(ROOTS)/lowest tests/environments/lowest.sh $(ARGS)
 
-test-newest: ## the fast tests on Debian 13 with Python 3.13; wants root and debootstrap
+test-newest: ## the fast tests on Debian 13 with Python 3.13; needs root and debootstrap
 	ROOT=$(ROOTS)/trixie tests/environments/newest.sh $(ARGS)
 
 lint: setup ## ruff and pyright
@@ -49,20 +49,20 @@ docs: $(VENV)/.docs-ready ## the documentation site, into site/
 wheel: setup ## wheel and source distribution, into dist/
 	$(BIN)/python -c 'import setuptools.build_meta as backend; print(backend.build_sdist("dist")); print(backend.build_wheel("dist"))'
 
-peers: $(PEERS)/.ready ## .venv-peers with what the bench races against, 2 GB or more
+peers: $(PEERS)/.ready ## .venv-peers with the packages that the benchmarks compare with, 2 GB or more
 
 $(PEERS)/.ready: experiments/bench/peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r experiments/bench/peers.txt
 	@touch $@
 
-bench: setup peers ## all suites (SUITES) against them, about two hours on two free cores, into experiments/BENCH.md
+bench: setup peers ## all benchmarks (SUITES) beside those packages, about two hours on two free cores, into experiments/BENCH.md
 	for suite in $(SUITES); do \
 	  $(BIN)/python -m experiments.bench $$suite --peers $(PEERS)/bin/python --json $(MEASURED)/$$suite.json $(ARGS) || exit $$?; \
 	done
 	$(BIN)/python -m experiments.bench page $(MEASURED)/*.json
 
-setup: $(VENV)/.ready ## the environment alone, .venv from requirements.lock
+setup: $(VENV)/.ready ## the environment, .venv from requirements.lock
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON): got nothing, expected Python 3.11 or newer; install it or pass PYTHON=/path/to/python" >&2; exit 2; }
@@ -77,12 +77,11 @@ $(VENV)/.docs-ready: docs/requirements.lock $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r docs/requirements.lock
 	@touch $@
 
-lock: ## resolve both locks anew from pyproject.toml; wants uv
+lock: ## resolve both locks anew from pyproject.toml; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev --no-header pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --extra docs -c requirements.lock --no-header pyproject.toml -o docs/requirements.lock
 
-# make test-models   Flax models of other packages, in an environment of their own beside this one
-test-models: setup .venv-models/.ready
+test-models: setup .venv-models/.ready ## the tests on Flax models of other packages, in .venv-models
 	PYTHONPATH=. .venv-models/bin/python -m pytest -p no:cacheprovider tests/third_party -m slow $(ARGS)
 
 .venv-models/.ready: tests/third_party/models.txt

@@ -35,8 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_task_names(parser)
     add_output(parser, "the set")
     add_size(parser, "smallest k with every task's relative error <= E")
-    parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns")
-    parser.add_argument("--storage", choices=("f32", "bf16", "int8"), default="f32")
+    parser.add_argument("--geometry", choices=("columns", "flat", "auto"), default="columns",
+                        help="bases of the factors' columns, or of whole flattened factors (columns)")  # fmt: skip
+    parser.add_argument("--storage", choices=("f32", "bf16", "int8"), default="f32",
+                        help="how bases and coefficients are stored (f32)")  # fmt: skip
     parser.add_argument("--pseudo-rank", type=whole, metavar="P", help="cut every adapter to this rank first")
     parser.add_argument("--base-model", metavar="NAME", help="the base model of all inputs, whatever they name")
     parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")

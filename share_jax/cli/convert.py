@@ -34,14 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("adapter", metavar="IN", help="a folder or a file of any known format")
     add_output(parser, "the adapter")
     parser.add_argument("--to", required=True, choices=tuple(TARGETS), help="the format to write")
-    parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), help="of the factors (default: as they are)")
+    parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), help="dtype of the factors (default: as they are)")
     parser.add_argument("--task", metavar="TASK", help="which task, of a folder with several")
     parser.add_argument("--component", metavar="NAME", help="the part of an image model, where names do not say it")
     parser.add_argument(
         "--modules", metavar="FILE", help="to undo kohya's names: the model's weights, their index, or a list of names"
     )
-    parser.add_argument("--heads", type=heads_in, metavar="Q,KV", help="of the base model, for a GGUF file of a Llama")
-    parser.add_argument("--alpha", type=number, metavar="A", help="of the run, for a JAX tree that does not have it")
+    parser.add_argument("--heads", type=heads_in, metavar="Q,KV", help="heads of a Llama, for its GGUF file")
+    parser.add_argument("--alpha", type=number, metavar="A", help="alpha of the training, for a JAX tree that has none")
 
 
 def run(args: argparse.Namespace) -> int:

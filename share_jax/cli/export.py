@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("set", metavar="OUT", help="the set, or a language model's bank")
     parser.add_argument("task", nargs="?", metavar="TASK", help="the task")
-    parser.add_argument("--all", action="store_true", help="every task, each in a folder of DIR; of a bank alone")
+    parser.add_argument("--all", action="store_true", help="every task of a bank, each in a folder of DIR")
     add_output(parser, "the adapter")
-    parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), help="of the factors (default: the original's)")
+    parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), help="dtype of factors (default: the original's)")
     parser.add_argument("--base-model", metavar="NAME", help="base_model_name_or_path to write")
 
 

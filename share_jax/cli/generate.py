@@ -23,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     asked.add_argument("--file", metavar="FILE", help='JSONL: {"prompt" or "messages", "task"} on each line')
     unnamed = parser.add_mutually_exclusive_group()
     unnamed.add_argument("--task", metavar="NAME", help="task of every prompt that names none")
-    unnamed.add_argument("--route", action="store_true", help="choose the task of such a prompt by what it says")
+    unnamed.add_argument("--route", action="store_true", help="choose the task of prompts without one")
     parser.add_argument("--model", metavar="PATH", help="base model, where it has moved")
     parser.add_argument("-o", "--output", metavar="FILE", help="where the lines go, each with its completion")
-    parser.add_argument("--max-tokens", type=whole, metavar="N", default=64)
+    parser.add_argument("--max-tokens", type=whole, metavar="N", default=64, help="longest completion (default: 64)")
     parser.add_argument("--temperature", type=number, metavar="X", default=0.0, help="0 takes the likeliest tokens")
     parser.add_argument("--top-k", type=whole, metavar="N", help="draw from the N likeliest tokens")
     parser.add_argument("--top-p", type=fraction, metavar="X", help="draw from tokens of this probability together")
-    parser.add_argument("--seed", type=int, metavar="N", default=0)
+    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the draws (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:

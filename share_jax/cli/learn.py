@@ -24,16 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_new_bank(parser)
     how, plain = parser.add_argument_group("training"), language.Training()
     how.add_argument("--epochs", type=whole, metavar="N", help="default: 2, or as many as give 60 updates")
-    how.add_argument("--batch-size", type=whole, metavar="N", default=plain.batch_size)
-    how.add_argument("--learning-rate", type=number, metavar="X", default=plain.learning_rate)
+    how.add_argument("--batch-size", type=whole, metavar="N", default=plain.batch_size,
+                     help=f"examples of an update (default: {plain.batch_size})")  # fmt: skip
+    how.add_argument("--learning-rate", type=number, metavar="X", default=plain.learning_rate,
+                     help=f"peak of the rate (default: {plain.learning_rate:g})")  # fmt: skip
     how.add_argument(
         "--start-from",
         choices=("zero", "last"),
         default=plain.start_from,
-        help="where it starts: zero, the base model; last, a copy of the last task (default: zero)",
+        help="begin from the base model (zero) or from a copy of the last task (last); default: zero",
     )
-    how.add_argument("--seed", type=int, metavar="N", default=0)
-    how.add_argument("--restart", action="store_true", help="give up a training of this task that was broken off")
+    how.add_argument("--seed", type=int, metavar="N", default=0, help="order of the examples (default: 0)")
+    how.add_argument("--restart", action="store_true", help="begin again: drop this task's interrupted training")
 
 
 def run(args: argparse.Namespace) -> int:

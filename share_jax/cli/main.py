@@ -1,4 +1,4 @@
-"""The command `share-jax`: many LoRA adapters in one small shared set, and back; language models that keep learning.
+"""The command `share-jax`: LoRA adapters into one shared set and back; language models that learn task after task.
 
 Exit status: 0 done, 1 a check failed, 2 bad usage or input. Every error is one line on stderr. Only the command that
 is asked for is imported, so that `--help` waits for no library. JAX is loaded by what needs a model or a bank alone.
@@ -28,8 +28,8 @@ COMMANDS = {
     "merge": "Write the merge of several tasks as a PEFT folder.",
     "bench": "Measure loading, reconstructing and exporting a set's tasks.",
     "learn": "Teach a language model one more task; its older tasks keep their bits.",
-    "generate": "Write with the tasks of a language model; prompts of several tasks together.",
-    "evaluate": "Score examples by a task of a language model.",
+    "generate": "Complete prompts with the tasks of a language model, several tasks in one batch.",
+    "evaluate": "Score the tasks of a language model on examples.",
     "tasks": "Show the tasks of a language model's bank.",
     "import": "Make PEFT adapters tasks of a language model's bank.",
 }
@@ -42,7 +42,7 @@ def parser(argv: Sequence[str]) -> Parser:
     """The whole command line, with the arguments of the command that `argv` names."""
     out = Parser(
         prog="share-jax",
-        description="Many LoRA adapters in one small shared set, and back; language models that keep learning.",
+        description="Compress LoRA adapters into one shared set and back; teach language models task after task.",
     )
     out.add_argument("--version", action="version", version=f"share-jax {__version__}")
     subparsers = out.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)

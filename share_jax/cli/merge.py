@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="OUT", help="the set")
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="two tasks or more")
     add_output(parser, "the adapter")
-    parser.add_argument("--method", choices=tuple(_OPTIONS), default="linear")
+    parser.add_argument("--method", choices=tuple(_OPTIONS), default="linear", help="default: linear")
     parser.add_argument("--weights", type=number, nargs="+", metavar="W",
                         help="one per task (default: 1/n each; TIES, which takes a mean itself: 1 each)")  # fmt: skip
     parser.add_argument("--density", type=fraction, metavar="D", help="TIES: share of entries kept (0.2)")
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="DARE: seed of the drops (0)")
     parser.add_argument("--rank", type=whole, metavar="R", help="rank of the result (default: sum of the tasks' ranks)")
     parser.add_argument("--heads-from", metavar="TASK", help="whose heads and biases to write; they are not merged")
-    parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), default="f32")
+    parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), default="f32", help="dtype of the factors (f32)")
 
 
 def run(args: argparse.Namespace) -> int:

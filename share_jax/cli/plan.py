@@ -36,16 +36,16 @@ _ALONE = Advice("leave", "One adapter has nothing to share: leave it as it is.")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="as compress takes them")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="adapters of any known format, or banks")
     add_task_names(parser)
     parser.add_argument("--k", type=whole, nargs="+", action="extend", metavar="N", help="sizes to try")
-    parser.add_argument("--geometry", choices=("columns", "flat"), help="one geometry alone")
-    parser.add_argument("--storage", choices=tuple(NUMBER_BYTES), help="one storage alone")
+    parser.add_argument("--geometry", choices=("columns", "flat"), help="try this geometry alone (default: both)")
+    parser.add_argument("--storage", choices=tuple(NUMBER_BYTES), help="try this storage alone (default: all)")
     parser.add_argument("--max-error", type=error_limit, default=AIM, metavar="E",
                         help=f"mean relative error that the advice aims for ({AIM:g})")  # fmt: skip
     parser.add_argument("--all-layers", action="store_true",
-                        help=f"measure every layer, past {megabytes(MEASURED_BYTES)} of factors, too")  # fmt: skip
-    parser.add_argument("--all-rows", action="store_true", help="print rows that others beat, too")
+                        help=f"measure every layer, even past {megabytes(MEASURED_BYTES)} of factors")  # fmt: skip
+    parser.add_argument("--all-rows", action="store_true", help="also print rows with more error and more bytes")
     parser.add_argument("--plot", metavar="FILE.png", help="draw error against bytes")
     parser.add_argument("--base-model", metavar="NAME", help="the base model of all inputs, whatever they name")
     parser.add_argument("--names", metavar="FILE", help="JSON: PyTorch's name of every module by its path in a bank")
