@@ -71,7 +71,7 @@ def choose(
             targets.append(_at_layer(path, shape, use))
             continue
         program = use.program
-        if program.obstacle is not None or (use.stacked is not None and use.stacked != program.stacked):
+        if program.obstacle is not None or not _holds(use):
             if is_quantized(params[path]):
                 raise _refused(path, program.obstacle or CHANGED, space, fix=QUANTIZED)
             reason = AROUND if path in around else _obstacle(use) or CHANGED
@@ -79,6 +79,11 @@ def choose(
         targets.append(_in_program(path, shape, use))
         traced.add(path)
     return tuple(targets), frozenset(traced), len(dense) < len(heads) or any(path in around for path in heads)
+
+
+def _holds(use: ParameterUse) -> bool:
+    """Whether the layers that stand outside the module are the outermost of those that the program takes."""
+    return use.stacked is None or use.program.stacked[: len(use.stacked)] == use.stacked
 
 
 def _takes_heads(use: ParameterUse) -> bool:

@@ -1,5 +1,6 @@
 """Adapting any function of parameters: `choose` finds its kernels, `AdaptedFunction` runs it with a task's update."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -347,14 +348,13 @@ def _target(path: str, leaf: Any, reading: Reading | None, space: str, chosen: M
     owner = parts[:-1] if alone else parts  # of two kernels of one module each has leaves of its own
     if use is None:
         return Target(path, owner, "parameter", shape, len(shape) - 1, None)
-    if use.stacked not in ((), (0,)):
-        along = f"axis {use.stacked[0]}" if len(use.stacked) == 1 else f"axes {use.stacked}"
-        raise refuse(f"layers along {along} of shape {shape}, not along the first")
-    layers = len(use.stacked)
-    inputs = tuple(axis - layers for axis in use.inputs)
+    own = [axis for axis in range(len(shape)) if axis not in use.stacked]
+    inputs = tuple(own.index(axis) for axis in use.inputs)
     order = None if inputs == tuple(range(len(inputs))) else inputs
-    name = LAYERS[use.kind] if len(shape) - layers == 2 or use.kind != "product" else "DenseGeneral"
-    return Target(path, owner, name, shape[layers:], len(inputs), shape[0] if layers else None, order)
+    name = LAYERS[use.kind] if len(own) == 2 or use.kind != "product" else "DenseGeneral"
+    layers = math.prod(shape[axis] for axis in use.stacked) if use.stacked else None
+    own_shape = tuple(shape[axis] for axis in own)
+    return Target(path, owner, name, own_shape, len(inputs), layers, order, use.stacked or (0,))
 
 
 LAYERS = {"product": "Dense", "convolution": "Conv", "lookup": "Embed"}

@@ -12,8 +12,8 @@ class KernelUse:
     Attributes:
         inputs: its axes that are contracted or looked up, ascending; None if no operation says so, or several do not
             say the same.
-        stacked: its axes along which scans, or another operand, take one layer each, the outermost first.
-        slices: those of them that scans take.
+        stacked: its axes along which scans, indices, or another operand, take one layer each, the outermost first.
+        slices: those of them that scans and indices take.
         obstacle: why an update cannot be added to the operations; None if it can.
 
     Example:
@@ -54,6 +54,8 @@ def kernel_use(reading: Reading, shape: tuple[int, ...]) -> KernelUse:
     if any(use.kind == "other" or use.slices != slices for use in read):
         return KernelUse(None, (), (), "a kernel of which operations take unlike parts")
     stacked = (*slices, *batch)
+    if not inputs or len(inputs) + len(stacked) == len(shape):
+        return KernelUse(None, (), (), "a product with a vector")
     wide = {axis for axis in range(len(shape)) if shape[axis] > 1}
     sides = wide & set(inputs), wide - set(inputs) - set(stacked)
     for use in read:

@@ -1,8 +1,8 @@
 """Runs a traced program again, operation by operation, and follows kernels through it to the operations that use them.
 
-A kernel is followed through casts, transposes, reshapes, dropped axes of length 1, factors, and into the bodies of
-`jit`, `checkpoint`, `scan`, `while_loop` and `cond`. What reads it at the end is a `Visitor`'s business. All other
-operations run as they were traced.
+A kernel is followed through casts, transposes, reshapes, dropped axes of length 1, factors, single indices, and into
+the bodies of `jit`, `checkpoint`, `scan`, `while_loop` and `cond`. What reads it at the end is a `Visitor`'s business.
+All other operations run as they were traced.
 
 Source: "Writing custom interpreters in JAX", https://docs.jax.dev/en/latest/notebooks/Writing_custom_interpreters_in_Jax.html
 """
@@ -144,6 +144,19 @@ def _reshape(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None
 def _squeeze(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
     (value,) = _bind(eqn, [inputs[0].value], place.visitor)
     return [inputs[0].without(value, tuple(int(axis) for axis in eqn.params["dimensions"]))]
+
+
+def _sliced(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
+    """One index of an axis: a layer of those that are stacked along it."""
+    view, first, last = inputs[0], eqn.params["start_indices"], eqn.params["limit_indices"]
+    for axis, size in enumerate(view.value.shape):
+        if last[axis] - first[axis] == size and eqn.params["strides"] is None:
+            continue
+        view = view.one_of(axis, first[axis]) if last[axis] - first[axis] == 1 else None
+        if view is None:
+            return None
+    (value,) = _bind(eqn, [inputs[0].value], place.visitor)
+    return [replace(view, value=value)]
 
 
 def _broadcast(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
@@ -340,6 +353,7 @@ _RULES: dict[str, Callable[[JaxprEqn, list[Any], Place], list[Any] | None]] = {
     "transpose": _transpose,
     "reshape": _reshape,
     "squeeze": _squeeze,
+    "slice": _sliced,
     "broadcast_in_dim": _broadcast,
     "mul": _scaled,
     "div": _scaled,

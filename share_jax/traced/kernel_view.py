@@ -41,7 +41,7 @@ class KernelView:
         path: of the kernel.
         shape: of the kernel.
         axes: for each axis of `value` the pieces of the kernel's axes that it is made of, the slowest first.
-        slices: the kernel's axes along which loops around this place run its layers, the outermost first.
+        slices: the kernel's axes of which this place sees one layer, by a loop or an index, the outermost first.
         stored: whether it is the kernel's values, "codes" of a quantised one, or what they were "decoded" to.
     """
 
@@ -76,6 +76,20 @@ class KernelView:
         first, *rest = self.axes
         one = len(first) == 1 and first[0].size == self.shape[first[0].axis] and self.scale is None
         return replace(self, axes=tuple(rest), slices=(*self.slices, first[0].axis)) if one else None
+
+    def one_of(self, axis: int, index: int) -> "KernelView | None":
+        """What a slice of one index sees, with the leaves of that layer; None if that is no whole axis of the kernel.
+
+        The value is still that of all layers.
+        """
+        own = self.axes[axis]
+        whole = len(own) == 1 and own[0].size == self.shape[own[0].axis]
+        if not whole or self.scale is not None or self.stored != "values":
+            return None
+        taken = {name: leaf[index] if leaf.ndim else leaf for name, leaf in self.shared.items()}
+        of_slot = {name: leaf[index] if leaf.ndim else leaf for name, leaf in self.slot.items()}
+        axes = tuple(() if at == axis else pieces for at, pieces in enumerate(self.axes))
+        return replace(self, shared=taken, slot=of_slot, axes=axes, slices=(*self.slices, own[0].axis))
 
     def layers(self) -> "KernelView":
         """The inverse of `layer`."""

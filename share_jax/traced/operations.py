@@ -16,7 +16,7 @@ class Use:
         kind: "product", "convolution", "lookup" of rows, "mark" of a module, or "other" for what is none of these.
         inputs: axes that are contracted, or looked up, in the order in which they make d_in.
         outputs: axes that are kept, in the order in which they make d_out.
-        slices: axes along which loops take one layer each, the outermost first.
+        slices: axes along which loops or indices take one layer each, the outermost first.
         batch: axes that run along an axis of the other operand, as those of layers that are vmapped.
         note: the mark's text; what an operation is that no layer of Flax does, or that takes a part of an axis.
         custom: the primitive around it whose derivatives are its own; empty if there is none.

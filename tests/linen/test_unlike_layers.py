@@ -45,6 +45,25 @@ class TwoKernels(nn.Module):
         return nn.relu(x @ up) @ down
 
 
+class Gated(nn.Module):
+    """A kernel of which each product takes one index."""
+
+    @nn.compact
+    def __call__(self, x):
+        gate_and_up = self.param("up", nn.initializers.lecun_normal(), (2, 6, 6))
+        down = self.param("down", nn.initializers.lecun_normal(), (6, 6))
+        return (nn.gelu(x @ gate_and_up[0]) * (x @ gate_and_up[1])) @ down
+
+
+class OwnLoop(nn.Module):
+    """Layers that the module itself stacks, behind the index of their part."""
+
+    @nn.compact
+    def __call__(self, x):
+        w = self.param("w", nn.initializers.lecun_normal(), (6, 2, 6, 6))
+        return jax.lax.scan(lambda x, w: (nn.tanh(x @ w), None), x, w[:, 1])[0] + x @ w[:, 0][5]
+
+
 class TransposedKernel(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -117,10 +136,11 @@ class Stacked(nn.Module):
 
     axes: tuple[int, ...]
     lengths: tuple[int, ...]
+    inner: Any = None
 
     @nn.compact
     def __call__(self, x):
-        block: Any = Block
+        block: Any = self.inner or Block
         for axis, length in zip(self.axes, self.lengths, strict=True):
             block = scanned(block, axis, length)
         return block(name="m")(x, None)[0]
@@ -130,6 +150,12 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, _):
         return nn.tanh(nn.Dense(6, name="d")(x)), None
+
+
+class GatedBlock(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return x + Gated(name="g")(x), None
 
 
 class Several(nn.Module):
@@ -159,6 +185,9 @@ def long(length: int) -> jax.Array:
 WORKING = {
     "einsums": (EinsumAttention(), SEQUENCE, ALL, 3),
     "two_kernels": (TwoKernels(), SEQUENCE, ALL, 2),
+    "indexed": (Gated(), SEQUENCE, ALL, 2),
+    "indexed_in_a_scan_of_as_many_layers": (Stacked((1,), (2,), GatedBlock), SEQUENCE, ALL, 2),
+    "indexed_before_an_own_loop": (OwnLoop(), SEQUENCE, ALL, 1),
     "transposed": (TransposedKernel(), SEQUENCE, ALL, 1),
     "own_tied_table": (TiedTable(), SEQUENCE, ALL, 1),
     "flax_einsum": (nn.Einsum((6, 4), "...d,df->...f"), SEQUENCE, ALL, 1),
@@ -181,7 +210,14 @@ WORKING = {
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 
-FAST = ("einsums", "two_kernels", "positions_as_many_as_examples", "scan_axis_1_as_many_layers_as_inputs", "windows")
+FAST = (
+    "einsums",
+    "two_kernels",
+    "positions_as_many_as_examples",
+    "scan_axis_1_as_many_layers_as_inputs",
+    "indexed",
+    "windows",
+)
 """Of the others each is a neighbour of one of these."""
 
 

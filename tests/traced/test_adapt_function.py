@@ -156,13 +156,43 @@ def test_whole_numbers_are_refused_in_parameter_space_too():
         )
 
 
-def test_layers_on_another_axis_are_refused_where_the_lengths_coincide_too():
-    def function(params, x):
-        return jax.lax.scan(lambda x, w: (x @ w, None), x, jnp.moveaxis(params["w"], 1, 0))[0]
+def looped(params, x):
+    return jax.lax.scan(lambda x, w: (x @ w, None), x, jnp.moveaxis(params["w"], 1, 0))[0]
 
+
+def indexed(params, x):
+    return jnp.tanh(x @ params["w"][:, 3]) @ params["w"][:, 1] + x @ params["w"][:, 0]
+
+
+@pytest.mark.parametrize("function", [looped, indexed])
+def test_layers_on_another_axis_have_leaves_of_their_own_where_the_lengths_coincide_too(function):
     for layers in (4, 6):
-        with pytest.raises(TargetError, match="layers along axis 1"):
-            share_jax.adapt_function(function, {"w": drawn(6, layers, 6)}, drawn(2, 6), targets="w")
+        params, x = {"w": drawn(6, layers, 6)}, drawn(4, 6)
+        here, there = (
+            share_jax.adapt_function(function, params, x, targets="w", space=space)
+            for space in ("activation", "parameter")
+        )
+        assert here.targets == there.targets
+        full = with_tasks(here, params)
+        wanted = [function(here.effective_params(full, task), x) for task in range(3)]
+        assert np.abs(np.asarray(wanted[0]) - wanted[1]).max() > 0.05
+        for task in range(3):
+            np.testing.assert_allclose(here.apply(full, x, task_id=task), wanted[task], **CLOSE)
+        mixed = [wanted[task][row] for row, task in enumerate(MIXED)]
+        np.testing.assert_allclose(here.apply(full, x, task_id=MIXED), mixed, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda p, x: x @ p["w"][:, 0] + x.sum(-1),
+        lambda p, x: x @ p["w"] + p["w"][:1],
+        lambda p, x: x @ p["w"] + x @ p["w"][:, :1],
+    ],
+)
+def test_a_part_of_a_kernel_that_is_no_layer_is_refused(function):
+    with pytest.raises(TargetError, match=r"a product with a vector|'add' reads|'slice' reads"):
+        share_jax.adapt_function(function, {"w": drawn(6, 6)}, drawn(2, 6), targets="w")
 
 
 def time_major(params, x):
