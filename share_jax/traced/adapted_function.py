@@ -14,7 +14,7 @@ from share_jax.adapted_trees import AdaptedTrees, check_space
 from share_jax.bank.slots import TaskSlots
 from share_jax.errors import TargetError, message
 from share_jax.layers.effective_params import effective_params
-from share_jax.layers.stored_kernel import QUANTIZED, check_heads, is_quantized, no_update
+from share_jax.layers.stored_kernel import QUANTIZED, UNREACHED, check_heads, is_quantized, no_update
 from share_jax.layers.targets import Target, match
 from share_jax.model_inputs import inputs_of
 from share_jax.ops.remat_policy import POLICIES, Remat
@@ -335,7 +335,7 @@ def _target(path: str, leaf: Any, reading: Reading | None, space: str, chosen: M
         return TargetError(message(f"target {path}", got=reason, expected=expected, fix=fix))
 
     if reading is None:
-        raise refuse("a parameter that the example call does not reach")
+        raise refuse("a parameter that the example call does not reach", UNREACHED)
     reason = no_update(leaf)
     if reason is not None and not (is_quantized(leaf) and space == "activation"):
         raise refuse(reason, "narrow the pattern, or use space='activation'" if is_quantized(leaf) else "")

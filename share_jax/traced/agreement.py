@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from share_jax.traced.discover import Reading
 
+UNUSED = "a parameter that the output does not depend on"
+
 
 @dataclass(frozen=True)
 class KernelUse:
@@ -46,7 +48,7 @@ def kernel_use(reading: Reading, shape: tuple[int, ...]) -> KernelUse:
     """
     read = [*reading.layers, *(use for use in reading.uses if use.kind == "other")]
     if not read:
-        return KernelUse(None, (), (), "a parameter that the output does not depend on")
+        return KernelUse(None, (), (), UNUSED)
     others = sorted({use.note for use in read if use.note})
     if others:
         return KernelUse(None, (), (), f"a kernel that is no factor of a matrix product: it is read by {others[0]}")

@@ -56,7 +56,10 @@ class Batch:
         fitting = [[axis for axis, n in enumerate(leaf.shape) if n == self.size] for leaf in self.state]
         most = max((len(axes) for axes in fitting), default=0)
         of_state = [[None] * len(fitting)]
-        of_state += [[axes[min(k, len(axes) - 1)] if axes else None for axes in fitting] for k in range(most)]
+        for k in range(most):  # what has fewer such axes may have the batch on its last, or none, as a count has
+            last = [axes[min(k, len(axes) - 1)] if axes else None for axes in fitting]
+            none = [axes[k] if k < len(axes) else None for axes in fitting]
+            of_state += [last] if last == none else [last, none]
         for state in of_state:
             for taken in chosen:
                 yield [0 if at in taken else None for at in range(len(self.inputs))] + state

@@ -169,9 +169,24 @@ def test_a_parameter_that_the_call_does_not_reach_is_refused():
             return y + nn.Dense(3, name="unused")(x) if both or self.is_initializing() else y
 
     base = base_variables(Branches(), SEQUENCE)
-    with pytest.raises(TargetError, match=r"unused.*does not reach"):
-        adapt(Branches(), base, SEQUENCE, targets=".*kernel")
+    for space in ("activation", "parameter"):
+        with pytest.raises(TargetError, match=r"unused.*does not reach.*; narrow .* an example call that uses"):
+            adapt(Branches(), base, SEQUENCE, targets=".*kernel", space=space)
     assert len(adapt(Branches(), base, SEQUENCE, targets=".*kernel", both=True).targets) == 2
+
+
+def test_a_kernel_that_the_output_does_not_depend_on_is_refused_in_both_spaces():
+    class Spare(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            nn.Dense(3, name="spare")(x)
+            return nn.Dense(3, name="used")(x)
+
+    base = base_variables(Spare(), SEQUENCE)
+    for space in ("activation", "parameter"):
+        with pytest.raises(TargetError, match=r"spare/kernel: got a parameter that the output does not depend on"):
+            adapt(Spare(), base, SEQUENCE, targets=".*kernel", space=space)
+        assert len(adapt(Spare(), base, SEQUENCE, targets="used/kernel", space=space).targets) == 1
 
 
 def test_wrong_example_arguments_are_one_line():

@@ -357,3 +357,34 @@ def test_any_parameter_may_be_a_head_in_a_mixed_batch(heads):
     answers = jax.jit(lambda v: [adapted.apply(v, SEQUENCE, task_id=t) for t in range(TASKS)])(variables)
     mixed = jax.jit(lambda v, ids: adapted.apply(v, SEQUENCE, task_id=ids))(variables, jnp.array(IDS))
     np.testing.assert_allclose(mixed, np.stack([answers[t][i] for i, t in enumerate(IDS)]), **CLOSE)
+
+
+class Remembering(nn.Module):
+    """A block with state of its examples and a count that has none."""
+
+    @nn.compact
+    def __call__(self, x, _):
+        seen = self.variable("cache", "seen", jnp.zeros, x.shape)
+        count = self.variable("cache", "count", jnp.zeros, ())
+        seen.value, count.value = seen.value + x, count.value + 1.0
+        return nn.tanh(nn.Dense(6, name="d")(seen.value) / count.value), None
+
+
+class StackedState(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        axes, rngs = {"params": 0, "cache": 0}, {"params": True}
+        return nn.scan(Remembering, variable_axes=axes, split_rngs=rngs, length=4)(name="m")(x, None)[0]
+
+
+def test_stacked_state_of_as_many_layers_as_examples_and_counts_without_a_batch_axis_serve_a_mixed_batch():
+    x = normal(4, 6)
+    base = base_variables(StackedState(), x)
+    adapted = adapt(StackedState(), base, x, targets=".*kernel", mutable=["cache"])
+    variables = with_adapters(adapted, base)
+    mixed, state = adapted.apply(variables, x, task_id=jnp.array(IDS))
+    for row, task in enumerate(IDS):
+        single, of_task = adapted.apply(variables, x, task_id=task)
+        np.testing.assert_allclose(mixed[row], single[row], **CLOSE)
+        seen = [tree["cache"]["m"]["seen"][:, row] for tree in (state, of_task)]
+        np.testing.assert_allclose(*seen, **CLOSE)
