@@ -15,21 +15,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import optax
 
 from experiments.bench.decoders import ALL_LAYERS, CONFIGS, decoder, decoder_files, pattern_of
 from experiments.bench.lm_decode import decode_part
 from experiments.bench.model_twins import twin_files
 from experiments.bench.peer import Peer
-from experiments.bench.serve import bank_of, named, our_cases
-from experiments.bench.steps import OURS, adapted_of, forms, step_case
+from experiments.bench.serve import named, our_cases
+from experiments.bench.steps import OURS, forms, step_case
 from experiments.bench.subjects import ALPHA, EVERY, RANK, Subject, vit, vit_b
 from experiments.bench.suite import Options, SuiteResult, merged_results, raced
 from experiments.bench.tests import PYTEST, command, counted
-from experiments.bench.timing import Case, Key, ratio, timed
+from experiments.bench.timing import Case, Key, ratio
 from share_jax.errors import ShareError, message
-from share_jax.ops.mixed_batch import Kernel, mixed_kernel
-from share_jax.train.learner import Learner
 
 PEFT, COMPILED = "PEFT", "LoRA, compiled"
 LATER = "shared_a later task"
@@ -92,21 +89,6 @@ def step_part(name: str, subject: Subject, peer: Peer | None, options: Options, 
     return SuiteResult(rows, found)
 
 
-def pallas_case(subject: Subject, targets: str, stored: int, tasks: int, name: str) -> Case:
-    """A mixed batch through the Pallas kernel; interpreted where there is no GPU."""
-    adapted = adapted_of(subject, targets, forms()[2].method)
-    learner, bank = Learner(adapted, subject.base, optax.adamw(1e-3)), bank_of(subject, adapted, stored)
-    size = len(subject.labels)
-    names = [bank.names[stored * (row % tasks) // tasks] for row in range(size)]
-    kernel = Kernel("gpu", interpret=jax.default_backend() == "cpu")
-
-    def call() -> Any:
-        with mixed_kernel(kernel):
-            return learner.predict(bank, names, subject.inputs)
-
-    return Case(name, OURS, timed(call))
-
-
 def mixed_part(form: str, subject: Subject, peer: Peer | None, options: Options, device: str) -> SuiteResult:
     """A batch of rows of one task and of as many as there are rows, with 10 to 1,000 stored; ours and PEFT's loop."""
     prefix, size = f"mixed, {form}, bfloat16: ", len(subject.labels)
@@ -120,9 +102,6 @@ def mixed_part(form: str, subject: Subject, peer: Peer | None, options: Options,
             facts = {**case.facts, "device_bytes": memory["bytes_in_use"]} if "bytes_in_use" in memory else case.facts
             title = case.case.rpartition(": shared_a, ")[2]
             cases.append(Case(f"{prefix}{title}, {stored:,} stored", OURS, case.run, facts))
-    largest = several[-1]
-    pallas = f"{prefix}Pallas kernel, {named(size)}, {largest:,} stored"
-    cases.append(pallas_case(subject, targets, largest, size, pallas))
     if peer:
         files = decoder_files(subject, options.folder / "mixed", drawn=True)
         stored = size if options.tiny else PEER_STORED
@@ -139,7 +118,7 @@ def mixed_part(form: str, subject: Subject, peer: Peer | None, options: Options,
 def mixed_ratios(
     times: dict[Key, dict[int, float]], prefix: str, size: int, several: Sequence[int]
 ) -> dict[str, float]:
-    """Many tasks to one, many stored to few, the kernel to the plain form, and ours to PEFT's."""
+    """Many tasks to one, many stored to few, and ours to PEFT's."""
 
     def ours(tasks: int, stored: int) -> dict[int, float]:
         return times[f"{prefix}{named(tasks)}, {stored:,} stored", OURS]
@@ -148,9 +127,6 @@ def mixed_ratios(
     found = {
         f"{named(size)} / one task": ratio(ours(size, many), ours(1, many)),
         f"one task, {many:,} stored / {few:,} stored": ratio(ours(1, many), ours(1, few)),
-        "Pallas kernel / plain": ratio(
-            times[f"{prefix}Pallas kernel, {named(size)}, {many:,} stored", OURS], ours(size, many)
-        ),
     }
     for tasks in (1, size):
         if theirs := times.get((prefix + named(tasks), PEFT)):

@@ -74,7 +74,6 @@ BARS: dict[str, tuple[Bar, ...]] = {
         Bar(r"step, (vit-b|llama-1b).*: shared_a later task / PEFT LoRA, compiled", 0.80, needs_peers=True),
         Bar(r"mixed, .*: 32 tasks, ours / PEFT", 0.20, needs_peers=True),
         Bar(r"mixed, .*: 32 tasks / one task", 1.10),
-        Bar(r"mixed, .*: Pallas kernel / plain", 1.00),
     ),
     "tests": (),
     "tasks": (

@@ -12,33 +12,19 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from share_jax.errors import InputError, message
-
-PLATFORMS = ("tpu", "gpu")
-
 WIDEST = 8192
 """Largest d_in: A's block is whole, and takes 128 columns of a TPU core's fast memory, twice: 8 MiB of 16."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Which body runs, and whether Pallas interprets it on whatever device there is.
+    """The Pallas kernel of a TPU, and whether it is interpreted on whatever device there is.
 
     Attributes:
-        platform: "tpu" or "gpu".
         interpret: True for a test on a CPU, where it is slow.
-
-    Raises:
-        InputError: if the platform is another.
     """
 
-    platform: str
     interpret: bool = False
-
-    def __post_init__(self) -> None:
-        if self.platform not in PLATFORMS:
-            expected = " or ".join(PLATFORMS)
-            raise InputError(message("kernel platform", got=repr(self.platform), expected=expected, fix="pass one"))
 
 
 _ASKED: ContextVar[Kernel | None] = ContextVar("asked", default=None)
@@ -51,18 +37,17 @@ def mixed_kernel(kernel: Kernel | None = None) -> Iterator[None]:
     It is for one device: XLA cannot divide a kernel over a mesh.
 
     Args:
-        kernel: the body of the present default backend when None; on a CPU there is none, and nothing changes.
+        kernel: that of a TPU when None; where the default backend is another, nothing changes.
 
     Example:
         >>> import share_jax
         >>> layer, x = share_jax.SharedLoRADense(3, num_tasks=3), jnp.ones((2, 4))
         >>> variables = layer.init(jax.random.key(0), x, task_id=0)
-        >>> with mixed_kernel():  # a Pallas kernel on a GPU or a TPU; on a CPU nothing changes
+        >>> with mixed_kernel():  # the Pallas kernel on a TPU; elsewhere nothing changes
         ...     print(layer.apply(variables, x, jnp.array([2, 0])).shape)
         (2, 3)
     """
-    backend = {"cuda": "gpu"}.get(jax.default_backend(), jax.default_backend())
-    present = Kernel(backend) if backend in PLATFORMS else None
+    present = Kernel() if jax.default_backend() == "tpu" else None
     token = _ASKED.set(kernel or present)
     try:
         yield
@@ -73,8 +58,8 @@ def mixed_kernel(kernel: Kernel | None = None) -> Iterator[None]:
 def kernel_taken(rank: int, d_in: int, d_out: int, dtype: DTypeLike) -> Kernel | None:
     """The kernel that a batch of different tasks takes at these sizes, or None for the plain path.
 
-    None outside `mixed_kernel`: which is faster has not been measured on an accelerator. None for what the bodies are
-    not written for: types other than float32 and bfloat16, ranks above the 128 columns of a matrix unit, and inputs so
+    None outside `mixed_kernel`: which is faster has not been measured on a TPU. None for what it is not
+    written for: types other than float32 and bfloat16, ranks above the 128 columns of a matrix unit, and inputs so
     wide that A fills a TPU's fast memory.
 
     Args:

@@ -4,11 +4,9 @@ The plain path gathers one (r, d_out) factor per example, multiplies, writes the
 fetches B[ids[b]] from the stack of all tasks by its block index, and reads x, reads y and writes the sum once. With A
 of (T, d_in, r) it is the same for separate LoRA, whose A belongs to the task too.
 
-There are two bodies for one function: on a TPU the ids are prefetched scalars that choose the blocks
-(`PrefetchScalarGridSpec`); on a GPU, whose Triton backend has no scalar prefetch, a program reads its id and addresses
-the stack with it. Neither has been timed on its hardware, so nothing takes them unasked: see
-`share_jax.ops.mixed_batch`. Both are held equal to the plain path in Pallas' interpreter, and lower for their platforms
-without a device.
+It is a kernel of a TPU: the ids are prefetched scalars that choose the blocks (`PrefetchScalarGridSpec`). It has not
+been timed on one, so nothing takes it unasked: see `share_jax.ops.mixed_batch`. It is held equal to the plain path in
+Pallas' interpreter, and lowers for a TPU without a device.
 """
 
 from functools import partial
@@ -18,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float, Int
 
 from share_jax.ops.mixed_batch import Kernel
@@ -26,10 +23,6 @@ from share_jax.ops.products import down_product, up_product
 
 TPU_BYTES = 2**20
 """Most that one block of x, or of y, takes of a TPU core's fast memory; there are two of each, and of the output."""
-
-GPU_ROWS, GPU_INNER, GPU_COLUMNS, GPU_RANK = 64, 64, 128, 16
-"""Rows of x, its columns, and columns of y that a program holds at a time; the least side of a matrix unit's product.
-All powers of two, as Triton wants them."""
 
 
 def plain_mixed(
@@ -68,13 +61,12 @@ def mixed_update(
         up: B of all tasks; in any type.
         ids: one task per example. An id out of range gives NaN, as the gather of the plain path does.
         scale: alpha / r.
-        kernel: which body.
+        kernel: whether it is interpreted.
 
     Returns:
         The sum, in y's type; products accumulate in float32.
     """
-    run = _tpu if kernel.platform == "tpu" else _gpu
-    return run(y, x, down if down.ndim == 3 else down[None], up, ids.astype(jnp.int32), scale, kernel.interpret)
+    return _tpu(y, x, down if down.ndim == 3 else down[None], up, ids.astype(jnp.int32), scale, kernel.interpret)
 
 
 def _forward(y: Array, x: Array, down: Array, up: Array, ids: Array, scale: float, kernel: Kernel) -> tuple:
@@ -91,7 +83,7 @@ mixed_update.defvjp(_forward, _backward)
 
 
 def _poison(task: Any, tasks: int) -> Any:
-    """0 for a task that there is, NaN for one that there is not; a root, since Triton lowers no choice of scalars."""
+    """0 for a task that there is, NaN for one that there is not; a root, since a choice of scalars does not lower."""
     return jnp.sqrt(((task >= 0) & (task < tasks)).astype(jnp.float32) - 1)
 
 
@@ -139,52 +131,6 @@ def _tpu(y: Array, x: Array, down: Array, up: Array, ids: Array, scale: float, i
         ),
         input_output_aliases={1: 0},
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
-        interpret=interpret,
-        name="mixed_update",
-    )(ids, y, x, down, up)
-
-
-def _gpu(y: Array, x: Array, down: Array, up: Array, ids: Array, scale: float, interpret: bool) -> Array:
-    (batch, n, d_out), d_in, (tasks, rank, _) = y.shape, x.shape[-1], up.shape
-    width = max(GPU_RANK, pl.next_power_of_2(rank))
-    per_task = down.shape[0] > 1
-
-    def body(ids_ref: Any, y_ref: Any, x_ref: Any, down_ref: Any, up_ref: Any, out_ref: Any) -> None:
-        example = pl.program_id(0)
-        task = ids_ref[example]
-        own = jnp.clip(task, 0, tasks - 1)
-        rows = pl.program_id(1) * GPU_ROWS + jnp.arange(GPU_ROWS)
-        inner = jnp.arange(width)
-
-        def part(ref: Any, first: Any, left: Array, lefts: int, right: Array, rights: int) -> Array:
-            """ref[first, left, right], with zeros where an index is past the end."""
-            inside = (left < lefts)[:, None] & (right < rights)[None, :]
-            at = ref.at[first, jnp.minimum(left, lefts - 1)[:, None], jnp.minimum(right, rights - 1)[None, :]]
-            return plgpu.load(at, mask=inside, other=0.0)
-
-        def down_part(step: Any, h: Array) -> Array:
-            columns = step * GPU_INNER + jnp.arange(GPU_INNER)
-            a = part(down_ref, own if per_task else 0, columns, d_in, inner, rank).astype(x_ref.dtype)
-            return h + jnp.dot(part(x_ref, example, rows, n, columns, d_in), a, preferred_element_type=jnp.float32)
-
-        h = jax.lax.fori_loop(0, pl.cdiv(d_in, GPU_INNER), down_part, jnp.zeros((GPU_ROWS, width), jnp.float32))
-        h = (scale * h).astype(x_ref.dtype)
-
-        def up_part(step: Any, nothing: None) -> None:
-            columns = step * GPU_COLUMNS + jnp.arange(GPU_COLUMNS)
-            b = part(up_ref, own, inner, rank, columns, d_out).astype(x_ref.dtype)
-            delta = jnp.dot(h, b, preferred_element_type=jnp.float32) + _poison(task, tasks)
-            whole = part(y_ref, example, rows, n, columns, d_out).astype(jnp.float32) + delta
-            inside = (rows < n)[:, None] & (columns < d_out)[None, :]
-            plgpu.store(out_ref.at[example, rows[:, None], columns[None, :]], whole.astype(out_ref.dtype), mask=inside)
-
-        jax.lax.fori_loop(0, pl.cdiv(d_out, GPU_COLUMNS), up_part, None)
-
-    return pl.pallas_call(
-        body,
-        out_shape=jax.ShapeDtypeStruct(y.shape, y.dtype),
-        grid=(batch, pl.cdiv(n, GPU_ROWS)),
-        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
         interpret=interpret,
         name="mixed_update",
     )(ids, y, x, down, up)

@@ -304,9 +304,18 @@ class _Scan(NamedTuple):
     layers: dict[int, Any]
 
 
+def _counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many constants a scan has, and how many values it carries; JAX from 0.12 keeps the three groups of inputs."""
+    if "ft_in" not in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params["ft_in"].unpack()
+    return len(constants), len(carried)
+
+
 def _scan(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
     params, closed, visitor = eqn.params, eqn.params["jaxpr"], place.visitor
-    first, end = params["num_consts"], params["num_consts"] + params["num_carry"]
+    first, carried = _counts(params)
+    end = first + carried
     split = _Scan(dict(enumerate(inputs[:first])), {}, {})
     for index, value in enumerate(inputs[first:], first):
         if index >= end:
@@ -319,7 +328,7 @@ def _scan(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
             split.constants[index] = value
         else:
             return None
-    live = [True] * params["num_carry"] + place.live[params["num_carry"] :]
+    live = [True] * carried + place.live[carried:]
 
     def body(carry: dict[int, Any], layers: dict[int, Any]) -> tuple[dict[int, Any], list[Any]]:
         own = {i: value.layer() if isinstance(value, KernelView) else value for i, value in layers.items()}
@@ -328,7 +337,7 @@ def _scan(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
         out = run(closed.jaxpr, closed.consts, [known[i] for i in range(len(inputs))], visitor, live)
         after = dict(zip(carry, place.ended([out[i - first] for i in carry], "scan"), strict=True))
         made = []
-        for y in out[params["num_carry"] :]:
+        for y in out[carried:]:
             whole = isinstance(y, KernelView) and (y.path, y.slices) in cut
             made.append(y.layers() if whole else place.ended([y], "scan")[0])
         return after, made

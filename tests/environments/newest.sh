@@ -11,7 +11,7 @@ command -v debootstrap >/dev/null || { echo "error: debootstrap: got nothing, ex
 if [ ! -e "$ROOT/etc/debian_version" ]; then
   debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv,make,git trixie "$ROOT" ${MIRROR:+"$MIRROR"}
 fi
-cp /etc/resolv.conf "$ROOT/etc/resolv.conf"
+cp /etc/resolv.conf /etc/hosts "$ROOT/etc/"
 cp /etc/ssl/certs/ca-certificates.crt "$ROOT/etc/ssl/certs/ca-certificates.crt"
 mkdir -p "$ROOT/src"
 find "$ROOT/src" -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +  # no file of an earlier checkout stays

@@ -14,9 +14,8 @@ from safetensors.numpy import load_file
 from share_jax.cli.main import main
 from share_jax.formats.peft_modules import created
 
-CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
-if not CASES.is_dir():  # a work tree may lie one folder deeper
-    CASES = CASES.parents[2] / "shared" / "cases"
+_AROUND = Path(__file__).resolve().parents[3:5]  # a work tree may lie one folder deeper
+CASES = next((cases for folder in _AROUND if (cases := folder / "shared" / "cases").is_dir()), Path("none"))
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not there")
 
 READ = {

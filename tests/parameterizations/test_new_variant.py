@@ -81,7 +81,7 @@ def test_a_batch_of_different_tasks_takes_the_kernel_on_the_whole_stack(learnt):
     each = jnp.stack([learner.predict(bank, int(task), X)[row] for row, task in enumerate(IDS)])
     np.testing.assert_allclose(want, each, rtol=1e-5, atol=1e-5)
     variables = {**base, "shared": bank.shared, "tasks": bank.tasks}
-    with mixed_kernel(Kernel("tpu", interpret=True)):
+    with mixed_kernel(Kernel(interpret=True)):
         run = jax.make_jaxpr(lambda tasks: adapted.apply({**variables, "tasks": tasks}, X, task_id=IDS))
         (call,) = [eqn for eqn in _equations(run(bank.tasks).jaxpr) if eqn.primitive.name == "pallas_call"]
         assert (bank.capacity, 2, 8) in [var.aval.shape for var in call.invars]

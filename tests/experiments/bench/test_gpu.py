@@ -25,7 +25,6 @@ def test_ratios_of_mixed_batches_answer_the_bars():
         (f"{prefix}one task, 10 stored", ours): {0: 1.0},
         (f"{prefix}one task, 1,000 stored", ours): {0: 1.1},
         (f"{prefix}32 tasks, 1,000 stored", ours): {0: 1.21},
-        (f"{prefix}Pallas kernel, 32 tasks, 1,000 stored", ours): {0: 2.42},
         (f"{prefix}one task", peft): {0: 2.2},
         (f"{prefix}32 tasks", peft): {0: 12.1},
     }
@@ -33,7 +32,6 @@ def test_ratios_of_mixed_batches_answer_the_bars():
     assert {name.removeprefix(prefix): value for name, value in found.items()} == {
         "32 tasks / one task": pytest.approx(1.1),
         "one task, 1,000 stored / 10 stored": pytest.approx(1.1),
-        "Pallas kernel / plain": pytest.approx(2.0),
         "one task, ours / PEFT": pytest.approx(0.5),
         "32 tasks, ours / PEFT": pytest.approx(0.1),
     }

@@ -23,7 +23,7 @@ EXPECTED = {
     "serve": ({"shared_a, one task", "shared_a, 4 tasks", "share, 4 tasks", "merged kernels, switch"}, "merged"),
     "tasks": ({"step", "checkpoint, one more task", "start-up, all tasks"}, "compilations after the second task"),
     "adapters": ({"compress, whole command", "add, in process", "export, in process"}, "best possible"),
-    "gpu": ({"shared_a later task", "one task, 4 stored", "2 rows, 2 tasks, 4 stored"}, "Pallas kernel / plain"),
+    "gpu": ({"shared_a later task", "one task, 4 stored", "2 rows, 2 tasks, 4 stored"}, "2 tasks / one task"),
     "tests": ({"import share_jax", "share-jax --help"}, "start-up: import share_jax / import jax"),
     "lm": (
         {"shared_a later task", "step with the cache", "step", "2 rows, 2 tasks, 4 stored", "2 rows, merged"},
