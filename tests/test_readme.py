@@ -51,6 +51,7 @@ def words_of(name: str) -> list[list[str]]:
     return [words[1:] for words in lines]
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_language_model_run_as_they_stand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -60,6 +60,7 @@ def test_every_method_runs_and_leaves_results_report_and_plots(tmp_path: Path, c
     assert all((value is None) == (j > i + 1) for i, row in enumerate(matrix) for j, value in enumerate(row))
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_the_trees(tmp_path: Path) -> None:
     assert go(tmp_path / "run", "--methods", "shared_a,separate_lora,sequential_lora,sequential_lora_heads,joint") == 0
     params = {n: m["params"] for n, m in load_results(tmp_path / "run" / "results.json")["methods"].items()}

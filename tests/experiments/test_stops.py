@@ -113,7 +113,11 @@ def test_sigterm_in_a_compilation_a_step_a_save_and_an_evaluation_loses_no_step(
 
 @pytest.mark.parametrize(
     ("step", "kept"),
-    [pytest.param(1, 0, marks=pytest.mark.faults), (3, 2), pytest.param(4, 2, marks=pytest.mark.faults)],
+    [
+        pytest.param(1, 0, marks=pytest.mark.faults),
+        pytest.param(3, 2, marks=pytest.mark.slow),
+        pytest.param(4, 2, marks=pytest.mark.faults),
+    ],
 )
 def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_state_before(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture, step: int, kept: int

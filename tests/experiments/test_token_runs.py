@@ -35,6 +35,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pretrained_folder("decoder", tmp_path_factory.mktemp("weights"))
 
 
+@pytest.mark.slow
 def test_options_are_chosen_and_the_router_and_the_exact_match_stand_beside_them(tmp_path: Path, weights: Path) -> None:
     data = olora_folder(tmp_path / "data")
     found = learnt("olora", weights, tmp_path / "run", "shared_a", "--data-folder", str(data), "--task-order", "6")

@@ -15,7 +15,7 @@ from share_jax.train.token_losses import next_token
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("block", [4, 1024])
+@pytest.mark.parametrize("block", [pytest.param(4, marks=pytest.mark.slow), 1024])
 def test_scores_are_those_of_the_logits_with_their_gradients(
     tied: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ def _of(run, longest):
     return np.inf if len(run) > 1 and (length > longest or not stem) else length
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("gemma3", marks=pytest.mark.slow)])
 def test_each_text_comes_out_as_alone(family):
     """Also where layers see a window alone, and where one text is the beginning of another or equal to it."""
     model, variables, _ = tiny(family, first_layer=1)

@@ -61,7 +61,7 @@ def test_there_are_ten_shapes():
     assert {shape.devices for shape in SHAPES} == {8}
 
 
-@pytest.mark.parametrize("method", ["shared_a", "share_adapt"])
+@pytest.mark.parametrize("method", ["shared_a", pytest.param("share_adapt", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_mesh_of_eight_gives_the_gradients_of_one_device(method, shape):
     """With a ragged last batch: the weight of the padding differs from device to device."""

@@ -50,7 +50,7 @@ def test_a_fingerprint_tells_names_types_and_shapes_apart() -> None:
     assert fingerprint({"a": x, "b": x}) == fingerprint({"b": x, "a": x})
 
 
-@pytest.mark.parametrize(("carry", "anew"), [("nothing", False), ("adapter", True)])
+@pytest.mark.parametrize(("carry", "anew"), [("nothing", False), pytest.param("adapter", True, marks=pytest.mark.slow)])
 def test_rows_are_those_of_answering_every_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carry: AdapterLifetime, anew: bool
 ) -> None:

@@ -118,7 +118,10 @@ def test_a_head_in_no_one_module_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["er_lora", "der_lora", "ewc_lora", "lwf_lora", "l2p"])
+@pytest.mark.parametrize(
+    "name",
+    ["er_lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("der_lora", "ewc_lora", "lwf_lora", "l2p"))],
+)
 def test_methods_learn_with_heads_of_two_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     module = import_module(f"experiments.algorithms.{name}")
     monkeypatch.setattr(module, "learn", Sequence)
@@ -157,7 +160,13 @@ def behind_prompts(made: Job, slot: Any) -> jax.Array:
     return bound.encoder.run(*longer.values(), bound.cut)
 
 
-@pytest.mark.parametrize("make", [on_images, partial(on_images, first_layer=1), on_texts])
+@pytest.mark.parametrize(
+    "make",
+    [
+        on_images,
+        *(pytest.param(make, marks=pytest.mark.slow) for make in (partial(on_images, first_layer=1), on_texts)),
+    ],
+)
 def test_heads_that_see_one_token_see_the_mean_of_the_prompts_instead(tmp_path: Path, make: Any) -> None:
     made = make(tmp_path)
     slot, logits = prompted(made)

@@ -32,7 +32,7 @@ EXPECTED = {
 }
 
 
-SLOW = ("train", "roofline", "prefix", "serve", "tasks", "lm", "gpu", "tests")
+SLOW = ("train", "roofline", "prefix", "serve", "tasks", "adapters", "lm", "gpu", "tests")
 
 
 @pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SUITES])

@@ -38,13 +38,23 @@ def log(folder: Path, method: str) -> list[Scalar]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
+    assert go(folder, "--methods", LOGGED[0]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several") / "run"
     assert go(folder, "--methods", ",".join(LOGGED)) == 0
     return folder
 
 
-def test_every_step_has_its_loss_and_every_task_its_accuracies(whole: Path) -> None:
+@pytest.mark.parametrize("made", ["whole", pytest.param("several", marks=pytest.mark.slow)])
+def test_every_step_has_its_loss_and_every_task_its_accuracies(made: str, request: pytest.FixtureRequest) -> None:
+    whole = request.getfixturevalue(made)
     methods = load_results(whole / "results.json")["methods"]
-    for name in LOGGED:
+    assert tuple(methods) == (LOGGED[:1] if made == "whole" else LOGGED)
+    for name in methods:
         found = log(whole, name)
         losses = [scalar for scalar in found if scalar.tag == "loss"]
         assert [scalar.step for scalar in losses] == list(range(1, 41))
@@ -66,7 +76,7 @@ class Stopped(BaseException):
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "updates"), [("shared_a", 13), ("share", 23)])
 def test_a_resumed_run_goes_on_without_gap_or_repetition(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, updates: int
+    several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, updates: int
 ) -> None:
     """Stopped between two checkpoints: losses after the last one are logged again, in place of the first ones."""
     count = 0
@@ -84,7 +94,7 @@ def test_a_resumed_run_goes_on_without_gap_or_repetition(
     assert max(step for _, step, _ in log(tmp_path / "broken", method)) == updates
     assert go(tmp_path / "broken", "--methods", method, "--resume") == 0
     found = log(tmp_path / "broken", method)
-    assert found == log(whole, method)
+    assert found == log(several, method)
     assert max(Counter((tag, step) for tag, step, _ in found).values()) == 1
 
 

@@ -80,6 +80,7 @@ def content(backbone: Backbone, tasks: list[SmallTask]) -> dict[str, Any]:
     return {"budget": {"rank": 2, "steps": 30}, "seed": 0, "versions": {"device_kind": "cpu"}, "rows": rows}
 
 
+@pytest.mark.slow
 def test_rows_are_exact_with_room_enough_and_lose_within_the_bound_without(content: dict[str, Any]) -> None:
     rows = content["rows"]
     assert len(rows) == len(STARTS) * len(CHOICES) * 2
@@ -100,6 +101,7 @@ def test_rows_are_exact_with_room_enough_and_lose_within_the_bound_without(conte
             assert row["separate_bytes"] == 4 * 6 * 2 * (32 + 16)
 
 
+@pytest.mark.slow
 def test_the_page_has_every_row_and_its_plots(content: dict[str, Any], tmp_path: Path) -> None:
     write_page(content, tmp_path / "SATURATION.md")
     text = (tmp_path / "SATURATION.md").read_text()
