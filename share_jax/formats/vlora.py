@@ -7,6 +7,7 @@ update is B @ A as it is stored, which is what vlora itself exports (alpha = ran
 
 import math
 import os
+import re
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -47,7 +48,8 @@ def open_vlora(folder: str | os.PathLike) -> list[Source]:
     with TensorFile(path, SUBSPACE) as shared:
         shapes = {name: _layer_shapes(shared, name, meta) for name in names}
         size = shared.size // len(tasks)
-    return [_open_task(path, check_task_name(t), check_task_name(files.get(t, t)), shapes, size, meta) for t in tasks]
+    names_of = {task: check_task_name(re.sub(r"[/\\]", "-", task)) for task in tasks}  # an id may be a hub's, `user/name`
+    return [_open_task(path, names_of[t], check_task_name(files.get(t, t)), shapes, size, meta) for t in tasks]
 
 
 def _texts(value: Any, least: int = 1) -> TypeGuard[list[str]]:

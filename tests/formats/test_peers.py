@@ -7,6 +7,7 @@ import pytest
 from adapter_makers import MODULES, write_lorashare, write_vlora
 from safetensors.numpy import load_file, save_file
 
+from share_jax.cli.main import main
 from share_jax.errors import ShareError
 from share_jax.formats.lorashare import open_lorashare
 from share_jax.formats.open import open_sources
@@ -62,9 +63,16 @@ def test_broken_vlora_folders_are_refused(tmp_path, changes):
     assert "\n" not in str(error.value)
 
 
-def test_a_vlora_task_whose_name_is_no_file_name_is_refused(tmp_path):
-    with pytest.raises(ShareError, match="a/b"):
-        open_vlora(write_vlora(tmp_path / "set"))
+def test_a_vlora_task_named_like_a_hubs_adapter_has_a_dash_for_the_slash(tmp_path):
+    assert [source.name for source in open_sources([write_vlora(tmp_path / "set")])] == ["cola", "a-b"]
+    with pytest.raises(ShareError, match=r"\.\."):
+        open_vlora(write_vlora(tmp_path / "up", ("cola", "../b")))
+
+
+def test_vlora_tasks_that_get_one_name_are_refused(tmp_path, capsys):
+    folder = write_vlora(tmp_path / "alike", ("a/b", "a-b"))
+    assert main(["compress", str(folder), "-o", str(tmp_path / "set")]) == 2
+    assert "a-b: got a name that exists" in capsys.readouterr().err
 
 
 def test_broken_lorashare_folders_are_refused(tmp_path):
