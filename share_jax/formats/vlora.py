@@ -48,7 +48,7 @@ def open_vlora(folder: str | os.PathLike) -> list[Source]:
     with TensorFile(path, SUBSPACE) as shared:
         shapes = {name: _layer_shapes(shared, name, meta) for name in names}
         size = shared.size // len(tasks)
-    names_of = {task: check_task_name(re.sub(r"[/\\]", "-", task)) for task in tasks}  # an id may be a hub's, `user/name`
+    names_of = {task: check_task_name(re.sub(r"[/\\]", "-", task)) for task in tasks}  # a hub's is `user/name`
     return [_open_task(path, names_of[t], check_task_name(files.get(t, t)), shapes, size, meta) for t in tasks]
 
 

@@ -13,15 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.errors import FlaxError
 
 from share_jax.bank.slots import TaskSlots
 from share_jax.errors import InputError, message
 from share_jax.layers.deltas import UnlikeBatchError
 from share_jax.ops.products import without_merging
 
-NOT_TAKEN = (TypeError, ValueError, LookupError, AttributeError, NameError, AssertionError, ArithmeticError, FlaxError)
-"""What Flax, JAX, models and losses raise for arrays that do not fit them."""
+NOT_TAKEN = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError)
+"""What JAX and models raise for shapes that they do not take."""
 
 Call = Callable[[TaskSlots, list, Any], Any]
 """(slots, arrays, keys of random streams) to the model's output."""

@@ -12,7 +12,6 @@ from share_jax.adapted import SHARED, TASKS, Forward, as_adapted, check_variable
 from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, with_task
 from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, entries, message
-from share_jax.traced.examples import NOT_TAKEN
 from share_jax.train import batch_checks
 from share_jax.train.first_slot import StartFrom, check_start, started
 from share_jax.train.loop import Hooks
@@ -184,7 +183,7 @@ class Learner(TaskLearner[TaskBank]):
                 slot = as_adapted(self.model).slot(bank.tasks, ids)
             base = self.placed if state is None else {**self.placed, **placed_base(self.layout, state)}
             return self.answer(base, bank.shared, slot, inputs)
-        except NOT_TAKEN as error:
+        except batch_checks.NOT_TAKEN as error:
             batch_checks.refuse(error, "inputs")
 
     def with_room(self, bank: TaskBank, needed: int) -> TaskBank:
