@@ -106,7 +106,7 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     print(f"Results: {folder / RESULTS}")
     for plot in sorted(folder.glob("*.png")):
         print(f"Plot:    {plot}")
-    tell(ending(report))
+    tell(ending(page))
     return folder / RESULTS
 
 

@@ -25,13 +25,13 @@ def beginning(config: Config) -> str:
     return f"{config.experiment}, preset {config.preset}: {fetched}{time}"
 
 
-def ending(report: Path) -> str:
+def ending(page: Path) -> str:
     """What to look at first.
 
     Args:
-        report: the run's `report.md`.
+        page: the run's report for a browser.
     """
-    return f"Look first at {report}: its table has every method, and ACC and forgetting are its first columns."
+    return f"Look first at {page}: its table has every method, and ACC and forgetting are its first columns."
 
 
 def _there(asset: Asset, config: Config) -> bool:

@@ -32,4 +32,4 @@ def test_no_time_is_named_where_none_was_measured(tmp_path: Path, name: str, amo
 
 
 def test_the_end_names_the_report() -> None:
-    assert "runs/a/report.md" in ending(Path("runs/a/report.md"))
+    assert "runs/a/report.html" in ending(Path("runs/a/report.html"))
