@@ -1,7 +1,8 @@
 """A language model that learns nothing: asked plainly, and with training examples in its prompt.
 
-No method of continual learning but what any has to beat. Source of the second: Brown et al. 2020, "Language Models are
-Few-Shot Learners" (arXiv 2005.14165).
+No method of continual learning but what any has to beat. A completion is right where its text is: the token that ends
+it is what training teaches, and a model without training writes a line break or goes on. Source of the second: Brown
+et al. 2020, "Language Models are Few-Shot Learners" (arXiv 2005.14165).
 """
 
 from dataclasses import replace
@@ -16,7 +17,7 @@ from experiments.algorithms.objective import of_tokens
 from experiments.algorithms.scoring import score_split
 from experiments.algorithms.token_scoring import token_predictions
 from experiments.config.methods import Method
-from experiments.streams.base import Task
+from experiments.streams.base import Split, Task
 from share_jax.bank.accounting import count
 from share_jax.errors import InputError, message
 from share_jax.typing import Tree
@@ -62,8 +63,23 @@ def _scores(model: Any, base: Tree, shared: Tree, slot: Tree, inputs: dict[str, 
 
 
 def _accuracy(job: Job, answer: Any, base: Tree, task: Task) -> float:
-    values = token_predictions(job, answer, base, {}, {}, task.test.inputs)
-    return score_split(values, task.test, task.metric).accuracy
+    test = without_ends(task.test) if task.metric == "exact_match" else task.test
+    values = token_predictions(job, answer, base, {}, {}, test.inputs)
+    return score_split(values, test, task.metric).accuracy
+
+
+def without_ends(split: Split) -> Split:
+    """A split of tokens whose examples want every token but their last, the one that ends them; never none.
+
+    >>> targets = np.array([[5, 6, 2], [7, 2, -1], [2, -1, -1]])
+    >>> without_ends(Split({"targets": targets}, targets)).labels.tolist()
+    [[5, 6, -1], [7, -1, -1], [2, -1, -1]]
+    """
+    wanted = split.labels >= 0
+    count = wanted.sum(axis=1, keepdims=True)
+    last = (np.arange(wanted.shape[1]) == count - 1) & (count > 1)
+    targets = np.where(last, -1, split.labels)
+    return replace(split, inputs={**split.inputs, "targets": targets}, labels=targets)
 
 
 METHODS = (Method("frozen", run), Method("frozen_few_shot", run_few_shot))
