@@ -1,5 +1,6 @@
 """Finds out, by one abstract evaluation, which layer owns each kernel of an unmodified model and how it is used."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,10 @@ from share_jax.trees import flat, keys_of, nested, path_of
 from share_jax.typing import Tree
 
 UNREAD = KernelUse(None, (), (), "a parameter that the example call does not reach")
+
+
+NESTED = "it lies in a tree that one module keeps as a parameter"
+"""Why a layer's output cannot take the update there; the program's own operations may."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ def abstract_call(
         full = [next(values) if is_array else leaf for is_array, leaf in zip(dynamic, leaves, strict=True)]
         inner_args, inner_kwargs = jax.tree.unflatten(treedef, full)
         extra = {SHARED: probes, TASKS: probes} if carried else {"share_jax_probes": probes}
-        return model.apply({**variables, "params": params, **extra}, *inner_args, **inner_kwargs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found unknown module paths", UserWarning)  # NNX's bridge, of our probes
+            return model.apply({**variables, "params": params, **extra}, *inner_args, **inner_kwargs)
 
     return call, [leaf for leaf, is_array in zip(leaves, dynamic, strict=True) if is_array]
 
@@ -137,6 +144,11 @@ def _uses(
     kernels = {path: _abstract(leaves[path]) for path in paths}
     with nn.intercept_methods(note), one_line("example call of the model"):
         read = readings(run, kernels, arrays, probes, rest)
+    for path in (
+        read.keys() & kernels.keys() - found.keys()
+    ):  # as the bridge of NNX has them
+        shape = tuple(leaves[path].shape)
+        found[path] = ParameterUse("a tree of its own", shape, len(shape) - 1, True, False, NESTED)
     for path in found.keys() & kernels.keys():
         own = read.get(path, Reading())
         program = kernel_use(own, tuple(leaves[path].shape))
