@@ -1,10 +1,11 @@
-"""The main job's table and figure in the README and the documentation, from one checked-in `results.json`.
+"""The table and figure of a job in the README and the documentation, from one checked-in `results.json`.
 
     python -m experiments.tables.main_job runs/newsgroups10/results.json
+    python -m experiments.tables.main_job runs/queries10/results.json --name queries10
 
-keeps that file as `docs/main_job.json` and writes what is made of it: the README's two blocks between markers, the same
-for the documentation in `docs/main_job.md`, and the figure `docs/assets/main_job.svg`. Without a file it writes them
-anew from what is kept.
+keeps that file as `docs/NAME.json` and writes what is made of it: the README's blocks of that name between markers, the
+same for the documentation in `docs/NAME.md`, and the figure `docs/assets/NAME.svg`. NAME is `main_job` by default.
+Without a file it writes them anew from what is kept.
 """
 
 import argparse
@@ -18,14 +19,13 @@ from typing import Any
 from experiments.report.blocks import spread, table
 from experiments.report.cells import exact, percent, ratio
 from experiments.report.results import load_results, task_names
-from experiments.tables.markers import replaced
+from experiments.tables.markers import marked, replaced
 from share_jax.errors import FormatError, ShareError, message
 from share_jax.storage.atomic_write import replace_text
 
 ROOT = Path(__file__).parents[2]
-TABLE, FIGURE = "main job", "main job figure"
-"""The README's blocks."""
-PICTURE = "assets/main_job.svg"
+MAIN = "main_job"
+"""The job whose blocks the README has to have."""
 WHAT = {
     "shared_a": "one A for all tasks, one B per task",
     "share": "one subspace that evolves, coefficients per task",
@@ -65,35 +65,47 @@ def drawn(results: Mapping[str, Any]) -> dict[str, Any]:
     return {**results, "methods": {name: results["methods"][name] for name in DRAWN if name in results["methods"]}}
 
 
-def write(source: Path | None, root: Path = ROOT) -> list[Path]:
-    """Writes what is made of the main job's results, and returns the files.
+def blocks_of(name: str) -> tuple[str, str]:
+    """The README's blocks of a job: its table and its figure.
+
+    >>> blocks_of("main_job")
+    ('main job', 'main job figure')
+    """
+    table_block = name.replace("_", " ")
+    return table_block, f"{table_block} figure"
+
+
+def write(source: Path | None, root: Path = ROOT, name: str = MAIN) -> list[Path]:
+    """Writes what is made of a job's results, and returns the files.
 
     Args:
         source: a run's `results.json`, which is kept from now on; the one that is kept already when None.
         root: the checkout.
+        name: of the job; the README has both blocks of `MAIN`, and those of others that are wanted there.
 
     Raises:
-        FormatError: the file is no `results.json`, or has no accuracies; or the README lacks the markers.
+        FormatError: the file is no `results.json`, or has no accuracies; or the README lacks the main job's markers.
     """
     from experiments.report.figures import draw_curve
     from experiments.report.svg import figure_of
 
     docs, readme = root / "docs", root / "README.md"
-    kept = docs / "main_job.json"
+    kept, picture = docs / f"{name}.json", f"assets/{name}.svg"
     results = load_results(source or kept)
     text, parts = page(results), draw_curve(drawn(results))
     if parts is None:
         raise FormatError(
             message(str(source or kept), got="no accuracies", expected="some of every method", fix="give a whole run")
         )
-    figure = figure_of("main-job", *parts)
-    before = readme.read_text(encoding="utf-8")
+    figure = figure_of(name.replace("_", "-"), *parts)
+    told = readme.read_text(encoding="utf-8")
+    for block, body in zip(blocks_of(name), (text, _image(f"docs/{picture}", figure.alt)), strict=True):
+        if name == MAIN or marked(told, block):
+            told = replaced(told, block, body, str(readme))
     files = {
-        readme: replaced(
-            replaced(before, TABLE, text, str(readme)), FIGURE, _image(f"docs/{PICTURE}", figure.alt), str(readme)
-        ),
-        docs / "main_job.md": f"{_image(PICTURE, figure.alt)}\n\n{text}\n",
-        docs / PICTURE: figure.file(),
+        readme: told,
+        docs / f"{name}.md": f"{_image(picture, figure.alt)}\n\n{text}\n",
+        docs / picture: figure.file(),
         kept: json.dumps(results, indent=1, ensure_ascii=False) + "\n",
     }
     for path, content in files.items():
@@ -109,8 +121,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("results", nargs="?", type=Path, help="a run's results.json")
+    parser.add_argument("--name", default=MAIN, help="of the job, and of the files in docs/")
+    args = parser.parse_args(argv)
     try:
-        print(*write(parser.parse_args(argv).results), sep="\n")
+        print(*write(args.results, name=args.name), sep="\n")
     except ShareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -144,9 +144,7 @@ def _uses(
     kernels = {path: _abstract(leaves[path]) for path in paths}
     with nn.intercept_methods(note), one_line("example call of the model"):
         read = readings(run, kernels, arrays, probes, rest)
-    for path in (
-        read.keys() & kernels.keys() - found.keys()
-    ):  # as the bridge of NNX has them
+    for path in read.keys() & kernels.keys() - found.keys():  # as the bridge of NNX has them
         shape = tuple(leaves[path].shape)
         found[path] = ParameterUse("a tree of its own", shape, len(shape) - 1, True, False, NESTED)
     for path in found.keys() & kernels.keys():

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from report_results import results as made_up
 
-from experiments.tables.main_job import FIGURE, MOST, TABLE, main, write
+from experiments.tables.main_job import MAIN, MOST, blocks_of, main, write
 from experiments.tables.markers import between, marked, replaced
 from share_jax.errors import FormatError
 
 ROOT = Path(__file__).parents[3]
+TABLE, FIGURE = blocks_of(MAIN)
 
 
 @pytest.fixture
@@ -49,6 +50,18 @@ def test_table_and_figure_are_those_of_the_result_that_was_given_last(checkout: 
     assert (checkout / "docs" / "main_job.md").read_text() in second.replace("docs/assets", "assets").replace(
         "\n\n<!-- /main job figure -->\n\nwords\n\n<!-- main job -->", ""
     )
+
+
+def test_another_job_has_files_of_its_own_and_the_blocks_that_the_readme_has(checkout: Path, tmp_path: Path) -> None:
+    before = (checkout / "README.md").read_text()
+    source = result(tmp_path, ("shared_a", "frozen"))
+    assert {path.name for path in write(source, checkout, "queries10")} >= {"queries10.md", "queries10.json"}
+    assert (checkout / "README.md").read_text() == before
+    (checkout / "README.md").write_text(before + between("queries10", "stale") + "\n")
+    write(None, checkout, "queries10")
+    after = (checkout / "README.md").read_text()
+    assert "stale" not in after.removeprefix(before)
+    assert after.startswith(before)
 
 
 def test_a_readme_without_the_markers_keeps_what_it_has(checkout: Path, tmp_path: Path) -> None:
