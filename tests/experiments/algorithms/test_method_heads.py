@@ -160,13 +160,8 @@ def behind_prompts(made: Job, slot: Any) -> jax.Array:
     return bound.encoder.run(*longer.values(), bound.cut)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        on_images,
-        *(pytest.param(make, marks=pytest.mark.slow) for make in (partial(on_images, first_layer=1), on_texts)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [on_images, partial(on_images, first_layer=1), on_texts])
 def test_heads_that_see_one_token_see_the_mean_of_the_prompts_instead(tmp_path: Path, make: Any) -> None:
     made = make(tmp_path)
     slot, logits = prompted(made)

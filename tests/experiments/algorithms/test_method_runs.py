@@ -32,10 +32,11 @@ NAIVE = ("sequential_lora", "sequential_lora_heads")
 """What forgets without remedy: no bar for the ACC at the end."""
 STOPS = [
     ("inflora", 7),
-    pytest.param("joint", 11, marks=pytest.mark.slow),
-    *(pytest.param("der_lora", at, marks=pytest.mark.slow) for at in (11, 16)),
-    pytest.param("share_coefficients", 18, marks=pytest.mark.slow),
-    *(pytest.param(name, 11, marks=pytest.mark.slow) for name in ON_CLASSES if name not in STOPPED),
+    ("joint", 11),
+    ("der_lora", 11),
+    ("der_lora", 16),
+    ("share_coefficients", 18),
+    *((name, 11) for name in ON_CLASSES if name not in STOPPED),
 ]
 """A method, and the update after which its run is stopped: of four to a task, saved every two."""
 FEW = [*DIGITS, "--preset", "quick", "--steps", "4", "--save-every", "2", "--buffer-size", "20", "--methods"]
@@ -108,6 +109,7 @@ def stopped(words: list[str], update: int) -> None:
     assert run_module.main([*words, "--resume"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize(("method", "update"), STOPS)
 def test_a_resumed_run_ends_as_one_that_ran_through(
@@ -129,6 +131,7 @@ def test_a_resumed_run_without_ids_ends_as_one_that_ran_through(tmp_path: Path) 
         assert found(tmp_path / "broken", method) == found(tmp_path / "whole", method)
 
 
+@pytest.mark.slow
 def test_memories_are_counted(whole: Callable[[str], Path]) -> None:
     sizes = {name: load_results(whole(name) / "results.json")["methods"][name]["bytes"] for name in MEMORIES}
     image, classes = 64 * 4, 2

@@ -40,6 +40,7 @@ def test_shapes_and_groups_are_read():
     assert group_size("channel_id=1", 8) == 8
 
 
+@pytest.mark.slow
 def test_an_adapter_sends_less_than_one_percent_of_a_full_fine_tune():
     """With the weights on each device all that is sent is gradients: of the adapter, or of everything."""
     full = sent(account(SIZES["tiny"], FULL, DATA, rank=4, **OPTIONS))
@@ -49,6 +50,7 @@ def test_an_adapter_sends_less_than_one_percent_of_a_full_fine_tune():
         assert 0 < sent(account(SIZES["tiny"], form, DATA, rank=4, **OPTIONS)) < 0.01 * full
 
 
+@pytest.mark.slow
 def test_what_is_sent_does_not_grow_with_the_number_of_tasks():
     few, many = (account(SIZES["tiny"], FORMS[1], DATA, rank=4, slots=slots, **OPTIONS) for slots in (2, 1000))
     assert sent(few) == sent(many) > 0
