@@ -5,7 +5,7 @@
 
 keeps that file as `docs/NAME.json` and writes what is made of it: the README's blocks of that name between markers, the
 same for the documentation in `docs/NAME.md`, and the figure `docs/assets/NAME.svg`. NAME is `main_job` by default.
-Without a file it writes them anew from what is kept.
+Without a file it writes them anew from what is kept. Several files, of runs with unlike methods, become one.
 """
 
 import argparse
@@ -75,27 +75,48 @@ def blocks_of(name: str) -> tuple[str, str]:
     return table_block, f"{table_block} figure"
 
 
-def write(source: Path | None, root: Path = ROOT, name: str = MAIN) -> list[Path]:
+def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Results of one experiment with unlike methods as one; of a method in several the last counts.
+
+    Args:
+        found: the contents of `results.json`, at least one.
+
+    Raises:
+        FormatError: they differ in what was learnt.
+    """
+    first = found[0]
+    for other in found[1:]:
+        for key in ("experiment", "preset", "protocol", "tasks", "metrics", "seeds"):
+            if other.get(key) != first.get(key):
+                what, got = f"{key} of {other['command']}", str(other.get(key))[:200]
+                raise FormatError(message(what, got=got, expected=str(first.get(key))[:200], fix="run it alike"))
+    methods = {name: each for results in found for name, each in results["methods"].items()}
+    commands = " && ".join(dict.fromkeys(results["command"] for results in found))
+    return {**first, "methods": methods, "command": commands}
+
+
+def write(sources: Sequence[Path], root: Path = ROOT, name: str = MAIN) -> list[Path]:
     """Writes what is made of a job's results, and returns the files.
 
     Args:
-        source: a run's `results.json`, which is kept from now on; the one that is kept already when None.
+        sources: `results.json` of runs, which are kept from now on; the one that is kept already when there are none.
         root: the checkout.
         name: of the job; the README has both blocks of `MAIN`, and those of others that are wanted there.
 
     Raises:
-        FormatError: the file is no `results.json`, or has no accuracies; or the README lacks the main job's markers.
+        FormatError: a file is no `results.json`, or they do not belong together, or have no accuracies; or the README
+            lacks the main job's markers.
     """
     from experiments.report.figures import draw_curve
     from experiments.report.svg import figure_of
 
     docs, readme = root / "docs", root / "README.md"
     kept, picture = docs / f"{name}.json", f"assets/{name}.svg"
-    results = load_results(source or kept)
+    results = together([load_results(source) for source in sources or (kept,)])
     text, parts = page(results), draw_curve(drawn(results))
     if parts is None:
         raise FormatError(
-            message(str(source or kept), got="no accuracies", expected="some of every method", fix="give a whole run")
+            message(str(kept), got="no accuracies", expected="some of every method", fix="give a whole run")
         )
     figure = figure_of(name.replace("_", "-"), *parts)
     told = readme.read_text(encoding="utf-8")
@@ -120,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("results", nargs="?", type=Path, help="a run's results.json")
+    parser.add_argument("results", nargs="*", type=Path, help="results.json of a run, or of runs with unlike methods")
     parser.add_argument("--name", default=MAIN, help="of the job, and of the files in docs/")
     args = parser.parse_args(argv)
     try:

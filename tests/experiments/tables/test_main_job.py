@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from report_results import results as made_up
 
-from experiments.tables.main_job import MAIN, MOST, blocks_of, main, write
+from experiments.report.results import load_results
+from experiments.tables.main_job import MAIN, MOST, blocks_of, main, together, write
 from experiments.tables.markers import between, marked, replaced
 from share_jax.errors import FormatError
 
@@ -29,7 +30,7 @@ def result(folder: Path, methods: tuple[str, ...], seeds: tuple[int, ...] = (0, 
 
 
 def test_table_and_figure_are_those_of_the_result_that_was_given_last(checkout: Path, tmp_path: Path) -> None:
-    write(result(tmp_path, ("shared_a", "frozen_head", "share", "joint", "majority_class")), checkout)
+    write([result(tmp_path, ("shared_a", "frozen_head", "share", "joint", "majority_class"))], checkout)
     first = (checkout / "README.md").read_text()
     assert "| `shared_a` | one A for all tasks, one B per task | 9" in first
     assert "seeds 0, 1" in first
@@ -39,9 +40,9 @@ def test_table_and_figure_are_those_of_the_result_that_was_given_last(checkout: 
     assert drawing.startswith("<svg")
     assert 'viewBox="-12 -12 ' in drawing
     assert "stale" not in first
-    write(None, checkout)
+    write([], checkout)
     assert (checkout / "README.md").read_text() == first
-    write(result(tmp_path, ("shared_a",), (3,)), checkout)
+    write([result(tmp_path, ("shared_a",), (3,))], checkout)
     second = (checkout / "README.md").read_text()
     assert "seed 3" in second
     assert "frozen_head" not in second
@@ -55,19 +56,29 @@ def test_table_and_figure_are_those_of_the_result_that_was_given_last(checkout: 
 def test_another_job_has_files_of_its_own_and_the_blocks_that_the_readme_has(checkout: Path, tmp_path: Path) -> None:
     before = (checkout / "README.md").read_text()
     source = result(tmp_path, ("shared_a", "frozen"))
-    assert {path.name for path in write(source, checkout, "queries10")} >= {"queries10.md", "queries10.json"}
+    assert {path.name for path in write([source], checkout, "queries10")} >= {"queries10.md", "queries10.json"}
     assert (checkout / "README.md").read_text() == before
     (checkout / "README.md").write_text(before + between("queries10", "stale") + "\n")
-    write(None, checkout, "queries10")
+    write([], checkout, "queries10")
     after = (checkout / "README.md").read_text()
     assert "stale" not in after.removeprefix(before)
     assert after.startswith(before)
 
 
+def test_runs_with_unlike_methods_become_one_and_unlike_runs_are_refused(tmp_path: Path) -> None:
+    one, two = (load_results(result(tmp_path, names)) for names in (("shared_a", "joint"), ("frozen",)))
+    two = {**two, "command": "other"}
+    both = together([one, two])
+    assert list(both["methods"]) == ["shared_a", "joint", "frozen"]
+    assert both["command"] == f"{one['command']} && other"
+    with pytest.raises(FormatError, match="seeds of other: got"):
+        together([one, {**two, "seeds": [7]}])
+
+
 def test_a_readme_without_the_markers_keeps_what_it_has(checkout: Path, tmp_path: Path) -> None:
     (checkout / "README.md").write_text("none")
     with pytest.raises(FormatError, match="main job"):
-        write(result(tmp_path, ("shared_a",)), checkout)
+        write([result(tmp_path, ("shared_a",))], checkout)
     assert (checkout / "README.md").read_text() == "none"
     assert not (checkout / "docs" / "main_job.json").exists()
 
