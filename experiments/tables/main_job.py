@@ -50,7 +50,7 @@ def page(results: Mapping[str, Any]) -> str:
     """
     seeds = results["seeds"]
     over = f"mean ± deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    metric = " and ".join(dict.fromkeys(results.get("metrics") or ["accuracy"]))
+    metric = " and ".join(dict.fromkeys(results.get("metrics") or ["accuracy"])).replace("_", " ")
     said = (
         f"{len(task_names(results))} tasks of `{results['experiment']}`, one after another on a frozen model "
         f"({results['protocol']}); {metric} after the last task in percent, forgetting in points, {over}:"
