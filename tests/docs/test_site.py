@@ -97,6 +97,15 @@ def test_every_link_leads_to_a_page_and_a_place_on_it(parsed: dict[str, Links], 
 
 
 @pytest.mark.slow
+def test_every_picture_and_script_of_a_page_is_in_the_site(parsed: dict[str, Links], site: Path) -> None:
+    assert sum(place.endswith(".svg") for place in parsed["index.html"].loaded) == 2
+    for page, found in parsed.items():
+        own = [urldefrag(unquote(place)).url.partition("?")[0] for place in found.loaded if page != "404.html"]
+        for place in (place for place in own if place and not re.match(r"[a-z]+:", place)):
+            assert (site / page).parent.joinpath(place).is_file(), (page, place)
+
+
+@pytest.mark.slow
 def test_nothing_is_loaded_from_another_host(parsed: dict[str, Links], site: Path) -> None:
     for page, found in parsed.items():
         assert [place for place in found.loaded if re.match(r"([a-z]+:)?//", place)] == [], page
