@@ -13,7 +13,7 @@ import numpy as np
 from share_jax.adapters.factors import Factors
 from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.export import new_config
-from share_jax.formats.lora_leaves import LEAF, each_layer, paired_leaves
+from share_jax.formats.lora_leaves import LEAF, each_layer, matrices, paired_leaves
 from share_jax.formats.peft import write_adapter
 from share_jax.formats.peft_config import is_scale
 from share_jax.storage.safetensors_file import raw_of
@@ -76,9 +76,7 @@ def save_lora_tree(
             got = f"a second pair for {shown(name)}"
             raise FormatError(message(f"{label} {shown(each.a)}", got=got, expected="one", fix="rename a module"))
         a, b = (_array(arrays[key], f"{label} {shown(key)}") for key in (each.a, each.b))
-        if index is not None:
-            a, b = a.take(index[1], index[0]), b.take(index[1], index[0])
-        a, b = a.reshape(-1, a.shape[-1]), b.reshape(b.shape[0], -1)
+        a, b = matrices(a, b, index)
         factors[name] = Factors(a, b, 1.0 if alpha is None else alpha / a.shape[1])
         dtypes[name] = _NAMES.get(a.dtype.name, "f32") if a.dtype == b.dtype else "f32"
     pairs = {name: (each.lora_a, each.lora_b) for name, each in factors.items()}

@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from share_jax.errors import FormatError, message
 from share_jax.storage.untrusted import shown
 
@@ -129,6 +131,18 @@ def _without(axis: int, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[i
 
 def _is_pair(a: tuple[int, ...], b: tuple[int, ...], inputs: int) -> bool:
     return len(a) == 1 + inputs and len(b) >= 2 and a[-1] == b[0] and 0 not in a + b
+
+
+def matrices(a: np.ndarray, b: np.ndarray, index: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """A (in, r) and B (r, out) of two leaves: of one layer, (axis, place), where they hold several; heads joined.
+
+    >>> a, b = matrices(np.ones((5, 2, 3, 4)), np.ones((5, 4, 7)), (0, 1))
+    >>> a.shape, b.shape
+    ((6, 4), (4, 7))
+    """
+    if index is not None:
+        a, b = (leaf.take(index[1], index[0]) for leaf in (a, b))
+    return a.reshape(-1, a.shape[-1]), b.reshape(b.shape[0], -1)
 
 
 def layer_name(module: str, layer: int) -> str:

@@ -12,6 +12,7 @@ from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Layer, Part, Source, check_shapes
 from share_jax.formats.export import new_config
 from share_jax.formats.forms import EMBEDDING, conv_form, factors_of_tensors, pair_shape
+from share_jax.formats.lora_leaves import matrices
 from share_jax.formats.peft_config import MOST
 from share_jax.formats.peft_keys import PREFIX
 from share_jax.formats.tensor_files import TENSOR_FILES, open_tensors
@@ -204,10 +205,8 @@ def _factor_keys(pair: Pair) -> list[str]:
 
 def _factors_of(pair: Pair, read: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     a, b = read[pair.a], read[pair.b]
-    if pair.index is not None:
-        a, b = (x.take(pair.index[1], pair.index[0]) for x in (a, b))
     if pair.flipped:
-        return a.reshape(-1, a.shape[-1]), b.reshape(b.shape[0], -1)
+        return matrices(a, b, pair.index)
     if pair.middle is not None:
         a = _with_middle(a, read[pair.middle])
     return factors_of_tensors(a, b)

@@ -32,10 +32,8 @@ EXPECTED = {
 }
 
 
-SLOW = ("train", "roofline", "prefix", "serve", "tasks", "adapters", "lm", "gpu", "tests")
-
-
-@pytest.mark.parametrize("suite", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SUITES])
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", SUITES)
 def test_a_suite_runs_from_end_to_end(suite, tmp_path, capsys):
     path = tmp_path / f"{suite}.json"
     words = [suite, "--tiny", "--rounds", "1", "--quiet", "--json", str(path), "--workdir", str(tmp_path / "work")]
