@@ -10,9 +10,9 @@ from share_jax.errors import TargetError, message
 from share_jax.layers.stored_kernel import QUANTIZED, UNREACHED, is_quantized, no_update
 from share_jax.layers.targets import Target
 from share_jax.linen.bypass import bypassed
-from share_jax.linen.discover import UNREAD, ParameterUse, may_be_kernel
+from share_jax.linen.discover import ParameterUse, may_be_kernel
 from share_jax.linen.doors import one_line
-from share_jax.traced.agreement import UNUSED
+from share_jax.traced.agreement import UNREAD, UNUSED
 from share_jax.trees import keys_of
 from share_jax.typing import Tree
 
@@ -58,7 +58,7 @@ def choose(
                 message(f"target {path}", got=reason, expected="a floating kernel, which learns", fix=fix)
             )
         if path not in found:
-            raise _refused(path, UNREAD.obstacle or "", space, fix=UNREACHED)
+            raise _refused(path, UNREAD, space, fix=UNREACHED)
         if found[path].program.obstacle == UNUSED:
             raise _refused(path, UNUSED, space, fix=UNREACHED)
     if space == "parameter":

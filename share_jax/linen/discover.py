@@ -16,14 +16,12 @@ from share_jax.layers.stored_kernel import codes_of, is_quantized
 from share_jax.linen.doors import one_line
 from share_jax.linen.layer_spec import KERNEL_LEAF, layer_type, obstacle, own_methods, spec_of
 from share_jax.linen.variables import SHARED, TASKS
-from share_jax.traced.agreement import KernelUse, kernel_use, layer_axes
+from share_jax.traced.agreement import UNREAD, KernelUse, kernel_use, layer_axes
 from share_jax.traced.discover import Reading, marked, readings
 from share_jax.trees import flat, keys_of, nested, path_of
 from share_jax.typing import Tree
 
-UNREAD = KernelUse(None, (), (), "a parameter that the example call does not reach")
-
-
+_UNREAD = KernelUse(None, (), (), UNREAD)
 NESTED = "it lies in a tree that one module keeps as a parameter"
 """Why a layer's output cannot take the update there; the program's own operations may."""
 
@@ -51,7 +49,7 @@ class ParameterUse:
     plain: bool
     obstacle: str | None
     stacked: tuple[int, ...] | None = None
-    program: KernelUse = UNREAD
+    program: KernelUse = _UNREAD
 
 
 def abstract_call(

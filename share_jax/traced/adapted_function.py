@@ -20,6 +20,7 @@ from share_jax.model_inputs import inputs_of
 from share_jax.ops.remat_policy import POLICIES, Remat
 from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
+from share_jax.traced.agreement import UNREAD
 from share_jax.traced.discover import Reading, readings
 from share_jax.traced.evaluate import adapted_call
 from share_jax.traced.example_flags import Callee, example_flags, with_flags
@@ -335,7 +336,7 @@ def _target(path: str, leaf: Any, reading: Reading | None, space: str, chosen: M
         return TargetError(message(f"target {path}", got=reason, expected=expected, fix=fix))
 
     if reading is None:
-        raise refuse("a parameter that the example call does not reach", UNREACHED)
+        raise refuse(UNREAD, UNREACHED)
     reason = no_update(leaf)
     if reason is not None and not (is_quantized(leaf) and space == "activation"):
         raise refuse(reason, "narrow the pattern, or use space='activation'" if is_quantized(leaf) else "")

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from share_jax.traced.discover import Reading
 
+UNREAD = "a parameter that the example call does not reach"
 UNUSED = "a parameter that the output does not depend on"
+"""Why no update of a parameter could be learnt."""
 
 
 @dataclass(frozen=True)
