@@ -22,6 +22,7 @@ def test_it_is_at_most_180_lines_with_three_snippets_and_the_two_commands_on_top
     assert max(map(len, lines)) <= 400
     assert [name for name, _, _ in re.findall(r"<!-- ([\w ]+) -->\n```(\w+)\n(.*?)```", README, re.DOTALL)] == [
         "unmodified model",
+        "nnx model",
         "language bank",
         "compress",
     ]
@@ -30,8 +31,19 @@ def test_it_is_at_most_180_lines_with_three_snippets_and_the_two_commands_on_top
     assert re.search(r"^make test ", top, re.MULTILINE)
 
 
-def test_the_model_of_ones_own_takes_15_lines_and_learns_both_tasks() -> None:
+def in_nnx(linen: str, nnx: str) -> str:
+    """The Linen block, with the NNX lines in the place of those that make `model`, `base` and `adapted`."""
+    lines = linen.splitlines(keepends=True)
+    (first,) = [place for place, line in enumerate(lines) if line.startswith("model = ")]
+    (last,) = [place for place, line in enumerate(lines) if line.startswith("adapted = ")]
+    return "".join([*lines[:first], nnx, *lines[last + 1 :]])
+
+
+@pytest.mark.parametrize("flavour", ["linen", "nnx"])
+def test_the_model_of_ones_own_takes_15_lines_and_learns_both_tasks(flavour: str) -> None:
     source = block("README.md", "unmodified model")
+    if flavour == "nnx":
+        source = in_nnx(source, block("README.md", "nnx model"))
     assert code_lines(source) <= 15
     scope: dict = {}
     exec(compile(source, "README", "exec"), scope)

@@ -24,6 +24,7 @@ TESTED = {
         "as it is",
         "unmodified model",
         "nnx model",
+        "own nnx model",
         "own stream",
         "router",
         "language bank",
@@ -115,7 +116,7 @@ def test_a_bank_is_saved_and_loaded_to_the_bit_and_learns_a_task_later(scope: di
         for bank in (loaded, scope["bank"]):
             np.testing.assert_array_equal(logits(scope, name, bank), logits(scope, name, before))
     assert right(scope, "third", 2) > 0.9
-    fresh = scope["learner"].start(scope["adapted"].init(jax.random.key(2), scope["params"], num_tasks=1))
+    fresh = scope["learner"].start(scope["adapted"].init(jax.random.key(2), scope["base"]["params"], num_tasks=1))
     assert share_jax.load_bank("bank", scope["learner"], fresh).names == ("first", "second", "third")
 
 
@@ -140,7 +141,7 @@ def test_the_router_tells_tasks_apart_that_lie_apart() -> None:
 
 @pytest.mark.slow
 def test_an_nnx_model_learns_both_tasks() -> None:
-    scope = run("docs/guides/nnx.md", "nnx model", {})
+    scope = run("docs/guides/nnx.md", "own nnx model", {})
     assert min(right(scope, "first", 0), right(scope, "second", 1)) > 0.9
     np.testing.assert_array_equal(logits(scope, "first"), np.asarray(scope["logits"]))
 
@@ -152,7 +153,7 @@ def test_a_mesh_gives_a_learner_that_learns(scope: dict[str, Any]) -> None:
     run("docs/guides/devices.md", "mesh", scope)
     scope["x"] = scope["x"][:16]
     batch = {"inputs": scope["x"], "labels": (scope["x"][:, 0] > 0).astype(int)}
-    bank = scope["learner"].start(scope["adapted"].init(jax.random.key(2), scope["params"], num_tasks=1))
+    bank = scope["learner"].start(scope["adapted"].init(jax.random.key(2), scope["base"]["params"], num_tasks=1))
     scope["bank"] = scope["learner"].learn(bank, "first", [batch] * 2)
     assert np.isfinite(logits(scope, "first")).all()
 
