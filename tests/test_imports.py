@@ -224,6 +224,10 @@ def test_importing_the_library_loads_nothing_heavy():
     assert loaded & HEAVY == set()
 
 
+def test_the_command_line_of_runs_is_read_before_anything_heavy_is_loaded():
+    assert loaded_by("import experiments.tables.jobs, experiments.run") & {"jax", "flax", "optax"} == set()
+
+
 def test_measures_need_no_jax():
     assert loaded_by("import share_jax.metrics") & {"jax", "flax", "optax"} == set()
 

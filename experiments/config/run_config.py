@@ -23,7 +23,7 @@ from experiments.config.methods import (
 from experiments.config.numbers import ConfigError, MethodNumbers, flag, out_of_range
 from share_jax.errors import InputError, message
 from share_jax.sharding.mesh_shape import parse_mesh
-from share_jax.train.first_slot import StartFrom
+from share_jax.train.start_from import StartFrom
 
 
 def _commas(item: type) -> Any:

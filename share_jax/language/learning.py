@@ -26,11 +26,11 @@ from share_jax.runtime.preemption import Preemption
 from share_jax.storage.cache_dir import cache_root
 from share_jax.text.examples import Chat, Example
 from share_jax.train.batches import steps_per_epoch
-from share_jax.train.first_slot import StartFrom, check_start
 from share_jax.train.loop import Inflight, Progress
 from share_jax.train.prefix_cache import PrefixCache
 from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
+from share_jax.train.start_from import StartFrom, check_start
 from share_jax.train.token_batches import TokenBatches
 from share_jax.train.token_rows import TokenRows, on_grid, token_arrays, token_rows
 

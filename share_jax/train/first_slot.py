@@ -1,15 +1,12 @@
 """The slot in which a new task's training starts: a fresh one, or a copy of the last task's adapter."""
 
 from collections.abc import Collection
-from typing import Any, Literal, get_args
+from typing import Any
 
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
-from share_jax.errors import InputError, message
+from share_jax.train.start_from import StartFrom
 from share_jax.trees import flat, nested
-
-StartFrom = Literal["zero", "last"]
-"""Where a task's adapter starts: "zero", the frozen model; "last", a copy of the last learnt task's."""
 
 
 def started(fresh: Any, bank: TaskBank, start_from: StartFrom, heads: Collection[str]) -> Any:
@@ -25,14 +22,3 @@ def started(fresh: Any, bank: TaskBank, start_from: StartFrom, heads: Collection
         return fresh
     last = flat(read_slot(bank.tasks, len(bank.names) - 1))
     return nested(flat(fresh) | {path: leaf for path, leaf in last.items() if path not in heads})
-
-
-def check_start(start_from: str) -> None:
-    """Refuses another start.
-
-    Raises:
-        InputError: it is neither "zero" nor "last".
-    """
-    if start_from not in get_args(StartFrom):
-        expected = " or ".join(get_args(StartFrom))
-        raise InputError(message("start_from", got=repr(start_from), expected=expected, fix="pass one of them"))

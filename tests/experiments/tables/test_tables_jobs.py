@@ -1,15 +1,17 @@
 """Several runs of a table at once: a core each, one error stops all, SIGTERM reaches all."""
 
 import os
+import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import table_workers
 
-from experiments.config.run_config import preset
+from experiments.config.run_config import Config, preset
 from experiments.tables import jobs
 from share_jax.errors import InputError
 from share_jax.runtime.preemption import Preempted
@@ -21,21 +23,22 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "cores", lambda: [0, 1])
 
 
+def config_of(workdir: Path) -> Config:
+    """A run without any method's numbers, whose files would load JAX in every process."""
+    return replace(preset("digits5", "quick"), numbers=(), workdir=workdir)
+
+
 def go(folder: Path, *names: str) -> list[str]:
     """Runs what stands for runs; what was told, and an entry for every call after one."""
-    from dataclasses import replace
-
     told: list[str] = []
-    base = preset("digits5", "quick")
     try:
-        configs = [replace(base, workdir=folder / name) for name in names]
+        configs = [config_of(folder / name) for name in names]
         jobs.run_apart(configs, 2, told.append, lambda: told.append("after"), "repeat")
     finally:
         (folder / "told").write_text("\n".join(told))
     return told
 
 
-@pytest.mark.slow
 def test_a_core_each_and_the_next_on_the_first_that_is_free(tmp_path: Path) -> None:
     told = go(tmp_path, "ends-a", "ends-b", "ends-c")
     assert told.count("after") == 3
@@ -56,17 +59,13 @@ def test_an_error_stops_the_others_and_begins_no_more(tmp_path: Path) -> None:
 
 def test_a_run_saves_and_ends_when_the_command_is_killed(tmp_path: Path) -> None:
     program = f"""
-import sys
+import pickle, sys
 sys.path.insert(0, {str(Path(table_workers.__file__).parent)!r})
 import table_workers
-from dataclasses import replace
-from pathlib import Path
-from experiments.config.run_config import preset
 from experiments.tables import jobs
 if __name__ == "__main__":
     jobs.work = table_workers.work
-    config = replace(preset("digits5", "quick"), workdir=Path({str(tmp_path)!r}) / "waits-a")
-    jobs.run_apart([config], 1, print, print, "repeat")
+    jobs.run_apart([pickle.loads({pickle.dumps(config_of(tmp_path / "waits-a"))!r})], 1, print, print, "repeat")
 """
     (tmp_path / "command.py").write_text(program)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
