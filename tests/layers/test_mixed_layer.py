@@ -5,17 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapted_models import base_variables, filled
 
 from share_jax import SeparateLoRA, Share, SharedA, SharedLoRADense, SharedLoRADenseGeneral, adapt
 from share_jax.ops.mixed_batch import Kernel, mixed_kernel
 
 IDS = jnp.array([2, 0, 2, 1])
 KERNEL = Kernel(interpret=True)
-
-
-def filled(tree):
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.standard_normal(leaf.shape), jnp.float32), tree)
 
 
 def calls(run, *args):
@@ -40,7 +36,7 @@ def test_a_module_of_ones_own(name, method):
     make, shape, takes = CASES[name]
     model = make(num_tasks=3, method=method)
     x = jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
-    variables = filled(dict(model.init(jax.random.key(0), x, 0)))
+    variables = base_variables(model, x, 0)
     run = lambda ids: model.apply(variables, x, ids)  # noqa: E731
     want = run(IDS)
     limit = 2e-2 if name == "bfloat16" else 1e-5
@@ -68,15 +64,19 @@ class Model(nn.Module):
 def test_an_unmodified_model(method, takes):
     """Attention's four kernels and a Dense layer; each example's head is its own task's; gradients too, 1e-4."""
     x = jnp.asarray(np.random.default_rng(1).standard_normal((4, 5, 6)), jnp.float32)
-    params = filled(Model().init(jax.random.key(0), x)["params"])
+    params = base_variables(Model(), x)["params"]
     adapted = adapt(
         Model(), {"params": params}, x, targets=["attention/.*/kernel", "up/kernel"], method=method, heads="head/.*"
     )
-    trees = filled(adapted.init(jax.random.key(1), params, 3))
+    trees = filled(jax.eval_shape(lambda key: adapted.init(key, params, 3), jax.random.key(1)))
     run = lambda tasks: adapted.apply({"params": params, **trees, "tasks": tasks}, x, task_id=IDS)  # noqa: E731
-    slope = jax.grad(lambda tasks: jnp.sin(run(tasks)).sum())
-    want = run(trees["tasks"]), slope(trees["tasks"])
+
+    def total(tasks):
+        out = run(tasks)
+        return jnp.sin(out).sum(), out
+
+    want = jax.jit(jax.grad(total, has_aux=True))(trees["tasks"])
     with mixed_kernel(KERNEL):
         assert calls(run, trees["tasks"]) == takes
-        got = run(trees["tasks"]), slope(trees["tasks"])
+        got = jax.jit(jax.grad(total, has_aux=True))(trees["tasks"])
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-4), got, want)

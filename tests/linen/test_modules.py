@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapted_models import TASKS, TOKENS, base_variables, normal
 
 from share_jax import (
     SeparateLoRA,
@@ -20,24 +21,7 @@ from share_jax import (
 from share_jax.errors import InputError, TargetError, TaskError
 from share_jax.trees import shapes
 
-TASKS = 3
 RANK = 2
-TOKENS = jnp.array([[1, 2, 3, 0], [4, 5, 6, 8], [7, 8, 0, 1], [3, 3, 2, 2]])
-
-
-def normal(*shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(5).standard_normal(shape), jnp.float32)
-
-
-def filled(tree, seed: int = 0):
-    """The tree with every leaf drawn at random, so that nothing hides behind a zero."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.standard_normal(leaf.shape), jnp.float32), tree)
-
-
-def drawn(model, *args):
-    """Variables of the shapes that `model.init` gives, at random; nothing is compiled."""
-    return filled(dict(jax.eval_shape(lambda key: model.init(key, *args), jax.random.key(0))))
 
 
 # name: ours, Flax's, fields, input, (d_in, d_out)
@@ -114,7 +98,7 @@ def runner(model):
 @functools.cache
 def random_variables(case: str, method=METHODS[0]):
     model, plain, x, matrix = made(case, method)
-    return model, plain, drawn(model, x, 0), x, matrix
+    return model, plain, base_variables(model, x, 0), x, matrix
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -142,7 +126,7 @@ def test_the_whole_spec_tree_of_shared_and_tasks(case):
 @pytest.mark.parametrize("case", ["dense", "general_out", "conv2d_groups", "embed"])
 def test_a_pretrained_tree_loads_as_it_is_and_a_fresh_adapter_changes_nothing(case):
     model, plain, x, _ = made(case)
-    pretrained = drawn(plain, x)
+    pretrained = base_variables(plain, x)
     fresh = jax.jit(lambda key: model.init(key, x, 0))(jax.random.key(0))
     assert fresh["shared"]["lora_a"].any()
     assert not fresh["tasks"]["lora_b"].any()
@@ -322,7 +306,7 @@ def test_the_whole_spec_tree_of_a_model_of_ones_own():
 
 @pytest.mark.parametrize("wrap", ["remat", "jit"])
 def test_own_modules_under_remat_and_jit_give_the_plain_logits_and_gradients(wrap):
-    variables = drawn(OwnModel(), TOKENS, 0)
+    variables = base_variables(OwnModel(), TOKENS, 0)
     for ids in (jnp.array([0, 2, 1, 1]),):
         plain, wrapped = (
             jax.jit(jax.value_and_grad(lambda v, m=m, ids=ids: jnp.sum(m.apply(v, TOKENS, ids) ** 2)))(variables)
@@ -351,7 +335,7 @@ def test_own_modules_under_scan_adapt_each_layer_with_its_own_leaves():
             return layers(name="layers")(x, task_id)[0]
 
     x = normal(4, 6)
-    variables = drawn(Scanned(), x, 0)
+    variables = base_variables(Scanned(), x, 0)
     for ids in (2, np.array([0, 2, 1, 1])):
         want = x
         for index in range(3):
@@ -363,7 +347,7 @@ def test_own_modules_under_scan_adapt_each_layer_with_its_own_leaves():
 def test_the_head_of_a_task_is_a_dense_layer_of_its_own():
     head = TaskHead(3, num_tasks=TASKS)
     x = normal(4, 2, 5)
-    variables = drawn(head, x, 0)
+    variables = base_variables(head, x, 0)
     for ids in (1, np.array([0, 2, 1, 1])):
         got = runner(head)(variables, x, jnp.asarray(ids))
         for i, task in enumerate(np.broadcast_to(ids, 4)):
@@ -379,6 +363,6 @@ def test_the_head_of_a_task_is_a_dense_layer_of_its_own():
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_a_head_refuses_ids_that_do_not_fit_the_batch(count):
     head = TaskHead(3, num_tasks=TASKS)
-    variables = drawn(head, normal(4, 6), 0)
+    variables = base_variables(head, normal(4, 6), 0)
     with pytest.raises(InputError, match=f"task_id: got {count} ids, expected one id per example"):
         head.apply(variables, normal(4, 6), np.zeros(count, np.int32))

@@ -1,11 +1,14 @@
 """Properties 9, 10 and 12 for all three parameterisations on one model: switching tasks, mixing, counting bytes."""
 
+from functools import cache
+
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapted_models import base_variables, normal, with_adapters
 
 import share_jax
 from share_jax.bank.accounting import bytes_on_disk
@@ -16,19 +19,16 @@ METHODS = (share_jax.SharedA(3), share_jax.SeparateLoRA(3), share_jax.Share(num_
 TASKS = 3
 
 
+@cache
 def prepared(method):
     """An adapted model with heads, its variables with every task's leaves drawn at random, and an input."""
     model = nn.Sequential([nn.Dense(12), nn.gelu, nn.Dense(12), nn.gelu, nn.Dense(5)])
-    x = jax.random.normal(jax.random.key(7), (6, 8))
-    params = model.init(jax.random.key(0), x)["params"]
+    x = normal(6, 8)
+    params = base_variables(model, x)["params"]
     adapted = share_jax.adapt(
         model, {"params": params}, x, targets="layers_[02]/kernel", heads="layers_4/.*", method=method
     )
-    own = adapted.init(jax.random.key(1), params, TASKS)
-    leaves, structure = jax.tree.flatten(own["tasks"])
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    drawn = [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
-    return adapted, {"params": params, "shared": own["shared"], "tasks": jax.tree.unflatten(structure, drawn)}, x
+    return adapted, with_adapters(adapted, {"params": params}, TASKS), x
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)

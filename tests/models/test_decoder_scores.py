@@ -21,7 +21,7 @@ def test_scores_are_those_of_the_logits_with_their_gradients(
 ) -> None:
     config = DecoderConfig("llama", 50, 8, 16, 1, 2, 1, 4, 64, tie_word_embeddings=tied)
     model, ids = Decoder(config), jnp.asarray(np.random.default_rng(0).integers(0, 50, (2, 7)))
-    params = model.init(jax.random.key(0), ids)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), ids)["params"]
     target = "embed/embedding" if tied else "head/kernel"
     adapted = share_jax.adapt(model, {"params": params}, ids, targets=[target, r"layer_0/.*/kernel"])
     trees = jax.tree.map(lambda leaf: leaf + 0.1, adapted.init(jax.random.key(1), params, 2))
@@ -37,7 +37,7 @@ def test_scores_are_those_of_the_logits_with_their_gradients(
         return next_token(out, {"labels": labels}).total
 
     inputs = {"input_ids": ids, "columns": columns}
-    want = jax.value_and_grad(total)(slot, inputs)
-    got = jax.value_and_grad(total)(slot, inputs | {"targets": labels})
+    scored = jax.jit(jax.value_and_grad(total))
+    want, got = scored(slot, inputs), scored(slot, inputs | {"targets": labels})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), got, want)
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(want[1])) > 0

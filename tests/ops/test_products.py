@@ -101,13 +101,15 @@ def test_a_merged_layer_has_the_derivatives_of_the_plain_sum(moving):
     """Of its own kernel, the update's leaves and x, alone and together: gradients, and slopes forward."""
     objective = lambda run: lambda *args: jnp.sin(run(*args)).sum()  # noqa: E731
     mine, plain = objective(with_merged_kernel(layer, beside)), objective(layer)
-    close(jax.grad(mine, argnums=moving)(*case()), jax.grad(plain, argnums=moving)(*case()))
-    close(jax.jvp(mine, case(), case()), jax.jvp(plain, case(), case()))
+    given = case()
+    slopes = lambda run: jax.jit(lambda *args: (jax.grad(run, argnums=moving)(*args), jax.jvp(run, args, args)))  # noqa: E731
+    close(slopes(mine)(*given), slopes(plain)(*given))
 
 
 def test_a_merged_layer_has_the_second_derivatives_of_the_plain_sum():
     params, leaves, x = case()
-    curve = lambda run: jax.hessian(lambda leaves, x: jnp.sin(run(params, leaves, x)).sum(), argnums=(0, 1))  # noqa: E731
+    total = lambda run: lambda leaves, x: jnp.sin(run(params, leaves, x)).sum()  # noqa: E731
+    curve = lambda run: jax.jit(jax.hessian(total(run), argnums=(0, 1)))  # noqa: E731
     close(curve(with_merged_kernel(layer, beside))(leaves, x), curve(layer)(leaves, x))
 
 
