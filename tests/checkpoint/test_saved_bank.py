@@ -1,6 +1,7 @@
 """A bank on disk: what is loaded has the bits of what was saved, learning goes on from it, nothing is overwritten."""
 
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from learning import two_layers
 
 import share_jax
 from share_jax.bank.bank import TaskBank
@@ -18,7 +20,7 @@ from share_jax.errors import BusyError, FormatError, InputError, SaveError, Task
 from share_jax.storage import lock
 from share_jax.typing import TaskId
 
-X = jax.random.normal(jax.random.key(1), (24, 6))
+X = jnp.asarray(np.random.default_rng(1).standard_normal((24, 6)), jnp.float32)
 METHODS = (share_jax.SharedA(rank=2), share_jax.Share(num_basis=4, pseudo_rank=2), share_jax.SeparateLoRA(rank=2))
 
 
@@ -37,18 +39,16 @@ class Own(nn.Module):
         return share_jax.TaskHead(2, num_tasks=self.slots)(x, task_id)
 
 
+@cache
 def own(slots: int = 2) -> tuple[share_jax.Learner, TaskBank]:
     variables = Own(slots).init(jax.random.key(0), X, task_id=0)
     learner = share_jax.Learner(Own(slots), {"params": variables["params"]}, optax.adamw(1e-2))
     return learner, learner.start(variables)
 
 
+@cache
 def adapted(method: Any = METHODS[0], *, slots: int = 1, seed: int = 0, width: int = 16) -> Any:
-    model = nn.Sequential([nn.Dense(width), nn.gelu, nn.Dense(2)])
-    params = model.init(jax.random.key(seed), X)["params"]
-    made = share_jax.adapt(model, {"params": params}, X, targets="layers_0/kernel", heads="layers_2/.*", method=method)
-    learner = share_jax.Learner(made, {"params": params}, optax.adamw(1e-2))
-    return learner, learner.start(made.init(jax.random.key(2), params, slots))
+    return two_layers(X, optax.adamw(1e-2), hidden=width, method=method, slots=slots, seed=seed)
 
 
 def learnt(learner: share_jax.Learner, bank: TaskBank, *names: str) -> TaskBank:
@@ -64,12 +64,12 @@ def assert_same_answers(one: share_jax.Learner, bank: TaskBank, other: share_jax
         np.testing.assert_array_equal(np.asarray(other.predict(loaded, name, X)), want)
 
 
-@pytest.mark.parametrize("make", [own, *(lambda m=m: adapted(m) for m in METHODS)])
+@pytest.mark.parametrize("make", [partial(own), *(partial(adapted, method) for method in METHODS)])
 def test_what_is_loaded_answers_with_the_same_bits_and_learns_on_with_them(make: Any, tmp_path: Path) -> None:
     learner, fresh = make()
     bank = learnt(learner, fresh, "first")
     share_jax.save_bank(tmp_path / "bank", learner, bank)
-    again, empty = make()
+    again, empty = make.func.__wrapped__(*make.args)  # another learner, as of another process
     loaded = share_jax.load_bank(tmp_path / "bank", again, empty)
     assert_same_answers(learner, bank, again, loaded)
     both = learnt(learner, bank, "second")
@@ -186,7 +186,7 @@ def test_a_method_of_ones_own_is_loaded_again(tmp_path: Path) -> None:
         share_jax.load_bank(tmp_path, *adapted(Tupled(rank=2, cuts=(1, 3))))
     wrong: Any = ({1},)
     with pytest.raises(InputError, match=r"cuts of Tupled.*: got tuple, expected what JSON holds"):
-        share_jax.save_bank(tmp_path / "other", *adapted(Tupled(rank=2, cuts=wrong)))
+        share_jax.save_bank(tmp_path / "other", *adapted.__wrapped__(Tupled(rank=2, cuts=wrong)))
 
 
 def test_another_model_is_refused_either_way(tmp_path: Path) -> None:

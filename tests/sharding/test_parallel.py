@@ -21,6 +21,11 @@ from share_jax.train.step import make_train_step
 RAGGED = 11
 
 
+@functools.cache
+def job_of(method="shared_a", first=True):
+    return ParallelJob(method, first=first)
+
+
 def trained(state):
     return jax.device_get((state.shared, state.slot))
 
@@ -34,7 +39,7 @@ def on_one(job, batch, **options):
 @functools.cache
 def wanted(method, first=True, size=BATCH, count=RAGGED):
     """One device's gradients and metrics."""
-    return on_one(ParallelJob(method, first=first), random_batch(count, size))
+    return on_one(job_of(method, first), random_batch(count, size))
 
 
 def on_mesh(job, batch, shape, rules=None, **options):
@@ -61,17 +66,23 @@ def test_there_are_ten_shapes():
     assert {shape.devices for shape in SHAPES} == {8}
 
 
+ONE_AXIS = [shape for shape in SHAPES if 8 in (shape.data, shape.fsdp, shape.tensor)]
+"""Each axis alone; all of them together are in the test below, and pairs of them are slow tests."""
+
+
 @pytest.mark.parametrize("method", ["shared_a", pytest.param("share_adapt", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [each if each in ONE_AXIS else pytest.param(each, marks=pytest.mark.slow) for each in SHAPES], ids=str
+)
 def test_every_mesh_of_eight_gives_the_gradients_of_one_device(method, shape):
     """With a ragged last batch: the weight of the padding differs from device to device."""
-    job, batch = ParallelJob(method), random_batch(RAGGED)
+    job, batch = job_of(method), random_batch(RAGGED)
     close(on_mesh(job, batch, shape), wanted(method))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_pmap_and_a_mesh_of_all_axes_give_the_gradients_of_one_device_for_every_form(method):
-    job, batch = ParallelJob(method, first=method != "share"), random_batch(RAGGED)
+    job, batch = job_of(method, method != "share"), random_batch(RAGGED)
     want = wanted(method, method != "share")
     close(on_mesh(job, batch, MeshShape(2, 2, 2)), want)
     close(on_pmap(job, batch), want)
@@ -79,7 +90,7 @@ def test_pmap_and_a_mesh_of_all_axes_give_the_gradients_of_one_device_for_every_
 
 @pytest.mark.parametrize("way", ["one", "mesh", "pmap"])
 def test_microbatches_give_the_gradients_of_the_whole_batch_when_padding_lies_in_one_of_them(way):
-    job, batch = ParallelJob(), random_batch(5, 32)
+    job, batch = job_of(), random_batch(5, 32)
     run = {
         "one": lambda: on_one(job, batch, accumulate=4),
         "mesh": lambda: on_mesh(job, batch, MeshShape(2, 2, 2), accumulate=4),
@@ -90,7 +101,7 @@ def test_microbatches_give_the_gradients_of_the_whole_batch_when_padding_lies_in
 
 def test_the_mean_of_the_devices_means_is_another_number():
     """What the tests above would let through if the padding lay evenly: here it cannot."""
-    job, batch = ParallelJob(), random_batch(RAGGED)
+    job, batch = job_of(), random_batch(RAGGED)
     _, whole = wanted("shared_a")
     halves = [{k: v[s] if v.ndim else v for k, v in batch.items()} for s in (slice(0, 8), slice(8, 16))]
     answer = jax.jit(
@@ -132,7 +143,7 @@ def test_moments_lie_where_their_leaves_lie():
 
 
 def test_what_does_not_divide_is_refused_in_one_line():
-    job = ParallelJob()
+    job = job_of()
     with pytest.raises(InputError, match=r"mesh: got data=3,fsdp=1,tensor=1 for 3 devices, expected one for 8"):
         make_mesh(MeshShape(3))
     layout = layout_of(make_mesh(MeshShape(8)), job.base["params"], job.adapted)

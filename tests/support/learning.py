@@ -9,21 +9,41 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
+from adapted_models import base_variables
 
 import share_jax
+from share_jax.bank.bank import TaskBank
 from share_jax.checkpoint.inflight_folder import InflightFolder
 from share_jax.train.share_learner import ShareLearner
 
 STEPS, SAVE_EVERY = 60, 4
 X = np.random.default_rng(1).standard_normal((24, 8)).astype(np.float32)
 MODEL = nn.Sequential([nn.Dense(16), nn.gelu, nn.Dense(2)])
-PARAMS = MODEL.init(jax.random.key(0), X)["params"]
+PARAMS = base_variables(MODEL, X)["params"]
 
 
 def adapted(method: Any = None) -> Any:
     """The model with its first kernel adapted, and its last layer each task's own."""
     base = {"params": PARAMS}
     return share_jax.adapt(MODEL, base, X, targets="layers_0/kernel", heads="layers_2/.*", method=method)
+
+
+def two_layers(
+    x: Any,
+    transform: optax.GradientTransformation,
+    *,
+    hidden: int = 16,
+    outputs: int = 2,
+    method: Any = None,
+    slots: int = 1,
+    seed: int = 0,
+) -> tuple[share_jax.Learner, TaskBank]:
+    """A learner of such a model for inputs like `x`, and an empty bank."""
+    model = nn.Sequential([nn.Dense(hidden), nn.gelu, nn.Dense(outputs)])
+    base = jax.jit(model.init)(jax.random.key(seed), x)
+    made = share_jax.adapt(model, base, x, targets="layers_0/kernel", heads="layers_2/.*", method=method)
+    learner = share_jax.Learner(made, base, transform)
+    return learner, learner.start(made.init(jax.random.key(2), base["params"], slots))
 
 
 def learner(**options: Any) -> share_jax.Learner:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax.experimental import checkify
+from learning import two_layers
 
 import share_jax
 from share_jax.bank.bank import TaskBank
@@ -20,14 +21,15 @@ X = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)
 Y = np.arange(8, dtype=np.int32) % 3
 
 
+def fresh(transform: optax.GradientTransformation) -> tuple[share_jax.Learner, TaskBank]:
+    """Three outputs and four slots."""
+    return two_layers(X, transform, hidden=5, outputs=3, slots=4)
+
+
 @pytest.fixture(scope="module")
 def learnt() -> tuple[share_jax.Learner, TaskBank]:
-    """Three outputs, four slots, two tasks learnt."""
-    model = nn.Sequential([nn.Dense(5), nn.gelu, nn.Dense(3)])
-    params = model.init(jax.random.key(0), X)["params"]
-    adapted = share_jax.adapt(model, {"params": params}, X, targets="layers_0/kernel", heads="layers_2/.*")
-    learner = share_jax.Learner(adapted, {"params": params}, optax.adam(1e-2))
-    bank = learner.start(adapted.init(jax.random.key(2), params, 4))
+    """Two tasks learnt."""
+    learner, bank = fresh(optax.adam(1e-2))
     for name in ("cats", "dogs"):
         bank = learner.learn(bank, name, [batch()] * 3)
     return learner, bank
@@ -126,14 +128,24 @@ NUMBERS = np.array([0.5, -1, 2, 0, 1, 3, 1, 1], np.float32)
 NAN = np.where(np.arange(8) == 5, np.nan, NUMBERS).astype(np.float32)
 
 
-@pytest.mark.parametrize("loss", [regression, lambda out, batch: regression(out, batch)], ids=["ours", "plain"])
-@pytest.mark.parametrize("labels", [NAN, jnp.array(NAN)], ids=["host", "device"])
-def test_a_label_that_is_no_number_is_named_unless_its_weight_is_0(loss: Any, labels: Any) -> None:
+LOSSES = {"ours": regression, "plain": lambda out, batch: regression(out, batch)}
+
+
+@pytest.fixture(scope="module", params=LOSSES)
+def of_numbers(request: pytest.FixtureRequest) -> tuple[share_jax.Learner, TaskBank]:
+    """One output, a number; nothing learnt."""
     model = nn.Dense(1)
     params = model.init(jax.random.key(0), X)["params"]
     adapted = share_jax.adapt(model, {"params": params}, X, targets="kernel")
-    learner = share_jax.Learner(adapted, {"params": params}, optax.adam(1e-2), loss)
-    bank = learner.start(adapted.init(jax.random.key(2), params, 1))
+    learner = share_jax.Learner(adapted, {"params": params}, optax.adam(1e-2), LOSSES[request.param])
+    return learner, learner.start(adapted.init(jax.random.key(2), params, 1))
+
+
+@pytest.mark.parametrize("labels", [NAN, jnp.array(NAN)], ids=["host", "device"])
+def test_a_label_that_is_no_number_is_named_unless_its_weight_is_0(
+    of_numbers: tuple[share_jax.Learner, TaskBank], labels: Any
+) -> None:
+    learner, bank = of_numbers
     with pytest.raises(InputError, match=f"labels of {SECOND}, example 5: got nan, expected a finite number"):
         learner.learn(bank, "new", [batch(labels=NUMBERS), batch(labels=labels)])
     padded = [batch(labels=labels, weights=(np.arange(8) < 5).astype(np.float32))] * 2
@@ -214,14 +226,17 @@ def test_a_name_that_is_taken_or_empty_or_no_text_is_refused(
         learnt[0].learn(learnt[1], name, [batch()] * 2)
 
 
+@pytest.fixture(scope="module")
+def with_rate() -> tuple[share_jax.Learner, TaskBank]:
+    """A rate in the optimizer's state."""
+    return fresh(optax.inject_hyperparams(optax.sgd)(learning_rate=0.125))
+
+
 @pytest.mark.parametrize("at", [1, 2, 20, 40])
-def test_a_loss_that_is_not_a_number_names_task_step_and_rate(at: int) -> None:
-    model = nn.Sequential([nn.Dense(5), nn.gelu, nn.Dense(3)])
-    params = model.init(jax.random.key(0), X)["params"]
-    adapted = share_jax.adapt(model, {"params": params}, X, targets="layers_0/kernel", heads="layers_2/.*")
-    rate = optax.inject_hyperparams(optax.sgd)(learning_rate=0.125)
-    learner = share_jax.Learner(adapted, {"params": params}, rate)
-    bank = learner.start(adapted.init(jax.random.key(2), params, 4))
+def test_a_loss_that_is_not_a_number_names_task_step_and_rate(
+    with_rate: tuple[share_jax.Learner, TaskBank], at: int
+) -> None:
+    learner, bank = with_rate
     before = jax.tree.map(np.array, (bank.shared, bank.tasks))
     batches = [batch(inputs=jnp.full_like(X, np.nan)) if step == at else batch() for step in range(1, 41)]
     with pytest.raises(DivergedError) as caught:

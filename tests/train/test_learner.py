@@ -1,6 +1,8 @@
 """The Learner: tasks are added one by one, what was learnt keeps its bits, and the bank grows."""
 
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -11,6 +13,7 @@ import optax
 import pytest
 from flax.core import freeze
 from jax import monitoring
+from learning import two_layers
 
 import share_jax
 from share_jax.errors import InputError, TaskError
@@ -37,18 +40,16 @@ class Own(nn.Module):
         return share_jax.TaskHead(2, num_tasks=3)(x, task_id)
 
 
+@cache
 def own_learner() -> tuple[share_jax.Learner, share_jax.bank.bank.TaskBank]:
     variables = Own().init(jax.random.key(0), X, task_id=0)
     learner = share_jax.Learner(Own(), {"params": variables["params"]}, optax.adamw(1e-2))
     return learner, learner.start(variables)
 
 
-def adapted_learner(slots: int) -> tuple[share_jax.Learner, share_jax.bank.bank.TaskBank]:
-    model = nn.Sequential([nn.Dense(16), nn.gelu, nn.Dense(2)])
-    params = model.init(jax.random.key(0), X)["params"]
-    adapted = share_jax.adapt(model, {"params": params}, X, targets="layers_0/kernel", heads="layers_2/.*")
-    learner = share_jax.Learner(adapted, {"params": params}, optax.adamw(1e-2))
-    return learner, learner.start(adapted.init(jax.random.key(2), params, slots))
+@cache
+def adapted_learner(slots: int, method: Any = None) -> tuple[share_jax.Learner, share_jax.bank.bank.TaskBank]:
+    return two_layers(X, optax.adamw(1e-2), method=method, slots=slots)
 
 
 def test_a_task_starts_from_a_copy_of_the_last_ones_adapter_with_a_fresh_head() -> None:
@@ -110,7 +111,7 @@ def test_a_full_stack_of_ones_own_module_is_refused_and_nothing_is_lost() -> Non
 
 
 def test_bad_names_and_no_batches_are_refused_in_one_line() -> None:
-    learner, bank = adapted_learner(2)
+    learner, bank = adapted_learner(3)
     bank = learner.learn(bank, "weather", batches(0, 1))
     with pytest.raises(TaskError, match="new task name: got 'weather'"):
         learner.learn(bank, "weather", batches(1, 1))
@@ -163,7 +164,7 @@ def test_a_head_transform_is_refused_where_it_would_change_nothing() -> None:
 
 
 def test_the_base_model_is_never_touched() -> None:
-    learner, bank = adapted_learner(2)
+    learner, bank = adapted_learner(3)
     before = jax.tree.map(np.array, learner.base)
     learner.learn(bank, "a", batches(0))
     chex.assert_trees_all_equal(before, jax.tree.map(np.array, learner.base))
@@ -171,13 +172,8 @@ def test_the_base_model_is_never_touched() -> None:
 
 @pytest.mark.parametrize("method", [share_jax.SharedA(), share_jax.SeparateLoRA()], ids=lambda method: method.name)
 def test_nothing_is_compiled_after_the_first_task(method) -> None:
-    model = nn.Sequential([nn.Dense(16), nn.gelu, nn.Dense(2)])
-    params = model.init(jax.random.key(0), X)["params"]
-    adapted = share_jax.adapt(
-        model, {"params": params}, X, targets="layers_0/kernel", heads="layers_2/.*", method=method
-    )
-    learner = share_jax.Learner(adapted, {"params": params}, optax.adamw(1e-2))
-    bank = learner.learn(learner.start(adapted.init(jax.random.key(2), params, 4)), "first", batches(0, 2))
+    learner, bank = adapted_learner(4, method)
+    bank = learner.learn(bank, "first", batches(0, 2))
     compiled: list[str] = []
 
     def heard(event: str, duration: float, **_: object) -> None:

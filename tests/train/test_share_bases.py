@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from adapted_models import normal
 from flax import linen as nn
+from learning import two_layers
 
 import share_jax
 from share_jax.trees import flat
@@ -21,26 +23,21 @@ class OwnModule(nn.Module):
 
 
 def adapted_learner(x):
-    model = nn.Sequential([nn.Dense(40), nn.gelu, nn.Dense(2)])
-    params = model.init(jax.random.key(0), x)["params"]
     method = share_jax.Share(num_basis=8, pseudo_rank=2)
-    adapted = share_jax.adapt(
-        model, {"params": params}, x, targets=["layers_0/kernel"], heads=["layers_2/.*"], method=method
-    )
-    return share_jax.Learner(adapted, {"params": params}, optax.adamw(1e-2)), adapted.init(jax.random.key(2), params, 2)
+    return two_layers(x, optax.adamw(1e-2), hidden=40, method=method, slots=2)
 
 
 def own_learner(x):
     model = OwnModule()
     variables = model.init(jax.random.key(0), x, task_id=0)
-    return share_jax.Learner(model, {"params": variables["params"]}, optax.adamw(1e-2)), variables
+    learner = share_jax.Learner(model, {"params": variables["params"]}, optax.adamw(1e-2))
+    return learner, learner.start(variables)
 
 
 @pytest.mark.parametrize("make", [adapted_learner, own_learner])
 def test_the_first_task_trains_coefficients_and_leaves_the_bases(make) -> None:
-    x = jax.random.normal(jax.random.key(1), (30, 4))
-    learner, variables = make(x)
-    fresh = learner.start(variables)
+    x = normal(30, 4)
+    learner, fresh = make(x)
     batch = {"inputs": x, "labels": (x[:, 0] * x[:, 1] > 0).astype(jnp.int32)}
     bank = learner.learn(fresh, "first", [batch] * 30)
     before, after = flat(fresh.shared), flat(bank.shared)

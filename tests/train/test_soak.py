@@ -5,14 +5,13 @@ import time
 from pathlib import Path
 from statistics import median
 
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
 import pytest
 from jax import monitoring
+from learning import two_layers
 
-import share_jax
 from share_jax.bank import slots
 from share_jax.train import divergence
 
@@ -37,11 +36,7 @@ def resident() -> int:
 def test_two_hundred_tasks_leave_memory_compile_cache_step_time_and_logits_as_they_were() -> None:
     draw = np.random.default_rng(0)
     x = draw.standard_normal((32, 6)).astype(np.float32)
-    model = nn.Sequential([nn.Dense(16), nn.gelu, nn.Dense(2)])
-    params = model.init(jax.random.key(0), x)["params"]
-    adapted = share_jax.adapt(model, {"params": params}, x, targets="layers_0/kernel", heads="layers_2/.*")
-    learner = share_jax.Learner(adapted, {"params": params}, optax.adamw(1e-2))
-    bank = learner.start(adapted.init(jax.random.key(2), params, 1))
+    learner, bank = two_layers(x, optax.adamw(1e-2))
     compiled: list[str] = []
     programs = {function: function._cache_size() for function in KEPT}
     monitoring.register_event_duration_secs_listener(
