@@ -20,7 +20,7 @@ run: setup ## the main job: ten tasks on a frozen model, table, plots and report
 	$(BIN)/python -m experiments.run $(ARGS)
 
 test: setup ## the fast tests, in two processes (JOBS)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not faults" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not faults" $(ARGS)
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not faults" $(ARGS)

@@ -20,4 +20,4 @@ for each in proc dev; do mountpoint -q "$ROOT/$each" || mount --rbind "/$each" "
 trap 'for each in proc dev; do umount -R -l "$ROOT/$each"; done' EXIT
 chroot "$ROOT" /usr/bin/env HOME=/root make -C /src setup
 chroot "$ROOT" /usr/bin/env HOME=/root LANG=C.UTF-8 sh -c 'cd /src && exec .venv/bin/python -m pytest "$@"' sh \
-  -n "${JOBS:-2}" --dist loadfile -m "not slow and not faults" "$@"
+  -n "${JOBS:-2}" --dist loadfile --no-loadscope-reorder -m "not slow and not faults" "$@"
