@@ -1,6 +1,6 @@
 """Any function of parameters, adapted where its traced program uses them, against its effective parameters."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ INPUTS = {"ids": IDS, "mask": np.ones((4, 4), np.float32)}
 ALL = ["table", "positions", "query", "out", "blocks/.*", "window"]
 
 
+@cache
 def adapted_in(space, method=None):
     method = method or share_jax.SharedA(rank=2)
     options = {"targets": ALL, "heads": "head", "space": space, "method": method}
