@@ -1,10 +1,13 @@
 """An adapted layer answers the same with its update beside it and merged into its kernel."""
 
+from functools import cache
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapted_models import base_variables, normal, with_adapters
 
 from share_jax import SeparateLoRA, Share, SharedA, SharedLoRADense, SharedLoRADenseGeneral, adapt
 from share_jax.layers import adapted_layer
@@ -22,13 +25,13 @@ class Model(nn.Module):
         return nn.DenseGeneral((2, 3), axis=(-2, -1), name="out")(x.reshape(*x.shape[:-1], 3, 4)).sum(axis=(1, 2))
 
 
+@cache
 def adapted(method):
-    x = jax.random.normal(jax.random.key(0), (4, 7, 8))
-    base = Model().init(jax.random.key(1), x)
+    x = 0.5 * normal(4, 7, 8)
+    base = base_variables(Model(), x)
     model = adapt(Model(), base, x, targets=".*kernel", method=method)
-    trees = model.init(jax.random.key(2), base["params"], 2)
-    keys = iter(jax.random.split(jax.random.key(3), 100))
-    return model, base, jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(next(keys), leaf.shape), trees), x
+    whole = with_adapters(model, base, 2)
+    return model, base, {name: whole[name] for name in ("shared", "tasks")}, x
 
 
 @pytest.fixture
@@ -49,15 +52,16 @@ def test_both_ways_give_the_same_logits_and_gradients(choose, method):
     model, base, trees, x = adapted(method)
 
     def objective(trees, x):
-        return jnp.sin(model.apply({**base, **trees}, x, task_id=1)).sum()
+        logits = model.apply({**base, **trees}, x, task_id=1)
+        return jnp.sin(logits).sum(), logits
 
     found = []
     for fold in (True, False):
         asked = choose(fold)
-        logits = model.apply({**base, **trees}, x, task_id=1)
+        slopes, logits = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))(trees, x)
         assert len(asked) == 6  # every kernel of the model
         assert (28, 8, 8, jnp.float32) in asked
-        found.append((logits, jax.grad(objective, argnums=(0, 1))(trees, x)))
+        found.append((logits, slopes))
     (one, slopes), (other, wanted) = found
     np.testing.assert_allclose(one, other, **CLOSE)
     jax.tree.map(lambda mine, want: np.testing.assert_allclose(mine, want, **CLOSE_GRADIENTS), slopes, wanted)
@@ -69,10 +73,11 @@ def test_both_ways_give_the_same_logits_and_gradients(choose, method):
 def test_a_mixed_batch_never_folds_and_agrees(choose, method):
     model, base, trees, x = adapted(method)
     asked = choose(True)
-    whole = model.apply({**base, **trees}, x, task_id=jnp.array([1, 0, 1, 0]))
+    run = jax.jit(lambda ids: model.apply({**base, **trees}, x, task_id=ids))
+    whole = run(jnp.array([1, 0, 1, 0]))
     assert not asked
     for task in (0, 1):
-        own = model.apply({**base, **trees}, x, task_id=task)
+        own = run(jnp.int32(task))
         rows = [1 - task, 3 - task]
         np.testing.assert_allclose(whole[np.array(rows)], own[np.array(rows)], **CLOSE)
 
@@ -86,7 +91,7 @@ def test_a_mixed_batch_never_folds_and_agrees(choose, method):
     ids=["dense", "general"],
 )
 def test_modules_of_ones_own_fold_and_start_at_the_plain_layer_to_the_bit(choose, own, plain):
-    x = jax.random.normal(jax.random.key(0), (4, 5, 8))
+    x = normal(4, 5, 8)
     variables = own.init(jax.random.key(1), x, 0)
     np.testing.assert_array_equal(own.apply(variables, x, 1), plain.apply({"params": variables["params"]}, x))
     moved = {**variables, "tasks": jax.tree.map(lambda leaf: leaf + 0.1, variables["tasks"])}

@@ -1,5 +1,6 @@
 """A layer that is handed its products answers as one that takes them, and learns as it does; others refuse them."""
 
+from functools import cache
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from adapted_models import base_variables, filled, normal
 
 from share_jax import Learner, SeparateLoRA, Share, SharedA, adapt
 from share_jax.bank.bank import TaskBank
@@ -40,17 +42,15 @@ class Cut(nn.Module):
 METHODS = (SharedA(rank=3), Share(num_basis=6, pseudo_rank=2))
 
 
+@cache
 def made(method: Any, dtype: Any = jnp.float32) -> tuple[Any, dict[str, Any], jax.Array]:
     """An adapted model whose three tasks have updates of their own, its variables, and inputs."""
-    x = jax.random.normal(jax.random.key(0), (8, TOKENS, WIDTH))
+    x = normal(8, TOKENS, WIDTH)
     model = Cut(dtype)
-    params = model.init(jax.random.key(1), x)["params"]
+    params = base_variables(model, x)["params"]
     adapted = adapt(model, {"params": params}, x, targets=[FIRST, "next/kernel"], heads="head/.*", method=method)
     trees = adapted.init(jax.random.key(2), params, 3)
-    noise = jax.random.split(jax.random.key(3), len(jax.tree.leaves(trees["tasks"])))
-    leaves, structure = jax.tree.flatten(trees["tasks"])
-    moved = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, noise, strict=True)]
-    return adapted, {"params": params, **trees, "tasks": jax.tree.unflatten(structure, moved)}, x
+    return adapted, {"params": params, **trees, "tasks": filled(trees["tasks"])}, x
 
 
 def kept_of(adapted: Any, variables: dict[str, Any], x: jax.Array) -> dict[str, Any]:
@@ -63,8 +63,9 @@ def kept_of(adapted: Any, variables: dict[str, Any], x: jax.Array) -> dict[str, 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 2e-6), (jnp.bfloat16, 3e-2)])
 def test_the_answer_is_that_of_the_whole_model(method: Any, task: Any, dtype: Any, tolerance: float) -> None:
     adapted, variables, x = made(method, dtype)
-    want = adapted.apply(variables, x, task_id=task)
-    got = adapted.apply(variables, kept=kept_of(adapted, variables, x), task_id=task)
+    want = jax.jit(lambda x: adapted.apply(variables, x, task_id=task))(x)
+    kept = jax.jit(lambda x: kept_of(adapted, variables, x))(x)
+    got = jax.jit(lambda kept: adapted.apply(variables, kept=kept, task_id=task))(kept)
     assert got.dtype == want.dtype
     scale = np.abs(np.asarray(want, np.float32)).max()
     np.testing.assert_allclose(*(np.asarray(y, np.float32) for y in (got, want)), rtol=0, atol=tolerance * scale)
@@ -77,7 +78,8 @@ def test_the_gradients_of_a_task_are_those_of_the_whole_model(method: Any) -> No
     slot = adapted.slot(variables["tasks"], 1)
 
     def slope(**inputs: Any) -> Any:
-        return jax.grad(lambda slot: (adapted.apply_slot(variables, slot, **inputs) ** 2).sum())(slot)
+        total = lambda slot: (adapted.apply_slot(variables, slot, **inputs) ** 2).sum()  # noqa: E731
+        return jax.jit(jax.grad(total))(slot)
 
     for got, want in zip(jax.tree.leaves(slope(kept=kept)), jax.tree.leaves(slope(x=x)), strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())

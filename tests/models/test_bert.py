@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -69,12 +70,17 @@ def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+@cache
+def features_of(model):
+    return jax.jit(partial(model.apply, method="features"))
+
+
 def embed(loaded, folder, texts, length=24):
     config, params = loaded
     ids, mask = load_tokenizer(folder, length)(texts)
-    model = BertClassifier(config, 2)
-    pooled = model.apply({"params": {"encoder": params}}, ids, mask, method="features")
-    return unit(np.asarray(pooled, np.float64))
+    return unit(
+        np.asarray(features_of(BertClassifier(config, 2))({"params": {"encoder": params}}, ids, mask), np.float64)
+    )
 
 
 def test_known_cosines(loaded, folder):
@@ -158,9 +164,9 @@ def test_bfloat16_stays_near_and_keeps_float32_parameters_and_logits(folder):
     ids, mask = load_tokenizer(folder, 16)([EATING, BREAD])
     full, half = minilm(num_classes=3), minilm(num_classes=3, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {jnp.dtype("float32")}
-    logits = half.model.apply({"params": half.params}, ids, mask)
+    logits = jax.jit(half.model.apply)({"params": half.params}, ids, mask)
     assert logits.dtype == jnp.float32
-    expected = full.model.apply({"params": full.params}, ids, mask)
+    expected = jax.jit(full.model.apply)({"params": full.params}, ids, mask)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=0.05)
     assert not np.array_equal(logits, expected)
 
@@ -169,8 +175,8 @@ def test_normalised_features_have_one_length(loaded, folder):
     config, params = loaded
     ids, mask = load_tokenizer(folder, 16)([EATING, BABY])
     variables = {"params": {"encoder": params}}
-    plain = BertClassifier(config, 2).apply(variables, ids, mask, method="features")
-    scaled = BertClassifier(config, 2, normalize=True).apply(variables, ids, mask, method="features")
+    models = (BertClassifier(config, 2, normalize=each) for each in (False, True))
+    plain, scaled = (features_of(model)(variables, ids, mask) for model in models)
     np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), np.sqrt(384), rtol=1e-5)
     np.testing.assert_allclose(unit(np.asarray(plain)), unit(np.asarray(scaled)), rtol=0, atol=1e-6)
 

@@ -1,12 +1,14 @@
 """Where the frozen part of a model ends: any sublayer, or the head itself."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapted_models import base_variables
 from hypothesis import given
 from hypothesis import strategies as st
 from method_jobs import job
@@ -73,7 +75,7 @@ def test_cuts_that_are_not_there_are_refused(cut: Cut, message: str) -> None:
 def backbone() -> Backbone:
     model = BertClassifier(CONFIG, 3, 1)
     ids = jnp.ones((1, 4), jnp.int32)
-    params = model.init(jax.random.key(0), ids, ids)["params"]
+    params = base_variables(model, ids, ids)["params"]
     params = {**params, "head": linear_head(3, 16)}
     return Backbone("tiny-bert", model, params, ("encoder/layer_1/ffn_down/kernel",), HEADS, 1)
 
@@ -133,7 +135,7 @@ def test_features_are_computed_once_for_all_jobs(monkeypatch: pytest.MonkeyPatch
     assert features.of(made, split, lambda: points.append(1)) is first
     assert (len(points), len(calls)) == (2, traced)
     monkeypatch.undo()
-    model = made.model.apply({"params": made.params}, **split.inputs, method="features")
+    model = jax.jit(partial(made.model.apply, method="features"))({"params": made.params}, **split.inputs)
     np.testing.assert_allclose(first, model, rtol=0, atol=1e-5)
     assert features.of(made, Split({"pooled": first}, split.labels)) is first
 

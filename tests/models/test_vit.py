@@ -1,9 +1,9 @@
 """The vision transformer: patches, splitting, and pretraining that helps and sees no labels."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapted_models import base_variables
 from flax.traverse_util import flatten_dict
 
 from experiments.backbones import backbone as backbone_module
@@ -21,7 +21,7 @@ def images(count=3, channels=1):
 
 
 def fresh(model):
-    return model.init(jax.random.key(0), images(1))["params"]
+    return base_variables(model, images(1))["params"]
 
 
 def test_patches_are_tiles_in_reading_order():
@@ -38,12 +38,16 @@ def test_patches_are_tiles_in_reading_order():
 def test_logits_are_the_head_on_the_mean_patch():
     model = VitClassifier(SMALL, 5)
     params = fresh(model)
-    pooled = model.apply({"params": params}, images(), method="features")
-    last = model.bind({"params": params})
-    hidden = last.encoder.run(last.encoder.embed(jnp.asarray(images())))
+
+    @jax.jit
+    def everything(params, images):
+        bound = model.bind({"params": params})
+        return bound.features(images), bound.encoder.run(bound.encoder.embed(images)), bound(images)
+
+    pooled, hidden, logits = everything(params, images())
     np.testing.assert_allclose(pooled, hidden.mean(axis=1), rtol=0, atol=1e-6)
     expected = np.asarray(pooled) @ np.asarray(params["head"]["kernel"]) + np.asarray(params["head"]["bias"])
-    np.testing.assert_allclose(model.apply({"params": params}, images()), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("first_layer", "sublayer"), [(0, "attention"), (0, "ffn"), (1, "ffn"), (2, "attention")])
@@ -55,8 +59,9 @@ def test_prefix_and_rest_equal_the_whole(first_layer, sublayer):
     cached = cached_inputs(cache, split)
     assert set(cached.inputs) == {"hidden"}
     assert cached.inputs["hidden"].shape == (5, 16, 16)
-    whole = model.apply({"params": backbone.params}, split.inputs["images"])
-    rest = model.apply({"params": backbone.params}, hidden=cached.inputs["hidden"])
+    run = jax.jit(model.apply)
+    whole = run({"params": backbone.params}, split.inputs["images"])
+    rest = run({"params": backbone.params}, hidden=cached.inputs["hidden"])
     np.testing.assert_allclose(rest, whole, rtol=0, atol=1e-6)
     with pytest.raises(InputError, match="inputs to cache"):
         cached_inputs(cache, cached)
