@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -92,18 +93,32 @@ def package_of(name):
     return Path(name).parts[:-1]
 
 
-def imports_of(source, name):
-    """Every module that a file imports, wherever it stands in the file, with names taken from packages."""
-    package = package_of(name)
-    found = set()
+@cache
+def read(source, name):
+    """The modules that a file imports, with names taken from packages, and the habits that nobody may have.
+
+    Both wherever they stand in the file, which is walked once.
+    """
+    package, imported, habits = package_of(name), set(), []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
-            found |= {f"{module}.{alias.name}" for alias in node.names}
-    return found
+            imported |= {f"{module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ExceptHandler) and node.type is None:
+            habits.append(f"line {node.lineno}: bare except")
+        elif isinstance(node, ast.Assert) and name.startswith("share_jax/"):
+            habits.append(f"line {node.lineno}: assert")
+        elif isinstance(node, ast.Attribute) and node.attr == "_src" and ast.unparse(node.value) == "jax":
+            habits.append(f"line {node.lineno}: jax._src")
+    return frozenset(imported), tuple(habits)
+
+
+def imports_of(source, name):
+    """Every module that a file imports."""
+    return read(source, name)[0]
 
 
 def part_of(module):
@@ -145,25 +160,22 @@ def broken_rules(source, name):
 
 def broken_habits(source, name):
     """What a file writes that nobody may: private JAX, a bare except, in the library an assert."""
-    broken = [f"imports {module}" for module in imports_of(source, name) if f"{module}.".startswith("jax._src.")]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ExceptHandler) and node.type is None:
-            broken.append(f"line {node.lineno}: bare except")
-        elif isinstance(node, ast.Assert) and name.startswith("share_jax/"):
-            broken.append(f"line {node.lineno}: assert")
-        elif isinstance(node, ast.Attribute) and node.attr == "_src" and ast.unparse(node.value) == "jax":
-            broken.append(f"line {node.lineno}: jax._src")
-    return broken
+    imported, habits = read(source, name)
+    return [f"imports {module}" for module in imported if f"{module}.".startswith("jax._src.")] + list(habits)
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
-def test_library_imports_only_downwards(path):
-    assert broken_rules(path.read_text(encoding="utf-8"), name_of(path)) == []
+def broken_in(paths, rules):
+    """What files break, by their names; only those that break something."""
+    found = {name_of(path): rules(path.read_text(encoding="utf-8"), name_of(path)) for path in paths}
+    return {name: broken for name, broken in found.items() if broken}
 
 
-@pytest.mark.parametrize("path", LIBRARY + EXPERIMENTS, ids=name_of)
-def test_no_forbidden_habits(path):
-    assert broken_habits(path.read_text(encoding="utf-8"), name_of(path)) == []
+def test_library_imports_only_downwards():
+    assert broken_in(LIBRARY, broken_rules) == {}
+
+
+def test_no_forbidden_habits():
+    assert broken_in(LIBRARY + EXPERIMENTS, broken_habits) == {}
 
 
 def circles_of(files):
