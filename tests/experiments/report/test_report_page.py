@@ -1,8 +1,6 @@
 """The report of several runs: what shares a table and what may not, and that every form of it holds every figure."""
 
 import csv
-import doctest
-import importlib
 import json
 import re
 from html.parser import HTMLParser
@@ -270,10 +268,3 @@ def test_the_front_holds_whom_no_other_beats() -> None:
     places = {"a": (10, 50), "b": (20, 40), "c": (20, 70), "d": (30, 70), "e": (40, 90)}
     dots = [Dot(name, x, y, None, 0, "") for name, (x, y) in places.items()]
     assert [dot.name for dot in best(dots)] == ["a", "c", "e"]
-
-
-@pytest.mark.parametrize("module", ["html", "per_task"])
-def test_examples_in_docstrings(module: str) -> None:
-    outcome = doctest.testmod(importlib.import_module(f"experiments.report.{module}"))
-    assert outcome.attempted
-    assert not outcome.failed
