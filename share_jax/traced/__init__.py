@@ -1,7 +1,8 @@
 """Adapting any function: its kernels are found, and adapted, where its traced program uses them.
 
 `interpreter` runs or reads a program and follows kernels through it, each as a `kernel_view`, and tells a `visitor`;
-`decoding` follows the codes of a quantised kernel. `operations` records how one is used, by `products` and by
+`following` has the operations that leave it one, `joined` those that put several into one array, and `decoding` the
+codes of a quantised one. `operations` records how one is used, by `products` and by
 `lookups` (and convolutions). `discover` notes all uses without computing, `evaluate` adds the update at them.
 `mixed_batch` maps over examples that have tasks of their own; `examples` finds their axis first. `agreement` is what
 all uses of a kernel of a Linen model have in common; `example_flags` keeps the flags of the example call.

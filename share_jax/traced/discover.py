@@ -11,6 +11,7 @@ from jax.extend.core import ClosedJaxpr
 
 from share_jax.layers.stored_kernel import parts
 from share_jax.traced.interpreter import run
+from share_jax.traced.joined import kernels_in
 from share_jax.traced.kernel_view import KernelView, view_of
 from share_jax.traced.operations import Operation, Use, sides_of
 from share_jax.traced.visitor import MARK, RETURNED
@@ -163,7 +164,7 @@ def readings(function: Callable[..., Any], kernels: Mapping[str, Any], *more: An
     closed, _ = program_of(of_codes, codes, {path: own.others for path, own in stored.items()}, *more)
     inputs: list[Any] = [var.aval for var in closed.jaxpr.invars]
     inputs[: len(kernels)] = [view_of(path, codes[path], {}, {}) for path in sorted(kernels)]
-    for value in run(closed.jaxpr, closed.consts, inputs, recorder):
-        if isinstance(value, KernelView):
-            recorder.refuse(value, RETURNED, "a kernel that the model returns")
+    outputs = run(closed.jaxpr, closed.consts, inputs, recorder)
+    for view in (view for value in outputs for view in kernels_in(value)):
+        recorder.refuse(view, RETURNED, "a kernel that the model returns")
     return recorder.found

@@ -19,6 +19,7 @@ from share_jax.ops.products import without_merging
 from share_jax.parameterizations.base import Parameterization
 from share_jax.traced.discover import program_of
 from share_jax.traced.interpreter import run
+from share_jax.traced.joined import kernels_in
 from share_jax.traced.kernel_view import KernelView, view_of
 from share_jax.traced.operations import Operation, sides_of
 from share_jax.typing import Array, Tree
@@ -96,7 +97,6 @@ def adapted_call(
         views.append(view_of(path, codes[path], *pair))
     with nullcontext() if merging else without_merging():
         found = run(closed.jaxpr, closed.consts, views, visitor)
-    for value in found:
-        if isinstance(value, KernelView):
-            visitor.refuse(value, "", "a kernel that the model returns")
+    for view in (view for value in found for view in kernels_in(value)):
+        visitor.refuse(view, "", "a kernel that the model returns")
     return result(found)

@@ -1,27 +1,25 @@
 """Runs a traced program again, operation by operation, and follows kernels through it to the operations that use them.
 
-A kernel is followed through casts, transposes, reshapes, dropped axes of length 1, factors, single indices, and into
-the bodies of `jit`, `checkpoint`, `scan`, `while_loop` and `cond`. What reads it at the end is a `Visitor`'s business.
-All other operations run as they were traced.
+A kernel is followed as `following` says, and into the bodies of `jit`, `checkpoint`, `scan`, `while_loop` and `cond`.
+What reads it at the end is a `Visitor`'s business. All other operations run as they were traced.
 
 Source: "Writing custom interpreters in JAX", https://docs.jax.dev/en/latest/notebooks/Writing_custom_interpreters_in_Jax.html
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from share_jax.traced.decoding import decoded, is_coded
+from share_jax.traced.following import FOLLOWED, Rule, bind, concatenated, decoded_of, each_part, floating
+from share_jax.traced.joined import Joined, kernels_in, lies, plain, product_of_parts, with_value
 from share_jax.traced.kernel_view import KernelView
 from share_jax.traced.lookups import convolution_of, lookup_of
 from share_jax.traced.operations import Operation
 from share_jax.traced.products import product_of
-from share_jax.traced.visitor import MARK, Place, Visitor, plain
+from share_jax.traced.visitor import Place, Visitor
 
 
 def run(
@@ -45,9 +43,7 @@ def run(
 
     def write(variables: Sequence[Any], made: Sequence[Any]) -> None:
         for var, value in zip(variables, made, strict=True):
-            if visitor.abstract:
-                value = replace(value, value=var.aval) if isinstance(value, KernelView) else var.aval
-            values[var] = value
+            values[var] = with_value(value, var.aval) if visitor.abstract else value
 
     write(jaxpr.constvars, consts)
     write(jaxpr.invars, args)
@@ -56,10 +52,10 @@ def run(
         if not visitor.abstract and not any(own) and not eqn.effects:
             continue
         inputs = [read(atom) for atom in eqn.invars]
-        if any(isinstance(value, KernelView) for value in inputs):
+        if any(isinstance(value, (KernelView, Joined)) for value in inputs):
             write(eqn.outvars, _followed(eqn, inputs, Place(visitor, own)))
         else:
-            write(eqn.outvars, _bind(eqn, inputs, visitor))
+            write(eqn.outvars, bind(eqn, inputs, visitor))
     return [read(atom) if lives else None for atom, lives in zip(jaxpr.outvars, alive, strict=True)]
 
 
@@ -73,121 +69,21 @@ def _wanted(jaxpr: Jaxpr, live: Sequence[bool]) -> set[Any]:
     return wanted
 
 
-def _bind(eqn: JaxprEqn, inputs: Sequence[Any], visitor: Visitor) -> list[Any]:
-    if visitor.abstract:
-        return [var.aval for var in eqn.outvars]
-    params = eqn.primitive.get_bind_params(eqn.params)
-    with eqn.ctx.manager:
-        out = eqn.primitive.bind(*inputs, **params)
-    return list(out) if eqn.primitive.multiple_results else [out]
-
-
 def _followed(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
-    rule = _RULES.get(eqn.primitive.name)
-    if rule is None and eqn.primitive.name.startswith("custom_"):
+    fused = any(isinstance(value, Joined) for value in inputs)
+    rule = (_OF_JOINED if fused else _RULES).get(eqn.primitive.name)
+    if rule is None and not fused and eqn.primitive.name.startswith("custom_"):
         rule = _custom
     with eqn.ctx.manager:
-        outputs = _decoded(eqn, inputs, place)
+        outputs = None if fused else decoded_of(eqn, inputs, place)
         if outputs is None and rule is not None:
             outputs = rule(eqn, inputs, place)
     if outputs is not None:
         return outputs
-    for value in inputs:
-        if isinstance(value, KernelView):
-            carries = ", which carries it" if eqn.primitive.name in ("scan", "while") else ""
-            place.refuse(value, f"{eqn.primitive.name}{carries}", f"a kernel that '{eqn.primitive.name}' reads")
-    return _bind(eqn, [plain(value) for value in inputs], place.visitor)
-
-
-# What leaves a kernel one: the rules return None where it can not be followed.
-
-
-def _same(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
-    outputs = _bind(eqn, [plain(value) for value in inputs], place.visitor)
-    views = [
-        replace(value, value=out) if isinstance(value, KernelView) else out
-        for value, out in zip(inputs, outputs, strict=True)
-    ]
-    return views
-
-
-def _decoded(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
-    view = decoded(eqn, inputs)
-    if view is None:
-        return None
-    for each in inputs:  # a scale may look like a kernel
-        if isinstance(each, KernelView) and not is_coded(each):
-            place.refuse(each, eqn.primitive.name)
-    (value,) = _bind(eqn, [plain(each) for each in inputs], place.visitor)
-    return [replace(view, value=value)]
-
-
-def _cast(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
-    if not jnp.issubdtype(eqn.params["new_dtype"], jnp.floating):
-        return None
-    return _same(eqn, inputs, place)
-
-
-def _transpose(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
-    (value,) = _bind(eqn, [inputs[0].value], place.visitor)
-    return [inputs[0].transposed(value, eqn.params["permutation"])]
-
-
-def _reshape(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
-    if eqn.params["dimensions"] is not None or not isinstance(inputs[0], KernelView):
-        return None
-    (value,) = _bind(eqn, [plain(each) for each in inputs], place.visitor)
-    view = inputs[0].reshaped(value)
-    return None if view is None else [view]
-
-
-def _squeeze(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
-    (value,) = _bind(eqn, [inputs[0].value], place.visitor)
-    return [inputs[0].without(value, tuple(int(axis) for axis in eqn.params["dimensions"]))]
-
-
-def _sliced(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
-    """One index of an axis: a layer of those that are stacked along it."""
-    view, first, last = inputs[0], eqn.params["start_indices"], eqn.params["limit_indices"]
-    for axis, size in enumerate(view.value.shape):
-        if last[axis] - first[axis] == size and eqn.params["strides"] is None:
-            continue
-        view = view.one_of(axis, first[axis]) if last[axis] - first[axis] == 1 else None
-        if view is None:
-            return None
-    (value,) = _bind(eqn, [inputs[0].value], place.visitor)
-    return [replace(view, value=value)]
-
-
-def _broadcast(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
-    view, shape, where = inputs[0], eqn.params["shape"], list(eqn.params["broadcast_dimensions"])
-    if not isinstance(view, KernelView) or len(inputs) > 1:
-        return None
-    if any(size != 1 for axis, size in enumerate(shape) if axis not in where) or [
-        shape[axis] for axis in where
-    ] != list(view.value.shape):
-        return None
-    (value,) = _bind(eqn, [view.value], place.visitor)
-    axes = tuple(view.axes[where.index(axis)] if axis in where else () for axis in range(len(shape)))
-    return [replace(view, value=value, axes=axes)]
-
-
-def _scaled(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
-    """A product with one number, or a quotient by one."""
-    kernels = [value for value in inputs if isinstance(value, KernelView)]
-    others = [value for value in inputs if not isinstance(value, KernelView)]
-    if len(kernels) != 1 or len(inputs) > 2 or any(getattr(other, "size", 1) != 1 for other in others):
-        return None
-    name = eqn.primitive.name
-    if name == "div" and not isinstance(inputs[0], KernelView):
-        return None
-    (value,) = _bind(eqn, [plain(each) for each in inputs], place.visitor)
-    if place.visitor.abstract:
-        return [replace(kernels[0], value=value, scale=others[0] if others else value)]
-    number = jnp.float32(-1) if name == "neg" else jnp.reshape(others[0], ())
-    number = 1 / number if name == "div" else number
-    scale = number if kernels[0].scale is None else kernels[0].scale * number
-    return [replace(kernels[0], value=value, scale=scale)]
+    carries = ", which carries it" if eqn.primitive.name in ("scan", "while") else ""
+    for view in (view for value in inputs for view in kernels_in(value)):
+        place.refuse(view, f"{eqn.primitive.name}{carries}", f"a kernel that '{eqn.primitive.name}' reads")
+    return bind(eqn, [plain(value) for value in inputs], place.visitor)
 
 
 # What uses a kernel.
@@ -199,6 +95,34 @@ def _product(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None
         return None
     view, other = (inputs[0], inputs[1]) if kernels[0] else (inputs[1], inputs[0])
     return _visited(eqn, inputs, place, view, product_of(view, other, kernels[0], eqn.params))
+
+
+def _product_of_parts(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
+    if all(kernels_in(value) for value in inputs):
+        operands = [value for value in inputs if isinstance(value, Joined) and not value.all_kernels]
+        if len(operands) != 1:
+            return None
+        for view in operands[0].views:  # as a learnt token among those of the input
+            place.refuse(view, eqn.primitive.name)
+        inputs = [plain(value) if value is operands[0] else value for value in inputs]
+        if not any(isinstance(value, Joined) for value in inputs):
+            return _product(eqn, inputs, place)
+    first = isinstance(inputs[0], Joined)
+    whole, x = (inputs[0], inputs[1]) if first else (inputs[1], inputs[0])
+    where = lies(whole, x, first, eqn.params)
+    if where is None:
+        return None
+
+    def product(part: Any, x: Any) -> Any:
+        pair = [part, x] if first else [x, part]
+        out = _product(eqn, pair, place) if isinstance(part, KernelView) else bind(eqn, pair, place.visitor)
+        return out[0] if out else None
+
+    if not place.visitor.abstract:
+        return [product_of_parts(whole, x, where, product)]
+    for view in whole.views:
+        product(view, x)
+    return bind(eqn, inputs, place.visitor)
 
 
 def _lookup(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
@@ -213,28 +137,16 @@ def _convolution(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | 
     return _visited(eqn, inputs, place, inputs[1], convolution_of(inputs[1], inputs[0], eqn.params))
 
 
-def _floating(eqn: JaxprEqn) -> bool:
-    out: Any = eqn.outvars[0].aval
-    return bool(jnp.issubdtype(out.dtype, jnp.floating))
-
-
 def _visited(eqn: JaxprEqn, inputs: list[Any], place: Place, view: KernelView, operation: Operation | str) -> list[Any]:
     out, name = None, eqn.primitive.name
-    if view.stored == "codes" or not _floating(eqn):
+    if view.stored == "codes" or not floating(eqn):
         early = "" if view.stored == "values" else " before a scale has decoded it"
         place.refuse(view, name + early, f"a kernel that '{name}' reads{early}")
     elif isinstance(operation, str):
         place.refuse(view, "" if "part of one" in operation else name, operation)
     elif any(place.live):
         out = place.visitor.use(view, operation)
-    return _bind(eqn, [plain(value) for value in inputs], place.visitor) if out is None else [out]
-
-
-def _named(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
-    text = str(eqn.params["name"])
-    if text.startswith(MARK):
-        place.visitor.mark(inputs[0], text[len(MARK) :])
-    return _same(eqn, inputs, place)
+    return bind(eqn, [plain(value) for value in inputs], place.visitor) if out is None else [out]
 
 
 # What has a body of its own.
@@ -318,6 +230,8 @@ def _scan(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
     end = first + carried
     split = _Scan(dict(enumerate(inputs[:first])), {}, {})
     for index, value in enumerate(inputs[first:], first):
+        if isinstance(value, Joined):
+            return None
         if index >= end:
             if isinstance(value, KernelView) and value.layer() is None:
                 return None
@@ -351,22 +265,8 @@ def _scan(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
     return [*(known[i] for i in range(first, end)), *ys]
 
 
-_RULES: dict[str, Callable[[JaxprEqn, list[Any], Place], list[Any] | None]] = {
-    "convert_element_type": _cast,
-    "copy": _same,
-    "copy_p": _same,
-    "stop_gradient": _same,
-    "reduce_precision": _same,
-    "sharding_constraint": _same,
-    "optimization_barrier": _same,
-    "transpose": _transpose,
-    "reshape": _reshape,
-    "squeeze": _squeeze,
-    "slice": _sliced,
-    "broadcast_in_dim": _broadcast,
-    "mul": _scaled,
-    "div": _scaled,
-    "neg": _scaled,
+_RULES: dict[str, Rule] = {
+    **FOLLOWED,
     "dot_general": _product,
     "gather": _lookup,
     "conv_general_dilated": _convolution,
@@ -377,9 +277,14 @@ _RULES: dict[str, Callable[[JaxprEqn, list[Any], Place], list[Any] | None]] = {
     "checkpoint": _checkpoint,
     "remat": _checkpoint,
     "core_call": _inline,
-    "name": _named,
-    "mesh_cast": _same,
     "cond": _cond,
     "while": _while,
+    "scan": _scan,
+}
+_OF_JOINED: dict[str, Rule] = {
+    **dict.fromkeys(("convert_element_type", "copy", "copy_p", "stop_gradient", "transpose"), each_part),
+    "concatenate": concatenated,
+    "dot_general": _product_of_parts,
+    **{name: _RULES[name] for name in ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat")},
     "scan": _scan,
 }

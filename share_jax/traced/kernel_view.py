@@ -68,6 +68,10 @@ class KernelView:
         """After axes of length 1 are dropped."""
         return replace(self, value=value, axes=tuple(own for i, own in enumerate(self.axes) if i not in dropped))
 
+    def widened(self, value: Array, axis: int) -> "KernelView":
+        """With an axis of length 1 more."""
+        return replace(self, value=value, axes=(*self.axes[:axis], (), *self.axes[axis:]))
+
     def layer(self) -> "KernelView | None":
         """What the body of a loop over the first axis sees; None if that is no whole axis of the kernel.
 

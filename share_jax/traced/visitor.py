@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from share_jax.traced.joined import kernels_in, plain
 from share_jax.traced.kernel_view import KernelView
 from share_jax.traced.operations import Operation
 
@@ -56,12 +57,6 @@ class Place(NamedTuple):
 
     def ended(self, values: Sequence[Any], name: str) -> list[Any]:
         """Outputs beyond which no kernel is followed."""
-        for value in values:
-            if isinstance(value, KernelView):
-                self.refuse(value, RETURNED, f"a kernel that '{name}' reads")
+        for view in (view for value in values for view in kernels_in(value)):
+            self.refuse(view, RETURNED, f"a kernel that '{name}' reads")
         return [plain(value) for value in values]
-
-
-def plain(value: Any) -> Any:
-    """The array that the program has."""
-    return value.value if isinstance(value, KernelView) else value
