@@ -18,6 +18,7 @@ from share_jax.bank.slots import TaskSlots
 from share_jax.errors import InputError, message
 from share_jax.layers.deltas import UnlikeBatchError
 from share_jax.ops.products import without_merging
+from share_jax.traced.batch_order import may_reorder
 
 NOT_TAKEN = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError)
 """What JAX and models raise for shapes that they do not take."""
@@ -89,7 +90,7 @@ def mixed(together: Call | None, alone: Call, slots: TaskSlots, batch: Batch, ke
         for option in options:
             try:
                 if together is not None:
-                    _evaluate(together, _grown_slots(slots, more), batch, option, more, keys)
+                    _check_order(together, _grown_slots(slots, more), batch, option, more, keys)
                     return together(slots, batch.arrays, keys)
             except UnlikeBatchError as error:
                 reasons.append(error)
@@ -131,6 +132,19 @@ def _grown_slots(slots: TaskSlots, more: int) -> TaskSlots:
 def _evaluate(call: Call, slots: TaskSlots, batch: Batch, option: list[int | None], more: int, keys: Any) -> Any:
     grown = [_grown(leaf, axis, more) for leaf, axis in zip(batch.arrays, option, strict=True)]
     return jax.eval_shape(call, slots, grown, keys)
+
+
+def _check_order(call: Call, slots: TaskSlots, batch: Batch, option: list[int | None], more: int, keys: Any) -> None:
+    """Evaluates a call with more examples.
+
+    Raises:
+        UnlikeBatchError: if a layer's input does not begin with them, or not in their order.
+    """
+    grown = [_grown(leaf, axis, more) for leaf, axis in zip(batch.arrays, option, strict=True)]
+    program = jax.make_jaxpr(call)(slots, grown, keys)
+    if may_reorder(program.jaxpr, batch.size + more):
+        got, expected = "a model that sorts or turns the batch", "examples that keep their places"
+        raise UnlikeBatchError(message("task_id", got=got, expected=expected, fix="pass one id for the whole batch"))
 
 
 def _first(slots: TaskSlots) -> TaskSlots:

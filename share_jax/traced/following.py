@@ -130,7 +130,7 @@ def _stacked(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None
     (value,) = bind(eqn, [plain(each) for each in inputs], place.visitor)
 
     def part(each: Any) -> Any:
-        array = plain(each) if place.visitor.abstract else jnp.expand_dims(plain(each), axis)
+        array = value if place.visitor.abstract else jnp.expand_dims(plain(each), axis)
         return each.widened(array, axis) if isinstance(each, KernelView) else array
 
     return [joined(value, [part(each) for each in inputs], axis)]

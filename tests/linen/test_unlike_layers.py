@@ -193,6 +193,7 @@ WORKING = {
     "flax_einsum": (nn.Einsum((6, 4), "...d,df->...f"), SEQUENCE, ALL, 1),
     "flax_transposed_conv": (nn.ConvTranspose(4, (3,)), SEQUENCE, ALL, 1),
     "recurrent": (nn.RNN(nn.GRUCell(5)), SEQUENCE, ALL, 6),
+    "gates_in_one_product": (nn.RNN(nn.OptimizedLSTMCell(5)), SEQUENCE, ALL, 8),
     "helper": (WithHelper(3), SEQUENCE, ALL, 1),
     "weight_norm_elsewhere": (nn.Sequential([nn.WeightNorm(nn.Dense(6)), nn.Dense(3)]), SEQUENCE, "layers_1/kernel", 1),
     "positions": (Positions(), long(5), ALL, 2),

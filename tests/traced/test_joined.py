@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,14 +70,6 @@ def test_kernels_side_by_side_take_each_its_update():
     adapted = share_jax.adapt_function(fused, PARAMS, x, targets=".*", method=share_jax.SharedA(rank=2))
     assert len(adapted.targets) == len(PARAMS)
     check_against_effective(adapted, PARAMS, x, fused)
-
-
-def test_a_cell_that_joins_the_kernels_of_its_gates():
-    model, x = nn.RNN(nn.OptimizedLSTMCell(4)), drawn(4, 4, 4)
-    base = model.init(jax.random.key(0), x)
-    adapted = share_jax.adapt(model, base, x, targets=".*kernel", method=share_jax.SharedA(rank=2))
-    assert len(adapted.targets) == 8
-    check_against_effective(adapted, base["params"], x, lambda params, x: model.apply({"params": params}, x))
 
 
 def test_a_learnt_token_among_the_input_is_no_kernel_and_hinders_none():

@@ -1,0 +1,47 @@
+"""Models that put the examples of a batch into another order: every layer takes the slot of the example it sees."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from adapted_models import normal, with_adapters
+
+from share_jax import SharedA, adapt
+
+IDS = (2, 0, 1, 1)
+
+
+class Sorted(nn.Module):
+    """A layer between a sort of the examples and its inverse, as before a packed recurrence."""
+
+    @nn.compact
+    def __call__(self, x):
+        order = jnp.argsort(x.sum(axis=1))
+        return nn.Dense(3)(x[order])[jnp.argsort(order)]
+
+
+class Turned(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x[::-1])[::-1]
+
+
+class SortedFeatures(nn.Module):
+    """As many of them as examples."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(jnp.sort(x, axis=1)[:, ::-1])
+
+
+@pytest.mark.parametrize("model", [Sorted(), Turned(), SortedFeatures()])
+def test_examples_that_change_their_places_keep_their_tasks(model):
+    x = normal(4, 4)
+    base = model.init(jax.random.key(0), x)
+    adapted = adapt(model, base, x, targets=".*kernel", method=SharedA(rank=2))
+    variables = with_adapters(adapted, base)
+    singles = [adapted.apply(variables, x, task_id=task) for task in range(3)]
+    want = np.stack([singles[task][i] for i, task in enumerate(IDS)])
+    np.testing.assert_allclose(adapted.apply(variables, x, task_id=jnp.array(IDS)), want, rtol=2e-5, atol=2e-5)
+    assert np.abs(want - singles[0]).max() > 1e-2
