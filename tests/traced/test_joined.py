@@ -59,10 +59,18 @@ def with_tasks(adapted, params, tasks=3):
 def check_against_effective(adapted, params, x, plain):
     """One task and one per example, by the function on what each task's parameters are."""
     variables = {"params": params, **with_tasks(adapted, params)}
-    want = jnp.stack([plain(adapted.effective_params(variables, task), x) for task in range(3)])
+
+    @jax.jit
+    def everything(variables, x):
+        single, mixed = (adapted.apply(variables, x, task_id=which) for which in (1, IDS))
+        effective = [adapted.effective_params(variables, task) for task in range(3)]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *effective)
+        return single, mixed, jax.vmap(plain, in_axes=(0, None))(stacked, x)
+
+    single, mixed, want = everything(variables, x)
     assert jnp.abs(want[0] - want[1]).max() > 1e-2
-    np.testing.assert_allclose(adapted.apply(variables, x, task_id=1), want[1], **CLOSE)
-    np.testing.assert_allclose(adapted.apply(variables, x, task_id=IDS), want[IDS, jnp.arange(4)], **CLOSE)
+    np.testing.assert_allclose(single, want[1], **CLOSE)
+    np.testing.assert_allclose(mixed, want[IDS, jnp.arange(4)], **CLOSE)
 
 
 def test_kernels_side_by_side_take_each_its_update():
