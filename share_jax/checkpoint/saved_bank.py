@@ -20,6 +20,7 @@ from share_jax.bank.slots import read_slot
 from share_jax.checkpoint import arrays, checkpoint, manifest, validate
 from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.checkpoint import Checkpoint, Json
+from share_jax.checkpoint.earlier_leaves import as_saved, as_today, earlier_leaves
 from share_jax.checkpoint.fingerprints import fingerprint
 from share_jax.checkpoint.manifest import Identity
 from share_jax.errors import InputError, TaskError, message
@@ -131,8 +132,19 @@ def load_bank(folder: str | os.PathLike[str], learner: Learner | ShareLearner, f
         return fresh
     bank = learner.with_room(fresh, len(store.names))
     like = read_slot(bank.tasks, 0)
-    slots = [checkpoint.load_task(store, name, like) for name in store.names]
-    return TaskBank(checkpoint.load_shared(store, bank.shared), _begun(bank.tasks, slots), store.names)
+    slots = [_read(learner, store, name, like) for name in store.names]
+    return TaskBank(_read(learner, store, None, bank.shared), _begun(bank.tasks, slots), store.names)
+
+
+def _read(learner: Learner | ShareLearner, store: Checkpoint, name: str | None, like: Tree) -> Tree:
+    """A task's slot, or what all tasks share; of an earlier bank in the shapes that the model's leaves have today."""
+    model, record = as_adapted(learner.model), store.manifest.shared if name is None else store.record(name)
+    earlier = {}
+    if model.method is not None and record is not None:
+        earlier = earlier_leaves(model.method, model.targets, learner.base["params"], record["leaves"], like)
+    asked = as_saved(earlier, like) if earlier else like
+    read = checkpoint.load_shared(store, asked) if name is None else checkpoint.load_task(store, name, asked)
+    return as_today(earlier, read) if earlier else read
 
 
 @contextmanager
