@@ -10,6 +10,17 @@ import numpy as np
 
 from share_jax.typing import PRNGKey
 
+VALUE_READ = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+"""What JAX raises where a model reads the value of an array in Python, as int(grid[0]) does."""
+
+AS_FLAG = "give what the model reads in Python as a flag, such as an int or a tuple, or keep it in the model"
+"""What to do about it: `Inputs` and `adapt` carry along as they are what is no array."""
+
 
 def holds_arrays(value: Any) -> bool:
     """Whether an argument holds an array, or the shape of one; a flag, a name or None does not."""

@@ -12,6 +12,8 @@ from share_jax.typing import Array
 
 QUANTIZED = "narrow the pattern, or quantise the weights alone, not the inputs of their layers"
 """What to do about a quantised kernel that activation space cannot adapt."""
+WAYS_OUT = "narrow the pattern, let each task own it whole by heads=, or use space='parameter'"
+"""What to do about another parameter that it cannot adapt."""
 UNREACHED = "narrow the pattern, or adapt with an example call that uses it"
 """What to do about a parameter that no update can move."""
 

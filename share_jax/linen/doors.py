@@ -10,6 +10,7 @@ from flax.errors import FlaxError, InvalidRngError, ModifyScopeVariableError
 
 from share_jax.adapted import SHARED, TASKS, check_variables
 from share_jax.errors import InputError, ShareError, TargetError, message
+from share_jax.model_inputs import AS_FLAG, VALUE_READ
 from share_jax.trees import flat
 
 RAISED = (TypeError, ValueError, LookupError, AttributeError, NameError, AssertionError, ArithmeticError, FlaxError)
@@ -87,6 +88,8 @@ def one_line(what: str) -> Iterator[None]:
 def advice(error: Exception) -> str:
     """What to do about an error that a model raised."""
     text = str(error)
+    if isinstance(error, VALUE_READ):
+        return AS_FLAG
     if isinstance(error, InvalidRngError):
         return "pass the random streams that the model draws from as rngs={name: key}, or switch its dropout off"
     if isinstance(error, ModifyScopeVariableError):

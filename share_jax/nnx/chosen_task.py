@@ -11,7 +11,7 @@ from flax import nnx
 from share_jax.adapted import SHARED, TASKS
 from share_jax.bank.bank import TaskBank
 from share_jax.nnx.variables import SharedVariable, TaskVariable
-from share_jax.traced.adapted_function import STATE, AdaptedFunction
+from share_jax.traced.adapted_function import OWN_RNGS, STATE, AdaptedFunction
 from share_jax.trees import flat, nested, text_of
 
 
@@ -85,6 +85,8 @@ class ChosenTask(nnx.Module):
             TASKS: nested({path: leaf[...] for path, leaf in self.tasks.items()}),
         }
         variables = {**adapted.variables(self.model), **trees}
+        if "rngs" in kwargs:
+            kwargs[OWN_RNGS] = kwargs.pop("rngs")
         caches = set(adapted.model.caches)
         if not caches:
             return adapted.apply(variables, *args, task_id=self.task_id[...], **kwargs)

@@ -6,12 +6,15 @@ from typing import Any
 
 import jax
 from flax import nnx
+from flax.errors import TraceContextError
 
 from share_jax.adapted import SHARED, TASKS
 from share_jax.errors import InputError, message
 from share_jax.nnx.stored_kernels import Groups, apart, grouped, stored_kernels
 from share_jax.nnx.variables import SharedVariable, TaskVariable
-from share_jax.traced.adapted_function import STATE
+from share_jax.nnx.written_inputs import copied, rngs_argument, variables_in
+from share_jax.traced.adapted_function import OWN_RNGS, STATE, WRITTEN
+from share_jax.traced.example_flags import with_key
 from share_jax.trees import flat, nested, text_of
 from share_jax.typing import PRNGKey, Tree
 
@@ -69,23 +72,44 @@ class ModuleFunction:
         Args:
             variables: {"params": tree, "state": tree}.
             *args: the module's inputs.
-            rngs: a key for a call as in training: every stream of the module is reseeded from it. None predicts.
+            rngs: a key for a call as in training: every stream of the module is reseeded from it, and an argument
+                `rngs` of its own is made of it. None predicts.
             method: the method that is called.
             mutable: whether what the module wrote into its other variables, such as a cache, is returned, too.
             **kwargs: the module's inputs by name.
 
         Returns:
             The output, or (output, {"state": tree}).
+
+        Raises:
+            InputError: if it writes into a variable that is neither its own nor in its inputs.
         """
+        writes = kwargs.pop(WRITTEN, False)
+        args, kwargs = copied((args, kwargs))
+        written = variables_in((args, kwargs)) if writes else []
         copy = self._merged(variables, self.predicting if rngs is None else self.training)
         if rngs is not None:
             keys: Any = {name: jax.random.fold_in(rngs, index) for index, name in enumerate(self.streams)}
             nnx.reseed(copy, policy="match_shape", **keys)
-        out = getattr(copy, method)(*args, **kwargs)
-        if not mutable:
-            return out
-        after = {path: leaf for path, (place, leaf) in variables_by_path(copy).items() if place[0] == STATE}
-        return out, {STATE: nested(after)}
+        if OWN_RNGS in kwargs:
+            kwargs["rngs"] = kwargs.pop(OWN_RNGS)
+        own = {"made": rngs_argument, "optional": not self.streams}
+        kwargs = with_key(self.callee(method), "rngs", rngs, args, kwargs, **own)
+        try:
+            out = getattr(copy, method)(*args, **kwargs)
+        except TraceContextError as error:
+            got = str(error).splitlines()[0].split(" (http")[0]
+            expected = "writes into its own variables or its inputs'"
+            fix = "pass what it writes into as an input that is a pytree, without pytree=False"
+            raise InputError(message(f"call of {self.name}", got=got, expected=expected, fix=fix)) from error
+        if mutable:
+            after = {path: leaf for path, (place, leaf) in variables_by_path(copy).items() if place[0] == STATE}
+            out = out, {STATE: nested(after)}
+        return (out, [variable.get_value() for variable in written]) if writes else out
+
+    def written(self, inputs: Any) -> list[Any]:
+        """The variables among a call's inputs, such as those of a cache that is a module."""
+        return variables_in(inputs)
 
     def _merged(self, variables: Tree, graph: Any) -> Any:
         trees = {name: flat(variables.get(name, {})) for name in COLLECTIONS}

@@ -12,11 +12,11 @@ import jax
 from share_jax.adapted import SHARED, TASKS, Forward, arguments
 from share_jax.adapted_trees import AdaptedTrees, check_space
 from share_jax.bank.slots import TaskSlots
-from share_jax.errors import TargetError, message
+from share_jax.errors import ShareError, TargetError, message
 from share_jax.layers.effective_params import effective_params
-from share_jax.layers.stored_kernel import QUANTIZED, UNREACHED, check_heads, is_quantized, no_update
+from share_jax.layers.stored_kernel import QUANTIZED, UNREACHED, WAYS_OUT, check_heads, is_quantized, no_update
 from share_jax.layers.targets import Target, match
-from share_jax.model_inputs import inputs_of
+from share_jax.model_inputs import AS_FLAG, VALUE_READ, inputs_of
 from share_jax.ops.remat_policy import POLICIES, Remat
 from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
@@ -33,6 +33,12 @@ STATE = "state"
 
 CACHES = "share_jax:caches"
 """The name by which caches go with the inputs of a mixed batch."""
+
+OWN_RNGS = "share_jax:rngs"
+"""The name by which a batch's own `rngs` goes to the model, beside the step's key."""
+
+WRITTEN = "share_jax:written"
+"""The name of the flag with which a model's output has the values beside it that `written` then have."""
 
 _WHOLE: ContextVar[Callable[[str, Any], Any] | None] = ContextVar("whole", default=None)
 
@@ -56,7 +62,11 @@ class Model(Protocol):
         ...
 
     def apply(self, variables: Tree, *args: Any, rngs: PRNGKey | None = None, **kwargs: Any) -> Any:
-        """The output for {"params": ..., ...}; with a key, as while it trains."""
+        """The output for {"params": ..., ...}; with a key, as while it trains. It leaves its inputs as they are."""
+        ...
+
+    def written(self, inputs: Any) -> list[Any]:
+        """What the model itself would write into among a call's inputs, such as the variables of a cache."""
         ...
 
     def variables(self, model: Any) -> dict[str, Any]:
@@ -140,7 +150,10 @@ class AdaptedFunction(AdaptedTrees):
             *args: the model's inputs.
             task_id: an integer scalar, or one id per example (batch,); concrete or traced.
             rngs: a key for a call as in training, from which every stream of random numbers is drawn; None predicts.
+                An `nnx.Rngs` goes to the module's own argument of this name, and predicts.
             **kwargs: the model's inputs by name.
+
+        Variables of NNX among the inputs, such as those of a cache, are written as the module itself writes them.
 
         Raises:
             TaskError: if a concrete id is not a slot.
@@ -152,7 +165,14 @@ class AdaptedFunction(AdaptedTrees):
         self, variables: Tree, slot: TaskSlots | Tree, *args: Any, rngs: PRNGKey | None = None, **kwargs: Any
     ) -> Any:
         """The same for slots from `slot`, or for one task's leaves at hand, as in training."""
-        return self._apply(variables, slot, args, kwargs, rngs, self.unbatched)
+        kwargs, rngs = _own_rngs(kwargs, rngs)
+        written = self.model.written((args, kwargs))
+        if not written:
+            return self._apply(variables, slot, args, kwargs, rngs, self.unbatched)
+        out, values = self._apply(variables, slot, args, {**kwargs, WRITTEN: True}, rngs, self.unbatched)
+        for variable, value in zip(written, values, strict=True):
+            variable.set_value(value)
+        return out
 
     def _apply(
         self,
@@ -163,6 +183,7 @@ class AdaptedFunction(AdaptedTrees):
         rngs: PRNGKey | None,
         unbatched: Sequence[str],
     ) -> Any:
+        kwargs, rngs = _own_rngs(kwargs, rngs)
         kwargs = with_flags(self.model.callee(kwargs.get("method")), self.flags, args, kwargs)
         slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
         heads = slots.heads or slots
@@ -277,6 +298,8 @@ def choose(
         InputError: if `method` is not a parameterisation.
     """
     check_space(space)
+    kwargs, key = _own_rngs({name: kwargs[name] for name in kwargs if name != "rngs"}, kwargs.get("rngs"))
+    kwargs = kwargs if key is None else {**kwargs, "rngs": key}
     method = SharedA() if method is None else method
     check_method(method, "choose one of share_jax's, or write the functions of parameterizations/base.py")
     params = flat(variables["params"])
@@ -300,8 +323,18 @@ def choose(
         )
         if use is not None and first[: len(use.inputs)] == use.inputs and not is_quantized(matrices[path]):
             axes[path] = (len(first), len(use.inputs))
-    flags = example_flags(model.callee(), args, kwargs, others=("mutable",))
+    flags = example_flags(model.callee(), args, kwargs, others=("mutable", "rngs", OWN_RNGS))
     return AdaptedFunction(model, method, picked, owned, space, tuple(unbatched), axes, flags)
+
+
+def _own_rngs(kwargs: dict[str, Any], rngs: Any) -> tuple[dict[str, Any], PRNGKey | None]:
+    """A call's named inputs with the model's own `rngs` apart, and the step's key: no array is none."""
+    kwargs = dict(kwargs)
+    if "rngs" in kwargs:
+        kwargs[OWN_RNGS] = kwargs.pop("rngs")
+    if rngs is None or is_array(rngs):
+        return kwargs, rngs
+    return {**kwargs, OWN_RNGS: rngs}, None
 
 
 def _readings(model: Model, variables: Tree, kernels: dict[str, Any], args: tuple, kwargs: dict) -> dict[str, Reading]:
@@ -318,9 +351,12 @@ def _readings(model: Model, variables: Tree, kernels: dict[str, Any], args: tupl
 
     try:
         return readings(function, kernels, [leaf for leaf, array in zip(leaves, own, strict=True) if array])
+    except ShareError:
+        raise
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         lines = str(error).strip().splitlines() or ["no reason"]
-        got, fix = f"{type(error).__name__}: {lines[0]}", "pass the same arguments to adapt as to the model"
+        got = f"{type(error).__name__}: {lines[0]}"
+        fix = AS_FLAG if isinstance(error, VALUE_READ) else "pass the same arguments to adapt as to the model"
         expected = "the arguments that the model takes"
         raise TargetError(message("example call of the model", got=got, expected=expected, fix=fix)) from error
 
@@ -330,7 +366,7 @@ def _target(path: str, leaf: Any, reading: Reading | None, space: str, chosen: M
 
     def refuse(reason: str, fix: str = "") -> TargetError:
         if not fix and space == "activation":
-            fix = QUANTIZED if is_quantized(leaf) else "narrow the pattern, or use space='parameter'"
+            fix = QUANTIZED if is_quantized(leaf) else WAYS_OUT
         fix = fix or "narrow the pattern"
         expected = f"a kernel that {space} space can adapt"
         return TargetError(message(f"target {path}", got=reason, expected=expected, fix=fix))

@@ -1,10 +1,11 @@
-"""What of an example call holds no arrays, such as `train=False`: kept as the model's own defaults."""
+"""A model's arguments: those of an example call that hold no arrays, kept as its defaults, and that for its keys."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from share_jax.model_inputs import holds_arrays
+from share_jax.typing import PRNGKey
 
 Callee = Callable[..., Any]
 """A method of a module, or a function of parameters: what it takes first is no argument of a call."""
@@ -23,6 +24,39 @@ def _parameters(callee: Callee) -> Mapping[str, inspect.Parameter]:
 def _places(callee: Callee) -> list[str]:
     """Names of the arguments that may be given by place, in their order."""
     return [name for name, each in _parameters(callee).items() if each.kind is each.POSITIONAL_OR_KEYWORD]
+
+
+def with_key(
+    callee: Callee,
+    name: str,
+    key: PRNGKey | None,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    *,
+    made: Callable[[inspect.Parameter, Any, PRNGKey], Any] = lambda parameter, own, key: key,
+    optional: bool = True,
+) -> dict[str, Any]:
+    """The named arguments of a call with that for keys: the step's where there is one, else the call's own.
+
+    Args:
+        callee: what is called; without this argument, or with it given by place, the call stays as it is.
+        name: of the argument.
+        key: of the step; None predicts, and an argument without a default that the call does not give is None.
+        args: the call's arguments by place.
+        kwargs: those by name.
+        made: (the parameter, the call's own value, key) to what the argument gets.
+        optional: whether an argument with a default, which the call does not give, gets the key, too.
+
+    >>> with_key(lambda params, x, *, rngs: x, "rngs", None, (3.0,), {})
+    {'rngs': None}
+    """
+    parameter = _parameters(callee).get(name)
+    if parameter is None or name in _places(callee)[: len(args)]:
+        return dict(kwargs)
+    own, needed = kwargs.get(name), parameter.default is parameter.empty
+    if key is not None and (optional or needed or own is not None):
+        return {**kwargs, name: made(parameter, own, key)}
+    return {**kwargs, name: own} if needed else dict(kwargs)
 
 
 def example_flags(

@@ -19,7 +19,7 @@ from share_jax.traced.kernel_view import KernelView
 from share_jax.traced.lookups import convolution_of, lookup_of
 from share_jax.traced.operations import Operation
 from share_jax.traced.products import product_of
-from share_jax.traced.visitor import Place, Visitor
+from share_jax.traced.visitor import Place, Visitor, read_by
 
 
 def run(
@@ -82,7 +82,7 @@ def _followed(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
         return outputs
     carries = ", which carries it" if eqn.primitive.name in ("scan", "while") else ""
     for view in (view for value in inputs for view in kernels_in(value)):
-        place.refuse(view, f"{eqn.primitive.name}{carries}", f"a kernel that '{eqn.primitive.name}' reads")
+        place.refuse(view, f"{eqn.primitive.name}{carries}", read_by(eqn.primitive.name))
     return bind(eqn, [plain(value) for value in inputs], place.visitor)
 
 

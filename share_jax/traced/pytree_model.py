@@ -1,6 +1,5 @@
 """Adapting a function of any tree of parameters: of Equinox, Haiku, or plain JAX."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,10 +8,14 @@ import jax
 
 from share_jax.errors import InputError, TargetError, message
 from share_jax.parameterizations.base import Parameterization
-from share_jax.traced.adapted_function import AdaptedFunction, choose
+from share_jax.traced.adapted_function import OWN_RNGS, AdaptedFunction, choose
+from share_jax.traced.example_flags import with_key
 from share_jax.traced.mixed_batch import is_array
 from share_jax.trees import flat, nested
 from share_jax.typing import PRNGKey, Tree
+
+KEYS = ("key", "rngs")
+"""The arguments of a function that get the step's key while it trains."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,12 @@ class PytreeModel:
         structure: of the tree.
         paths: of its leaves; None for what is no array.
         others: the leaves that are no arrays, such as an activation function.
-        takes_key: whether the function takes a `key` by name.
     """
 
     function: Callable[..., Any]
     structure: Any = field(repr=False)
     paths: tuple[str | None, ...] = field(repr=False)
     others: tuple[Any, ...] = field(repr=False)
-    takes_key: bool
 
     @property
     def name(self) -> str:
@@ -49,11 +50,18 @@ class PytreeModel:
         return ()
 
     def apply(self, variables: Tree, *args: Any, rngs: PRNGKey | None = None, **kwargs: Any) -> Any:
-        """The function's output; a key goes to its `key` where it has one."""
+        """The function's output; a key goes to its `key` or its `rngs`, before one that the inputs have."""
         leaves, others = flat(variables["params"]), iter(self.others)
         ordered = [next(others) if path is None else leaves[path] for path in self.paths]
-        key = {"key": rngs} if rngs is not None and self.takes_key else {}
-        return self.function(jax.tree.unflatten(self.structure, ordered), *args, **key, **kwargs)
+        if OWN_RNGS in kwargs:
+            kwargs["rngs"] = kwargs.pop(OWN_RNGS)
+        for name in KEYS:
+            kwargs = with_key(self.function, name, rngs, args, kwargs)
+        return self.function(jax.tree.unflatten(self.structure, ordered), *args, **kwargs)
+
+    def written(self, inputs: Any) -> list[Any]:
+        """Nothing: a function is pure."""
+        return []
 
     def callee(self, method: str | None = None) -> Callable[..., Any]:
         """The function."""
@@ -64,7 +72,7 @@ class PytreeModel:
         if not callable(model):
             fix = "pass a function (params, *inputs)"
             raise InputError(message("twin", got=type(model).__name__, expected="something to call", fix=fix))
-        return replace(self, function=model, takes_key=_takes_key(model))
+        return replace(self, function=model)
 
     def variables(self, model: Any) -> dict[str, Any]:
         """{"params": the leaves of a tree of parameters, by path}."""
@@ -106,7 +114,7 @@ def adapt_function(
     is added there. No module class is known.
 
     Args:
-        function: (params, *inputs) to an output, batch first; pure. While it trains it gets a `key` if it takes one.
+        function: (params, *inputs) to an output, batch first; pure. While it trains its `key` or `rngs` is a key.
         params: any tree of arrays or `jax.ShapeDtypeStruct`, such as an Equinox module; other leaves stay as they are.
         *args: an example of the inputs, arrays or shapes; only shapes are used.
         targets: regular expressions, each matching whole kernel paths such as r"layers/.*/weight"; empty adapts nothing
@@ -141,13 +149,6 @@ def adapt_function(
     others = tuple(leaf for leaf, path in zip(leaves, paths, strict=True) if path is None)
     if len(others) == len(leaves):
         raise TargetError(message("parameters", got="no array", expected="a tree of arrays", fix="pass the parameters"))
-    model = PytreeModel(function, structure, paths, others, _takes_key(function))
+    model = PytreeModel(function, structure, paths, others)
     chosen = {"targets": targets, "method": method, "heads": heads, "space": space, "unbatched": unbatched}
     return choose(model, model.variables(params), args, kwargs, **chosen)
-
-
-def _takes_key(function: Callable[..., Any]) -> bool:
-    try:
-        return "key" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # a callable without a signature
-        return False

@@ -53,10 +53,19 @@ class Place(NamedTuple):
     def refuse(self, view: KernelView, name: str, reason: str = "") -> None:
         """Tells the visitor, unless nobody reads what the operation makes."""
         if any(self.live):
-            self.visitor.refuse(view, name, reason or f"a kernel that '{name}' reads")
+            self.visitor.refuse(view, name, reason or read_by(name))
 
     def ended(self, values: Sequence[Any], name: str) -> list[Any]:
         """Outputs beyond which no kernel is followed."""
         for view in (view for value in values for view in kernels_in(value)):
             self.refuse(view, RETURNED, f"a kernel that '{name}' reads")
         return [plain(value) for value in values]
+
+
+def read_by(name: str) -> str:
+    """Why a kernel that this operation reads cannot be followed.
+
+    >>> read_by("tanh")
+    "a kernel that 'tanh' reads, which is no product, convolution or lookup"
+    """
+    return f"a kernel that '{name}' reads, which is no product, convolution or lookup"

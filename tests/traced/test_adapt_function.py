@@ -142,6 +142,8 @@ def test_gradients_of_a_slot_are_those_through_the_effective_parameters(full):
         (lambda p, x: x @ p["w"][:, :6].reshape(6, 6) @ jnp.linalg.inv(p["w"]), "reads"),
         (lambda p, x: (x, p["w"]), "returns|not used|no product"),
         (lambda p, x: x, "does not reach"),
+        (lambda p, x: x + p["w"][:1], "no product, convolution or lookup, .* by heads="),
+        (lambda p, x: x[: int(x[0, 0])] @ p["w"], "traced array with shape .* as a flag, such as an int"),
         (lambda p, x: x @ p["i"].astype(jnp.float32), "dtype int8|reads"),
     ],
 )
