@@ -1,6 +1,7 @@
 """Heads: each task answers through its own, alone and in a mixed batch, or the call is refused."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,11 +31,12 @@ def adapted_classifier(model, **options):
 
 
 def check_mixed(model, adapted, variables):
-    alone = [adapted.apply(variables, SEQUENCE, task_id=task) for task in range(TASKS)]
+    run, plain = jax.jit(lambda ids: adapted.apply(variables, SEQUENCE, task_id=ids)), jax.jit(model.apply)
+    alone = [run(jnp.int32(task)) for task in range(TASKS)]
     for task, got in enumerate(alone):
-        want = model.apply({"params": merged_params(variables, task, SCALE, adapted.heads)}, SEQUENCE)
+        want = plain({"params": merged_params(variables, task, SCALE, adapted.heads)}, SEQUENCE)
         np.testing.assert_allclose(got, want, **CLOSE)
-    mixed = adapted.apply(variables, SEQUENCE, task_id=jnp.array(MIXED))
+    mixed = run(jnp.array(MIXED))
     np.testing.assert_allclose(mixed, jnp.stack([alone[t][i] for i, t in enumerate(MIXED)]), **CLOSE)
 
 
@@ -72,8 +74,6 @@ def test_a_model_that_is_one_dense_layer_may_be_its_own_head():
 
 
 def test_fresh_heads_are_copies_of_the_base_models():
-    import jax
-
     model = Classifier()
     base = base_variables(model, SEQUENCE)
     adapted = adapt(model, base, SEQUENCE, targets="body/kernel", heads="head/.*")
@@ -109,11 +109,10 @@ class Hidden(nn.Module):
 def test_a_head_of_any_kind_is_each_examples_own_in_a_mixed_batch(model):
     adapted, variables = adapted_classifier(model, targets="body/kernel", heads="head/.*")
     merged = [merged_params(variables, task, SCALE, adapted.heads) for task in range(max(MIXED) + 1)]
-    want = np.stack([model.apply({"params": merged[task]}, SEQUENCE)[i] for i, task in enumerate(MIXED)])
-    np.testing.assert_allclose(
-        adapted.apply(variables, SEQUENCE, task_id=1), model.apply({"params": merged[1]}, SEQUENCE), **CLOSE
-    )
-    np.testing.assert_allclose(adapted.apply(variables, SEQUENCE, task_id=jnp.array(MIXED)), want, **CLOSE)
+    run, plain = jax.jit(lambda ids: adapted.apply(variables, SEQUENCE, task_id=ids)), jax.jit(model.apply)
+    want = np.stack([plain({"params": merged[task]}, SEQUENCE)[i] for i, task in enumerate(MIXED)])
+    np.testing.assert_allclose(run(jnp.int32(1)), plain({"params": merged[1]}, SEQUENCE), **CLOSE)
+    np.testing.assert_allclose(run(jnp.array(MIXED)), want, **CLOSE)
 
 
 def test_ids_per_example_in_parameter_space_are_refused():

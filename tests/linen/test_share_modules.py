@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adapted_models import base_variables, normal
 
 import share_jax
 from share_jax.adapters.factors import Factors
@@ -25,13 +26,11 @@ TASKS = 4
 
 def drawn(tree: dict, seed: int) -> dict:
     """The tree with every leaf replaced by random numbers."""
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    new = [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, new)
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), tree)
 
 
-X = jax.random.normal(jax.random.key(3), (6, 7, 8))
+X = normal(6, 7, 8)
 IDS = jnp.arange(42).reshape(6, 7) % 9
 LAYERS: dict[str, tuple[Callable[[], nn.Module], jax.Array]] = {
     "Dense": (lambda: share_jax.ShareDense(10, num_tasks=TASKS, method=METHOD), X),
@@ -45,12 +44,13 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], jax.Array]] = {
 def test_the_fast_form_is_the_merged_kernel_and_a_mixed_batch_is_each_tasks_own(name: str) -> None:
     make, x = LAYERS[name]
     module = make()
-    variables = module.init(jax.random.key(0), x, task_id=0)
+    variables = jax.jit(module.init)(jax.random.key(0), x, task_id=jnp.int32(0))
     plain = {"Dense": nn.Dense(10), "DenseGeneral": nn.DenseGeneral((2, 5)), "Conv": nn.Conv(10, (3,))}.get(
         name, nn.Embed(9, 10)
     )
-    base = plain.apply({"params": variables["params"]}, x)
-    np.testing.assert_array_equal(np.asarray(module.apply(variables, x, task_id=1)), np.asarray(base))
+    run, of_plain = jax.jit(module.apply), jax.jit(plain.apply)
+    base = of_plain({"params": variables["params"]}, x)
+    np.testing.assert_array_equal(run(variables, x, task_id=jnp.int32(1)), base)
     variables = {**variables, "tasks": drawn(variables["tasks"], 1)}
     (leaf,) = [n for n in variables["params"] if n in ("kernel", "embedding")]
     outputs = []
@@ -60,10 +60,10 @@ def test_the_fast_form_is_the_merged_kernel_and_a_mixed_batch_is_each_tasks_own(
         delta = shared["basis_a"] @ slot["coeff_a"] @ slot["coeff_b"].T @ shared["basis_b"].T
         kernel = np.asarray(variables["params"][leaf], np.float64)
         merged = {**variables["params"], leaf: jnp.asarray(kernel + delta.reshape(kernel.shape), jnp.float32)}
-        outputs.append(np.asarray(module.apply(variables, x, task_id=task)))
-        np.testing.assert_allclose(outputs[-1], np.asarray(plain.apply({"params": merged}, x)), atol=1e-5, rtol=1e-5)
+        outputs.append(np.asarray(run(variables, x, task_id=jnp.int32(task))))
+        np.testing.assert_allclose(outputs[-1], of_plain({"params": merged}, x), atol=1e-5, rtol=1e-5)
     ids = jnp.array([3, 0, 2, 2, 1, 0])
-    mixed = np.asarray(module.apply(variables, x, task_id=ids))
+    mixed = np.asarray(run(variables, x, task_id=ids))
     for example, task in enumerate(np.asarray(ids)):
         np.testing.assert_allclose(mixed[example], outputs[task][example], atol=1e-5, rtol=1e-5)
 
@@ -78,8 +78,8 @@ def test_the_bases_are_orthonormal_and_a_side_smaller_than_k_is_padded_with_zero
 
 def mlp() -> tuple[nn.Module, dict, jax.Array]:
     model = nn.Sequential([nn.Dense(12), nn.gelu, nn.Dense(5)])
-    x = jax.random.normal(jax.random.key(7), (6, 8))
-    return model, model.init(jax.random.key(0), x)["params"], x
+    x = normal(6, 8)
+    return model, base_variables(model, x)["params"], x
 
 
 @pytest.mark.parametrize("method", [METHOD, ShareAdapt(phi=3, pseudo_rank=2)])
@@ -90,7 +90,8 @@ def test_an_unmodified_model_gives_the_same_in_both_spaces(method: Share | Share
         adapted = share_jax.adapt(model, {"params": params}, x, targets=".*kernel", method=method, space=space)
         own = adapted.init(jax.random.key(1), params, 3)
         variables = {"params": params, "shared": own["shared"], "tasks": drawn(own["tasks"], 2)}
-        outputs.append([np.asarray(adapted.apply(variables, x, task_id=t)) for t in range(3)])
+        run = jax.jit(adapted.apply)
+        outputs.append([np.asarray(run(variables, x, task_id=jnp.int32(t))) for t in range(3)])
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-4, rtol=1e-5)
 
 
@@ -127,14 +128,15 @@ def test_a_served_subspace_answers_as_the_reconstructed_adapters_do() -> None:
     adapted = share_jax.adapt(model, {"params": params}, x, targets=".*kernel", method=Share(size, 4))
     modules = {target.path: target.module_path[0] for target in adapted.targets}
     shared = {modules[path]: shared_leaves(layer, size) for path, layer in state.layers.items()}
+    run, plain = jax.jit(adapted.apply_slot), jax.jit(model.apply)
     for index, task in enumerate(state.tasks):
         slot = {modules[path]: task_leaves(layer, index, size, 4) for path, layer in state.layers.items()}
-        got = adapted.apply_slot({"params": params, "shared": shared}, slot, x)
+        got = run({"params": params, "shared": shared}, slot, x)
         merged = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
         for path, factors in factors_of(state, task).items():
             delta = np.asarray(factors.lora_a, np.float64) @ np.asarray(factors.lora_b, np.float64) * factors.scale
             merged[modules[path]]["kernel"] = merged[modules[path]]["kernel"] + delta
-        want = model.apply({"params": jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), merged)}, x)
+        want = plain({"params": jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), merged)}, x)
         np.testing.assert_allclose(np.asarray(got), np.asarray(want), atol=2e-5, rtol=1e-5)
 
 
