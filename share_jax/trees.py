@@ -80,3 +80,15 @@ def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
 def abstract(tree: Any) -> Any:
     """The tree with shapes and dtypes in place of arrays."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def own_containers(tree: Any) -> Any:
+    """The same leaves in dicts, lists and tuples of their own, for a model that changes those that it is called with.
+
+    >>> given = {"x": [1, 2]}
+    >>> own_containers(given) == given, own_containers(given)["x"] is given["x"]
+    (True, False)
+    """
+    if type(tree) is dict:
+        return {key: own_containers(value) for key, value in tree.items()}
+    return type(tree)(own_containers(value) for value in tree) if type(tree) in (list, tuple) else tree

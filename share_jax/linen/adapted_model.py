@@ -29,7 +29,7 @@ from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
 from share_jax.traced.evaluate import adapted_call
 from share_jax.traced.example_flags import example_flags, with_flags
-from share_jax.trees import at, flat, keys_of, merged, nested, path_of
+from share_jax.trees import at, flat, keys_of, merged, nested, own_containers, path_of
 from share_jax.typing import Array, PRNGKey, TaskId, Tree
 
 OF_APPLY = ("mutable", "capture_intermediates")
@@ -113,7 +113,7 @@ class Adapted(AdaptedTrees):
             params = merged(params, nested({path: own[path] for path in self.heads}))
         if self.space == "parameter":
             params = effective_params(self.method, self.targets, params, shared, slots.leaves)
-            return self.model.apply({**rest, "params": params}, *args, **kwargs)
+            return self.model.apply({**rest, "params": params}, *own_containers(args), **own_containers(kwargs))
         plain = [target for target in self.targets if target.path not in self.traced]
         others = [target for target in self.targets if target.path in self.traced]
         heads = self.heads if of_heads.batched else ()
@@ -123,7 +123,8 @@ class Adapted(AdaptedTrees):
 
         def call(params: Tree) -> Any:
             with nn.intercept_methods(intercept):
-                return self.model.apply({**rest, "params": params, SHARED: at_layers, TASKS: tasks}, *args, **kwargs)
+                collections = {**rest, "params": params, SHARED: at_layers, TASKS: tasks}
+                return self.model.apply(collections, *own_containers(args), **own_containers(kwargs))
 
         if not others:
             return call(params)

@@ -15,7 +15,7 @@ from share_jax.nnx.variables import SharedVariable, TaskVariable
 from share_jax.nnx.written_inputs import copied, rngs_argument, variables_in
 from share_jax.traced.adapted_function import OWN_RNGS, STATE, WRITTEN
 from share_jax.traced.example_flags import with_key
-from share_jax.trees import flat, nested, text_of
+from share_jax.trees import flat, nested, own_containers, text_of
 from share_jax.typing import PRNGKey, Tree
 
 PARAMS = "params"
@@ -85,7 +85,7 @@ class ModuleFunction:
             InputError: if it writes into a variable that is neither its own nor in its inputs.
         """
         writes = kwargs.pop(WRITTEN, False)
-        args, kwargs = copied((args, kwargs))
+        args, kwargs = copied(own_containers((args, kwargs)))
         written = variables_in((args, kwargs)) if writes else []
         copy = self._merged(variables, self.predicting if rngs is None else self.training)
         if rngs is not None:

@@ -11,7 +11,7 @@ from share_jax.parameterizations.base import Parameterization
 from share_jax.traced.adapted_function import OWN_RNGS, AdaptedFunction, choose
 from share_jax.traced.example_flags import with_key
 from share_jax.traced.mixed_batch import is_array
-from share_jax.trees import flat, nested
+from share_jax.trees import flat, nested, own_containers
 from share_jax.typing import PRNGKey, Tree
 
 KEYS = ("key", "rngs")
@@ -57,6 +57,7 @@ class PytreeModel:
             kwargs["rngs"] = kwargs.pop(OWN_RNGS)
         for name in KEYS:
             kwargs = with_key(self.function, name, rngs, args, kwargs)
+        args, kwargs = own_containers((args, kwargs))
         return self.function(jax.tree.unflatten(self.structure, ordered), *args, **kwargs)
 
     def written(self, inputs: Any) -> list[Any]:
