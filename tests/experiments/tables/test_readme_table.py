@@ -7,7 +7,7 @@ import pytest
 from report_results import results as made_up
 
 from experiments.report.results import load_results
-from experiments.tables.main_job import MAIN, MOST, blocks_of, main, together, write
+from experiments.tables.readme_table import MAIN, MOST, blocks_of, main, together, write
 from experiments.tables.markers import between, marked, replaced
 from share_jax.errors import FormatError
 

@@ -1,7 +1,7 @@
 """The table and figure of a job in the README and the documentation, from one checked-in `results.json`.
 
-    python -m experiments.tables.main_job runs/newsgroups10/results.json
-    python -m experiments.tables.main_job runs/queries10/results.json --name queries10
+    python -m experiments.tables.readme_table runs/newsgroups10/results.json
+    python -m experiments.tables.readme_table runs/queries10/results.json --name queries10
 
 keeps that file as `docs/NAME.json` and writes what is made of it: the README's blocks of that name between markers, the
 same for the documentation in `docs/NAME.md`, and the figure `docs/assets/NAME.svg`. NAME is `main_job` by default.
@@ -137,7 +137,7 @@ def write(sources: Sequence[Path], root: Path = ROOT, name: str = MAIN) -> list[
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line: 0 when all is written, 2 for bad input."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.tables.main_job",
+        prog="python -m experiments.tables.readme_table",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
