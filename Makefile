@@ -28,8 +28,8 @@ test-slow: setup ## the tests that take minutes
 test-faults: setup ## runs killed at thirty moments, stopped, damaged, on a full disk: about 10 minutes
 	$(BIN)/python -m pytest -m faults $(ARGS)
 
-test-peft: setup ## logits compared with PEFT's: PEFT_PYTHON=a Python with torch, transformers and peft
-	SHARE_JAX_PEFT_PYTHON=$(PEFT_PYTHON) $(BIN)/python -m pytest tests/formats/test_peft_equality.py $(ARGS)
+test-peft: setup ## logits compared with PEFT's, of adapters and of banks: PEFT_PYTHON=a Python with torch, transformers and peft
+	SHARE_JAX_PEFT_PYTHON=$(PEFT_PYTHON) $(BIN)/python -m pytest -m "" tests/formats/test_peft_equality.py tests/formats/test_peft_bank.py tests/language/test_peft_decoder.py $(ARGS)
 
 test-lowest: ## the fast tests on the lowest versions that pyproject.toml declares; needs uv
 	VENV=$(ROOTS)/lowest tests/environments/lowest.sh $(ARGS)
