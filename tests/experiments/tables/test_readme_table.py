@@ -7,8 +7,8 @@ import pytest
 from report_results import results as made_up
 
 from experiments.report.results import load_results
-from experiments.tables.readme_table import MAIN, MOST, blocks_of, main, together, write
 from experiments.tables.markers import between, marked, replaced
+from experiments.tables.readme_table import MAIN, MOST, blocks_of, main, together, write
 from share_jax.errors import FormatError
 
 ROOT = Path(__file__).parents[3]
