@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure as Chart
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
@@ -22,8 +22,8 @@ LEFT, RIGHT, TOP, PLOT, AXIS, ROW = 54.0, 12.0, 22.0, 226.0, 50.0, 20.0
 """Pixels: beside and above the plot, its height, that of the axis under it, and a row of the legend."""
 LONGEST, LETTER = 30, 7.6
 """Characters of a name that a legend shows, and pixels that one takes."""
-HEAT = [(LIGHT["heat"], 0.04), (LIGHT["heat"], 0.8)]
-WARM = [(LIGHT["warm"], 0.04), (LIGHT["warm"], 0.8)]
+HEAT = [to_rgba(LIGHT["heat"], alpha) for alpha in (0.04, 0.8)]
+WARM = [to_rgba(LIGHT["warm"], alpha) for alpha in (0.04, 0.8)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,14 +58,23 @@ def test_an_alpha_of_any_dtype_and_shape_passes_exactly(tmp_path, capsys, layout
 @pytest.mark.parametrize(
     ("alpha", "line"),
     [(np.ones(2), "got F64 .2,."), (np.ones(0, np.float32), "got F32 .0,."), (np.float32(np.nan), "got nan"),
-     (np.float32(-np.inf), "got -inf"), (np.float64(1e200), "got 1e.200"), (np.bool_(1), "got BOOL"),
-     (np.complex64(1), "got C64")],
+     (np.float32(-np.inf), "got -inf"), (np.float64(1e200), "got 1e.200"), (np.bool_(1), "got BOOL")],
 )  # fmt: skip
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_no_alpha_is_named(tmp_path, layout, alpha, line):
     key = f"{LAYOUTS[layout][0]}.alpha"
     path = write_file(tmp_path / "x.safetensors", {**pair(layout), key: np.asarray(alpha)})
     with pytest.raises(FormatError, match=f"{key}: {line}.*, expected one number below"):
+        open_sources([path])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_complex_alpha_is_named(tmp_path, layout):
+    """Of another dtype of 8 bytes, for not every version of safetensors writes it."""
+    key = f"{LAYOUTS[layout][0]}.alpha"
+    path = write_file(tmp_path / "x.safetensors", {**pair(layout), key: np.asarray(np.float64(1))})
+    path.write_bytes(path.read_bytes().replace(b'"F64"', b'"C64"'))
+    with pytest.raises(FormatError, match=f"{key}: got C64.*, expected one number below"):
         open_sources([path])
 
 
