@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from share_jax.errors import TargetError, message
-from share_jax.layers.stored_kernel import QUANTIZED, UNREACHED, is_quantized, no_update
+from share_jax.layers.stored_kernel import QUANTIZED, UNREACHED, WAYS_OUT, is_quantized, no_update
 from share_jax.layers.targets import Target
 from share_jax.linen.bypass import bypassed
 from share_jax.linen.discover import ParameterUse, may_be_kernel
@@ -105,7 +105,7 @@ def _obstacle(use: ParameterUse) -> str | None:
 
 def _refused(path: str, reason: str, space: str, program: str | None = None, fix: str = "") -> TargetError:
     more = "" if program is None or program == reason else f" ({program})"
-    fix = fix or ("narrow the pattern" if space == "parameter" else "narrow the pattern, or use space='parameter'")
+    fix = fix or ("narrow the pattern" if space == "parameter" else WAYS_OUT)
     expected = f"a kernel that {space} space can adapt"
     return TargetError(message(f"target {path}", got=f"{reason}{more}", expected=expected, fix=fix))
 
