@@ -1,19 +1,17 @@
 """Whether a program may put the examples of a batch into another order before a layer, as a sort by length does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-_ALONG = {"sort": "dimension", "rev": "dimensions", "top_k": "axis", "approx_top_k": "reduction_dimension"}
-"""Operations that order or turn an axis, and the parameter that names it; the last axis where there is none."""
-
 
 def may_reorder(jaxpr: Jaxpr, size: int) -> bool:
-    """Whether the program sorts or turns an axis of this length, itself or in the body of an operation.
+    """Whether the program sorts, turns, rolls or picks along an axis of this length, itself or in an operation's body.
 
     Shapes do not tell the examples of a batch from the same examples sorted: a layer between would take the slot of
-    another example. A `size` that no other axis has makes the answer exact.
+    another example. The answer errs to yes, as for a choice of one token per example. A `size` that no other axis has
+    keeps other axes out of it.
 
     Args:
         jaxpr: the program.
@@ -31,12 +29,56 @@ def may_reorder(jaxpr: Jaxpr, size: int) -> bool:
 
 def _orders(eqn: JaxprEqn, size: int) -> bool:
     name = eqn.primitive.name
-    if name not in _ALONG:
-        return False
-    operand: Any = eqn.invars[0].aval
-    named = eqn.params.get(_ALONG[name], -1)
-    axes = named if isinstance(named, tuple) else (named,)
-    return any(operand.shape[axis] == size for axis in axes)
+    axes = _AXES.get("scatter" if name.startswith("scatter") else name)
+    return axes is not None and any(shape[axis] == size for shape, axis in axes(eqn))
+
+
+def _of_operand(parameter: str) -> Callable[[JaxprEqn], list[tuple[tuple, int]]]:
+    """The operand's shape with each axis that a parameter names; the last axis where there is no such parameter."""
+
+    def axes(eqn: JaxprEqn) -> list[tuple[tuple, int]]:
+        named = eqn.params.get(parameter, -1)
+        return [(_shape(eqn.invars[0]), axis) for axis in (named if isinstance(named, tuple) else (named,))]
+
+    return axes
+
+
+def _indexed(parameter: str) -> Callable[[JaxprEqn], list[tuple[tuple, int]]]:
+    """The operand's shape with each axis that indices choose from."""
+
+    def axes(eqn: JaxprEqn) -> list[tuple[tuple, int]]:
+        return [(_shape(eqn.invars[0]), axis) for axis in getattr(eqn.params["dimension_numbers"], parameter)]
+
+    return axes
+
+
+def _joined(eqn: JaxprEqn) -> list[tuple[tuple, int]]:
+    """The result's shape with the axis along which parts were joined."""
+    return [(_shape(eqn.outvars[0]), eqn.params["dimension"])]
+
+
+def _cut(eqn: JaxprEqn) -> list[tuple[tuple, int]]:
+    """The result's shape with each axis that was longer before."""
+    before, after = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
+    return [(after, axis) for axis in range(len(after)) if before[axis] != after[axis]]
+
+
+_AXES: dict[str, Callable[[JaxprEqn], list[tuple[tuple, int]]]] = {
+    "sort": _of_operand("dimension"),
+    "rev": _of_operand("dimensions"),
+    "top_k": _of_operand("axis"),
+    "approx_top_k": _of_operand("reduction_dimension"),
+    "gather": _indexed("start_index_map"),
+    "scatter": _indexed("scatter_dims_to_operand_dims"),
+    "concatenate": _joined,
+    "slice": _cut,
+    "dynamic_slice": _cut,
+}
+"""Operations after which an axis may have another order, and the axes of which that is true."""
+
+
+def _shape(value: Any) -> tuple:
+    return value.aval.shape
 
 
 def _bodies(eqn: JaxprEqn) -> Iterator[Jaxpr]:

@@ -143,7 +143,7 @@ def _check_order(call: Call, slots: TaskSlots, batch: Batch, option: list[int | 
     grown = [_grown(leaf, axis, more) for leaf, axis in zip(batch.arrays, option, strict=True)]
     program = jax.make_jaxpr(call)(slots, grown, keys)
     if may_reorder(program.jaxpr, batch.size + more):
-        got, expected = "a model that sorts or turns the batch", "examples that keep their places"
+        got, expected = "a model that puts the batch into another order", "examples that keep their places"
         raise UnlikeBatchError(message("task_id", got=got, expected=expected, fix="pass one id for the whole batch"))
 
 

@@ -27,6 +27,32 @@ class Turned(nn.Module):
         return nn.Dense(3)(x[::-1])[::-1]
 
 
+class Rolled(nn.Module):
+    by: int | None
+
+    @nn.compact
+    def __call__(self, x):
+        by = self.by if self.by is not None else x[0, 0].astype(int) + 1
+        return jnp.roll(nn.Dense(3)(jnp.roll(x, by, axis=0)), -by, axis=0)
+
+
+class Picked(nn.Module):
+    """By indices, as a dispatch to experts does when each example is one token."""
+
+    @nn.compact
+    def __call__(self, x):
+        order = (3 * jnp.arange(len(x)) + 1) % len(x)
+        y = nn.Dense(3)(x[order])
+        return jnp.zeros_like(y).at[order].set(y)
+
+
+class Scattered(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        order = (jnp.arange(len(x)) + 2) % len(x)
+        return nn.Dense(3)(jnp.zeros_like(x).at[order].set(x))[order]
+
+
 class SortedFeatures(nn.Module):
     """As many of them as examples."""
 
@@ -35,7 +61,18 @@ class SortedFeatures(nn.Module):
         return nn.Dense(3)(jnp.sort(x, axis=1)[:, ::-1])
 
 
-@pytest.mark.parametrize("model", [Sorted(), Turned(), SortedFeatures()])
+class OneFeatureEach(nn.Module):
+    """Of as many as examples; none of them changes its place."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x[jnp.arange(len(x)), x.argmin(axis=1)][:, None])
+
+
+MODELS = [Sorted(), Turned(), Rolled(1), Rolled(None), Picked(), Scattered(), SortedFeatures(), OneFeatureEach()]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_examples_that_change_their_places_keep_their_tasks(model):
     x = normal(4, 4)
     base = model.init(jax.random.key(0), x)
