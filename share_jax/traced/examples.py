@@ -90,7 +90,7 @@ def mixed(together: Call | None, alone: Call, slots: TaskSlots, batch: Batch, ke
         for option in options:
             try:
                 if together is not None:
-                    _check_order(together, _grown_slots(slots, more), batch, option, more, keys)
+                    _check_order(together, slots, batch, option, more, keys)
                     return together(slots, batch.arrays, keys)
             except UnlikeBatchError as error:
                 reasons.append(error)
@@ -135,16 +135,18 @@ def _evaluate(call: Call, slots: TaskSlots, batch: Batch, option: list[int | Non
 
 
 def _check_order(call: Call, slots: TaskSlots, batch: Batch, option: list[int | None], more: int, keys: Any) -> None:
-    """Evaluates a call with more examples.
+    """Evaluates a call with more examples, and again with another number where an axis may be as long by chance.
 
     Raises:
         UnlikeBatchError: if a layer's input does not begin with them, or not in their order.
     """
-    grown = [_grown(leaf, axis, more) for leaf, axis in zip(batch.arrays, option, strict=True)]
-    program = jax.make_jaxpr(call)(slots, grown, keys)
-    if may_reorder(program.jaxpr, batch.size + more):
-        got, expected = "a model that puts the batch into another order", "examples that keep their places"
-        raise UnlikeBatchError(message("task_id", got=got, expected=expected, fix="pass one id for the whole batch"))
+    for by in (more, 2 * more + 1):
+        grown = [_grown(leaf, axis, by) for leaf, axis in zip(batch.arrays, option, strict=True)]
+        program = jax.make_jaxpr(call)(_grown_slots(slots, by), grown, keys)
+        if not may_reorder(program, batch.size + by):
+            return
+    got, expected = "a model that puts the batch into another order", "examples that keep their places"
+    raise UnlikeBatchError(message("task_id", got=got, expected=expected, fix="pass one id for the whole batch"))
 
 
 def _first(slots: TaskSlots) -> TaskSlots:

@@ -8,6 +8,7 @@ import pytest
 from adapted_models import normal, with_adapters
 
 from share_jax import SharedA, adapt
+from share_jax.traced.batch_order import may_reorder
 
 IDS = (2, 0, 1, 1)
 
@@ -82,3 +83,32 @@ def test_examples_that_change_their_places_keep_their_tasks(model):
     want = np.stack([singles[task][i] for i, task in enumerate(IDS)])
     np.testing.assert_allclose(adapted.apply(variables, x, task_id=jnp.array(IDS)), want, rtol=2e-5, atol=2e-5)
     assert np.abs(want - singles[0]).max() > 1e-2
+
+
+SIZE, LAST = 5, np.arange(5)
+
+
+@jax.jit
+def rows(x, places):
+    return x[places, 0]
+
+
+@pytest.mark.parametrize(
+    ("function", "reorders"),
+    [
+        (lambda x, i: x[jnp.arange(SIZE), i], False),
+        (lambda x, i: x[LAST, i], False),
+        (lambda x, i: jnp.take_along_axis(x, i[:, None], axis=1), False),
+        (lambda x, i: x.at[jnp.arange(SIZE)[:, None], jnp.arange(2)].add(1.0), False),
+        (lambda x, i: rows(x, jnp.arange(SIZE)), False),
+        (lambda x, i: rows(x, SIZE - 1 - jnp.arange(SIZE)), True),
+        (lambda x, i: x[jnp.arange(1, SIZE + 1) % SIZE, i], True),
+        (lambda x, i: x.at[LAST[::-1]].add(1.0), True),
+        (lambda x, i: jnp.take(x, i, axis=0), True),
+        (lambda x, i: jnp.concatenate([x[2:], x[:2]]), True),
+        (lambda x, i: jnp.concatenate([x, x], axis=1)[:, 2:], False),
+    ],
+)
+def test_examples_that_are_picked_in_their_order_keep_their_places(function, reorders):
+    program = jax.make_jaxpr(function)(jnp.ones((SIZE, 4)), jnp.zeros(SIZE, int))
+    assert may_reorder(program, SIZE) == reorders
