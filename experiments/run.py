@@ -43,7 +43,6 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     from experiments import workdir
     from experiments.algorithms.job import Job, Outcome, check_methods, run_method
     from experiments.backbones.backbone import PooledFeatures
-    from experiments.build import build
     from experiments.devices import open_devices
     from experiments.report.announce import beginning, ending
     from experiments.report.markdown import write_report
@@ -54,6 +53,7 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     from experiments.report.samples import plain_samples
     from experiments.report.scalars import logged
     from experiments.report.table import print_table
+    from experiments.stream_and_backbone import build
     from share_jax.runtime import processes
 
     if config.distributed:

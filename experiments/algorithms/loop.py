@@ -37,8 +37,8 @@ from share_jax.layers.kernel_matrix import matrix_shape
 from share_jax.layers.targets import match
 from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.parameterizations.base import Parameterization
-from share_jax.train.first_slot import started
 from share_jax.train.optimizer import task_optimizer
+from share_jax.train.starting_slot import started
 from share_jax.train.step import StepState, init_state
 from share_jax.trees import flat, merged, nested
 from share_jax.typing import PRNGKey, Tree

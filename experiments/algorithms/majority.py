@@ -4,9 +4,9 @@ import numpy as np
 
 from experiments.algorithms.job import Job, Outcome
 from experiments.config.methods import Method
-from experiments.metrics import measure
 from experiments.streams.base import Stream, Task
 from experiments.streams.protocols import TASK, offsets, outputs
+from experiments.task_metrics import measure
 
 
 def run(job: Job) -> Outcome:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.metrics import measure
 from experiments.streams.base import Split
+from experiments.task_metrics import measure
 from share_jax.train.batches import eval_batches
 from share_jax.typing import Tree
 
@@ -46,7 +46,7 @@ def predictions(
 
 
 def score(values: np.ndarray, labels: np.ndarray, metric: str = "accuracy") -> Score:
-    """A metric, of `experiments.metrics`, and digest of test logits (examples, outputs)."""
+    """A metric, of `experiments.task_metrics`, and digest of test logits (examples, outputs)."""
     return Score(measure(metric, values, labels), _digest(values))
 
 

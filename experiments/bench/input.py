@@ -24,13 +24,13 @@ import numpy as np
 from experiments.algorithms import loop
 from experiments.algorithms.batches import task_pipeline_of
 from experiments.algorithms.job import Job
-from experiments.build import build, raw_stream
 from experiments.config.experiment import experiments
 from experiments.config.run_config import Config, preset
 from experiments.data.batch_order import Order, bucketed, token_counts
 from experiments.data.pipeline import Batch, Pipeline
 from experiments.report.blocks import table
 from experiments.report.progress import NullProgress
+from experiments.stream_and_backbone import build, raw_stream
 from experiments.streams.base import Task
 from share_jax.parameterizations.shared_a import SharedA
 

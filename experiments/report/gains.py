@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.metrics import bits_per_byte_of
+from experiments.task_metrics import bits_per_byte_of
 
 METRIC = "bits_saved"
 FROZEN = "frozen"

@@ -4,9 +4,9 @@ The schema, version 1 (null stands for "not evaluated" or "undefined", NaN never
 
 - `schema`: 1. `experiment`, `preset`, `protocol`: names. `command`: the command line that made the file.
 - `tasks`: T task names in the order in which they were learnt. `metrics`: the metric of each, a name of
-  `experiments.metrics`; accuracy where the file has none. What is called accuracy below is the task's own metric, which
-  may be below 0 for correlations, and for `bits_saved`, which is 1 - (bits per byte) / 8. `seeds`: every seed that any
-  method ran with.
+  `experiments.task_metrics`; accuracy where the file has none. What is called accuracy below is the task's own
+  metric, which may be below 0 for correlations, and for `bits_saved`, which is 1 - (bits per byte) / 8. `seeds`: every
+  seed that any method ran with.
 - `methods`: by name, in the order of the run:
     - `runs`: one per seed: `seed`; `accuracy_matrix` (T rows of T, row i after task i); `untrained` (T
       accuracies of the untrained model); the measures of `share_jax.metrics.NAMES`; `seconds` by phase, of which
@@ -36,10 +36,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments.metrics import lowest as lowest_of
 from experiments.report.gains import with_gains
 from experiments.report.schema import PARAMS, PROTOCOLS, SCHEMA, validate
 from experiments.report.versions import versions as installed_versions
+from experiments.task_metrics import lowest as lowest_of
 from share_jax import metrics
 from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.atomic_write import replace_text
@@ -78,7 +78,7 @@ class MethodResult:
 class Results:
     """Everything that one experiment found; `protocol` begins with one of `schema.PROTOCOLS`.
 
-    `metrics` has one of `experiments.metrics` for each task; accuracy for all where it is empty.
+    `metrics` has one of `experiments.task_metrics` for each task; accuracy for all where it is empty.
     """
 
     experiment: str

@@ -6,7 +6,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
-from experiments.metrics import lowest
+from experiments.task_metrics import lowest
 from share_jax.errors import FormatError, message
 from share_jax.metrics import NAMES as MEASURES
 

@@ -128,7 +128,7 @@ class Task:
         train: examples to learn from.
         test: examples to be tested on.
         kind: "classification", "regression" or "tokens".
-        metric: how it is scored, a name of `experiments.metrics`; by default accuracy, Pearson's correlation, or
+        metric: how it is scored, a name of `experiments.task_metrics`; by default accuracy, Pearson's correlation, or
             the share of completions that are right as a whole.
         further: other test sets by name, answered once, when all tasks are learnt.
         few_shot: the test set behind a few training examples, for the model without any training; of tokens alone.

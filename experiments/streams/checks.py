@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.metrics import OF_CLASSES, OF_NUMBERS, OF_TOKENS
+from experiments.task_metrics import OF_CLASSES, OF_NUMBERS, OF_TOKENS
 from share_jax.errors import InputError, message
 
 KINDS = {"classification": OF_CLASSES, "regression": OF_NUMBERS, "tokens": OF_TOKENS}

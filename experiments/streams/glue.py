@@ -2,7 +2,7 @@
 
 CoLA, MRPC, RTE, STS-B, QNLI, SST-2. Labels of the test sets are not public, so the validation sets are the test, as in
 the published tables. CoLA is scored by Matthews' correlation, STS-B by Pearson's, the others by accuracy, as there
-(GLUE itself adds F1 for MRPC and Spearman's correlation for STS-B: `experiments.metrics` has both).
+(GLUE itself adds F1 for MRPC and Spearman's correlation for STS-B: `experiments.task_metrics` has both).
 
 Sources: Wang et al. 2019, "GLUE" (arXiv 1804.07461); the order from Kaushik et al. 2026 (arXiv 2602.06043).
 """

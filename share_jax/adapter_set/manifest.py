@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from share_jax.errors import FormatError, ShareError, message
-from share_jax.formats.forms import is_form
+from share_jax.formats.pair_layouts import is_form
 from share_jax.formats.peft_config import parse_config
 from share_jax.storage.manifest_file import Content, ManifestKind, digest
 from share_jax.storage.untrusted import check_task_name, exists_inside, read_small, shown

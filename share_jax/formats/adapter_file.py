@@ -8,7 +8,7 @@ import numpy as np
 
 from share_jax.adapters.factors import Factors
 from share_jax.errors import FormatError, InputError, message
-from share_jax.formats.forms import LINEAR
+from share_jax.formats.pair_layouts import LINEAR
 from share_jax.formats.peft_keys import PREFIX
 from share_jax.linalg.finite import all_finite
 from share_jax.storage.safetensors_file import RawTensor

@@ -21,8 +21,8 @@ from share_jax.errors import FormatError, message
 from share_jax.formats import components
 from share_jax.formats.adapter_file import Layer, Part, Source
 from share_jax.formats.export import new_config
-from share_jax.formats.forms import EMBEDDING, expert_of, tensors_of_factors
 from share_jax.formats.lora_names import has_pairs, read_pairs
+from share_jax.formats.pair_layouts import EMBEDDING, expert_of, tensors_of_factors
 from share_jax.formats.pairs import Pair, Place, names_in, place_of, source_of_pairs
 from share_jax.formats.peft_config import LoraSettings, parse_config
 from share_jax.formats.saving import CONFIGS as METADATA

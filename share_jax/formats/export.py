@@ -10,7 +10,7 @@ import numpy as np
 
 from share_jax.adapters.factors import Adapter, Factors
 from share_jax.errors import InputError, message
-from share_jax.formats.forms import expert_of
+from share_jax.formats.pair_layouts import expert_of
 from share_jax.formats.peft import write_adapter
 from share_jax.formats.peft_config import LoraSettings, owner_of, parse_config
 from share_jax.formats.peft_keys import PREFIX

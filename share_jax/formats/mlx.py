@@ -21,7 +21,7 @@ from share_jax.errors import FormatError, message
 from share_jax.formats import components
 from share_jax.formats.adapter_file import Part, Source
 from share_jax.formats.base_model import base_model
-from share_jax.formats.forms import EMBEDDING
+from share_jax.formats.pair_layouts import EMBEDDING
 from share_jax.formats.pairs import Pair, Place, source_of_pairs
 from share_jax.formats.peft_config import is_scale
 from share_jax.formats.saving import as_dtype, metadata_for, refuse

@@ -8,9 +8,9 @@ from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.foreign_folders import foreign_folder
 from share_jax.formats.format import FORMATS, Format, names_of
-from share_jax.formats.forms import LINEAR
 from share_jax.formats.lora_leaves import BY_HAND
 from share_jax.formats.mlx import WEIGHTS as MLX_WEIGHTS
+from share_jax.formats.pair_layouts import LINEAR
 from share_jax.formats.pairs import place_of
 from share_jax.formats.peft import CONFIG, PICKLED, WEIGHTS
 from share_jax.formats.peft_keys import PREFIX

@@ -9,7 +9,7 @@ import numpy as np
 
 from share_jax.formats.adapter_file import Layer, Part, Source
 from share_jax.formats.export import exact_alpha
-from share_jax.formats.forms import EMBEDDING, expert_of, tensors_of_factors
+from share_jax.formats.pair_layouts import EMBEDDING, expert_of, tensors_of_factors
 from share_jax.formats.saving import as_dtype, metadata_for, refuse
 from share_jax.storage.safetensors_file import RawTensor, raw_of, write_tensors
 from share_jax.storage.untrusted import shown

@@ -11,8 +11,8 @@ import numpy as np
 from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Layer, Part, Source, check_shapes
 from share_jax.formats.export import new_config
-from share_jax.formats.forms import EMBEDDING, conv_form, factors_of_tensors, pair_shape
 from share_jax.formats.lora_leaves import matrices
+from share_jax.formats.pair_layouts import EMBEDDING, conv_form, factors_of_tensors, pair_shape
 from share_jax.formats.peft_config import MOST
 from share_jax.formats.peft_keys import PREFIX
 from share_jax.formats.tensor_files import TENSOR_FILES, open_tensors

@@ -16,7 +16,7 @@ import numpy as np
 from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Layer, Part, Source, check_shapes
 from share_jax.formats.base_model import base_model
-from share_jax.formats.forms import (
+from share_jax.formats.pair_layouts import (
     EMBEDDING,
     LINEAR,
     expert_form,

@@ -7,7 +7,7 @@ import numpy as np
 
 from share_jax.formats import components
 from share_jax.formats.adapter_file import Part, Source
-from share_jax.formats.forms import EMBEDDING, LINEAR, expert_of, join_experts, module_of, tensors_of_factors
+from share_jax.formats.pair_layouts import EMBEDDING, LINEAR, expert_of, join_experts, module_of, tensors_of_factors
 from share_jax.formats.peft import CONFIG, WEIGHTS
 from share_jax.formats.peft_keys import PREFIX, pair_names
 from share_jax.formats.peft_modules import fitting_config

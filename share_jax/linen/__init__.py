@@ -4,7 +4,7 @@
 model made of them as an `AdaptedModel`. `adapted_model` adapts an unmodified model: `discover` finds the layer of each
 kernel, `layer_spec` describes it to `share_jax.layers`, `choose` says how it is adapted, `intercept` adds the update
 while the model runs, `bypass` finds kernels that are read past their layer, `mixed` is a batch of different tasks,
-and `doors` refuses what is no model. `head` is a head per task;
+and `model_checks` refuses what is no model. `head` is a head per task;
 `remat`, `gathered_layers` and `prefix` wrap a model that knows nothing of them. All that needs `flax.linen` is here or
 in `share_jax.models`; the arithmetic is in `share_jax.layers`.
 """

@@ -19,10 +19,10 @@ from share_jax.layers.stored_kernel import check_heads, is_quantized
 from share_jax.layers.targets import Target, match, with_own_leaves
 from share_jax.linen.choose import Call, choose
 from share_jax.linen.discover import uses
-from share_jax.linen.doors import check_collections, check_model, check_trees
 from share_jax.linen.gathered_layers import gathering_layers
 from share_jax.linen.intercept import interceptor, layer_slots
 from share_jax.linen.mixed import apply_mixed
+from share_jax.linen.model_checks import check_collections, check_model, check_trees
 from share_jax.linen.remat import rematerialised
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization, check_method

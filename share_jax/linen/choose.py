@@ -11,7 +11,7 @@ from share_jax.layers.stored_kernel import QUANTIZED, UNREACHED, WAYS_OUT, is_qu
 from share_jax.layers.targets import Target
 from share_jax.linen.bypass import bypassed
 from share_jax.linen.discover import ParameterUse, may_be_kernel
-from share_jax.linen.doors import one_line
+from share_jax.linen.model_checks import one_line
 from share_jax.traced.agreement import UNREAD, UNUSED
 from share_jax.trees import keys_of
 from share_jax.typing import Tree

@@ -13,8 +13,8 @@ import numpy as np
 
 from share_jax.errors import TargetError
 from share_jax.layers.stored_kernel import codes_of, is_quantized
-from share_jax.linen.doors import one_line
 from share_jax.linen.layer_spec import KERNEL_LEAF, layer_type, obstacle, own_methods, spec_of
+from share_jax.linen.model_checks import one_line
 from share_jax.linen.variables import SHARED, TASKS
 from share_jax.traced.agreement import UNREAD, KernelUse, kernel_use, layer_axes
 from share_jax.traced.discover import Reading, marked, readings

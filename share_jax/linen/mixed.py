@@ -8,7 +8,7 @@ import numpy as np
 
 from share_jax.adapted import SHARED, TASKS
 from share_jax.bank.slots import TaskSlots
-from share_jax.traced.examples import Batch, mixed
+from share_jax.traced.batch_axis import Batch, mixed
 from share_jax.typing import Tree
 
 Run = Callable[[Tree, TaskSlots, tuple, dict[str, Any]], Any]

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from share_jax.traced.mixed_batch import is_array
+from share_jax.traced.per_example import is_array
 from share_jax.typing import PRNGKey
 
 

@@ -3,7 +3,7 @@
 `atomic_write` writes so that a kill leaves the old file or the new one; `lock` lets one process at a time into a
 folder; `cache_dir` is the user's cache; `safetensors_file` reads tensors strictly and lazily, and `torch_file`
 those of `torch.save`, whose pickle `pickle_steps` goes through without executing it; `untrusted` opens files of a
-folder that somebody else made, and `stand_ins` tells what lies in the place of a file that was not fetched;
+folder that somebody else made, and `unfetched` tells what lies in the place of a file that was not fetched;
 `manifest_file` is the checksummed JSON that says what a folder holds.
 What every folder on disk needs, whatever it holds, goes here.
 """

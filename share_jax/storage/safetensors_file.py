@@ -23,7 +23,7 @@ import numpy as np
 
 from share_jax.errors import FormatError, message
 from share_jax.storage.atomic_write import flush
-from share_jax.storage.stand_ins import SIZE, stand_in
+from share_jax.storage.unfetched import SIZE, stand_in
 from share_jax.storage.untrusted import open_inside, parse_json, shown
 
 HEADER_LIMIT = 100_000_000

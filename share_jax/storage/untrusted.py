@@ -13,7 +13,7 @@ from typing import Any
 from share_jax.errors import FormatError, InputError, TaskError, message
 from share_jax.storage.atomic_write import flush
 from share_jax.storage.lock import hold_itself, take
-from share_jax.storage.stand_ins import stand_in
+from share_jax.storage.unfetched import stand_in
 
 JSON_LIMIT = 256 * 2**20
 """Bytes; a JSON file above this is refused before it is read."""

@@ -1,10 +1,10 @@
 """Adapting any function: its kernels are found, and adapted, where its traced program uses them.
 
 `interpreter` runs or reads a program and follows kernels through it, each as a `kernel_view`, and tells a `visitor`;
-`following` has the operations that leave it one, `joined` those that put several into one array, and `decoding` the
+`kernel_flow` has the operations that leave it one, `joined` those that put several into one array, and `decoding` the
 codes of a quantised one. `operations` records how one is used, by `products` and by `lookups` (and convolutions).
-`discover` notes all uses without computing, `evaluate` adds the update at them. `mixed_batch` maps over examples that
-have tasks of their own; `examples` finds their axis first, and `batch_order` whether they keep their places.
+`discover` notes all uses without computing, `evaluate` adds the update at them. `per_example` maps over examples that
+have tasks of their own; `batch_axis` finds their axis first, and `batch_order` whether they keep their places.
 `agreement` is what all uses of a kernel of a Linen model have in common; `example_flags` keeps the flags of the example
 call. `adapted_function` is the adapted model of all other functions; `pytree_model` makes one of any function of a tree
 of parameters. No module class is known here: `share_jax.nnx` and `share_jax.linen` hand theirs over as functions.

@@ -10,7 +10,7 @@ from share_jax.errors import InputError, TargetError, message
 from share_jax.parameterizations.base import Parameterization
 from share_jax.traced.adapted_function import OWN_RNGS, AdaptedFunction, choose
 from share_jax.traced.example_flags import with_key
-from share_jax.traced.mixed_batch import is_array
+from share_jax.traced.per_example import is_array
 from share_jax.trees import flat, nested, own_containers
 from share_jax.typing import PRNGKey, Tree
 

@@ -16,14 +16,14 @@ from flax.errors import FlaxError, InvalidRngError, ModifyScopeVariableError
 
 from share_jax.errors import InputError, ShareError, entries, message
 from share_jax.model_inputs import Inputs
-from share_jax.traced import examples
+from share_jax.traced import batch_axis
 
 PER_EXAMPLE = ("inputs", "labels", "weights")
 
 BEHIND = 32
 """Batches whose weights are fetched from a device together."""
 
-NOT_TAKEN = (*examples.NOT_TAKEN, NameError, FlaxError)
+NOT_TAKEN = (*batch_axis.NOT_TAKEN, NameError, FlaxError)
 """What Flax, JAX and losses raise for arrays that do not fit them."""
 
 BATCH_AXIS = "give every example one entry, or name an input that all examples share in `unbatched` of the Learner"

@@ -13,11 +13,11 @@ from share_jax.bank.bank import TaskBank, check_new_name, next_slot, with_room, 
 from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, entries, message
 from share_jax.train import batch_checks
-from share_jax.train.first_slot import started
 from share_jax.train.loop import Hooks
 from share_jax.train.phase import Phase, make_phase
 from share_jax.train.placed_step import placed_base, placed_predict
 from share_jax.train.start_from import StartFrom, check_start
+from share_jax.train.starting_slot import started
 from share_jax.train.task_learner import TaskLearner
 from share_jax.train.update import StepState
 from share_jax.typing import PRNGKey, Tree

@@ -12,13 +12,13 @@ from token_runs import ASKED, FEW, SAID, learnt, olora_folder, prompts_folder, w
 
 from experiments import run
 from experiments.algorithms.token_checks import executed_answers
-from experiments.build import build
 from experiments.config import experiment as streams
 from experiments.config.experiment import Experiment
 from experiments.config.methods import METHODS, method
 from experiments.config.run_config import Config, parse
 from experiments.config.token_parts import token_backbone, token_stream
 from experiments.report.gains import KEYS
+from experiments.stream_and_backbone import build
 from experiments.streams.base import Stream
 from experiments.streams.text_tasks import CompletionTask
 from experiments.streams.token_stream import token_tasks

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from experiments.metrics import (
+from experiments.task_metrics import (
     CORRELATIONS,
     OF_CLASSES,
     OF_NUMBERS,

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from experiments.build import raw_stream
 from experiments.config.run_config import command_line, parse
+from experiments.stream_and_backbone import raw_stream
 from experiments.streams.base import Split, Stream, Task
 from experiments.streams.held_out import held_out
 
