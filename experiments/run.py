@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.config.run_config import Config, command_line, parse
 from share_jax.errors import ShareError, message
+from share_jax.runtime.closed_output import drop_output
 from share_jax.runtime.malloc import keep_freed
 from share_jax.runtime.preemption import Preempted, Preemption
 
@@ -139,6 +140,9 @@ def guarded(work: Callable[[], object], again: str) -> int:
     except ShareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        drop_output()
+        return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise

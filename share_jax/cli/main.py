@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from share_jax import __version__
 from share_jax.cli.options import Parser, complete
 from share_jax.errors import ShareError
+from share_jax.runtime.closed_output import drop_output
 
 COMMANDS = {
     "plan": "Show what compressing LoRA adapters would cost and lose, before anything is written.",
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ShareError as e:
         return _fail(str(e))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 0
     except KeyboardInterrupt:
         _fail("stopped; nothing was changed")

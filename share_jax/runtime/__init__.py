@@ -1,8 +1,8 @@
 """The process around the mathematics: threads, memory, several hosts, preemption.
 
 `malloc` keeps freed memory from step to step; `preemption` stops a run when the platform asks for it; `processes`
-makes many processes one run; `threads` runs host work on all processors. What is decided per process, not per array,
-goes here.
+makes many processes one run; `threads` runs host work on all processors; `closed_output` is for a command whose reader
+has gone. What is decided per process, not per array, goes here.
 """
 
 import lazy_loader

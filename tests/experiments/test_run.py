@@ -1,6 +1,8 @@
 """The run as a user starts it: results, report and plots; workdirs; resuming; one compile per step."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -253,6 +255,12 @@ def test_bad_flags_are_one_line_and_status_2(
     errors = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
     assert len(errors) == 1
     assert words in errors[0]
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m experiments.run --help | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "u", "")
 
 
 def test_the_command_line_repeats_the_run_and_holds_no_path(tmp_path: Path) -> None:
