@@ -27,7 +27,7 @@ CERTAIN = 0.9
 """A cosine that is enough however few entries there are."""
 SHIFTS = 3
 
-Sample = Mapping[tuple[str, tuple[int, int]], Float[np.ndarray, "n r"]]
+Sample = Mapping[tuple[str, tuple[int, int]], Float[np.ndarray, "_ _"]]
 """(target, shape of A) to some rows of A, scaled to length 1; none of an A that is zero."""
 
 

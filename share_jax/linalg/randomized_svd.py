@@ -120,7 +120,7 @@ def _rescaled(stack: Stack, energy: float) -> tuple[Stack, float, float]:
 
 def _subspace_iteration(
     stacks: Sequence[Stack], test: Thin, k: int, energy: Float[np.ndarray, " L"]
-) -> tuple[Thins, Grams]:
+) -> tuple[Float[np.ndarray, "L d w"], Grams]:
     """Of every stack X a nearly orthonormal q that spans its leading directions, and the Gram matrix of X.T @ q.
 
     All by small products: float64 resolves the squares of all that float32 holds, and so do Gram matrices in it. QR
