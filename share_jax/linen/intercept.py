@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from share_jax.bank.slots import TaskSlots
@@ -17,6 +18,7 @@ from share_jax.layers.targets import Target
 from share_jax.linen.layer_spec import PLAIN, layer_of, layer_type
 from share_jax.linen.variables import SHARED, TASKS
 from share_jax.parameterizations.base import Parameterization, specs
+from share_jax.traced.places import layer_input
 from share_jax.trees import at, flat, keys_of, nested, path_of
 from share_jax.typing import Array
 
@@ -92,9 +94,11 @@ def interceptor(targets: Collection[tuple[str, ...]], head_layers: Collection[tu
         if has_heads and (layer_type(module) is not nn.Dense or context.method_name != "__call__"):
             raise _no_dense(module)
         run = partial(_head, module, own[HEAD]) if has_heads else next_fun
+        x = args[0] if args else next(iter(kwargs.values()))
+        if has_heads or own[SLOT].batched:
+            jax.tree.map(layer_input, x)
         if not adapts:
             return run(*args, **kwargs)
-        x = args[0] if args else next(iter(kwargs.values()))
         slots, shared = own[SLOT], dict(module.variables.get(SHARED, {}))
         if isinstance(x, Projected):
             return projected_output(slots.method, shared, slots, x, module.dtype)

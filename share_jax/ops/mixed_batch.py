@@ -55,6 +55,16 @@ def mixed_kernel(kernel: Kernel | None = None) -> Iterator[None]:
         _ASKED.reset(token)
 
 
+@contextmanager
+def plain_products() -> Iterator[None]:
+    """Layers traced in this context take no kernel of their own: their program can be read."""
+    token = _ASKED.set(None)
+    try:
+        yield
+    finally:
+        _ASKED.reset(token)
+
+
 def kernel_taken(rank: int, d_in: int, d_out: int, dtype: DTypeLike) -> Kernel | None:
     """The kernel that a batch of different tasks takes at these sizes, or None for the plain path.
 

@@ -17,10 +17,14 @@ import numpy as np
 from share_jax.bank.slots import TaskSlots
 from share_jax.errors import InputError, message
 from share_jax.layers.deltas import UnlikeBatchError
+from share_jax.ops.mixed_batch import plain_products
 from share_jax.ops.products import without_merging
-from share_jax.traced.batch_order import may_reorder
+from share_jax.traced.batch_order import followed, in_order
+from share_jax.traced.places import Lies, grown_axes
 
-NOT_TAKEN = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError)
+NOT_TAKEN = (
+    TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError, NotImplementedError,
+)  # fmt: skip
 """What JAX and models raise for shapes that they do not take."""
 
 Call = Callable[[TaskSlots, list, Any], Any]
@@ -38,11 +42,15 @@ class Batch:
         inputs: the arrays of the call, examples first where they have any.
         state: those of collections such as a cache, whose axis is found.
         size: examples.
+        shared: which of the inputs all examples share, whatever their shape.
+        collections: names of those of the state, array by array.
     """
 
     inputs: list
     state: list
     size: int
+    shared: tuple[bool, ...]
+    collections: tuple[str, ...] = ()
 
     @property
     def arrays(self) -> list:
@@ -50,16 +58,24 @@ class Batch:
 
     def options(self) -> Iterator[list[int | None]]:
         """Which axis of each array may be the batch, the likeliest first."""
-        own = [at for at, leaf in enumerate(self.inputs) if np.ndim(leaf) and leaf.shape[0] == self.size]
+        free = [at for at, shared in enumerate(self.shared) if not shared]
+        own = [at for at in free if np.ndim(self.inputs[at]) and self.inputs[at].shape[0] == self.size]
         some = [[at for at in own if at != left_out] for left_out in own] if len(own) in range(2, MOST + 1) else []
         chosen = [own, *some, *([own[:1]] if len(own) > 2 else [])]
         fitting = [[axis for axis, n in enumerate(leaf.shape) if n == self.size] for leaf in self.state]
         most = max((len(axes) for axes in fitting), default=0)
         of_state = [[None] * len(fitting)]
-        for k in range(most):  # what has fewer such axes may have the batch on its last, or none, as a count has
+        for k in range(most):  # what has fewer such axes may have the batch on its last, or none, as counts have
             last = [axes[min(k, len(axes) - 1)] if axes else None for axes in fitting]
             none = [axes[k] if k < len(axes) else None for axes in fitting]
-            of_state += [last] if last == none else [last, none]
+            many = [None if np.ndim(leaf) == 1 else axis for leaf, axis in zip(self.state, last, strict=True)]
+            of_state += [axes for axes in (last, none, many) if axes not in of_state]
+        if len(names := dict.fromkeys(self.collections)) > 1:  # one of them may be as long as the batch by chance
+            pairs = [(axes, left_out) for axes in of_state[1:] for left_out in names]
+            of_state += [
+                [None if name == left_out else axis for name, axis in zip(self.collections, axes, strict=True)]
+                for axes, left_out in pairs
+            ]
         for state in of_state:
             for taken in chosen:
                 yield [0 if at in taken else None for at in range(len(self.inputs))] + state
@@ -102,7 +118,12 @@ def mixed(together: Call | None, alone: Call, slots: TaskSlots, batch: Batch, ke
             except NOT_TAKEN as error:
                 reasons.append(error)
                 continue
-            return _each(alone, slots, batch, option, outputs, keys)
+            try:
+                return _each(alone, slots, batch, option, outputs, keys)
+            except InputError:
+                raise
+            except NOT_TAKEN as error:  # of a model that does not take one example alone
+                reasons.append(error)
     raise _no_axis(batch.size, reasons)
 
 
@@ -135,18 +156,19 @@ def _evaluate(call: Call, slots: TaskSlots, batch: Batch, option: list[int | Non
 
 
 def _check_order(call: Call, slots: TaskSlots, batch: Batch, option: list[int | None], more: int, keys: Any) -> None:
-    """Evaluates a call with more examples, and again with another number where an axis may be as long by chance.
+    """Traces a call with more examples.
 
     Raises:
-        UnlikeBatchError: if a layer's input does not begin with them, or not in their order.
+        UnlikeBatchError: if a layer's input does not begin with them, in their order.
     """
-    for by in (more, 2 * more + 1):
-        grown = [_grown(leaf, axis, by) for leaf, axis in zip(batch.arrays, option, strict=True)]
-        program = jax.make_jaxpr(call)(_grown_slots(slots, by), grown, keys)
-        if not may_reorder(program, batch.size + by):
-            return
-    got, expected = "a model that puts the batch into another order", "examples that keep their places"
-    raise UnlikeBatchError(message("task_id", got=got, expected=expected, fix="pass one id for the whole batch"))
+    grown = [_grown(leaf, axis, more) for leaf, axis in zip(batch.arrays, option, strict=True)]
+    before, after = (slots, batch.arrays, keys), (_grown_slots(slots, more), grown, keys)
+    with plain_products():
+        program = jax.make_jaxpr(call)(*after)
+    _, of_layers = followed(program, grown_axes(before, after), batch.size + more)
+    if any(lies != Lies(0) for lies in of_layers):
+        got, expected = "a layer whose input is not known to begin with the batch", "examples that keep their places"
+        raise UnlikeBatchError(message("task_id", got=got, expected=expected, fix="pass one id for the whole batch"))
 
 
 def _first(slots: TaskSlots) -> TaskSlots:
@@ -164,12 +186,16 @@ def _output_axes(
 
     Raises:
         ValueError: if an output grows in another way.
+        InputError: if one has the examples in another order.
     """
 
     def call(slots: TaskSlots, arrays: list, keys: Any) -> Any:
         return jax.tree.leaves(alone(_first(slots), arrays, keys))
 
     small, large = (_evaluate(call, slots, batch, option, by, keys) for by in (0, more))
+    grown = [_grown(leaf, axis, more) for leaf, axis in zip(batch.arrays, option, strict=True)]
+    before, after = (slots, batch.arrays, keys), (_grown_slots(slots, more), grown, keys)
+    in_order(jax.make_jaxpr(call)(*after), grown_axes(before, after), batch.size + more)
     found: list[int | None] = []
     for one, other in zip(small, large, strict=True):
         axes = [at for at, (a, b) in enumerate(zip(one.shape, other.shape, strict=True)) if a != b]

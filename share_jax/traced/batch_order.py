@@ -1,6 +1,11 @@
-"""Whether a program may put the examples of a batch into another order before a layer, as a sort by length does."""
+"""Along which axis the examples of a batch lie in the values of a program, and whether in their order.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+Shapes do not tell the examples of a batch from the same examples sorted, or from as many of anything else: a layer
+there would take the slot of another example. So the axis is followed from the inputs through every operation that is
+known to keep it (`axis_rules`); all others lose it.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,50 +13,96 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint")
-"""Operations whose body takes their inputs one by one."""
+from share_jax.errors import InputError, message
+from share_jax.traced.axis_rules import BODIES, RULES, shape_of, unknown
+from share_jax.traced.places import INPUT, Lies, State
 
 
-def may_reorder(program: ClosedJaxpr, size: int) -> bool:
-    """Whether the program sorts, turns, rolls or picks along an axis of this length, itself or in an operation's body.
-
-    Shapes do not tell the examples of a batch from the same examples sorted: a layer between would take the slot of
-    another example. The answer errs to yes where indices are no constants; example i picked i-th, as with one token
-    chosen of each, keeps its place. A `size` that no other axis has keeps other axes out of it.
+def followed(program: ClosedJaxpr, inputs: Sequence[State], size: int) -> tuple[list[State], list[State]]:
+    """Where examples lie in the outputs of a program, and in the inputs of its layers that `layer_input` has marked.
 
     Args:
         program: traced.
+        inputs: where they lie in its inputs.
         size: of the batch.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> program = jax.make_jaxpr(lambda x: x[jnp.argsort(x[:, 0])])(jnp.ones((5, 2)))
-        >>> may_reorder(program, 5), may_reorder(program, 2)
-        (True, False)
+        >>> program = jax.make_jaxpr(lambda x: (x.T, x[::-1], x[jnp.argsort(x[:, 0])], x.sum(0)))(jnp.ones((5, 2)))
+        >>> followed(program, [Lies(0)], 5)[0]  # doctest: +NORMALIZE_WHITESPACE
+        [Lies(axis=1, rows=1, order='own'), Lies(axis=0, rows=1, order='turned'),
+         Lies(axis=0, rows=1, order='moved'), None]
     """
-    return _Body(program.jaxpr, dict(zip(program.jaxpr.constvars, program.consts, strict=True))).reorders(size)
+    marks: list[State] = []
+    known = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
+    return _Body(program.jaxpr, known, size, marks).run(inputs), marks
+
+
+def in_order(program: ClosedJaxpr, inputs: Sequence[State], size: int) -> list[State]:
+    """Where examples lie in the outputs of a program; an order that is lost may have been found again.
+
+    Raises:
+        InputError: if an output has them in another order than the inputs.
+    """
+    outputs, _ = followed(program, inputs, size)
+    for lies in outputs:
+        if isinstance(lies, Lies) and lies.order != "own":
+            got, expected = "an output with the batch in another order", "outputs in the order of the inputs"
+            fix = "put the output back into its order, or pass one id for the whole batch"
+            raise InputError(message("model in a batch of different tasks", got=got, expected=expected, fix=fix))
+    return outputs
 
 
 @dataclass
 class _Body:
-    """A program, or the body of one of its operations, with what is known of its values."""
+    """A program, or the body of one of its operations.
+
+    Attributes:
+        jaxpr: the program.
+        known: values of constants, and of what depends on nothing else; filled.
+        size: of the batch.
+        marks: where examples lie in the marked values; filled.
+        outside: of inputs that a call hands on, what they are there.
+    """
 
     jaxpr: Jaxpr
     known: dict[Any, Any]
-    made: Mapping[Any, JaxprEqn] = field(init=False)
+    size: int
+    marks: list[State]
+    outside: Mapping[Any, tuple["_Body", Any]] = field(default_factory=dict)
+    states: dict[Any, State] = field(default_factory=dict)
+    made: dict[Any, JaxprEqn] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def run(self, inputs: Sequence[State]) -> list[State]:
         self.made = {out: eqn for eqn in self.jaxpr.eqns for out in eqn.outvars}
+        self.states = dict.fromkeys(self.jaxpr.constvars) | dict(zip(self.jaxpr.invars, inputs, strict=True))
+        for eqn in self.jaxpr.eqns:
+            own = [self._state(atom) for atom in eqn.invars]
+            name = "scatter" if eqn.primitive.name.startswith("scatter") else eqn.primitive.name
+            if name == "name" and eqn.params["name"] == INPUT:
+                self.marks.append(own[0])
+            free = all(state is None for state in own) and name not in BODIES
+            found = [None] * len(eqn.outvars) if free else RULES.get(name, unknown)(self, eqn, own)
+            self.states |= zip(eqn.outvars, found, strict=True)
+        return [self._state(atom) for atom in self.jaxpr.outvars]
 
-    def reorders(self, size: int) -> bool:
-        return any(
-            self._orders(eqn, size) or any(body.reorders(size) for body in self._bodies(eqn)) for eqn in self.jaxpr.eqns
-        )
+    def _state(self, atom: Any) -> State:
+        return None if isinstance(atom, Literal) else self.states[atom]
+
+    def inner(self, jaxpr: Any, inputs: Sequence[State], atoms: Sequence[Any] = ()) -> list[State]:
+        closed = isinstance(jaxpr, ClosedJaxpr)
+        own, consts = (jaxpr.jaxpr, jaxpr.consts) if closed else (jaxpr, ())
+        outside = {var: (self, atom) for var, atom in zip(own.invars, atoms, strict=False)}
+        known = dict(zip(own.constvars, consts, strict=False))
+        return _Body(own, known, self.size, self.marks, outside).run(inputs)
 
     def constant(self, atom: Any) -> Any:
         """The value of what depends on no input; None of all else."""
         if isinstance(atom, Literal):
             return atom.val
+        if atom in self.outside:
+            body, there = self.outside[atom]
+            return body.constant(there)
         if atom not in self.known:
             eqn = self.made.get(atom)
             inputs = [None] if eqn is None else [self.constant(each) for each in eqn.invars]
@@ -63,99 +114,18 @@ class _Body:
                 self.known |= zip(eqn.outvars, found if eqn.primitive.multiple_results else [found], strict=True)
         return self.known[atom]
 
-    def _orders(self, eqn: JaxprEqn, size: int) -> bool:
-        name = "scatter" if eqn.primitive.name.startswith("scatter") else eqn.primitive.name
-        if name not in _AXES:
-            return False
-        return any(shape[axis] == size and not self._counts(column, size) for shape, axis, column in _AXES[name](eqn))
-
-    def _counts(self, column: tuple[Any, int] | None, size: int) -> bool:
-        """Whether the indices into an axis are its places, in their order."""
-        if column is None:
-            return False
-        atom, at = column
-        eqn = None if isinstance(atom, Literal) else self.made.get(atom)
-        last = len(_shape(atom)) - 1
-        if eqn is not None and eqn.primitive.name == "concatenate" and eqn.params["dimension"] == last:
-            pieces = eqn.invars
-            if all(_shape(piece)[-1] == 1 for piece in pieces):
-                atom, at = pieces[at], 0
-        value = self.constant(atom)
+    def counted(self, indices: Any, at: int) -> int | None:
+        """The axis of indices along which their `at`-th number is i for example i; None if there is none."""
+        eqn, last = None if isinstance(indices, Literal) else self.made.get(indices), len(shape_of(indices)) - 1
+        joined = eqn is not None and eqn.primitive.name == "concatenate" and eqn.params["dimension"] == last
+        if eqn is not None and joined and all(shape_of(piece)[-1] == 1 for piece in eqn.invars):
+            indices, at = eqn.invars[at], 0
+        value = self.constant(indices)
         if value is None:
-            return False
+            return None
         places = np.asarray(value)[..., at]
-        for axis in (axis for axis, length in enumerate(places.shape) if length == size):
-            if np.array_equal(places, np.broadcast_to(_along(np.arange(size), axis, places.ndim), places.shape)):
-                return True
-        return False
-
-    def _bodies(self, eqn: JaxprEqn) -> Iterator["_Body"]:
-        for value in eqn.params.values():
-            for each in value if isinstance(value, (tuple, list)) else (value,):
-                if isinstance(each, ClosedJaxpr):
-                    yield self._body(eqn, each.jaxpr, each.consts)
-                elif isinstance(each, Jaxpr):
-                    yield self._body(eqn, each, ())
-
-    def _body(self, eqn: JaxprEqn, jaxpr: Jaxpr, consts: Sequence[Any]) -> "_Body":
-        known = dict(zip(jaxpr.constvars, consts, strict=False))
-        if eqn.primitive.name in CALLS:
-            known |= zip(jaxpr.invars, map(self.constant, eqn.invars), strict=True)
-        return _Body(jaxpr, known)
-
-
-def _along(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:
-    return values.reshape([-1 if each == axis else 1 for each in range(ndim)])
-
-
-def _shape(atom: Any) -> tuple:
-    return atom.aval.shape
-
-
-Axes = list[tuple[tuple, int, tuple[Any, int] | None]]
-"""Shapes, an axis of each, and where indices choose from it, those indices and which of them."""
-
-
-def _of_operand(parameter: str) -> Callable[[JaxprEqn], Axes]:
-    """Each axis of the operand that a parameter names; the last axis where there is no such parameter."""
-
-    def axes(eqn: JaxprEqn) -> Axes:
-        named = eqn.params.get(parameter, -1)
-        return [(_shape(eqn.invars[0]), axis, None) for axis in (named if isinstance(named, tuple) else (named,))]
-
-    return axes
-
-
-def _indexed(parameter: str) -> Callable[[JaxprEqn], Axes]:
-    """Each axis of the operand that indices choose from."""
-
-    def axes(eqn: JaxprEqn) -> Axes:
-        chosen = getattr(eqn.params["dimension_numbers"], parameter)
-        return [(_shape(eqn.invars[0]), axis, (eqn.invars[1], at)) for at, axis in enumerate(chosen)]
-
-    return axes
-
-
-def _joined(eqn: JaxprEqn) -> Axes:
-    """The axis along which parts were joined."""
-    return [(_shape(eqn.outvars[0]), eqn.params["dimension"], None)]
-
-
-def _cut(eqn: JaxprEqn) -> Axes:
-    """Each axis that was longer before."""
-    before, after = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
-    return [(after, axis, None) for axis in range(len(after)) if before[axis] != after[axis]]
-
-
-_AXES: dict[str, Callable[[JaxprEqn], Axes]] = {
-    "sort": _of_operand("dimension"),
-    "rev": _of_operand("dimensions"),
-    "top_k": _of_operand("axis"),
-    "approx_top_k": _of_operand("reduction_dimension"),
-    "gather": _indexed("start_index_map"),
-    "scatter": _indexed("scatter_dims_to_operand_dims"),
-    "concatenate": _joined,
-    "slice": _cut,
-    "dynamic_slice": _cut,
-}
-"""Operations after which an axis may have another order, and the axes of which that is true."""
+        for axis in (axis for axis, length in enumerate(places.shape) if length == self.size):
+            own = np.arange(self.size).reshape([-1 if each == axis else 1 for each in range(places.ndim)])
+            if np.array_equal(places, np.broadcast_to(own, places.shape)):
+                return axis
+        return None

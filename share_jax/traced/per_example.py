@@ -11,8 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from share_jax.errors import InputError, message
+from share_jax.errors import InputError, ShareError, message
 from share_jax.layers.deltas import check_ids
+from share_jax.traced.batch_axis import NOT_TAKEN
+from share_jax.traced.batch_order import in_order
+from share_jax.traced.places import LOST, Lies, State
 from share_jax.typing import Array, PRNGKey
 
 Call = Callable[[Any, tuple, dict[str, Any], PRNGKey | None], Any]
@@ -52,8 +55,7 @@ def each_its_own(
     batch = jax.tree.leaves(slots)[0].shape[0]
     paths, structure = jax.tree_util.tree_flatten_with_path((dict(enumerate(args)), kwargs))
     leaves = [leaf for _, leaf in paths]
-    named = [jax.tree_util.keystr(path[1:], simple=True, separator="/") for path, _ in paths]
-    shared = [any(own == name or own.startswith(f"{name}/") for name in unbatched) for own in named]
+    shared = named_inputs((dict(enumerate(args)), kwargs), unbatched)
     whole = [not is_array(leaf) or jnp.ndim(leaf) == 0 for leaf in leaves]
     free = [not own and not every for own, every in zip(whole, shared, strict=True)]
     first = next((leaf for leaf, own in zip(leaves, free, strict=True) if own), None)
@@ -67,9 +69,18 @@ def each_its_own(
         return tuple(by_place.values()), by_name
 
     own = [leaf for leaf, moves in zip(leaves, moving, strict=True) if moves]
-    of_all = jax.eval_shape(lambda own: shapes(None, *arguments(own), key), own)
-    of_one = jax.eval_shape(lambda own: shapes(None, *arguments(own), key), [leaf[:1] for leaf in own])
-    axes = [_axis(all_, one, batch) for all_, one in zip(*map(jax.tree.leaves, (of_all, of_one)), strict=True)]
+
+    def whole_batch(own: list[Any]) -> Any:
+        return shapes(None, *arguments(own), key)
+
+    program, of_all = jax.make_jaxpr(whole_batch, return_shape=True)(own)
+    try:
+        of_one = jax.eval_shape(whole_batch, [leaf[:1] for leaf in own])
+    except NOT_TAKEN as error:
+        raise _mixing(f"one that does not take one example alone ({first_line(error)})") from error
+    lying = in_order(program, [Lies(0)] * len(own), batch)
+    leaves_of = zip(*map(jax.tree.leaves, (of_all, of_one)), lying, strict=True)
+    axes = [_axis(all_, one, batch, lies) for all_, one, lies in leaves_of]
 
     def one(slots: Any, own: Sequence[Array], place: Array) -> list[Array]:
         folded = None if key is None else jax.random.fold_in(key, place)
@@ -77,16 +88,36 @@ def each_its_own(
 
     try:
         out = jax.vmap(one, out_axes=axes)(slots, own, jnp.arange(batch))
-    except ValueError as error:
-        if "out_axes" not in str(error):
-            raise
-        raise _mixing("an output without the batch's axis that depends on the examples") from error
+    except ShareError:
+        raise
+    except NOT_TAKEN as error:
+        if "out_axes" in str(error):
+            raise _mixing("an output without the batch's axis that depends on the examples") from error
+        raise _mixing(f"one that does not take one example alone ({first_line(error)})") from error
     flat = [leaf if axis is None else leaf.reshape(-1, *leaf.shape[2:]) for leaf, axis in zip(out, axes, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(of_all), flat)
 
 
-def _axis(of_all: Any, of_one: Any, batch: int) -> int | None:
+def named_inputs(inputs: tuple[dict[int, Any], dict[str, Any]], names: Sequence[str]) -> list[bool]:
+    """Which leaves of a call's inputs, by place and by name, have one of the names, or are a part of one.
+
+    >>> named_inputs(({0: {"x": 1, "y": 2}}, {"mask": 3}), ["0/y", "mask"])
+    [False, True, True]
+    """
+    paths, _ = jax.tree_util.tree_flatten_with_path(inputs)
+    own = [jax.tree_util.keystr(path[1:], simple=True, separator="/") for path, _ in paths]
+    return [any(each == name or each.startswith(f"{name}/") for name in names) for each in own]
+
+
+def first_line(error: Exception) -> str:
+    """Of what JAX or a model says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _axis(of_all: Any, of_one: Any, batch: int, lies: State) -> int | None:
     """Where a mapped output gets its axis of examples; None if all examples share it."""
+    if lies == LOST and of_one.ndim and of_one.shape[0] > 1 and of_all.shape != of_one.shape:
+        raise _mixing(f"{of_one.shape[0]} rows for each example, in an order that is not known")
     if of_all.ndim and of_all.shape[0] == batch * of_one.shape[0] and of_all.shape[1:] == of_one.shape[1:]:
         return 0
     if of_all.shape == of_one.shape:

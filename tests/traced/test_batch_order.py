@@ -8,7 +8,8 @@ import pytest
 from adapted_models import normal, with_adapters
 
 from share_jax import SharedA, adapt
-from share_jax.traced.batch_order import may_reorder
+from share_jax.traced.batch_order import followed
+from share_jax.traced.places import LOST, Lies
 
 IDS = (2, 0, 1, 1)
 
@@ -86,6 +87,7 @@ def test_examples_that_change_their_places_keep_their_tasks(model):
 
 
 SIZE, LAST = 5, np.arange(5)
+OWN, MOVED, TURNED = Lies(0), Lies(0, order="moved"), Lies(0, order="turned")
 
 
 @jax.jit
@@ -93,22 +95,58 @@ def rows(x, places):
     return x[places, 0]
 
 
+def grouped(x):
+    return x.reshape(SIZE, 2, 2)
+
+
+def looped(x):
+    def step(i, y):
+        return jax.lax.dynamic_update_slice(y, jax.lax.dynamic_slice_in_dim(x, i, 1), (SIZE - 1 - i, 0))
+
+    return jax.lax.fori_loop(0, SIZE, step, jnp.zeros_like(x))
+
+
 @pytest.mark.parametrize(
-    ("function", "reorders"),
+    ("function", "lies"),
     [
-        (lambda x, i: x[jnp.arange(SIZE), i], False),
-        (lambda x, i: x[LAST, i], False),
-        (lambda x, i: jnp.take_along_axis(x, i[:, None], axis=1), False),
-        (lambda x, i: x.at[jnp.arange(SIZE)[:, None], jnp.arange(2)].add(1.0), False),
-        (lambda x, i: rows(x, jnp.arange(SIZE)), False),
-        (lambda x, i: rows(x, SIZE - 1 - jnp.arange(SIZE)), True),
-        (lambda x, i: x[jnp.arange(1, SIZE + 1) % SIZE, i], True),
-        (lambda x, i: x.at[LAST[::-1]].add(1.0), True),
-        (lambda x, i: jnp.take(x, i, axis=0), True),
-        (lambda x, i: jnp.concatenate([x[2:], x[:2]]), True),
-        (lambda x, i: jnp.concatenate([x, x], axis=1)[:, 2:], False),
+        (lambda x, i: x[jnp.arange(SIZE), i], OWN),
+        (lambda x, i: x[LAST, i], OWN),
+        (lambda x, i: jnp.take_along_axis(x, i[:, None], axis=1), OWN),
+        (lambda x, i: x.at[jnp.arange(SIZE)[:, None], jnp.arange(2)].add(1.0), OWN),
+        (lambda x, i: jnp.zeros((SIZE, 4)).at[:, 1:3].set(x[:, :2]), OWN),
+        (lambda x, i: rows(x, jnp.arange(SIZE)), OWN),
+        (lambda x, i: rows(x, SIZE - 1 - jnp.arange(SIZE)), LOST),
+        (lambda x, i: x[jnp.arange(1, SIZE + 1) % SIZE, i], LOST),
+        (lambda x, i: x.at[LAST[::-1]].add(1.0), LOST),
+        (lambda x, i: jnp.take(x, i, axis=0), MOVED),
+        (lambda x, i: x[::-1], TURNED),
+        (lambda x, i: x[::-1][::-1], OWN),
+        (lambda x, i: jnp.concatenate([x[2:], x[:2]]), LOST),
+        (lambda x, i: jnp.concatenate([x, x], axis=1)[:, 2:], OWN),
+        (lambda x, i: jnp.stack(list(reversed(list(x)))), LOST),
+        (lambda x, i: looped(x), LOST),
+        (lambda x, i: jax.lax.pad(x, 0.0, [(-1, 1, 0), (0, 0, 0)]), LOST),
+        (lambda x, i: x.T @ x, None),
+        (lambda x, i: x @ x.T, LOST),
+        (lambda x, i: jax.nn.softmax(x @ jnp.ones((4, 3))), OWN),
+        (lambda x, i: jnp.ones((3, 4)) @ x.T, Lies(1)),
+        (lambda x, i: (x - x.mean(0, keepdims=True)) / jnp.sqrt(x.var(0, keepdims=True) + 1), OWN),
+        (lambda x, i: grouped(x).reshape(-1, 2), Lies(0, 2)),
+        (lambda x, i: grouped(x).reshape(-1, 2).reshape(SIZE, 4), OWN),
+        (lambda x, i: grouped(x).swapaxes(0, 1), Lies(1)),
+        (lambda x, i: grouped(x).swapaxes(0, 1).reshape(-1, 2), LOST),
+        (lambda x, i: jax.checkpoint(jnp.tanh)(x), OWN),
+        (lambda x, i: jax.lax.scan(lambda c, s: (c + s, c * s), x[:, 0], x.T)[1], Lies(1)),
+        (lambda x, i: jax.lax.scan(lambda c, s: (c[::-1], s), x, jnp.zeros(3))[0], LOST),
+        (lambda x, i: jax.lax.map(jnp.tanh, x), LOST),
+        (lambda x, i: jax.lax.while_loop(lambda y: y.sum() > 0, lambda y: y - 1, x), OWN),
+        (lambda x, i: jax.lax.cond(x.sum() > 0, jnp.sin, lambda y: y[::-1], x), LOST),
+        (lambda x, i: jnp.cumsum(x, axis=1), OWN),
+        (lambda x, i: jnp.cumsum(x, axis=0), LOST),
+        (lambda x, i: jnp.sort(x, axis=1), OWN),
+        (lambda x, i: jnp.ones((9, 3))[i], OWN),
     ],
 )
-def test_examples_that_are_picked_in_their_order_keep_their_places(function, reorders):
+def test_the_batchs_axis_is_followed(function, lies):
     program = jax.make_jaxpr(function)(jnp.ones((SIZE, 4)), jnp.zeros(SIZE, int))
-    assert may_reorder(program, SIZE) == reorders
+    assert followed(program, [OWN, OWN], SIZE)[0] == [lies]
