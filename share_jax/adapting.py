@@ -28,6 +28,7 @@ def adapt(
     method: Parameterization | None = None,
     heads: Sequence[str] | str = (),
     space: str = "activation",
+    unbatched: Sequence[str] = (),
     **kwargs: Any,
 ) -> Any:
     """Chooses kernels of an unmodified Flax model and checks, by one abstract evaluation, that they can be adapted.
@@ -42,6 +43,8 @@ def adapt(
         heads: regular expressions over all parameter paths: leaves that each task owns whole.
         space: "activation" adds to the layers' outputs (low memory, batches of different tasks); "parameter" adds to
             the kernels (any module that owns a kernel).
+        unbatched: inputs that all examples of a mixed batch share, by name, or by place as "0", such as a memory. Their
+            first axis may be as long as the batch.
         **kwargs: more inputs by name.
 
     Returns:
@@ -67,6 +70,7 @@ def adapt(
         (2, 3)
     """
     options: Any = {"targets": targets, "method": method, "heads": heads, "space": space}
+    options["unbatched"] = unbatched
     roots = [f"{root.__module__}.{root.__qualname__}" for root in type(model).__mro__]
     for root in roots:
         if (seam := ADAPTS.get(root)) is not None:

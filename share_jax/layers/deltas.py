@@ -122,6 +122,7 @@ def _embed(spec: LayerSpec, method: Parameterization, shared: Leaves, slots: Tas
     down = method.down(shared, slots.leaves)
     rows = ids.reshape(ids.shape[0] if ids.ndim else 1, -1)
     check_batch(slots, rows.shape[0])
+    rows = jnp.zeros_like(rows) if spec.rows == 1 else rows  # Flax's layer has its one row for every id
     if slots.per_example and own_down(method):
         h = jax.vmap(lambda table, one: jnp.take(table, one, axis=0))(down, rows)
     else:

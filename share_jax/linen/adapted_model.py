@@ -21,9 +21,11 @@ from share_jax.linen.choose import Call, choose
 from share_jax.linen.discover import uses
 from share_jax.linen.gathered_layers import gathering_layers
 from share_jax.linen.intercept import interceptor, layer_slots
+from share_jax.linen.later_calls import LaterCalls
 from share_jax.linen.mixed import apply_mixed
 from share_jax.linen.model_checks import check_collections, check_model, check_trees
 from share_jax.linen.remat import rematerialised
+from share_jax.model_inputs import inputs_of
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
@@ -51,6 +53,8 @@ class Adapted(AdaptedTrees):
         traced: paths of the targets whose update is added in the traced program, and not to their layer's output.
         apart: whether a batch of different tasks runs example by example, whatever its layers' inputs begin with.
         flags: what the example call had beside arrays, such as {"train": False}; a call that gives none has these.
+        calls: kinds of call, by their flags, that are known to read kernels in their layers alone.
+        unbatched: inputs that all examples of a mixed batch share.
 
     Example:
         >>> import jax
@@ -74,6 +78,8 @@ class Adapted(AdaptedTrees):
     traced: frozenset[str] = field(repr=False, default=frozenset())
     apart: bool = field(repr=False, default=False)
     flags: Mapping[str, Any] = field(repr=False, hash=False, default_factory=dict)
+    calls: LaterCalls = field(repr=False, compare=False, default_factory=LaterCalls)
+    unbatched: tuple[str, ...] = field(repr=False, default=())
 
     @property
     def name(self) -> str:
@@ -96,13 +102,19 @@ class Adapted(AdaptedTrees):
 
     def apply_slot(self, variables: Tree, slot: TaskSlots | Tree, *args: Any, **kwargs: Any) -> Any:
         """The same for slots from `slot`, or for one task's leaves at hand, as in training."""
+        return self._apply(variables, slot, args, kwargs, self.unbatched)
+
+    def _apply(
+        self, variables: Tree, slot: TaskSlots | Tree, args: tuple, kwargs: dict[str, Any], unbatched: Sequence[str]
+    ) -> Any:
         slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
         named = kwargs.get("method") or type(self.model).__call__
         callee = getattr(type(self.model), named) if isinstance(named, str) else named
         kwargs = with_flags(callee, self.flags, args, kwargs, always=OF_APPLY)
         if not (slots.batched or (slots.heads is not None and slots.heads.batched)):
             return self._run(variables, slots, args, kwargs)
-        return apply_mixed(self._run, variables, slots, args, kwargs, together=not (self.traced or self.apart))
+        together = not (self.traced or self.apart)
+        return apply_mixed(self._run, variables, slots, args, kwargs, together=together, unbatched=unbatched)
 
     def _run(self, variables: Tree, slots: TaskSlots, args: tuple, kwargs: dict[str, Any]) -> Any:
         rest = {name: tree for name, tree in variables.items() if name not in (SHARED, TASKS)}
@@ -117,6 +129,9 @@ class Adapted(AdaptedTrees):
         plain = [target for target in self.targets if target.path not in self.traced]
         others = [target for target in self.targets if target.path in self.traced]
         heads = self.heads if of_heads.batched else ()
+        leaves = flat(params)
+        in_layers = [*(target.path for target in plain), *(path for path in heads if leaves[path].ndim > 1)]
+        self.calls.check(self.model, {**rest, "params": params}, args, kwargs, in_layers)
         tasks = layer_slots(slots, self.method, plain, heads, others)
         at_layers = without_leaves(shared, others) if others else shared
         intercept = interceptor({target.module_path for target in plain}, {keys_of(path)[:-1] for path in heads})
@@ -128,7 +143,6 @@ class Adapted(AdaptedTrees):
 
         if not others:
             return call(params)
-        leaves = flat(params)
 
         def run(kernels: dict[str, Array]) -> Any:
             return call(nested({**leaves, **kernels}))
@@ -145,14 +159,15 @@ class Adapted(AdaptedTrees):
             InputError: if it is no Linen module.
         """
         check_model(model)
-        return replace(self, model=model)
+        return replace(self, model=model, calls=LaterCalls())
 
     def forward(self, remat: Remat | None = None) -> Forward:
         """`apply_slot` as training calls it; `remat` says what the backward pass computes again."""
 
         def run(base: Tree, shared: Tree, slot: Any, inputs: Any, key: PRNGKey | None) -> Any:
             args, kwargs = arguments(inputs, key)
-            out = self.apply_slot({**base, SHARED: shared}, slot, *args, **kwargs)
+            unbatched = (*self.unbatched, *inputs_of(inputs).unbatched)
+            out = self._apply({**base, SHARED: shared}, slot, args, kwargs, unbatched)
             return out[0] if self.flags.get("mutable") and "mutable" not in kwargs else out  # without the state
 
         return rematerialised(run, remat)
@@ -204,6 +219,7 @@ def adapt(
     method: Parameterization | None = None,
     heads: Sequence[str] | str = (),
     space: str = "activation",
+    unbatched: Sequence[str] = (),
     **kwargs: Any,
 ) -> Adapted:
     """Chooses kernels of an unmodified Linen model and checks, by one abstract evaluation, that they can be adapted.
@@ -218,6 +234,8 @@ def adapt(
         heads: regular expressions over all parameter paths: leaves that each task owns whole.
         space: "activation" adds to the outputs of layers, or of the matrix products that read a kernel (low memory,
             batches of different tasks); "parameter" adds to the kernels, whatever the model does with them.
+        unbatched: inputs that all examples of a mixed batch share, by name, or by place as "0", such as a memory. Their
+            first axis may be as long as the batch.
         **kwargs: as for `model.apply`. Arguments without arrays, such as `train=False`, become defaults of later calls.
 
     Returns:
@@ -264,4 +282,6 @@ def adapt(
     coded = {path for path, leaf in params.items() if is_quantized(leaf)}
     axes = {path: (len(use.shape), use.in_axes) for path, use in found.items() if use.is_kernel and path not in coded}
     flags = example_flags(type(model).__call__, args, kwargs, others=("rngs", "method"))
-    return Adapted(model, method, picked, owned, space, kernels=axes, traced=traced, apart=apart, flags=flags)
+    calls = LaterCalls()
+    calls.note(args, with_flags(type(model).__call__, flags, args, kwargs, always=OF_APPLY))
+    return Adapted(model, method, picked, owned, space, axes, traced, apart, flags, calls, tuple(unbatched))

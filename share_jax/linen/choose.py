@@ -91,7 +91,8 @@ def _holds(use: ParameterUse) -> bool:
 
 def _takes_heads(use: ParameterUse) -> bool:
     """Whether a layer takes a kernel and a bias for each example."""
-    return use.layer == "Dense" and use.plain and use.stacked in ((), None)
+    own = use.stacked == () or (use.stacked is None and len(use.shape) < 2)
+    return use.layer == "Dense" and use.plain and own
 
 
 def _obstacle(use: ParameterUse) -> str | None:

@@ -100,16 +100,18 @@ def uses(model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any])
     Raises:
         TargetError: if the evaluation itself fails; the message carries its reason.
     """
-    try:
-        return _uses(model, variables, args, kwargs, carried=True)
-    except TargetError:
-        return _uses(model, variables, args, kwargs, carried=False)
+    for carried, probing in ((True, True), (False, True)):
+        try:
+            return _uses(model, variables, args, kwargs, carried=carried, probing=probing)
+        except TargetError:
+            continue
+    return _uses(model, variables, args, kwargs, carried=False, probing=False)  # as nn.SpectralNorm takes no probes
 
 
 def _uses(
-    model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any], *, carried: bool
+    model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any], *, carried: bool, probing: bool
 ) -> dict[str, ParameterUse]:
-    probe, probes = fresh_probes(variables["params"])
+    probe, probes = fresh_probes(variables["params"]) if probing else ("", {})
     found: dict[str, ParameterUse] = {}
     kinds: dict[str, type] = {}
 
@@ -118,7 +120,9 @@ def _uses(
         module = context.module
         if module.scope is not None:
             own = module.variables
-            probed = all(any(key.startswith(probe) for key in own.get(name, {})) for name in (SHARED, TASKS))
+            probed = probing and all(
+                any(key.startswith(probe) for key in own.get(name, {})) for name in (SHARED, TASKS)
+            )
             for name, leaf in own.get("params", {}).items():
                 if hasattr(leaf, "ndim"):
                     path = path_of((*module.path, name))
@@ -138,8 +142,8 @@ def _uses(
     def run(kernels: dict[str, Any], arrays: list, probes: Tree, rest: Tree) -> Any:
         return call(nested({**rest, **kernels}), arrays, probes)
 
-    rest = {path: _abstract(leaf) for path, leaf in leaves.items() if path not in paths}
-    kernels = {path: _abstract(leaves[path]) for path in paths}
+    rest = {path: abstract_leaf(leaf) for path, leaf in leaves.items() if path not in paths}
+    kernels = {path: abstract_leaf(leaves[path]) for path in paths}
     with nn.intercept_methods(note), one_line("example call of the model"):
         read = readings(run, kernels, arrays, probes, rest)
     for path in read.keys() & kernels.keys() - found.keys():  # as the bridge of NNX has them
@@ -152,7 +156,8 @@ def _uses(
     return found
 
 
-def _abstract(leaf: Any) -> Any:
+def abstract_leaf(leaf: Any) -> Any:
+    """The shape and dtype of a leaf, or of the parts of a quantised one."""
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), leaf)
 
 

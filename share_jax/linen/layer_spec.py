@@ -124,6 +124,9 @@ def obstacle(module: nn.Module) -> str | None:
         return f"DenseGeneral with batch_dims={module.batch_dims}"
     if isinstance(module, nn.Conv) and module.mask is not None:
         return "Conv with a mask"
+    for name in ("dot_general", "dot_general_cls", "conv_general_dilated", "conv_general_dilated_cls"):
+        if getattr(module, name, None) is not None:
+            return f"{type(module).__name__} with a {name} of its own"
     return None
 
 

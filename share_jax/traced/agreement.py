@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from share_jax.traced.discover import Reading
+from share_jax.traced.visitor import CHANGED
 
 UNREAD = "a parameter that the example call does not reach"
 UNUSED = "a parameter that the output does not depend on"
@@ -81,7 +82,8 @@ def layer_axes(reading: Reading, text: str) -> tuple[int, ...] | None:
 
     Returns:
         The axes that scans and vmaps around the module take, the outermost first; None if the module has no mark, or
-        unlike ones: the array that it has is not the kernel.
+        unlike ones, or one of a changed kernel: the array that it has is not the kernel.
     """
     found = {use.stacked for use in reading.uses if use.kind == "mark" and use.note == text}
-    return found.pop() if len(found) == 1 else None
+    changed = any(use.kind == "mark" and use.note == f"{text}{CHANGED}" for use in reading.uses)
+    return found.pop() if len(found) == 1 and not changed else None

@@ -14,7 +14,7 @@ from share_jax.traced.interpreter import run
 from share_jax.traced.joined import kernels_in
 from share_jax.traced.kernel_view import KernelView, view_of
 from share_jax.traced.operations import Operation, Use, sides_of
-from share_jax.traced.visitor import MARK, RETURNED
+from share_jax.traced.visitor import CHANGED, HELD, MARK, RETURNED
 from share_jax.typing import Array
 
 
@@ -84,8 +84,10 @@ class Recorder:
 
     def mark(self, view: KernelView, text: str) -> None:
         """Notes the axes that transforms around the module take: all that stand apart from its flattened kernel."""
-        hidden = tuple(piece.axis for piece in view.pieces(range(len(view.axes) - 1)))
-        self._note(view, Use("mark", slices=view.slices, batch=hidden, note=text))
+        last = len(view.axes) - 1
+        hidden, own = (tuple(piece.axis for piece in view.pieces(axes)) for axes in (range(last), [last]))
+        changed = view.scale is not None or list(own) != sorted(own)
+        self._note(view, Use("mark", slices=view.slices, batch=hidden, note=f"{text}{CHANGED}" if changed else text))
 
     def custom(self, name: str) -> "Recorder":
         """Uses there are noted, too."""
@@ -105,6 +107,11 @@ def marked(kernel: Array, text: str) -> None:
     The array is flattened, so that an axis that `jax.vmap` hides from the one who marks stands apart in the program.
     """
     checkpoint_name(jnp.reshape(kernel, (-1,)), f"{MARK}{text}")
+
+
+def held(kernel: Array) -> Array:
+    """The array as one that is not followed any further."""
+    return checkpoint_name(kernel, HELD)
 
 
 def program_of(

@@ -14,7 +14,7 @@ from jax.extend.core import JaxprEqn
 from share_jax.traced.decoding import decoded, is_coded
 from share_jax.traced.joined import Joined, joined, plain, with_value
 from share_jax.traced.kernel_view import KernelView
-from share_jax.traced.visitor import MARK, Place, Visitor
+from share_jax.traced.visitor import HELD, MARK, Place, Visitor
 
 Rule = Callable[[JaxprEqn, list[Any], Place], list[Any] | None]
 """(operation, its inputs, its place) to its outputs."""
@@ -167,6 +167,8 @@ def _plain(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
 
 def _named(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any]:
     text = str(eqn.params["name"])
+    if text == HELD:
+        return [plain(inputs[0])]
     if text.startswith(MARK):
         place.visitor.mark(inputs[0], text[len(MARK) :])
     return _same(eqn, inputs, place)

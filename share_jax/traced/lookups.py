@@ -46,7 +46,7 @@ class Lookup:
         down = method.down(shared, slot)
         before = self.indices.ndim - 1
         numbers = lax.GatherDimensionNumbers((before,), (0,), (0,))
-        own = {**self.params, "dimension_numbers": numbers, "slice_sizes": (1, down.shape[1])}
+        own = {**self.params, "dimension_numbers": numbers, "slice_sizes": (1, down.shape[1]), "fill_value": 0}
         h = lax.gather_p.bind(down, self.indices, **own)  # (..., q)
         h = h if self.view.scale is None else h * self.view.scale
         up = method.up(shared, slot, as_rows(h, h.shape[-1]))
@@ -140,6 +140,7 @@ def convolution_of(view: KernelView, x: Array, params: dict[str, Any]) -> Operat
     if params["batch_group_count"] != 1 or inputs is None or outputs is None or (grouped and not single):
         return "a convolution with a reshaped kernel or grouped batches"
     ordered = tuple(view.axes[axis][0].axis for axis in (*window, channels)) if single else inputs
+    ordered = ordered if len(set(ordered)) == len(ordered) else inputs
     note = "conv_general_dilated" if grouped else ""
     convolution = Convolution(view, x, params)
     use = Use("convolution", ordered, outputs, view.slices, note=note)

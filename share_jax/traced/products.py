@@ -118,8 +118,11 @@ class Product:
             delta = method.up(shared, slot, h)
             return delta.reshape(*rows.shape[:-1], delta.shape[-1])
 
-        delta = (jax.vmap(one) if self.own[0] else one)(rows, shared, slot)
-        return y + self.output(delta, sides)
+        if not (layers := self.own[0]):
+            return y + self.output(one(rows, shared, slot), sides)
+        ahead = rows.shape[: len(layers)]  # of one axis of layers, in parts
+        delta = jax.vmap(one)(rows.reshape(-1, *rows.shape[len(layers) :]), shared, slot)
+        return y + self.output(delta.reshape(*ahead, *delta.shape[1:]), sides)
 
 
 def _no_convolution(kernel: Array, x: Array) -> Array:
@@ -140,4 +143,7 @@ def product_of(view: KernelView, x: Array, kernel_first: bool, params: dict[str,
     batch, inputs, outputs = (view.whole(axes) for axes in (layers, contracted, kept))
     if batch is None or inputs is None or outputs is None:
         return "a product that contracts a part of one of its axes"
+    digits = view.pieces(layers)
+    if len(digits) > len(batch) and (len(batch) > 1 or digits != sorted(digits, key=lambda piece: -piece.stride)):
+        return "a product with parts of an axis of layers in another order"
     return Operation(Use("product", inputs, outputs, view.slices, batch), product.plain, product.adapted)

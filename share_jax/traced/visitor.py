@@ -10,6 +10,12 @@ from share_jax.traced.operations import Operation
 MARK = "share_jax:"
 """Names in a program that begin with it say that a module has this kernel."""
 
+HELD = f"{MARK}held"
+"""A name beyond which a kernel is an array like any other."""
+
+CHANGED = ", changed"
+"""Behind a mark's text: the module has the kernel scaled, or its axes in another order."""
+
 RETURNED = "the output, which it is a part of"
 """What reads a kernel that goes on as an array like any other."""
 
