@@ -1,5 +1,6 @@
 """The errors a user can meet. Each message is one line: what, got, expected, how to fix."""
 
+import textwrap
 from collections.abc import Mapping
 
 
@@ -46,6 +47,16 @@ def message(what: str, *, got: object, expected: object, fix: str) -> str:
     'rank: got 0, expected a whole number of at least 1; pass rank=4'
     """
     return f"{what}: got {got}, expected {expected}; {fix}"
+
+
+def first_line(error: Exception, nothing: str = "") -> str:
+    r"""What an error of another library says, as far as one line takes it; its class where it says nothing.
+
+    >>> first_line(ValueError("bad shapes\nin 30 lines")), first_line(KeyError()), first_line(KeyError(), "no reason")
+    ('bad shapes', 'KeyError', 'no reason')
+    """
+    text = str(error).strip() or nothing or type(error).__name__
+    return textwrap.shorten(text.splitlines()[0], 300, placeholder=" ...")
 
 
 def entries(value: object, most: int | None = None) -> str:

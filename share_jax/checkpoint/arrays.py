@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from share_jax.errors import FormatError, message
+from share_jax.errors import FormatError, first_line, message
 from share_jax.runtime.processes import to_host, wait
 from share_jax.storage.atomic_write import flush_tree, sha256_of
 from share_jax.trees import flat, nested
@@ -180,8 +180,7 @@ def read(root: Path, record: Record, like: Mapping[str, Any], what: str) -> dict
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(folder.absolute(), dict(like))
     except Exception as error:  # Orbax raises plain Exception among others
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(message(what, got=reason, expected="an Orbax checkpoint", fix=FIX)) from error
+        raise FormatError(message(what, got=first_line(error), expected="an Orbax checkpoint", fix=FIX)) from error
 
 
 def of_the_disk(error: Exception) -> bool:

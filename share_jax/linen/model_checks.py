@@ -1,6 +1,5 @@
 """What `adapt` takes of a model and its variables, and one line for each thing that it does not."""
 
-import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +8,7 @@ import flax.linen as nn
 from flax.errors import FlaxError, InvalidRngError, ModifyScopeVariableError
 
 from share_jax.adapted import SHARED, TASKS, check_variables
-from share_jax.errors import InputError, ShareError, TargetError, message
+from share_jax.errors import InputError, ShareError, TargetError, first_line, message
 from share_jax.model_inputs import AS_FLAG, VALUE_READ
 from share_jax.trees import flat
 
@@ -79,8 +78,7 @@ def one_line(what: str) -> Iterator[None]:
     except ShareError:
         raise
     except RAISED as error:
-        text = (str(error).strip() or "no text").splitlines()[0]
-        got = f"{type(error).__name__}: {textwrap.shorten(text, 300, placeholder=' ...')}"
+        got = f"{type(error).__name__}: {first_line(error, 'no text')}"
         expected = "the arguments that model.apply takes"
         raise TargetError(message(what, got=got, expected=expected, fix=advice(error))) from error
 

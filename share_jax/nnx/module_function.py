@@ -9,7 +9,7 @@ from flax import nnx
 from flax.errors import TraceContextError
 
 from share_jax.adapted import SHARED, TASKS
-from share_jax.errors import InputError, message
+from share_jax.errors import InputError, first_line, message
 from share_jax.nnx.stored_kernels import Groups, apart, grouped, stored_kernels
 from share_jax.nnx.variables import SharedVariable, TaskVariable
 from share_jax.nnx.written_inputs import copied, rngs_argument, variables_in
@@ -98,7 +98,7 @@ class ModuleFunction:
         try:
             out = getattr(copy, method)(*args, **kwargs)
         except TraceContextError as error:
-            got = str(error).splitlines()[0].split(" (http")[0]
+            got = first_line(error).split(" (http")[0]
             expected = "writes into its own variables or its inputs'"
             fix = "pass what it writes into as an input that is a pytree, without pytree=False"
             raise InputError(message(f"call of {self.name}", got=got, expected=expected, fix=fix)) from error

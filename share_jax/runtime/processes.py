@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from share_jax.errors import InputError, ShareError, message
+from share_jax.errors import InputError, ShareError, first_line, message
 
 T = TypeVar("T")
 
@@ -40,8 +40,9 @@ def initialize() -> None:
         else:
             jax.distributed.initialize()
     except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(message("--distributed", got=reason, expected="a cluster that JAX knows", fix=fix)) from error
+        raise InputError(
+            message("--distributed", got=first_line(error), expected="a cluster that JAX knows", fix=fix)
+        ) from error
 
 
 def primary() -> bool:

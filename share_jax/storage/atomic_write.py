@@ -10,6 +10,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from share_jax.errors import first_line
+
 
 def partial_of(path: Path) -> Path:
     """Where this process's new content of a file stands until it takes the file's place; a kill may leave it behind."""
@@ -102,4 +104,4 @@ def reason(error: Exception) -> str:
     code = re.search(r"os_error_code='(\d+)'", str(error))
     if code:
         return os.strerror(int(code[1]))
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return first_line(error)

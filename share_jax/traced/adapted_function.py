@@ -12,7 +12,7 @@ import jax
 from share_jax.adapted import SHARED, TASKS, Forward, arguments
 from share_jax.adapted_trees import AdaptedTrees, check_space
 from share_jax.bank.slots import TaskSlots
-from share_jax.errors import ShareError, TargetError, message
+from share_jax.errors import ShareError, TargetError, first_line, message
 from share_jax.layers.effective_params import effective_params
 from share_jax.layers.stored_kernel import QUANTIZED, UNREACHED, WAYS_OUT, check_heads, is_quantized, no_update
 from share_jax.layers.targets import Target, match
@@ -354,8 +354,7 @@ def _readings(model: Model, variables: Tree, kernels: dict[str, Any], args: tupl
     except ShareError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-        lines = str(error).strip().splitlines() or ["no reason"]
-        got = f"{type(error).__name__}: {lines[0]}"
+        got = f"{type(error).__name__}: {first_line(error, 'no reason')}"
         fix = AS_FLAG if isinstance(error, VALUE_READ) else "pass the same arguments to adapt as to the model"
         expected = "the arguments that the model takes"
         raise TargetError(message("example call of the model", got=got, expected=expected, fix=fix)) from error

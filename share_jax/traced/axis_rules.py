@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from share_jax.traced.interpreter import scan_counts
 from share_jax.traced.places import LOST, Lies, State
 
 
@@ -283,11 +284,7 @@ def _while(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
 
 def _scan(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
     params = eqn.params
-    if "ft_in" in params:  # JAX from 0.12 keeps the three groups of inputs
-        groups = params["ft_in"].unpack()
-        first, carried = len(groups[0]), len(groups[1])
-    else:
-        first, carried = params["num_consts"], params["num_carry"]
+    first, carried = scan_counts(params)
     inside = [_layer(state) for state in own[first + carried :]]
 
     def step(carry: list[State]) -> list[State]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from share_jax.bank.slots import TaskSlots
-from share_jax.errors import InputError, message
+from share_jax.errors import InputError, first_line, message
 from share_jax.layers.deltas import UnlikeBatchError
 from share_jax.ops.mixed_batch import plain_products
 from share_jax.ops.products import without_merging
@@ -129,8 +129,8 @@ def mixed(together: Call | None, alone: Call, slots: TaskSlots, batch: Batch, ke
 
 def _no_axis(size: int, reasons: list[Exception]) -> InputError:
     unlike = next((error for error in reasons if isinstance(error, UnlikeBatchError)), None)
-    reason = str(unlike or reasons[0] or "").strip().splitlines() or [type(reasons[0]).__name__]
-    got = f"{size} ids for a model whose batch axis is not found ({reason[0][:200]})"
+    reason = first_line(unlike or reasons[0])
+    got = f"{size} ids for a model whose batch axis is not found ({reason})"
     expected, fix = "a model that also takes one example more", "pass one id for the whole batch"
     return InputError(message("task_id", got=got, expected=expected, fix=fix))
 

@@ -216,7 +216,7 @@ class _Scan(NamedTuple):
     layers: dict[int, Any]
 
 
-def _counts(params: dict[str, Any]) -> tuple[int, int]:
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
     """How many constants a scan has, and how many values it carries; JAX from 0.12 keeps the three groups of inputs."""
     if "ft_in" not in params:
         return params["num_consts"], params["num_carry"]
@@ -226,7 +226,7 @@ def _counts(params: dict[str, Any]) -> tuple[int, int]:
 
 def _scan(eqn: JaxprEqn, inputs: list[Any], place: Place) -> list[Any] | None:
     params, closed, visitor = eqn.params, eqn.params["jaxpr"], place.visitor
-    first, carried = _counts(params)
+    first, carried = scan_counts(params)
     end = first + carried
     split = _Scan(dict(enumerate(inputs[:first])), {}, {})
     for index, value in enumerate(inputs[first:], first):

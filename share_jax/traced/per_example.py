@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from share_jax.errors import InputError, ShareError, message
+from share_jax.errors import InputError, ShareError, first_line, message
 from share_jax.layers.deltas import check_ids
 from share_jax.traced.batch_axis import NOT_TAKEN
 from share_jax.traced.batch_order import in_order
@@ -107,11 +107,6 @@ def named_inputs(inputs: tuple[dict[int, Any], dict[str, Any]], names: Sequence[
     paths, _ = jax.tree_util.tree_flatten_with_path(inputs)
     own = [jax.tree_util.keystr(path[1:], simple=True, separator="/") for path, _ in paths]
     return [any(each == name or each.startswith(f"{name}/") for name in names) for each in own]
-
-
-def first_line(error: Exception) -> str:
-    """Of what JAX or a model says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _axis(of_all: Any, of_one: Any, batch: int, lies: State) -> int | None:

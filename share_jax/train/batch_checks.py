@@ -5,7 +5,6 @@ arrays. Labels on a device are not fetched; one that is out of range makes the l
 device are read some batches behind, many at once.
 """
 
-import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError, InvalidRngError, ModifyScopeVariableError
 
-from share_jax.errors import InputError, ShareError, entries, message
+from share_jax.errors import InputError, ShareError, entries, first_line, message
 from share_jax.model_inputs import Inputs
 from share_jax.traced import batch_axis
 
@@ -161,7 +160,7 @@ def refuse(error: Exception, what: str, by: str = "model") -> NoReturn:
     """
     if isinstance(error, ShareError):
         raise error
-    reason = textwrap.shorten((str(error).strip() or "no reason").splitlines()[0], 300, placeholder=" ...")
+    reason = first_line(error, "no reason")
     fixes = {
         "model": "give inputs of the shapes that the model was initialised with",
         "loss": "put what the loss reads into the batch, in the shapes that it takes",

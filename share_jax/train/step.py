@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from share_jax.adapted import Forward, forward_of
-from share_jax.errors import InputError, message
+from share_jax.errors import InputError, first_line, message
 from share_jax.sharding.gathered_weights import gathering
 from share_jax.sharding.layout import Layout
 from share_jax.train.update import Loss, NeverTrained, StepState, make_update
@@ -27,7 +27,7 @@ def init_state(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation
     try:
         state = optimizer.init(trained)
     except (ValueError, TypeError, KeyError) as error:
-        got = f"one made for another tree ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        got = f"one made for another tree ({first_line(error)})"
         expected = 'one for {"shared": ..., "slot": ...}, what trains'
         fix = "pass a mask or labels as a function of the tree, such as mask=lambda tree: jax.tree.map(rule, tree)"
         raise InputError(message("optimizer", got=got, expected=expected, fix=fix)) from error
