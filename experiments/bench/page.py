@@ -57,7 +57,9 @@ def bars_table(documents: Sequence[dict[str, Any]]) -> str:
         for bar in found["bars"]:
             verdict = "met" if bar["met"] else "**not met**"
             rows.append((found["suite"], bar["name"], f"{bar['value']:.3f}", f"{bar['limit']:.3g}", verdict))
-        missing = "not measured: no peers" if any(bar.needs_peers for bar in BARS[found["suite"]]) else "not measured"
+        with_peers = len({row["system"] for row in found["results"]}) > 1
+        needed = any(bar.needs_peers for bar in BARS[found["suite"]]) and not with_peers
+        missing = "not measured: no peers" if needed else "not measured"
         others = [each for each in documents if each["suite"] == found["suite"] and each is not found]
         open_ = [pattern for pattern in found.get("not_measured", []) if not _measured_in(pattern, others)]
         rows += [(found["suite"], f"`{pattern}`", "-", "-", missing) for pattern in open_]
