@@ -31,7 +31,7 @@ class Layer:
     rank: int
     scale: float  # the update is scale * lora_a @ lora_b
     dtype: str  # of the stored factors, as BF16
-    form: str = LINEAR  # how the pair lies in files; see `forms`
+    form: str = LINEAR  # how the pair lies in files; see `pair_layouts`
     alpha: float | None = None  # as the file gives it, where the scale is alpha / rank
 
 
@@ -71,7 +71,7 @@ class Source:
 
     @property
     def forms(self) -> dict[str, str]:
-        """How the pairs lie in files, of the layers whose pair is none of two matrices; see `forms`."""
+        """How the pairs lie in files, of the layers whose pair is none of two matrices; see `pair_layouts`."""
         return {name: layer.form for name, layer in self.layers.items() if layer.form != LINEAR}
 
     @property

@@ -59,7 +59,7 @@ def export_adapter(
         extras: tensors beside the factors, by their names in the file.
         metadata: of the safetensors file.
         dtype: of the factors: "f32", "bf16" or "f16".
-        forms: how a pair lies in the file, by module name, where it is not as two matrices; see `forms`.
+        forms: how a pair lies in the file, by module name, where it is not as two matrices; see `pair_layouts`.
 
     Example:
         >>> from share_jax.formats import open_adapter

@@ -66,7 +66,7 @@ def check_common_shapes(
     Args:
         sources: the tasks.
         known: (d_in, d_out) of a set's layers.
-        forms: of a set's layers that are no pair of matrices; see `forms`.
+        forms: of a set's layers that are no pair of matrices; see `pair_layouts`.
 
     Raises:
         InputError: it does not; the adapters are of different base models.

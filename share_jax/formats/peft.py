@@ -1,8 +1,8 @@
 """PEFT adapter folders: `adapter_model.safetensors` or `.bin`, and `adapter_config.json`, read lazily, written whole.
 
-PEFT stores A as (r, in) and B as (out, r); here `lora_a` is (in, r) and `lora_b` (r, out). `forms` has the other kinds
-of pairs, `peft_keys` the names. What belongs to a pair but is none of its factors, DoRA's magnitudes and the biases of
-lora_B, stays beside it as it is.
+PEFT stores A as (r, in) and B as (out, r); here `lora_a` is (in, r) and `lora_b` (r, out). `pair_layouts` has the other
+kinds of pairs, `peft_keys` the names. What belongs to a pair but is none of its factors, DoRA's magnitudes and the
+biases of lora_B, stays beside it as it is.
 """
 
 import json
@@ -234,7 +234,7 @@ def write_adapter(
         extras: tensors to copy as they are, under their own names.
         metadata: of the safetensors file; `{"format": "pt"}` is what PEFT writes.
         dtype: of the factors, `f32`, `bf16` or `f16`, for all or per module.
-        forms: module name -> how its pair lies in the file, where it is not as two matrices; see `forms`.
+        forms: module name -> how its pair lies in the file, where it is not as two matrices; see `pair_layouts`.
 
     Raises:
         InputError: a value does not fit the dtype.

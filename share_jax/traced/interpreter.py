@@ -1,6 +1,6 @@
 """Runs a traced program again, operation by operation, and follows kernels through it to the operations that use them.
 
-A kernel is followed as `following` says, and into the bodies of `jit`, `checkpoint`, `scan`, `while_loop` and `cond`.
+A kernel is followed as `kernel_flow` says, and into the bodies of `jit`, `checkpoint`, `scan`, `while_loop` and `cond`.
 What reads it at the end is a `Visitor`'s business. All other operations run as they were traced.
 
 Source: "Writing custom interpreters in JAX", https://docs.jax.dev/en/latest/notebooks/Writing_custom_interpreters_in_Jax.html
