@@ -69,8 +69,8 @@ def adapt(
         >>> adapted.apply({**variables, **trees}, x, task_id=jnp.array([2, 0])).shape
         (2, 3)
     """
-    options: Any = {"targets": targets, "method": method, "heads": heads, "space": space}
-    options["unbatched"] = unbatched
+    chosen: Any = {"targets": targets, "method": method, "heads": heads}
+    options = {**chosen, "space": space, "unbatched": unbatched}
     roots = [f"{root.__module__}.{root.__qualname__}" for root in type(model).__mro__]
     for root in roots:
         if (seam := ADAPTS.get(root)) is not None:

@@ -129,9 +129,8 @@ class Adapted(AdaptedTrees):
         plain = [target for target in self.targets if target.path not in self.traced]
         others = [target for target in self.targets if target.path in self.traced]
         heads = self.heads if of_heads.batched else ()
-        leaves = flat(params)
-        in_layers = [*(target.path for target in plain), *(path for path in heads if leaves[path].ndim > 1)]
-        self.calls.check(self.model, {**rest, "params": params}, args, kwargs, in_layers)
+        at_layers_alone = [*(target.path for target in plain), *heads]
+        self.calls.check(self.model, {**rest, "params": params}, args, kwargs, at_layers_alone)
         tasks = layer_slots(slots, self.method, plain, heads, others)
         at_layers = without_leaves(shared, others) if others else shared
         intercept = interceptor({target.module_path for target in plain}, {keys_of(path)[:-1] for path in heads})
@@ -143,6 +142,7 @@ class Adapted(AdaptedTrees):
 
         if not others:
             return call(params)
+        leaves = flat(params)
 
         def run(kernels: dict[str, Array]) -> Any:
             return call(nested({**leaves, **kernels}))

@@ -11,6 +11,7 @@ import numpy as np
 from share_jax.errors import TargetError, message
 from share_jax.linen.bypass import bypassed
 from share_jax.linen.model_checks import RAISED
+from share_jax.trees import flat
 from share_jax.typing import Tree
 
 MOST = 64
@@ -32,7 +33,7 @@ class LaterCalls:
         self.known.add(kind(args, kwargs))
 
     def check(
-        self, model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any], kernels: Collection[str]
+        self, model: nn.Module, variables: Tree, args: tuple, kwargs: dict[str, Any], paths: Collection[str]
     ) -> None:
         """Traces a call of a new kind once.
 
@@ -41,7 +42,8 @@ class LaterCalls:
             variables: its own, without those of the adapter.
             args: the positional arguments.
             kwargs: the named ones.
-            kernels: paths of those whose update, or whose own value, their layer gets when it is called.
+            paths: of parameters whose update, or whose own value, their layer gets when it is called; of them the
+                kernels are looked at.
 
         Raises:
             TargetError: if the call reads one of them without calling its layer.
@@ -49,8 +51,10 @@ class LaterCalls:
         own = kind(args, kwargs)
         if own in self.known or len(self.known) >= MOST:
             return
+        leaves = flat(variables["params"])
+        kernels = sorted(path for path in paths if leaves[path].ndim > 1)
         try:
-            around = bypassed(model, variables, args, kwargs, sorted(kernels))
+            around = bypassed(model, variables, args, kwargs, kernels)
         except (*RAISED, jax.errors.JAXTypeError, Warning):  # the call itself says why it fails, if it does
             return
         if around:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from share_jax.bank.slots import TaskSlots
 from share_jax.errors import InputError, first_line, message
@@ -20,7 +21,7 @@ from share_jax.layers.deltas import UnlikeBatchError
 from share_jax.ops.mixed_batch import plain_products
 from share_jax.ops.products import without_merging
 from share_jax.traced.batch_order import followed, in_order
-from share_jax.traced.places import Lies, grown_axes
+from share_jax.traced.places import Lies, State, grown_axes
 
 NOT_TAKEN = (
     TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError, NotImplementedError,
@@ -150,9 +151,14 @@ def _grown_slots(slots: TaskSlots, more: int) -> TaskSlots:
     return replace(slots, leaves=leaves, ids=ids, heads=heads)
 
 
-def _evaluate(call: Call, slots: TaskSlots, batch: Batch, option: list[int | None], more: int, keys: Any) -> Any:
+def _with_more(
+    call: Call, slots: TaskSlots, batch: Batch, option: list[int | None], more: int, keys: Any
+) -> tuple[ClosedJaxpr, Any, list[State]]:
+    """A call with more examples: its program, its outputs' shapes, and where the examples lie in its inputs."""
     grown = [_grown(leaf, axis, more) for leaf, axis in zip(batch.arrays, option, strict=True)]
-    return jax.eval_shape(call, slots, grown, keys)
+    before, after = (slots, batch.arrays, keys), (_grown_slots(slots, more), grown, keys)
+    program, shapes = jax.make_jaxpr(call, return_shape=True)(*after)
+    return program, shapes, grown_axes(before, after)
 
 
 def _check_order(call: Call, slots: TaskSlots, batch: Batch, option: list[int | None], more: int, keys: Any) -> None:
@@ -161,11 +167,9 @@ def _check_order(call: Call, slots: TaskSlots, batch: Batch, option: list[int | 
     Raises:
         UnlikeBatchError: if a layer's input does not begin with them, in their order.
     """
-    grown = [_grown(leaf, axis, more) for leaf, axis in zip(batch.arrays, option, strict=True)]
-    before, after = (slots, batch.arrays, keys), (_grown_slots(slots, more), grown, keys)
     with plain_products():
-        program = jax.make_jaxpr(call)(*after)
-    _, of_layers = followed(program, grown_axes(before, after), batch.size + more)
+        program, _, lying = _with_more(call, slots, batch, option, more, keys)
+    _, of_layers = followed(program, lying, batch.size + more)
     if any(lies != Lies(0) for lies in of_layers):
         got, expected = "a layer whose input is not known to begin with the batch", "examples that keep their places"
         raise UnlikeBatchError(message("task_id", got=got, expected=expected, fix="pass one id for the whole batch"))
@@ -192,10 +196,9 @@ def _output_axes(
     def call(slots: TaskSlots, arrays: list, keys: Any) -> Any:
         return jax.tree.leaves(alone(_first(slots), arrays, keys))
 
-    small, large = (_evaluate(call, slots, batch, option, by, keys) for by in (0, more))
-    grown = [_grown(leaf, axis, more) for leaf, axis in zip(batch.arrays, option, strict=True)]
-    before, after = (slots, batch.arrays, keys), (_grown_slots(slots, more), grown, keys)
-    in_order(jax.make_jaxpr(call)(*after), grown_axes(before, after), batch.size + more)
+    small = jax.eval_shape(call, slots, batch.arrays, keys)
+    program, large, lying = _with_more(call, slots, batch, option, more, keys)
+    in_order(program, lying, batch.size + more)
     found: list[int | None] = []
     for one, other in zip(small, large, strict=True):
         axes = [at for at, (a, b) in enumerate(zip(one.shape, other.shape, strict=True)) if a != b]

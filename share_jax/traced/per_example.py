@@ -53,9 +53,9 @@ def each_its_own(
             examples.
     """
     batch = jax.tree.leaves(slots)[0].shape[0]
-    paths, structure = jax.tree_util.tree_flatten_with_path((dict(enumerate(args)), kwargs))
-    leaves = [leaf for _, leaf in paths]
-    shared = named_inputs((dict(enumerate(args)), kwargs), unbatched)
+    inputs = (dict(enumerate(args)), kwargs)
+    leaves, structure = jax.tree.flatten(inputs)
+    shared = named_inputs(inputs, unbatched)
     whole = [not is_array(leaf) or jnp.ndim(leaf) == 0 for leaf in leaves]
     free = [not own and not every for own, every in zip(whole, shared, strict=True)]
     first = next((leaf for leaf, own in zip(leaves, free, strict=True) if own), None)
