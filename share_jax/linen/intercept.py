@@ -88,6 +88,8 @@ def interceptor(targets: Collection[tuple[str, ...]], head_layers: Collection[tu
         has_heads = module.path in head_layers and context.method_name != "setup"
         if not adapts and not has_heads:
             return next_fun(*args, **kwargs)
+        if next_fun is not context.orig_method:
+            raise _intercepted(module)
         own = module.variables.get(TASKS, {})
         if (adapts and SLOT not in own) or (has_heads and HEAD not in own):
             raise _not_carried(module, UnlikeBatchError if has_heads else TargetError)
@@ -115,6 +117,17 @@ def _not_carried(module: nn.Module, kind: type[ShareError]) -> ShareError:
             got="a call without its task's leaves",
             expected=f"the collections '{SHARED}' and '{TASKS}' at the layer",
             fix="name them wherever a lifted transform around it names 'params', or use space='parameter'",
+        )
+    )
+
+
+def _intercepted(module: Any) -> TargetError:
+    return TargetError(
+        message(
+            f"layer {'/'.join(module.path)}",
+            got="a call that the model itself intercepts",
+            expected="a layer whose output goes on as it is",
+            fix="leave this layer out of the targets and heads, or use space='parameter'",
         )
     )
 

@@ -191,3 +191,26 @@ def test_layers_beside_a_spectral_norm_are_adapted(space):
     variables = with_adapters(adapted, base)
     want = Normed().apply({**base, "params": adapted.effective_params(variables, 1)}, X)
     np.testing.assert_allclose(adapted.apply(variables, X, task_id=1), want, rtol=1e-5, atol=1e-5)
+
+
+class Intercepted(nn.Module):
+    """Squashes what its layer gives."""
+
+    @nn.compact
+    def __call__(self, x):
+        def squashed(next_fun, args, kwargs, context):
+            out = next_fun(*args, **kwargs)
+            return jnp.tanh(out) if isinstance(context.module, nn.Dense) else out
+
+        with nn.intercept_methods(squashed):
+            return nn.Dense(32, name="layer")(x)
+
+
+def test_a_layer_that_the_model_intercepts_is_refused_and_right_in_parameter_space():
+    adapted, variables = adapted_of(Intercepted(), X)
+    for ids in (1, jnp.array([2, 0, 1, 2])):
+        with pytest.raises(ValueError, match="layer layer: got a call that the model itself intercepts"):
+            adapted.apply(variables, X, task_id=ids)
+    adapted, variables = adapted_of(Intercepted(), X, space="parameter")
+    want = Intercepted().apply({"params": adapted.effective_params(variables, 1)}, X)
+    np.testing.assert_allclose(adapted.apply(variables, X, task_id=1), want, rtol=1e-5, atol=1e-5)
