@@ -25,8 +25,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-UNROLLED = 16
-"""Columns up to which the sum of outer products is taken: it is the faster at 32 still, but takes longer to compile."""
+OUTER_COLUMNS = 16
+"""Columns up to which the sum of outer products is taken; from 32 on a product can be the faster."""
 
 
 def down_product(x: Float[Array, "batch n d_in"], matrix: Float[Array, "*batch d_in q"]) -> Float[Array, "batch n q"]:
@@ -65,8 +65,8 @@ def outer_sum(a: Float[Array, "d_in q"], b: Float[Array, "q d_out"]) -> Float[Ar
     """a @ b, for few columns as a sum of outer products.
 
     A compiler draws that into the sum with a kernel, one pass over memory, where the product would be written and read
-    again. Terms are added in the product's order, each new one first: where a CPU fuses both operations alike, the bits
-    are the product's too.
+    again. Terms are added in the product's order: where a CPU fuses both operations alike, the bits are the product's
+    too.
 
     Args:
         a: (d_in, q)
@@ -75,16 +75,12 @@ def outer_sum(a: Float[Array, "d_in q"], b: Float[Array, "q d_out"]) -> Float[Ar
     Returns:
         (d_in, d_out)
     """
-    return outer_products(a, b) if 0 < a.shape[-1] <= UNROLLED else a @ b
+    return outer_products(a, b) if a.shape[-1] <= OUTER_COLUMNS else a @ b
 
 
-@functools.partial(jax.jit, inline=True)
 def outer_products(a: Float[Array, "d_in q"], b: Float[Array, "q d_out"]) -> Float[Array, "d_in d_out"]:
-    """`outer_sum` in that form whatever the columns, at least one."""
-    total = a[:, :1] * b[:1]
-    for column in range(1, a.shape[-1]):
-        total = a[:, column : column + 1] * b[column : column + 1] + total
-    return total
+    """`outer_sum` in that form whatever the columns: one sum, so a program does not grow with them."""
+    return (a[:, :, None] * b[None]).sum(1)
 
 
 _MERGING: ContextVar[bool] = ContextVar("merging", default=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from share_jax.ops.products import (
-    UNROLLED,
+    OUTER_COLUMNS,
     down_product,
     merging_pays,
     outer_sum,
@@ -63,7 +63,7 @@ def test_gradients_equal_the_plain_product(product):
         np.testing.assert_allclose(mine, plain, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("columns", [1, 2, 8, UNROLLED, UNROLLED + 1])
+@pytest.mark.parametrize("columns", [1, 2, 8, OUTER_COLUMNS, OUTER_COLUMNS + 1])
 def test_a_sum_of_outer_products_is_the_product(columns):
     """To float32's rounding of so many terms of size one, also with the kernel that it is added to in one program."""
     a, b, kernel = arrays((48, columns), (columns, 64), (48, 64))
@@ -74,7 +74,7 @@ def test_a_sum_of_outer_products_is_the_product(columns):
 
 
 def test_many_columns_are_left_to_the_product():
-    few, many = ((jnp.zeros((4, n)), jnp.zeros((n, 4))) for n in (UNROLLED, UNROLLED + 1))
+    few, many = ((jnp.zeros((4, n)), jnp.zeros((n, 4))) for n in (OUTER_COLUMNS, OUTER_COLUMNS + 1))
     assert "dot_general" not in jax.jit(outer_sum).lower(*few).as_text()
     assert "dot_general" in jax.jit(outer_sum).lower(*many).as_text()
 

@@ -28,7 +28,7 @@ def by_product(kernels: list[Array], pairs: list[Pair]) -> list[Array]:
 
 
 def by_outer_products(kernels: list[Array], pairs: list[Pair]) -> list[Array]:
-    """The same as a sum of outer products at any rank; the library's form up to `UNROLLED` columns."""
+    """The same as a sum of outer products at any rank; the library's form up to `OUTER_COLUMNS` columns."""
     return [kernel + outer_products(a, b) for kernel, (a, b) in zip(kernels, pairs, strict=True)]
 
 
