@@ -15,7 +15,7 @@ from share_jax.formats.format import writer
 from share_jax.formats.peft import open_adapter
 from share_jax.language.folder import is_language_bank
 from share_jax.storage.untrusted import publish
-from share_jax.subspace.error_bounds import relative_distance
+from share_jax.subspace.error_bounds import relative_change
 from share_jax.subspace.state import factors_of
 
 EXAMPLE = "share-jax export shared cola -o cola-adapter --dtype bf16"
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         extras = done.extras(args.task)
         config = writer("PEFT")(temp, adapter, config, extras, entry.metadata, dtype, done.manifest.forms)
         size = sum(path.stat().st_size for path in temp.iterdir())
-        rounding = relative_distance(adapter, open_adapter(temp, args.task).adapter())
+        rounding = relative_change(adapter, open_adapter(temp, args.task).adapter())
     error = math.hypot(entry.relative_error, rounding)
     data = {
         "task": args.task,

@@ -142,9 +142,10 @@ def _layers_of(
 ) -> dict[str, Layer]:
     """The layers of one pair of tensors: one, or one for each expert."""
     where = f"{label} {shown(module)}"
-    parameters = () if settings.targets_module(module) else settings.parameters_of(_owner(module))
+    targeted = settings.targets_module(module)
+    parameters = () if targeted else settings.parameters_of(_owner(module))
     if not parameters:
-        if not settings.targets_module(module):
+        if not targeted:
             raise FormatError(
                 message(where, got="not named by target_modules", expected="a target", fix="correct the config")
             )

@@ -57,7 +57,8 @@ def unwrapped(name: str) -> str:
     >>> unwrapped("base_model.model.base_model.model.q_proj.lora_A.weight")
     'base_model.model.q_proj.lora_A.weight'
     """
-    plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    wrapped = any(part in name for part in _WRAPPERS)
+    plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS) if wrapped else name
     plain = plain.removeprefix("module.") if plain.startswith(f"module.{PREFIX}") else plain
     while plain.startswith(2 * PREFIX):
         plain = plain.removeprefix(PREFIX)
@@ -79,14 +80,13 @@ def sort_keys(names: Iterable[str], label: str, saved: Iterable[str] = ()) -> Pe
     keys: dict[str, dict[str, str]] = {}
     extras: dict[str, str] = {}
     adapters = {}
-    names = list(names)
-    within = {key: unwrapped(key).removeprefix(PREFIX) for key in names}
+    plain = {key: unwrapped(key) for key in names}
+    within = {key: name.removeprefix(PREFIX) for key, name in plain.items()}
     each = [saved_expression(name) for name in saved]
     whole = frozenset[str]().union(*matching(each, sorted(set(within.values()))))
-    for key in names:
-        part = None if within[key] in whole else _part_of(unwrapped(key))
+    for key, kept in plain.items():
+        part = None if within[key] in whole else _part_of(kept)
         if part is None:
-            kept = unwrapped(key)
             if kept in extras:
                 raise FormatError(
                     message(f"{label} tensor {shown(key)}", got="a name twice", expected="each tensor once",

@@ -139,5 +139,28 @@ def relative_distance(x: Adapter, y: Adapter) -> float:
         >>> round(relative_distance(one, other), 6)
         0.25
     """
-    distance, size = total(update_distance(x, y)), total(update_norm(x))
+    return _relative(total(update_distance(x, y)), x)
+
+
+def relative_change(x: Adapter, y: Adapter) -> float:
+    """`relative_distance` of an adapter to what rounding has made of its factors: where nothing cancels, without QR.
+
+    Args:
+        x: the adapter that is compared with.
+        y: the same targets. Factors of the same shapes are in the same gauge.
+
+    Example:
+        >>> one = {"query": Factors(np.ones((4, 1)), np.ones((1, 3)))}
+        >>> rounded = {"query": Factors(np.ones((4, 1)), np.full((1, 3), 1.001))}
+        >>> round(relative_change(one, rounded), 6)
+        0.001
+    """
+    alike = [name for name in x if x[name].rank == y[name].rank]
+    other = update_distance(*({name: each[name] for name in x if name not in alike} for each in (x, y)))
+    changes = {name: float(np.sqrt(squared_change(*_sides(x[name]), *_sides(y[name])))) for name in alike}
+    return _relative(total({**changes, **other}), x)
+
+
+def _relative(distance: float, x: Adapter) -> float:
+    size = total(update_norm(x))
     return distance / size if size > 0 else (0.0 if distance == 0 else float("inf"))

@@ -175,6 +175,19 @@ def test_property_4_what_is_in_the_span_changes_no_old_task(seed, shape, path):
     assert {n: x.num_basis for n, x in once.layers.items()} == {n: x.num_basis for n, x in twice.layers.items()}
 
 
+def test_the_change_of_rounded_factors_is_their_distance():
+    """Also where one target's factors come back with columns of zeros."""
+    (adapter,) = adapters(3, (9, 7), (3,)).values()
+    float16 = {n: Factors(f.lora_a.astype("f2"), f.lora_b.astype("f2"), f.scale) for n, f in adapter.items()}
+    first, *_ = float16
+    a, b = float16[first].lora_a, float16[first].lora_b
+    padded = Factors(np.pad(a, ((0, 0), (0, 2))), np.pad(b, ((0, 2), (0, 0))), adapter[first].scale)
+    for rounded in (float16, {**float16, first: padded}):
+        distance = error_bounds.relative_distance(adapter, rounded)
+        assert 1e-5 < distance < 1e-2
+        np.testing.assert_allclose(error_bounds.relative_change(adapter, rounded), distance, rtol=1e-6)
+
+
 @QUICK
 @given(seed=st.integers(0, 999), shape=SHAPES, order=st.permutations(range(4)))
 def test_property_4_with_enough_columns_order_does_not_matter_and_nothing_is_forgotten(seed, shape, order):
