@@ -88,6 +88,7 @@ class ShareSequence:
             alpha=config.alpha,
             phi=numbers.phi,
             coefficients_from=numbers.adapt_tasks if coefficients_alone else None,
+            start_from=config.start_from,
             max_error=numbers.max_error,
             layout=devices.layout(adapted, params),
             accumulate=devices.accumulate,

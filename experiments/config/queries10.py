@@ -21,6 +21,8 @@ QUERIES = {
     "batch_size": 4,
     "learning_rate": 7e-3,
     "start_from": "last",
+    "num_basis": 20,
+    "phi": 8,
     "max_length": 192,
     "length_buckets": (48, 64, 80, 96),
 }

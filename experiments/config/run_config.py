@@ -88,7 +88,7 @@ class Config:
     """Where in first_layer the frozen part ends: before its attention, or between that and its feed-forward part."""
     start_from: StartFrom = "zero"
     """Where a new task's own adapter starts: zero, the frozen model; last, a copy of the last task's. Heads start
-    fresh; what goes on training from task to task does so in any case, and share starts from its bases."""
+    fresh; what goes on training from task to task does so in any case."""
     prefix_cache_bytes: int = 4 * 2**30
     """Memory for the outputs of what is frozen below the first adapted layer; what does not fit lies in files of the
     workdir."""

@@ -66,11 +66,7 @@ class LanguageBank:
     def learner(
         self, transform: optax.GradientTransformation, start_from: StartFrom = "zero"
     ) -> Learner | ShareLearner:
-        """What learns one more task with an optimizer.
-
-        Raises:
-            InputError: tasks of `share`, which start from their bases, are to start from the last task.
-        """
+        """What learns one more task with an optimizer."""
         return _learner(self.adapted, self.pretrained.params, self.settings, transform, start_from)
 
     def generate(self, tasks: Any, prompts: Sequence[Any], *, seed: int = 0, **options: Any) -> list[Completion]:
@@ -140,8 +136,5 @@ def _learner(
 ) -> Learner | ShareLearner:
     base = {"params": params}
     if isinstance(adapted.method, Share):
-        if start_from != "zero":
-            got, fix = f"{start_from!r} for tasks of share", "leave it out"
-            raise InputError(message("start_from", got=got, expected="'zero': they start from their bases", fix=fix))
-        return ShareLearner(adapted, base, transform, next_token, alpha=settings.alpha)
+        return ShareLearner(adapted, base, transform, next_token, alpha=settings.alpha, start_from=start_from)
     return Learner(adapted, base, transform, next_token, start_from=start_from)

@@ -1,5 +1,7 @@
 """The directions that train while one task is learnt with data (method, phase 2)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float
 
@@ -35,3 +37,31 @@ def temporary_leaves(layer: Subspace, phi: int) -> dict[str, Float[np.ndarray, "
     """The temporary directions of both sides of a target; none of a side whose basis has fewer than `phi` columns."""
     bases = {"basis_a": layer.basis_a, "basis_b": layer.basis_b}
     return {name: temporary(basis, phi) for name, basis in bases.items() if basis.shape[1] >= phi}
+
+
+def last_task_leaves(layer: Subspace, fresh: Mapping[str, np.ndarray], scale: float) -> dict[str, np.ndarray]:
+    """Temporary directions and coefficients that make up the last task's update: a new task starts from it.
+
+    With the singular value decomposition of the task's core, `coeff_a @ coeff_b.T = U S V.T`, the directions are
+    `basis_a @ U` and `basis_b @ V`, and `S / scale` is shared equally by both sides' coefficients. Columns without a
+    singular value keep `fresh` coefficients on the first side and zeros on the other, so that they can learn.
+
+    Args:
+        layer: what has been learnt of a target, at least one task of it.
+        fresh: of the target, as `ShareAdapt` draws them: `basis_a` (d_in, phi), `basis_b` (d_out, phi), `coeff_a` and
+            `coeff_b` (phi, p).
+        scale: by which the update is multiplied while it is learnt.
+
+    Returns:
+        The same leaves; the largest phi singular values of the update are kept.
+    """
+    out = {name: np.array(leaf) for name, leaf in fresh.items()}
+    u, values, vt = np.linalg.svd(layer.coeff_a[-1].astype(np.float64) @ layer.coeff_b[-1].astype(np.float64).T)
+    for name, basis, turn in (("basis_a", layer.basis_a, u), ("basis_b", layer.basis_b, vt.T)):
+        columns = (basis @ turn)[:, : out[name].shape[1]]
+        out[name][:, : columns.shape[1]] = columns
+    kept = min(int(np.sum(values > 1e-6 * values[0])), *out["coeff_a"].shape)
+    out["coeff_a"][:, :kept] = 0
+    for name in ("coeff_a", "coeff_b"):
+        out[name][:kept, :kept] = np.diag(np.sqrt(values[:kept] / scale))
+    return out

@@ -26,11 +26,13 @@ from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.serving import adapter_of
 from share_jax.subspace.state import ShareState, relative
-from share_jax.subspace.temporary_directions import temporary_leaves
+from share_jax.subspace.temporary_directions import last_task_leaves, temporary_leaves
 from share_jax.train.learner import Learner
 from share_jax.train.loop import Hooks
 from share_jax.train.phase import Phase, make_phase
 from share_jax.train.share_bank import ShareBank, bank_of_state, fresh_slot
+from share_jax.train.start_from import StartFrom, check_start
+from share_jax.train.starting_slot import started
 from share_jax.train.task_learner import TaskLearner
 from share_jax.train.update import StepState
 from share_jax.trees import flat, merged
@@ -63,6 +65,8 @@ class ShareLearner(TaskLearner[ShareBank]):
         phi: temporary directions per side; a quarter of `num_basis` when None.
         coefficients_from: the number of the task, counted from 0, from which on coefficients alone are trained, on the
             frozen bases; never when None. The first task is learnt as a LoRA in any case.
+        start_from: where a later task's update starts: "zero", so that the model is the frozen one; or "last", the last
+            task's update, which helps where tasks are alike. Heads start fresh.
         k: columns that a merge keeps; the model's `num_basis` when None.
         max_error: no task's proven error, relative to its update's norm, may pass it; not limited when None.
         on_limit: what a merge does that would pass it: "grow" takes more columns, up to the model's `num_basis`;
@@ -95,6 +99,7 @@ class ShareLearner(TaskLearner[ShareBank]):
     alpha: float = field(default=8.0, kw_only=True)
     phi: int | None = field(default=None, kw_only=True)
     coefficients_from: int | None = field(default=None, kw_only=True)
+    start_from: StartFrom = field(default="zero", kw_only=True)
     k: int | None = field(default=None, kw_only=True)
     max_error: float | None = field(default=None, kw_only=True)
     on_limit: Literal["grow", "refuse"] = field(default="grow", kw_only=True)
@@ -105,6 +110,7 @@ class ShareLearner(TaskLearner[ShareBank]):
     _coefficients: Phase = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_start(self.start_from)
         method = getattr(self.model, "method", None)
         if not isinstance(method, Share):
             fix = "adapt the model with method=share_jax.Share(num_basis, pseudo_rank)"
@@ -235,12 +241,19 @@ class ShareLearner(TaskLearner[ShareBank]):
         key_init, key_steps = jax.random.split(key)
         shared, slot = fresh_slot(phase.model, key_init, self.base["params"])
         if phase is self._coefficients:
-            shared = bank.shared
+            shared, slot = bank.shared, started(slot, bank, self.start_from, self.model.heads)
         elif phase is self._adapt:
-            slot = merged(slot, self._temporary(bank.state))
+            slot = merged(slot, self._temporary(bank.state, slot))
         return phase.begin(shared, slot, key_steps)
 
-    def _temporary(self, state: ShareState) -> dict[str, Any]:
-        """Copies of the top phi directions of each main basis; a basis with fewer leaves the fresh ones in place."""
-        leaves = {name: temporary_leaves(layer, self.directions) for name, layer in state.layers.items()}
+    def _temporary(self, state: ShareState, fresh: Tree) -> dict[str, Any]:
+        """Copies of the top phi directions of each main basis, or the last task's, with its coefficients.
+
+        A basis with fewer leaves the fresh ones in place.
+        """
+        if self.start_from == "zero":
+            leaves = {name: temporary_leaves(layer, self.directions) for name, layer in state.layers.items()}
+        else:
+            own, scale = by_kernel(self.model.targets, fresh), self._adapt.model.method.scale
+            leaves = {name: last_task_leaves(layer, own[name], scale) for name, layer in state.layers.items()}
         return as_tree(self.model.targets, leaves)

@@ -1,5 +1,6 @@
 """`ShareLearner` through its public face: the properties of the method, its bound, meshes, and resuming."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from share_jax.adapters.factors import Factors
 from share_jax.checkpoint.inflight_folder import InflightFolder
 from share_jax.checkpoint.share_tasks import load_share_bank, save_share_task
 from share_jax.errors import InputError, LimitError, TaskError
+from share_jax.layers.kernel_trees import by_kernel
 from share_jax.sharding.layout import layout_of
 from share_jax.sharding.mesh import make_mesh
 from share_jax.sharding.mesh_shape import MeshShape
 from share_jax.subspace.error_bounds import relative_distance
+from share_jax.subspace.serving import adapter_of
 from share_jax.subspace.state import factors_of
 from share_jax.train.loop import Hooks
 from share_jax.train.share_learner import ShareLearner, TrainedTask
@@ -55,6 +58,40 @@ def test_every_task_is_learnt_and_stays_so(wide) -> None:
     made, bank, _ = wide
     assert [right(made, bank, f"task {index}", index) for index in range(TASKS)] == pytest.approx([1] * TASKS, abs=0.1)
     assert bank.capacity == 4
+
+
+@pytest.mark.parametrize("phi", [1, 2, 3])
+def test_a_task_may_start_from_the_last_ones_update(wide, phi: int) -> None:
+    """Or from its largest singular values; directions beyond its rank learn, too."""
+    made, bank, _ = wide
+    warm = replace(made, start_from="last", phi=phi)
+    state = warm.begin(bank, jax.random.key(0))
+    parts = by_kernel(made.model.targets, state.shared), by_kernel(made.model.targets, state.slot)
+    last = factors_of(bank.state, bank.names[-1])
+    for name, factors in adapter_of(warm.phases[1].model.method, *parts).items():
+        u, values, vt = np.linalg.svd(np.asarray(last[name].lora_a @ last[name].lora_b) * last[name].scale)
+        want = (u[:, :phi] * values[:phi]) @ vt[:phi]
+        np.testing.assert_allclose(factors.lora_a @ factors.lora_b, want, atol=1e-5)
+    before = jax.tree.map(np.asarray, bank.tasks)
+    kept = warm.train(bank, "warm", batches(0, 5), jax.random.key(0), Hooks())
+    after = warm.merge(bank, "warm", kept)
+    assert np.isfinite(after.report()["warm"].error_bound)
+    for mine, old in zip(jax.tree.leaves(bank.tasks), jax.tree.leaves(before), strict=True):
+        np.testing.assert_array_equal(mine, old)
+
+
+def test_coefficients_may_start_from_the_last_ones() -> None:
+    made = share_learner(num_basis=4, pseudo_rank=2, phi=2, coefficients_from=1, start_from="last")
+    bank, _ = learnt(made, 1)
+    slot, last = flat(made.begin(bank, jax.random.key(0)).slot), flat(bank.tasks)
+    for path in slot:
+        alike = np.array_equal(slot[path], last[path][0])
+        assert alike == ("coeff" in path), path
+
+
+def test_another_start_is_refused() -> None:
+    with pytest.raises(InputError, match="start_from: got 'best', expected zero or last"):
+        share_learner(start_from="best")
 
 
 @pytest.mark.parametrize("name", ["wide", "narrow"])
