@@ -13,7 +13,6 @@ There are two ways to an adapted layer's output, and `merging_pays` says which o
   beside the layer five products stand.
 """
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
