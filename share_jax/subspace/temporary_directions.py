@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from share_jax.errors import InputError, message
 from share_jax.subspace.state import Subspace
@@ -39,7 +40,7 @@ def temporary_leaves(layer: Subspace, phi: int) -> dict[str, Float[np.ndarray, "
     return {name: temporary(basis, phi) for name, basis in bases.items() if basis.shape[1] >= phi}
 
 
-def last_task_leaves(layer: Subspace, fresh: Mapping[str, np.ndarray], scale: float) -> dict[str, np.ndarray]:
+def last_task_leaves(layer: Subspace, fresh: Mapping[str, ArrayLike], scale: float) -> dict[str, np.ndarray]:
     """Temporary directions and coefficients that make up the last task's update: a new task starts from it.
 
     With the singular value decomposition of the task's core, `coeff_a @ coeff_b.T = U S V.T`, the directions are
