@@ -44,8 +44,10 @@ def last_task_leaves(layer: Subspace, fresh: Mapping[str, ArrayLike], scale: flo
     """Temporary directions and coefficients that make up the last task's update: a new task starts from it.
 
     With the singular value decomposition of the task's core, `coeff_a @ coeff_b.T = U S V.T`, the directions are
-    `basis_a @ U` and `basis_b @ V`, and `S / scale` is shared equally by both sides' coefficients. Columns without a
-    singular value keep `fresh` coefficients on the first side and zeros on the other, so that they can learn.
+    `basis_a @ U` and `basis_b @ V`. The factor `S / scale` is shared so that entries of directions and coefficients are
+    of one size, v: `v^4 sqrt(d_in d_out) = S / scale`. Adam moves all entries alike; directions of length one would turn
+    by much in each step, and the update with them. Columns without a singular value keep `fresh` coefficients on the
+    first side and zeros on the other, so that they can learn.
 
     Args:
         layer: what has been learnt of a target, at least one task of it.
@@ -58,11 +60,13 @@ def last_task_leaves(layer: Subspace, fresh: Mapping[str, ArrayLike], scale: flo
     """
     out = {name: np.array(leaf) for name, leaf in fresh.items()}
     u, values, vt = np.linalg.svd(layer.coeff_a[-1].astype(np.float64) @ layer.coeff_b[-1].astype(np.float64).T)
+    kept = min(int(np.sum(values > 1e-6 * values[0])), *out["coeff_a"].shape)
+    size = (values[:kept] / scale / np.sqrt(np.prod([float(d) for d in layer.shape]))) ** 0.25
     for name, basis, turn in (("basis_a", layer.basis_a, u), ("basis_b", layer.basis_b, vt.T)):
         columns = (basis @ turn)[:, : out[name].shape[1]]
+        columns[:, :kept] *= size * np.sqrt(len(basis))
         out[name][:, : columns.shape[1]] = columns
-    kept = min(int(np.sum(values > 1e-6 * values[0])), *out["coeff_a"].shape)
     out["coeff_a"][:, :kept] = 0
     for name in ("coeff_a", "coeff_b"):
-        out[name][:kept, :kept] = np.diag(np.sqrt(values[:kept] / scale))
+        out[name][:kept, :kept] = np.diag(size)
     return out
