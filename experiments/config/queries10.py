@@ -26,8 +26,8 @@ QUERIES = {
     "max_length": 192,
     "length_buckets": (48, 64, 80, 96),
 }
-"""Many small updates learn exact syntax; a language starts from the last one's adapter, for the questions are alike: so 20
-columns hold ten languages."""
+"""Many small updates learn exact syntax. A language starts from the last one's adapter, for the questions are alike; so
+20 columns of `share` hold ten languages."""
 
 
 def stream(config: Config) -> Stream:

@@ -45,9 +45,9 @@ def last_task_leaves(layer: Subspace, fresh: Mapping[str, ArrayLike], scale: flo
 
     With the singular value decomposition of the task's core, `coeff_a @ coeff_b.T = U S V.T`, the directions are
     `basis_a @ U` and `basis_b @ V`. The factor `S / scale` is shared so that entries of directions and coefficients are
-    of one size, v: `v^4 sqrt(d_in d_out) = S / scale`. Adam moves all entries alike; directions of length one would turn
-    by much in each step, and the update with them. Columns without a singular value keep `fresh` coefficients on the
-    first side and zeros on the other, so that they can learn.
+    of one size, v: `v^4 sqrt(d_in d_out) = S / scale`. Adam moves all entries alike; directions of length one would
+    turn by much in each step, and the update with them. Columns without a singular value keep `fresh` coefficients on
+    the first side and zeros on the other, so that they can learn.
 
     Args:
         layer: what has been learnt of a target, at least one task of it.
