@@ -155,10 +155,13 @@ def relative_change(x: Adapter, y: Adapter) -> float:
         >>> round(relative_change(one, rounded), 6)
         0.001
     """
-    alike = [name for name in x if x[name].rank == y[name].rank]
-    other = update_distance(*({name: each[name] for name in x if name not in alike} for each in (x, y)))
-    changes = {name: float(np.sqrt(squared_change(*_sides(x[name]), *_sides(y[name])))) for name in alike}
-    return _relative(total({**changes, **other}), x)
+
+    def change(name: str) -> float:
+        if x[name].rank == y[name].rank:
+            return float(np.sqrt(squared_change(*_sides(x[name]), *_sides(y[name]))))
+        return update_distance({name: x[name]}, {name: y[name]})[name]
+
+    return _relative(total({name: change(name) for name in x}), x)
 
 
 def _relative(distance: float, x: Adapter) -> float:
