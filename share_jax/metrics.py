@@ -7,9 +7,9 @@ ratios, so one entry that was not evaluated leaves it undefined: it is None then
 """
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from share_jax.annotations import Float
 from share_jax.errors import InputError, message
 
 NAMES = (

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapter_set.contents import SetContents
 from share_jax.adapter_set.survey import Survey
 from share_jax.adapters.shared_starts import Starts
+from share_jax.annotations import Float
 from share_jax.subspace.baselines import NUMBER_BYTES, cut_errors, null_errors
 from share_jax.subspace.state import ShareState, relative
 

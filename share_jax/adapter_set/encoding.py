@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Int, Int8
 
 from share_jax.adapter_set.int8_gauge import UNIT_SCALE, identity_rows
 from share_jax.adapter_set.manifest import LayerEntry, Manifest
+from share_jax.annotations import Bool, Int, Int8
 from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.safetensors_file import TensorFile, numpy_dtype
 from share_jax.storage.untrusted import shown

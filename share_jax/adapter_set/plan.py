@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapter_set.build import adapters_of, layer_groups, layer_sizes
 from share_jax.adapter_set.plan_rows import PlanRow
@@ -18,6 +17,7 @@ from share_jax.adapter_set.plan_storage import stored_sizes
 from share_jax.adapter_set.survey import Survey
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.shared_starts import Starts, find_starts, sample_of
+from share_jax.annotations import Float
 from share_jax.formats.adapter_file import Source
 from share_jax.linalg.rank_selection import k_by_explained_variance
 from share_jax.runtime.threads import parallel_map

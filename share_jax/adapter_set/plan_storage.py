@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapter_set.encoding import encode_state
 from share_jax.adapter_set.int8_gauge import pivoted_layer
+from share_jax.annotations import Float
 from share_jax.subspace.quantize import RoundedBasis, StoredLayer, round_basis, squared_rounding, store_layer
 from share_jax.subspace.state import ShareState, Subspace, leading
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.shared_starts import Sample, Starts, find_starts, sample_of
 from share_jax.adapters.stacking import groups, pack, shapes_of
+from share_jax.annotations import Float
 from share_jax.linalg.balance import singular_values
 from share_jax.linalg.padding import pad
 from share_jax.runtime.threads import parallel_map

@@ -7,10 +7,10 @@ gauge: they are applied to the reconstructed update, one target at a time, and t
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter, Factors
 from share_jax.adapters.stacking import groups, pack
+from share_jax.annotations import Float
 from share_jax.errors import InputError, message
 from share_jax.linalg.balance import balanced
 

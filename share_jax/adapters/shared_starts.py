@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from share_jax.adapters.factors import Adapter
+from share_jax.annotations import Bool, Float, Int
 
 ENTRIES = 4096
 """Entries of A that are looked at in an adapter, over all targets: chance then gives cosines of 0.016."""

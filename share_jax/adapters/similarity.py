@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import groups, pack, shapes_of
+from share_jax.annotations import Float
 from share_jax.errors import InputError, message
 
 

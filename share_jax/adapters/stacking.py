@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from share_jax.adapters.factors import Adapter, Factors
+from share_jax.annotations import Float, Int
 from share_jax.errors import InputError, message
 from share_jax.linalg.finite import all_finite
 from share_jax.runtime.threads import parallel_map

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
+from share_jax.annotations import Int
 from share_jax.bank.slots import append, as_task_id, capacity, check_slot, doubled, read_slot, write_slot
 from share_jax.errors import InputError, TaskError, message
-from share_jax.typing import Tree
+from share_jax.typing import Array, Tree
 
 
 @dataclass(frozen=True)

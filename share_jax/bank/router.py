@@ -34,9 +34,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, Int
 
+from share_jax.annotations import Float, Int
 from share_jax.errors import InputError, TaskError, message
+from share_jax.typing import Array
 
 SMALLEST_SHRINKAGE = 1e-6
 """S is shrunk by at least this share, so that a feature which never varies cannot make it singular."""

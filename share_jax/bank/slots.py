@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Int
 
+from share_jax.annotations import Int
 from share_jax.errors import InputError, TaskError, message
-from share_jax.typing import Tree
+from share_jax.typing import Array, Tree
 
 
 def capacity(tasks: Tree) -> int:
@@ -132,7 +132,7 @@ class TaskSlots:
     """
 
     leaves: Any
-    ids: Int[Array, " batch"] | None = None
+    ids: Any = None  # int32 (batch,); trees of this structure may hold something else, such as axes
     heads: "TaskSlots | None" = None
     per_example: bool = field(default=False, metadata={"static": True})
     method: Any = field(default=None, metadata={"static": True})
@@ -148,7 +148,7 @@ class TaskSlots:
             return self
         return replace(self, leaves=gather(self.leaves, self.ids), ids=None, per_example=True)
 
-    def stack(self) -> tuple[Any, Int[Array, " batch"]]:
+    def stack(self) -> tuple[Any, Array]:
         """A stack and each example's slot in it, of batched slots; nothing is gathered."""
         if self.ids is not None:
             return self.leaves, self.ids

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
+from share_jax.annotations import Float
 from share_jax.errors import InputError, message
 from share_jax.storage.atomic_write import replace_text
 

@@ -21,15 +21,15 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
 
+from share_jax.annotations import Float
 from share_jax.bank.slots import TaskSlots
 from share_jax.errors import InputError, TargetError, message
 from share_jax.layers.deltas import as_rows, cast, check_batch
 from share_jax.layers.targets import Target
 from share_jax.ops.products import down_product
 from share_jax.parameterizations.base import Parameterization, own_down, specs
-from share_jax.typing import Leaves, Tree
+from share_jax.typing import Array, Leaves, Tree
 
 
 class Projected(NamedTuple):

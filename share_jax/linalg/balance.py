@@ -7,8 +7,8 @@ U sqrt(S) and V sqrt(S), from the update's thin SVD U S V.T.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
+from share_jax.annotations import Float
 from share_jax.linalg import products
 from share_jax.runtime.threads import parallel_map
 
@@ -105,8 +105,11 @@ def _balanced(
 
 def _scaled_root(
     x: Float[np.ndarray, "tasks d r"], gram: Float[np.ndarray, "tasks r r"]
-) -> tuple[Float[np.ndarray, "tasks r r"], Float[np.ndarray, "tasks 1 1"]]:
-    """R / size and the size, with R.T R = x.T x = `gram`: with it taken out, tiny and huge updates lose nothing."""
+) -> tuple[Float[np.ndarray, "tasks q r"], Float[np.ndarray, "tasks 1 1"]]:
+    """R / size and the size, with R.T R = x.T x = `gram`: with it taken out, tiny and huge updates lose nothing.
+
+    q is r, or min(d, r) in float64.
+    """
     root = np.asarray(np.linalg.qr(x, mode="r")) if x.dtype == np.float64 else _root(gram)
     size = np.max(np.abs(root), axis=(-2, -1), keepdims=True)
     size = np.where(size > 0, size, 1)
@@ -114,7 +117,7 @@ def _scaled_root(
 
 
 def _core(
-    root_a: Float[np.ndarray, "tasks r r"], root_b: Float[np.ndarray, "tasks r r"]
+    root_a: Float[np.ndarray, "tasks q_a r"], root_b: Float[np.ndarray, "tasks q_b r"]
 ) -> tuple[np.ndarray, Float[np.ndarray, "tasks q"], np.ndarray]:
     """The SVD of the core; singular values that are rounding are zero."""
     u, s, vt = np.linalg.svd(root_a @ root_b.mT, full_matrices=False)

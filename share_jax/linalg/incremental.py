@@ -4,8 +4,8 @@ All of it is computed in float64 and rounded once, so that float32 loses no more
 """
 
 import numpy as np
-from jaxtyping import Float
 
+from share_jax.annotations import Float
 from share_jax.linalg.products import combine, side_by_side
 
 

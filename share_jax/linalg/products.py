@@ -5,7 +5,8 @@ fraction of the time of T products, whose matrices are too small to keep a proce
 """
 
 import numpy as np
-from jaxtyping import Float
+
+from share_jax.annotations import Float
 
 
 def energy(x: Float[np.ndarray, "..."]) -> float:

@@ -22,7 +22,8 @@ Columns of one adapter are orthonormal, not independent, which is a correction o
 """
 
 import numpy as np
-from jaxtyping import Float, Int
+
+from share_jax.annotations import Float, Int
 
 BINS = 32
 """Columns of like size that stand for one population each: as many as keep their shares to about 1 %."""

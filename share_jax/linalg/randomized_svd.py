@@ -14,8 +14,8 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
 
+from share_jax.annotations import Bool, Float
 from share_jax.linalg import products
 
 OVERSAMPLE = 16

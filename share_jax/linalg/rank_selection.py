@@ -1,7 +1,8 @@
 """How many columns of a spectrum to keep. Nothing here goes above the numerical rank."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+
+from share_jax.annotations import Bool, Float, Int
 
 Array = np.ndarray | np.generic
 """NumPy gives a scalar of its own where there is no batch."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
-from jaxtyping import Float
 
+from share_jax.annotations import Float
 from share_jax.linalg import products
 from share_jax.linalg.randomized_svd import BLOCK, OVERSAMPLE, leading_bases, leading_eigenvectors
 from share_jax.runtime.threads import parallel_map

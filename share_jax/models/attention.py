@@ -10,8 +10,8 @@ Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv 1706.03762); sha
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Float
 
+from share_jax.annotations import Float
 from share_jax.typing import Array
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
-from jaxtyping import Float, Int
 
+from share_jax.annotations import Float, Int
 from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.flax_names import Leaf, dense, norm, within
 from share_jax.models.attention import attend

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 from jax import lax
-from jaxtyping import Bool, Float, Int
 
+from share_jax.annotations import Bool, Float, Int
 from share_jax.errors import InputError, message
 from share_jax.models.decoder_config import DecoderConfig
 from share_jax.models.decoder_layer import DecoderLayer, View, norm_of, picked

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 from jax import lax
-from jaxtyping import Float, Int
 
+from share_jax.annotations import Float, Int
 from share_jax.models.attention import attend_heads
 from share_jax.models.decoder_config import DecoderConfig
 from share_jax.models.kv_cache import KeyValue, written

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Bool, Float, Int
 
+from share_jax.annotations import Bool, Float, Int
 from share_jax.bank.slots import TaskSlots
 from share_jax.models.kv_cache import Cache, with_room
 from share_jax.models.sampling import Sampling, drawn, likeliest

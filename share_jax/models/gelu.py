@@ -7,8 +7,8 @@ at its end into the matrix product that follows, which slows that down. A select
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float
 
+from share_jax.annotations import Float
 from share_jax.typing import Array
 
 _ZERO_BELOW = -9.0

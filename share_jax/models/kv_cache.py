@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Float, Int
 
+from share_jax.annotations import Float, Int
 from share_jax.typing import Array
 
 

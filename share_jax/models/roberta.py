@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Float, Int
 
+from share_jax.annotations import Float, Int
 from share_jax.errors import FormatError, message
 from share_jax.formats.flax_names import Leaf, dense, within
 from share_jax.models.bert import BertClassifier, BertConfig, BertEncoder, bert_layout

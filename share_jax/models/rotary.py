@@ -9,8 +9,8 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
 
+from share_jax.annotations import Float, Int
 from share_jax.typing import Array
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
 
+from share_jax.annotations import Float, Int
 from share_jax.errors import InputError, message
 from share_jax.typing import Array, PRNGKey
 

@@ -16,8 +16,8 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax.typing import Dtype
-from jaxtyping import Float
 
+from share_jax.annotations import Float
 from share_jax.errors import InputError, message
 from share_jax.models.attention import attend
 from share_jax.models.gelu import exact_gelu

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float, Int
 
+from share_jax.annotations import Float, Int
 from share_jax.ops.mixed_batch import Kernel
 from share_jax.ops.products import down_product, up_product
+from share_jax.typing import Array
 
 TPU_BYTES = 2**20
 """Most that one block of x, or of y, takes of a TPU core's fast memory; there are two of each, and of the output."""

@@ -22,7 +22,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+
+from share_jax.annotations import Float
+from share_jax.typing import Array
 
 OUTER_COLUMNS = 16
 """Columns up to which the sum of outer products is taken; from 32 on a product can be the faster."""

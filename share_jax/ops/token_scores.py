@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+
+from share_jax.annotations import Float, Int
+from share_jax.typing import Array
 
 BLOCK = 1024
 """Positions whose logits are held together."""

@@ -9,10 +9,9 @@ adaptation of unmodified models, checkpoints, export and accounting are written 
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float
-
+from share_jax.annotations import Float
 from share_jax.errors import InputError, message
-from share_jax.typing import AnyArray, Leaves, PRNGKey
+from share_jax.typing import AnyArray, Array, Leaves, PRNGKey
 
 Side = Literal["d_in", "d_out"]
 """The side of a kernel, seen as a (d_in, d_out) matrix."""

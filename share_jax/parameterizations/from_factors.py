@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
 
+from share_jax.annotations import Float
 from share_jax.errors import InputError, message
 
 Pair = tuple[Float[np.ndarray, "d_in r"], Float[np.ndarray, "r d_out"]]

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from share_jax.annotations import Float
 from share_jax.ops.products import up_product
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.ranks import check_columns, check_positive
-from share_jax.typing import Leaves, PRNGKey
+from share_jax.typing import Array, Leaves, PRNGKey
 
 
 @dataclass(frozen=True)

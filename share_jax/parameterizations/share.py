@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from share_jax.annotations import Float
 from share_jax.ops.products import up_product
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.ranks import check_columns, check_positive
-from share_jax.typing import AnyArray, Leaves, PRNGKey
+from share_jax.typing import AnyArray, Array, Leaves, PRNGKey
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Array, Float
 
+from share_jax.annotations import Float
 from share_jax.parameterizations.base import LeafSpec
 from share_jax.parameterizations.from_factors import HostLeaves, Pair, common_columns, on_columns
 from share_jax.parameterizations.lora_pair import LoRAPair
-from share_jax.typing import AnyArray, Leaves, PRNGKey
+from share_jax.typing import AnyArray, Array, Leaves, PRNGKey
 
 
 @dataclass(frozen=True)

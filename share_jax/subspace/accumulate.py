@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import groups, shapes_of
+from share_jax.annotations import Bool, Float
 from share_jax.linalg.spectrum import Spectrum, spectra, spectrum_of_gram
 from share_jax.runtime.threads import parallel_map
 from share_jax.subspace.prepared_batches import Prepare, prepared

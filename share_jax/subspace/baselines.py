@@ -18,8 +18,8 @@ into its share of the bytes.
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Int
 
+from share_jax.annotations import Float, Int
 from share_jax.linalg.random_stack import captured_shares
 from share_jax.runtime.threads import parallel_map
 from share_jax.subspace.state import Subspace

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter, Factors
+from share_jax.annotations import Float
 
 ROUNDING = 4e-7
 """Margin of a measured error, relative to |A|_F |B|_F: differences of squares in float64 resolve 3e-8 of it, and each

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 
+from share_jax.annotations import Float, Int
 from share_jax.errors import LimitError, message
 from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace import error_bounds

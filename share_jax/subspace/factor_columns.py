@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapters.stacking import Packed
+from share_jax.annotations import Float
 from share_jax.linalg.balance import FactorGrams, balanced
 from share_jax.subspace.state import Geometry
 

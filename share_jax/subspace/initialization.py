@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter, nbytes
 from share_jax.adapters.stacking import Packed
+from share_jax.annotations import Float
 from share_jax.errors import InputError, message
 from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra_of

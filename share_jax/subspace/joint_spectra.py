@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import Packed, groups, pack
+from share_jax.annotations import Float
 from share_jax.linalg.incremental import compressed_stack, rotate
 from share_jax.linalg.products import side_by_side
 from share_jax.linalg.spectrum import Spectrum, spectra

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import shapes_of
+from share_jax.annotations import Float
 from share_jax.errors import InputError, LimitError, message
 from share_jax.subspace.duplicates import copies
 from share_jax.subspace.error_curves import (

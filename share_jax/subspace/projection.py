@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import Packed, groups, pack, shapes_of
+from share_jax.annotations import Float, Int
 from share_jax.errors import TaskError, message
 from share_jax.linalg import products
 from share_jax.linalg.padding import pad

@@ -6,8 +6,8 @@ from typing import Literal
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Float, Shaped
 
+from share_jax.annotations import Float, Shaped
 from share_jax.errors import InputError, message
 from share_jax.linalg import products
 from share_jax.subspace import error_bounds

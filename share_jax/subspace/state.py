@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from share_jax.adapters.factors import Factors
+from share_jax.annotations import Bool, Float, Int
 from share_jax.errors import TaskError, message
 
 Geometry = Literal["columns", "flat"]

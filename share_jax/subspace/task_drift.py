@@ -1,8 +1,8 @@
 """How far a change of bases moves the tasks that were there: measured in float64, added to what is proven."""
 
 import numpy as np
-from jaxtyping import Float
 
+from share_jax.annotations import Float
 from share_jax.subspace import error_bounds
 from share_jax.subspace.projection import TaskCoefficients, reconstruct, slots_of
 from share_jax.subspace.state import Subspace

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from share_jax.annotations import Float
 from share_jax.errors import InputError, message
 from share_jax.subspace.state import Subspace
 

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+
+from share_jax.annotations import Float, Int
+from share_jax.typing import Array
 
 
 class LossSums(NamedTuple):

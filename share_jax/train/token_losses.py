@@ -7,10 +7,11 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from share_jax.annotations import Float
 from share_jax.ops.token_scores import TokenScores, scores_of
 from share_jax.train.losses import LossSums, task_loss
+from share_jax.typing import Array
 
 
 @task_loss(weighted=True)
