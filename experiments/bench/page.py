@@ -89,6 +89,8 @@ def open_lines(documents: Sequence[dict[str, Any]]) -> list[str]:
         mixed = ratios.get(bar["name"].replace("ours / PEFT", "frozen forward / PEFT"))
         if mixed is not None and what.endswith("ours / PEFT"):
             text += f" The frozen model's forward pass alone takes {mixed:.2f}."
+        if what.endswith("whole task / PEFT"):
+            text += _above_the_cut(start, suite["results"])
         lines.append(text)
     return lines
 
@@ -97,6 +99,13 @@ def _beside_floor(later: float, floor: float) -> str:
     """What a separate LoRA's step is made of, from what a later task's and the floor take of it."""
     parts = f"the floor takes {floor:.2f}, what both methods add to it {later - floor:.2f}"
     return f" Of a separate LoRA's step {parts}, the gradient of A, which a later task does without, {1 - later:.2f}."
+
+
+def _above_the_cut(start: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the step that starts from the cache takes of the peer's by itself, the least for any number of passes."""
+    median = {row["case"]: row["median_s"] for row in rows if row["case"].startswith(f"{start}: ")}
+    alone = median[f"{start}: step with the cache"] / median[f"{start}: LoRA"]
+    return f" The step with the cache takes {alone:.2f} by itself, and no number of passes goes below that."
 
 
 def _beside_torch(start: str, ratios: Mapping[str, float]) -> str:

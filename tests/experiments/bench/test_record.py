@@ -69,6 +69,15 @@ def test_the_page_says_what_is_left_to_gain_where_a_bar_is_not_met():
     assert lines[3].endswith("alone takes 0.36.")
 
 
+def test_the_page_says_what_a_whole_task_cannot_go_below():
+    start = "task, 8 x 128, last ten layers, float32"
+    lm = made("lm", {f"{start}: 20 passes, whole task / PEFT": 0.66})
+    seconds = {"step with the cache": 3.0, "LoRA": 5.0, "filling the cache": 1.0}
+    lm["results"] = [lm["results"][0] | {"case": f"{start}: {what}", "median_s": s} for what, s in seconds.items()]
+    (line,) = (line for line in page([lm]).splitlines() if line.startswith("- "))
+    assert line.endswith("The step with the cache takes 0.60 by itself, and no number of passes goes below that.")
+
+
 def test_every_suite_has_bars():
     assert set(BARS) == set(SUITES)
     assert all(bar.limit >= 0 for several in BARS.values() for bar in several)
