@@ -197,10 +197,13 @@ def test_tasks_leave_as_peft_folders_and_come_back(
     assert new["bits_per_byte"] == pytest.approx(old["bits_per_byte"], rel=1e-5)
 
 
-def test_one_subspace_proves_what_older_tasks_lose(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("start", ["zero", "last"])
+def test_one_subspace_proves_what_older_tasks_lose(
+    start: str, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     for task in ("sql", "mongo"):
         capsys.readouterr()
-        more = ("--method", "share", "--num-basis", "6") if task == "sql" else ()
+        more = ("--method", "share", "--num-basis", "6") if task == "sql" else ("--start-from", start)
         assert learn(work, tmp_path / "bank", task, "--json", *more) == 0
     told = json.loads(capsys.readouterr().out)
     assert set(told["error_bounds"]) == {"sql", "mongo"}
