@@ -101,7 +101,8 @@ class DecoderAttention(nn.Module):
         new = KeyValue(key, value)
         kept = new if past is None or place is None else written(past, new, place)
         scaled = query * jnp.asarray(self.config.query_scale, query.dtype)
-        mixed = attend_heads(scaled, kept.key, kept.value, own.bias, self.config.attention_softcap)
+        causal = past is None and columns is None
+        mixed = attend_heads(scaled, kept.key, kept.value, own.bias, self.config.attention_softcap, causal)
         return self.out(jnp.swapaxes(mixed, 1, 2)), kept
 
 

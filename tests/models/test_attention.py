@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from share_jax.models.attention import attend
+from share_jax.models.attention import LEAST_ROWS, MOST_BLOCKS, attend, attend_heads
 
 
 def drawn(dtype=np.float32, scale: float = 1.0):
@@ -54,6 +54,24 @@ def test_gradients_are_those_of_the_plain_form() -> None:
 
     for mine, theirs in zip(slopes(attend), slopes(form), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [LEAST_ROWS, LEAST_ROWS + 3, LEAST_ROWS * MOST_BLOCKS + 40])
+def test_blocks_of_a_causal_text_are_the_whole_text(n: int) -> None:
+    rng = np.random.default_rng(0)
+    query, key, value = (jnp.asarray(rng.normal(size=(2, heads, n, 4)), jnp.float32) for heads in (4, 2, 2))
+    documents = np.arange(n) // 50  # no token sees another document
+    seen = np.tril(np.ones((n, n), bool)) & (documents[:, None] == documents)
+    bias = jnp.where(seen, 0.0, -1e9).astype(jnp.float32)[None, None]
+
+    def form(causal: bool):
+        out, back = jax.vjp(lambda *x: attend_heads(*x, bias, causal=causal), query, key, value)
+        return out, *back(jnp.cos(out))
+
+    for mine, whole in zip(form(causal=True), form(causal=False), strict=True):
+        np.testing.assert_allclose(mine, whole, rtol=0, atol=1e-5)
+    count = str(jax.make_jaxpr(lambda *x: attend_heads(*x, bias, causal=True))(query, key, value)).count(" exp ")
+    assert count == min(MOST_BLOCKS, -(-n // LEAST_ROWS))
 
 
 def test_flax_takes_it_for_its_own() -> None:
