@@ -294,7 +294,7 @@ class Decoder(nn.Module):
             apart = behind if places is None else positions[:, :, None] - places[:, None, :]
             causal = behind >= 0 if window is None else (behind >= 0) & (apart < window)
             bias = jnp.where(seen & causal, 0.0, _MASKED).astype(jnp.float32)[:, None]
-            out.append(View(*angles(positions, frequencies), bias))
+            out.append(View(*angles(positions, frequencies, len(columns)), bias))
         return out
 
     def _kind(self, layer: int) -> int:

@@ -46,11 +46,21 @@ def llama3_divisors(
 
 
 def angles(
-    positions: Int[Array, "batch n"], frequencies: np.ndarray
+    positions: Int[Array, "batch n"], frequencies: np.ndarray, count: int
 ) -> tuple[Float[Array, "batch 1 n half"], Float[Array, "batch 1 n half"]]:
-    """Cosines and sines for `rotate`, float32."""
-    turned = positions.astype(jnp.float32)[:, None, :, None] * jnp.asarray(frequencies)[None, None, None, :]
-    return jnp.cos(turned), jnp.sin(turned)
+    """Cosines and sines for `rotate`, float32.
+
+    They are looked up in a table: a compiler would draw the computation of each into every layer, for every head again.
+
+    Args:
+        positions: from 0 on.
+        frequencies: of `inverse_frequencies`.
+        count: every position is below it.
+    """
+    turned = (np.arange(count, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+    table = jnp.asarray(np.stack([np.cos(turned), np.sin(turned)]), jnp.float32)
+    cosines, sines = table.at[:, positions].get(mode="clip")[:, :, None]
+    return cosines, sines
 
 
 def rotate(
