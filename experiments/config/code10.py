@@ -17,7 +17,7 @@ from experiments.streams.code10 import TEST_PER_TASK, TRAIN_PER_TASK, code10
 
 CODE = {
     **RATES,
-    "steps": 64,
+    "steps": 48,
     "batch_size": 4,
     "learning_rate": 2e-3,
     "train_per_task": TRAIN_PER_TASK,

@@ -21,11 +21,13 @@ from experiments.streams.olora import TRAIN_PER_TASK, olora
 
 LABELS = {
     **RATES,
+    "batch_size": 8,
     "train_per_task": TRAIN_PER_TASK,
-    "test_per_task": 100,
+    "test_per_task": 60,
     "max_length": 192,
     "length_buckets": (64, 96, 128),
 }
+"""60 updates of 8 are one pass over the examples, as in the paper."""
 
 USUAL_ORDER = 4
 

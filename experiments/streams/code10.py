@@ -29,7 +29,7 @@ BLOCK = 800
 SHORTEST, LONGEST = 400, 200_000
 """Bytes of a file that is read."""
 
-TRAIN_PER_TASK, TEST_PER_TASK = 200, 40
+TRAIN_PER_TASK, TEST_PER_TASK = 128, 24
 
 
 def code10(

@@ -16,10 +16,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from experiments.report.blocks import spread, table
-from experiments.report.cells import exact, percent, ratio
+from experiments.report.blocks import table
+from experiments.report.cells import exact, ratio
 from experiments.report.results import load_results, task_names
 from experiments.tables.markers import marked, replaced
+from experiments.tables.measures import measures_of
 from share_jax.errors import FormatError, ShareError, message
 from share_jax.storage.atomic_write import replace_text
 
@@ -31,13 +32,15 @@ WHAT = {
     "share": "one subspace that evolves, coefficients per task",
     "separate_lora": "a LoRA per task, nothing shared",
     "sequential_lora": "one LoRA, trained on from task to task",
+    "o_lora": "a LoRA per task, orthogonal to the earlier ones, all of them added",
+    "inflora": "a LoRA per task in a subspace that earlier tasks do not use, all of them added",
     "frozen_head": "no adapter, a linear head per task",
     "frozen": "no adapter, the model as it is",
     "frozen_few_shot": "no adapter, examples in the prompt",
     "joint": "one LoRA for all tasks at once: old data are kept",
 }
 """The methods that are shown, at most `MOST` of them, in this order."""
-MOST = 6
+MOST = 8
 DRAWN = ("shared_a", "separate_lora", "sequential_lora", "frozen_head", "frozen")
 """The methods in the figure."""
 
@@ -50,13 +53,16 @@ def page(results: Mapping[str, Any]) -> str:
     """
     seeds = results["seeds"]
     over = f"mean ± deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    metric = " and ".join(dict.fromkeys(results.get("metrics") or ["accuracy"])).replace("_", " ")
+    measured, measures = measures_of(results)
     said = (
         f"{len(task_names(results))} tasks of `{results['experiment']}`, one after another on a frozen model "
-        f"({results['protocol']}); {metric} after the last task in percent, forgetting in points, {over}:"
+        f"({results['protocol']}); {measured}, {over}:"
     )
-    rows = [_row(name, results["methods"][name]) for name in _shown(results)]
-    head = ("method", "what it is", metric, "forgetting", "adapter parameters", "of separate LoRAs")
+    rows = [
+        (f"`{name}`", WHAT[name], *(measure.cell(method) for measure in measures), *_sizes(method["params"]))
+        for name, method in ((name, results["methods"][name]) for name in _shown(results))
+    ]
+    head = ("method", "what it is", *(measure.head for measure in measures), "adapter parameters", "of separate LoRAs")
     return f"{said}\n\n{table(head, rows, left=(0, 1))}\n\nFrom `{results['command']}`."
 
 
@@ -160,10 +166,8 @@ def _shown(results: Mapping[str, Any]) -> list[str]:
     return [name for name in WHAT if name in results["methods"]][:MOST]
 
 
-def _row(name: str, method: Mapping[str, Any]) -> tuple[str, ...]:
-    mean, deviation, held = method["mean"], method["std"], method["params"]
-    measures = [spread(percent, mean[key], deviation[key]) for key in ("acc", "forgetting")]
-    return f"`{name}`", WHAT[name], *measures, exact(held["total_tasks"]), ratio(held["ratio_to_separate"] or None)
+def _sizes(held: Mapping[str, Any]) -> tuple[str, str]:
+    return exact(held["total_tasks"]), ratio(held["ratio_to_separate"] or None)
 
 
 if __name__ == "__main__":
