@@ -145,6 +145,12 @@ def machines(documents: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(f"{machine['processor']}, {machine['threads']} threads" for machine in found))
 
 
+NO_BFLOAT16 = (
+    "A processor may have no products in bfloat16. torch then multiplies by a plain loop, many times slower "
+    "than in float32: these figures of PEFT say nothing of other processors."
+)
+
+
 def section(found: dict[str, Any], title: str) -> list[str]:
     """One document's results and ratios, under a title if there is one."""
     lines = [f"## {title}", ""] if title else []
@@ -165,6 +171,8 @@ def section(found: dict[str, Any], title: str) -> list[str]:
     if "compilations" in found:
         each = ", ".join(f"{count} in the {name}" for name, count in found["compilations"].items())
         lines += [f"Programs compiled by `Learner.learn`, by task: {each}.", ""]
+    if found["suite"] == "lm" and any("bfloat16" in row["case"] for row in found["results"]):
+        lines += [NO_BFLOAT16, ""]
     for name, group in groups_of(found["results"]).items():
         lines += [*([f"**{name}**", ""] if name else []), results_table(group), ""]
     ratios = [(name, f"{value:.3f}") for name, value in found["ratios"].items()]

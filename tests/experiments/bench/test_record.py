@@ -78,6 +78,13 @@ def test_the_page_says_what_a_whole_task_cannot_go_below():
     assert line.endswith("The step with the cache takes 0.60 by itself, and no number of passes goes below that.")
 
 
+def test_the_page_says_what_figures_in_bfloat16_are_worth_on_a_processor():
+    lm = made("lm", {})
+    assert "no products in bfloat16" not in page([lm])
+    lm["results"] = [ROW | {"case": "step, 8 x 128, all layers, bfloat16: LoRA"}]
+    assert page([lm]).count("no products in bfloat16") == 1
+
+
 def test_every_suite_has_bars():
     assert set(BARS) == set(SUITES)
     assert all(bar.limit >= 0 for several in BARS.values() for bar in several)
