@@ -1,7 +1,7 @@
 """The columns of a job's table that say how well a method does, by what its results are measured in.
 
-Most jobs have accuracy after the last task and forgetting, and where tasks were answered without their id, too, that.
-A job of texts has bits per byte, the frozen model's minus which is its gain.
+Most jobs have accuracy after the last task and forgetting, and accuracy without the task's id where that was measured.
+A job of texts has bits per byte, the gain over the frozen model, and how much of the gain is kept.
 """
 
 from collections.abc import Callable, Mapping
