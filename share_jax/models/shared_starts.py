@@ -18,13 +18,17 @@ from share_jax.errors import InputError, message
 from share_jax.models.decoder import Decoder
 from share_jax.typing import Tree
 
-LONGEST = 512
-"""Tokens of a row that several texts share; attention costs with the square of it."""
+LENGTHS = (64, 128, 192, 256, 384, 512)
+"""Tokens that a row is padded to; each compiles once. Several texts share a row of no more than the last."""
 
 TOGETHER = 2048
 """Tokens of a call."""
 
 _GRID = 128
+"""A longer row of one text is padded to a multiple of this."""
+
+_ATTENTION = 2000
+"""Tokens of a row for which attention costs as much as all products: with 576 channels on a CPU, see `price`."""
 
 
 class Group(NamedTuple):
@@ -41,15 +45,29 @@ class Group(NamedTuple):
     length: int
 
 
-def groups_of(texts: Sequence[Sequence[int]], longest: int = LONGEST) -> list[Group]:
-    """The division into rows that computes the fewest tokens, among those that keep texts of one start together.
+def padded_length(length: int, lengths: Sequence[int] = LENGTHS) -> int:
+    """What a row of so many tokens is padded to.
 
-    Texts are sorted, so that those with the longest common beginnings are neighbours, and cut into runs: a run of n
-    texts with a stem of s tokens saves (n - 1) s of them, and the best cuts follow by dynamic programming.
+    >>> padded_length(65), padded_length(600)
+    (128, 640)
+    """
+    return next((each for each in lengths if each >= length), -(-length // _GRID) * _GRID)
+
+
+def price(padded: int) -> float:
+    """What a row costs, in tokens: its products grow with its length, and attention with the square of that."""
+    return padded * (1 + padded / _ATTENTION)
+
+
+def groups_of(texts: Sequence[Sequence[int]], lengths: Sequence[int] = LENGTHS) -> list[Group]:
+    """The cheapest division into rows by `price`, padding counted, of those that keep texts of one start together.
+
+    Texts are sorted, so that those with the longest common beginnings are neighbours, and cut into runs: the tokens of
+    a run's stem are computed once, and the best cuts follow by dynamic programming.
 
     Args:
         texts: token ids, each at least one.
-        longest: tokens that a row of several texts has at most.
+        lengths: what rows are padded to, rising; a row of several texts has no more than the last.
 
     >>> groups_of([(7, 1, 2), (5, 5), (7, 1, 3, 4)])
     [Group(texts=(1,), stem=2, length=2), Group(texts=(0, 2), stem=2, length=5)]
@@ -57,17 +75,19 @@ def groups_of(texts: Sequence[Sequence[int]], longest: int = LONGEST) -> list[Gr
     order = sorted(range(len(texts)), key=lambda index: tuple(texts[index]))
     sizes = [len(texts[index]) for index in order]
     alike = [_common(texts[a], texts[b]) for a, b in pairwise(order)]
-    saved, begins = [0] * (len(order) + 1), [0] * (len(order) + 1)
+    prices = [price(padded_length(length, lengths)) for length in range(max([*lengths[-1:], *sizes]) + 1)]
+    cost, begins = [0.0] * (len(order) + 1), [0] * (len(order) + 1)
     for end in range(1, len(order) + 1):
-        saved[end], begins[end] = saved[end - 1], end - 1
-        stem, total = sizes[end - 1], sizes[end - 1]
+        stem = length = sizes[end - 1]
+        cost[end], begins[end] = cost[end - 1] + prices[length], end - 1
         for start in range(end - 2, -1, -1):
-            stem, total = min(stem, alike[start]), total + sizes[start]
-            gain = (end - start - 1) * stem
-            if not stem or total - gain > longest:
+            shared = min(stem, alike[start])
+            length += sizes[start] - shared + (end - start - 2) * (stem - shared)
+            stem = shared
+            if not stem or length > lengths[-1]:
                 break
-            if saved[start] + gain > saved[end]:
-                saved[end], begins[end] = saved[start] + gain, start
+            if cost[start] + prices[length] < cost[end]:
+                cost[end], begins[end] = cost[start] + prices[length], start
     found, end = [], len(order)
     while end:
         start = begins[end]
@@ -79,7 +99,7 @@ def groups_of(texts: Sequence[Sequence[int]], longest: int = LONGEST) -> list[Gr
 
 
 def prefix_of_texts(
-    model: Decoder, params: Tree, texts: Sequence[Sequence[int]], *, longest: int = LONGEST, together: int = TOGETHER
+    model: Decoder, params: Tree, texts: Sequence[Sequence[int]], *, together: int = TOGETHER
 ) -> list[np.ndarray]:
     """What lies below the model's cut, of each text alone: (tokens, d) float32, in the order of the texts.
 
@@ -87,7 +107,6 @@ def prefix_of_texts(
         model: cut where the output is wanted.
         params: its parameters.
         texts: token ids.
-        longest: tokens of a row that several texts share.
         together: tokens of a call; a longer text has one for itself.
 
     Returns:
@@ -100,8 +119,8 @@ def prefix_of_texts(
         fix = "leave it out"
         raise InputError(message("text", got="no token", expected="at least one", fix=fix))
     of_length: dict[int, list[Group]] = {}
-    for group in groups_of(texts, longest):
-        of_length.setdefault(-(-group.length // _GRID) * _GRID, []).append(group)
+    for group in groups_of(texts):
+        of_length.setdefault(padded_length(group.length), []).append(group)
     out: list[np.ndarray] = [np.zeros((0, 0), np.float32)] * len(texts)
     for length, groups in sorted(of_length.items()):
         rows = max(1, together // length)

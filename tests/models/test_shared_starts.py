@@ -8,42 +8,46 @@ import pytest
 from tiny_decoders import tiny
 
 from share_jax.errors import InputError
-from share_jax.models.shared_starts import groups_of, prefix_of_texts
+from share_jax.models.shared_starts import groups_of, padded_length, prefix_of_texts, price
+
+LENGTHS = (3, 6, 9, 12)
 
 
-def computed(groups):
-    return sum(group.length for group in groups)
+def cost(length):
+    return price(padded_length(length, LENGTHS))
 
 
 def test_texts_of_one_start_share_a_row_and_no_better_cut_exists():
     rng = np.random.default_rng(0)
     starts = [tuple(rng.integers(0, 3, 4)) for _ in range(3)]
     texts = [(*starts[rng.integers(3)], *rng.integers(0, 3, rng.integers(1, 4))) for _ in range(8)]
-    groups = groups_of(texts, longest=12)
+    groups = groups_of(texts, LENGTHS)
     assert sorted(index for group in groups for index in group.texts) == list(range(8))
     assert all(group.length <= 12 or len(group.texts) == 1 for group in groups)
     order = sorted(range(8), key=lambda index: texts[index])
-    best = min(_cost([texts[i] for i in order], cuts, 12) for cuts in range(2**7))
-    assert computed(groups) == best < sum(len(text) for text in texts)
+    best = min(_cost([texts[i] for i in order], cuts) for cuts in range(2**7))
+    found = sum(cost(group.length) for group in groups)
+    np.testing.assert_allclose(found, best, rtol=1e-12)
+    assert found < sum(cost(len(text)) for text in texts)
 
 
-def _cost(texts, cuts, longest):
+def _cost(texts, cuts):
     total, run = 0, [texts[0]]
     for place, text in enumerate(texts[1:]):
         if cuts >> place & 1:
-            total, run = total + _of(run, longest), []
+            total, run = total + _of(run), []
         run.append(text)
-    return total + _of(run, longest)
+    return total + _of(run)
 
 
-def _of(run, longest):
+def _of(run):
     stem = (
         len(run[0])
         if len(run) == 1
         else next(k for k in range(len(min(run, key=len)), -1, -1) if len({text[:k] for text in run}) == 1)
     )
     length = stem + sum(len(text) - stem for text in run)
-    return np.inf if len(run) > 1 and (length > longest or not stem) else length
+    return np.inf if len(run) > 1 and (length > LENGTHS[-1] or not stem) else cost(length)
 
 
 @pytest.mark.parametrize("family", ["llama", pytest.param("gemma3", marks=pytest.mark.slow)])
