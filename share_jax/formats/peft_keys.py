@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from share_jax.errors import FormatError, message
 from share_jax.formats.expressions import matching, saved_expression
@@ -10,6 +11,9 @@ from share_jax.formats.other_kinds import kind_of
 from share_jax.storage.untrusted import shown
 
 PREFIX = "base_model.model."
+
+SAME_NAMES = 8192
+"""Names that are remembered with what they are: the adapters of a folder mostly have the same."""
 
 _OWN = re.compile(
     r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)((?:\.[^.]+){0,2})", re.DOTALL
@@ -47,6 +51,7 @@ class _Part:
     plain: str  # the name without the adapter's
 
 
+@lru_cache(SAME_NAMES)
 def unwrapped(name: str) -> str:
     """The name without what wrappers of the model put into it, PEFT's own prefix of a model wrapped twice among them.
 
@@ -147,6 +152,7 @@ def _is_foreign(key: str, within: Mapping[str, str]) -> bool:
     return any(name != within[key] and name.startswith(module) for name in within.values())
 
 
+@lru_cache(SAME_NAMES)
 def _part_of(key: str) -> _Part | None:
     match = _OWN.fullmatch(key)
     if match is None:
