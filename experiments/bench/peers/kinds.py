@@ -4,6 +4,7 @@
 import torch
 
 from experiments.bench.peers.compressors import Lorashare, Vlora
+from experiments.bench.peers.llama_cpp_decoding import LlamaCppGeneration
 from experiments.bench.peers.protocol import Kinds
 from experiments.bench.peers.torch_decoders import (
     DecoderForward,
@@ -26,6 +27,7 @@ KINDS: Kinds = {
     "decoder step": DecoderStep,
     "decoder mixed": DecoderMixed,
     "decoder generation": DecoderGeneration,
+    "llama.cpp generation": LlamaCppGeneration,
     "lorashare": Lorashare,
     "vlora": Vlora,
 }

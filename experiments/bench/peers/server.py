@@ -18,7 +18,7 @@ MALLOC = Path(__file__).parents[3] / "share_jax" / "runtime" / "malloc.py"
 PLAIN = "--plain"
 """Given where memory is measured: freed memory goes back to the system."""
 
-PACKAGES = ("torch", "transformers", "peft", "lorashare", "vlora-dev", "safetensors", "numpy")
+PACKAGES = ("torch", "transformers", "peft", "lorashare", "vlora-dev", "llama-cpp-python", "safetensors", "numpy")
 
 
 def versions() -> dict[str, str | None]:

@@ -8,8 +8,12 @@ from safetensors.numpy import load_file
 
 from experiments.bench import lm, lm_decode
 from experiments.bench.decoders import ALL_LAYERS, CONFIGS, LAST_TEN, decoder, decoder_files, pattern_of
+from experiments.bench.llama_files import llama_files
 from experiments.bench.record import BARS
+from experiments.bench.subjects import ALPHA, RANK
+from share_jax.formats.gguf_lora import open_gguf
 from share_jax.models.decoder_weights import decoder_names, parameters
+from share_jax.models.gguf_file import load_gguf, read_gguf
 from share_jax.trees import flat
 
 
@@ -33,6 +37,21 @@ def test_a_twin_gets_every_parameter_and_the_learnt_places(subject, tmp_path):
     np.testing.assert_array_equal(inputs["targets"], subject.labels)
     np.testing.assert_array_equal(subject.inputs["columns"][0], [4, 5, 6, 7])
     assert files["spec"]["num_key_value_heads"] == 2
+
+
+def test_llama_cpp_gets_the_same_decoder_and_a_lora_on_every_kernel(subject, tmp_path):
+    files = llama_files(subject, tmp_path)
+    config, params = load_gguf(read_gguf(files["weights"]))
+    own = CONFIGS["tiny"]
+    assert (config.num_hidden_layers, config.vocab_size, config.rope_theta) == (2, own.vocab_size, own.rope_theta)
+    stored = flat(params)
+    for path, leaf in flat(subject.params).items():
+        np.testing.assert_array_equal(stored[path], leaf)
+    (source,) = open_gguf(files["lora"], (own.num_attention_heads, own.num_key_value_heads))
+    adapter = source.adapter()
+    assert len(adapter) == 2 * 7
+    assert {pair.rank for pair in adapter.values()} == {RANK}
+    assert {pair.scale for pair in adapter.values()} == {ALPHA / RANK}
 
 
 def test_the_last_ten_layers_are_those():
@@ -80,6 +99,8 @@ def test_decoding_is_read_without_the_first_token():
         seconds[mix.name, "share_jax"] = 2.0 if mix.tasks == 1 else 2.1
     for mix in lm_decode.PEER_MIXES:
         seconds[mix.name, "PEFT"] = 7.0
+    for mix in lm_decode.LLAMA_CPP_MIXES:
+        seconds[mix.name, "llama.cpp"] = 3.0
     times = {(prefix + name, system): {0: value} for (name, system), value in seconds.items()}
     times |= {(f"{prefix}{lm_decode.FIRST}, {name}", system): {0: 1.0} for name, system in seconds}
     found = {name.removeprefix(prefix): value for name, value in lm_decode.decode_ratios(times, prefix).items()}
@@ -87,6 +108,7 @@ def test_decoding_is_read_without_the_first_token():
     assert found["32 rows, 8 tasks: 100 stored / 10 stored"] == pytest.approx(1.0)
     assert found["32 rows, 16 tasks, ours / PEFT"] == pytest.approx(1.1 / 6)
     assert found["32 rows, 16 tasks, first token, ours / PEFT"] == pytest.approx(1.0)
+    assert found["8 rows, one task, ours / llama.cpp"] == pytest.approx(0.5)
     names = [prefix + name for name in found]
     for bar in BARS["lm"][-3:]:
         assert any(re.fullmatch(bar.pattern, name) for name in names), bar.pattern
