@@ -10,7 +10,11 @@ Parts, by the names that `--only` takes:
 * `scanned layers`: the vision transformer's layers unrolled against `nn.scan`: compile time, and the step's;
 * `donated buffers`: the state of a step donated, as the library does it, against kept;
 * `compilation cache`: a step compiled without JAX's persistent cache, into an empty one, and out of a filled one;
-* `length buckets`: steps on batches cut to 8, 12, 16 and 24 tokens, in CLINC150's shares of them, against 24 for all.
+* `length buckets`: steps on batches cut to 8, 12, 16 and 24 tokens, in CLINC150's shares of them, against 24 for all;
+* `short texts`: a decoder's steps on texts of queries10's lengths, in length buckets, as the library has them, against
+  all padded to the longest, and against all packed into few rows with document masks;
+* `written tokens`: a decoder's greedy tokens in one compiled loop with a donated cache, as the library writes them,
+  against a call per token, with the cache donated and kept.
 
 Alternatives are held to the library's own numbers before they are timed. What is compared on one layer is also put
 against the whole forward pass or step that the layer is part of, by the number of such layers: what a form saves of
@@ -19,6 +23,7 @@ the layer it saves of that at most. There are no bars: a ratio above 1 says why 
 
 from experiments.bench.peer import Peer
 from experiments.bench.suite import Options, SuiteResult, merged_results
+from experiments.studies.alternatives.decoders import length_part, loop_part
 from experiments.studies.alternatives.merged_updates import fold_part
 from experiments.studies.alternatives.models import bucket_part, cache_part, core_part, donation_part, scan_part
 from experiments.studies.alternatives.products import mixed_part, projections_part
@@ -32,6 +37,8 @@ PARTS = {
     "donated buffers": donation_part,
     "compilation cache": cache_part,
     "length buckets": bucket_part,
+    "short texts": length_part,
+    "written tokens": loop_part,
 }
 
 

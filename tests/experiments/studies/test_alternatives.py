@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.bench.decoders import decoder
 from experiments.bench.record import read
 from experiments.bench.subjects import torch_weights, vit
 from experiments.studies.alternatives.__main__ import main
+from experiments.studies.alternatives.decoders import LENGTHS, packed, packed_rows, shapes_of
 from experiments.studies.alternatives.equal import hold_equal
 from experiments.studies.alternatives.models import TwoProducts, keeping, resident
 from experiments.studies.alternatives.products import (
@@ -78,6 +80,21 @@ def test_layers_are_stacked_in_the_order_of_their_numbers():
     assert found["encoder"]["scanned"]["layer"]["up"]["kernel"][:, 0].tolist() == list(range(11))
     assert set(found["encoder"]) == {"scanned"}
     assert set(found) == {"encoder", "head"}
+
+
+def test_every_text_is_in_one_batch_or_one_row_of_any_way():
+    for buckets in ((68,), (48, 64, 68)):
+        assert sum(texts * count for (texts, _), count in shapes_of(LENGTHS, buckets).items()) == len(LENGTHS)
+    rows = packed_rows(LENGTHS, 272)
+    assert sorted(text for row in rows for text in row) == list(range(len(LENGTHS)))
+    assert max(sum(LENGTHS[text] for text in row) for row in rows) <= 272
+
+
+def test_a_packed_row_has_its_texts_as_documents_and_learns_the_last_half_of_each():
+    inputs = {name: np.asarray(array) for name, array in packed(decoder("tiny", 1, 8), [4, 6, 3], 8).inputs.items()}
+    assert inputs["attention_mask"].tolist() == [[1] * 6 + [0] * 2, [1] * 4 + [2] * 3 + [0]]
+    learnt = [own[wanted >= 0].tolist() for own, wanted in zip(inputs["columns"], inputs["targets"], strict=True)]
+    assert learnt == [[3, 4, 5], [2, 3, 6]]
 
 
 def test_what_is_saved_is_of_the_whole_and_negative_where_it_costs():
