@@ -83,6 +83,7 @@ class Decoder(nn.Module):
         hidden: Float[Array, "batch n d"] | None = None,
         columns: Int[Array, "batch k"] | None = None,
         targets: Int[Array, "batch k"] | None = None,
+        stems: Int[Array, " batch"] | None = None,
     ) -> Float[Array, "batch k vocab"] | TokenScores:
         """Logits of the next token, from token ids or from the `hidden` that `prefix` returned.
 
@@ -93,11 +94,12 @@ class Decoder(nn.Module):
             columns: of each row the positions whose logits are wanted; all, in order, when None.
             targets: the tokens that follow there, -1 where there is none: then their scores come back, and logits are
                 held for a block of positions at a time.
+            stems: as of `prefix`: answers to one prompt may stand behind it as documents of its row.
 
         Raises:
             InputError: not exactly one of `input_ids` and `hidden`.
         """
-        states = self.hidden_states(input_ids, attention_mask, hidden, columns)
+        states = self.hidden_states(input_ids, attention_mask, hidden, columns, stems)
         return self.project(states) if targets is None else self.scores(states, targets)
 
     def scores(self, states: Float[Array, "batch k d"], targets: Int[Array, "batch k"]) -> TokenScores:
@@ -115,6 +117,7 @@ class Decoder(nn.Module):
         attention_mask: Int[Array, "batch n"] | None = None,
         hidden: Float[Array, "batch n d"] | None = None,
         columns: Int[Array, "batch k"] | None = None,
+        stems: Int[Array, " batch"] | None = None,
     ) -> Float[Array, "batch k d"]:
         """The normalised states of the last layer, which `project` turns into logits.
 
@@ -124,6 +127,7 @@ class Decoder(nn.Module):
             hidden: instead of `input_ids`.
             columns: of each row the wanted ones, all when None; the last layer computes nothing else but keys and
                 values of the others.
+            stems: as of `prefix`.
         """
         if (input_ids is None) == (hidden is None):
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "hidden": hidden}
@@ -131,8 +135,9 @@ class Decoder(nn.Module):
             expected = "input_ids or hidden, with or without attention_mask"
             raise InputError(message("model inputs", got=given, expected=expected, fix="pass exactly these"))
         if hidden is not None:
-            return self.norm(self.run(hidden, attention_mask, self.cut, columns=columns))
-        return self.norm(self.run(self.embedded(jnp.asarray(input_ids)), attention_mask, columns=columns))
+            return self.norm(self.run(hidden, attention_mask, self.cut, columns=columns, stems=stems))
+        embedded = self.embedded(jnp.asarray(input_ids))
+        return self.norm(self.run(embedded, attention_mask, columns=columns, stems=stems))
 
     def project(self, states: Float[Array, "*axes d"]) -> Float[Array, "*axes vocab"]:
         """Logits, float32, of states from `hidden_states`; any of them, in any shape."""
