@@ -1,7 +1,8 @@
 """Greedy decoding by llama.cpp, with one LoRA for all rows of a batch.
 
 Through the C functions that `llama-cpp-python` binds: its class `Llama` decodes one text at a time. Rows are sequences
-of one context; each step hands over one token of every row.
+of one context; each step hands over one token of every row. Keys and values are kept in float32, as ours are, and
+attention is the plain one: llama.cpp's flash attention rounds to half precision.
 """
 # pyright: reportMissingImports=false
 
@@ -28,7 +29,8 @@ class LlamaCppGeneration:
         """
         import llama_cpp
 
-        self.api = llama_cpp
+        self.api, self.silent = llama_cpp, llama_cpp.llama_log_callback(lambda level, text, data: None)
+        llama_cpp.llama_log_set(self.silent, ctypes.c_void_p())
         llama_cpp.llama_backend_init()
         asked = llama_cpp.llama_model_default_params()
         asked.n_gpu_layers = 0
@@ -48,6 +50,8 @@ class LlamaCppGeneration:
     def _context(self, rows: int, length: int) -> Any:
         asked = self.api.llama_context_default_params()
         asked.n_seq_max, asked.n_ctx = rows, rows * (-(-length // 256) * 256)
+        asked.flash_attn_type = self.api.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        asked.type_k = asked.type_v = self.api.GGML_TYPE_F32
         asked.n_threads = asked.n_threads_batch = len(os.sched_getaffinity(0))
         context = self.api.llama_init_from_model(self.model, asked)
         if not context:
