@@ -4,8 +4,9 @@ What is public stands in `__init__.pyi`, here and in every room (each folder bel
 loaded when they are first used, so that `import share_jax` costs nothing.
 
 Beside the rooms stand `adapting` (one `adapt` for every module system), `adapted` (the protocol of an adapted model),
-`adapted_trees` (what such a model does with its trees), `trees` (nested dicts by path), `metrics` (measures of
-continual learning), `errors` (what a user can meet), and `typing` (the names of dimensions).
+`adapted_trees` (what such a model does with its trees), `model_inputs` (its inputs as one tree), `trees` (nested dicts
+by path), `metrics` (measures of continual learning), `errors` (what a user can meet), `typing` (the names of
+dimensions), and `annotations` (arrays with dtype and shape).
 """
 
 import lazy_loader

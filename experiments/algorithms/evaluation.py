@@ -59,6 +59,8 @@ class ById:
 
     starts: tuple[int, ...] = ()
     """The first output of each task in the head that all tasks train, where that grows with them."""
+    grows: bool = False
+    """Whether outputs come with the tasks."""
 
     def __init__(self, job: Job, own_slots: bool = False) -> None:
         """Takes the stream from the job; with `own_slots`, no later task has changed what answers for a task."""
@@ -67,10 +69,10 @@ class ById:
         self.ahead = 0 if of_tokens(job.stream) else 1
 
     def untrained(self, predict: Predict) -> Accuracies:
-        """The accuracies of the fresh model."""
-        return (
-            tuple(self._score(predict, j).accuracy for j in range(len(self.tasks))) if self.ahead else self._padded([])
-        )
+        """The accuracies of the fresh model; undefined before there are the outputs."""
+        if self.grows or not self.ahead:
+            return self._padded([])
+        return tuple(self._score(predict, j).accuracy for j in range(len(self.tasks)))
 
     def restored(self, store: Checkpoint) -> Router | None:
         """The router as a checkpoint has it, if one is needed."""
@@ -122,10 +124,6 @@ class OneHead(ById):
         self.grows = grows
         self.starts = (0, *(len(task.classes) for task in self.tasks[:-1])) if grows else ()
 
-    def untrained(self, predict: Predict) -> Accuracies:
-        """The accuracies of the fresh model; undefined before there are the outputs."""
-        return self._padded([]) if self.grows else super().untrained(predict)
-
     def one_head_counts(self, size: int) -> dict[str, int]:
         """A head that grows by a task's outputs counts as one of that size per task."""
         return {"heads_per_task": size // len(self.tasks)} if self.grows else super().one_head_counts(size)
@@ -155,10 +153,6 @@ class Routed(ById):
         """Takes the stream and the frozen model from the job."""
         super().__init__(job)
         self.offsets, self.grows = offsets(job.stream), job.stream.protocol == CLASS
-
-    def untrained(self, predict: Predict) -> Accuracies:
-        """The accuracies of the fresh model; undefined before there are the outputs."""
-        return self._padded([]) if self.grows else super().untrained(predict)
 
     def restored(self, store: Checkpoint) -> Router | None:
         """The saved router if it knows exactly the saved tasks; else one made anew of their training examples."""

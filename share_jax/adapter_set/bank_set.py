@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from share_jax.adapter_set.contents import contents_of
+from share_jax.adapter_set.contents import SetContents, contents_of
 from share_jax.adapter_set.manifest import Settings, is_set
 from share_jax.adapter_set.store import AdapterSet, new_set, read_set
 from share_jax.bank.bank import TaskBank
@@ -16,7 +17,7 @@ from share_jax.parameterizations.share import Share
 from share_jax.storage.untrusted import shown
 from share_jax.subspace.from_bank import bank_state, kernel_sizes
 from share_jax.subspace.into_bank import WithTasks, with_adapters, with_state
-from share_jax.subspace.state import ShareState, factors_of
+from share_jax.subspace.state import ShareState, factors_of, report
 
 
 def export_set(
@@ -31,7 +32,8 @@ def export_set(
 ) -> AdapterSet:
     """Writes a bank as a compressed set, which `share-jax` reads: a `Share` bank's own bases and coefficients.
 
-    Of other methods the bases hold all that the factors span; `share-jax recompress` makes them smaller.
+    Of other methods the bases hold all that the factors span; `share-jax recompress` makes them smaller. What merges of
+    a `ShareLearner` have cost its tasks stays known: their proven bounds are the set's.
 
     Args:
         bank: the learnt tasks.
@@ -68,9 +70,20 @@ def export_set(
     state = bank_state(bank, adapted)
     state = ShareState(state.tasks, to_modules(bank_table(adapted, bank, names), state.layers))
     contents = contents_of(Settings(base_model, storage, "columns", {}, None, None), state, sources)
+    if isinstance(adapted.method, Share):
+        contents = _as_proven(contents, getattr(bank, "state", ShareState()).tasks[:-1])
     with new_set(out) as writer:
         writer.write(contents)
     return read_set(out)
+
+
+def _as_proven(contents: SetContents, merged: Sequence[str]) -> SetContents:
+    """The contents with the bounds of tasks that merges have moved as their errors: what they were is gone."""
+    bounds = report(contents.state)
+    moved = {
+        name: replace(contents.tasks[name], relative_error=bounds[name].error_bound, measured=False) for name in merged
+    }
+    return replace(contents, tasks={**contents.tasks, **moved})
 
 
 def import_set(

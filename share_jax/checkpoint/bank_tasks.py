@@ -10,6 +10,7 @@ import numpy as np
 
 from share_jax.checkpoint import arrays
 from share_jax.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from share_jax.checkpoint.state_leaves import holds_state, saved_state
 from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.bank_tasks import task_source
@@ -19,12 +20,15 @@ from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.built_in import method_of
 from share_jax.storage.untrusted import shown
 from share_jax.subspace.from_bank import kernel_sizes, slot_adapter
+from share_jax.subspace.state import factors_of
 from share_jax.trees import at, flat, keys_of
 from share_jax.typing import Tree
 
 
 def open_bank(folder: str | os.PathLike[str], names: Mapping[str, str] | None = None) -> list[Source]:
-    """Every task of a bank that `save_bank` wrote, factors as they were learnt, heads beside them.
+    """Every task of a bank that `save_bank` or `save_share_task` wrote, with its heads.
+
+    Factors are as they were learnt; of one evolving subspace as they are served.
 
     Args:
         folder: the bank's.
@@ -40,6 +44,12 @@ def open_bank(folder: str | os.PathLike[str], names: Mapping[str, str] | None = 
     if not store.names:
         raise FormatError(message(what, got="no tasks", expected="at least one", fix="learn a task first"))
     record = store.manifest.shared
+    if holds_state(store):
+        state, heads = saved_state(store)
+        sizes = {name: layer.shape for name, layer in state.layers.items()}
+        table = table_for(sizes, {path: np.shape(head) for path, head in heads[0].items()}, names)
+        each = zip(store.names, heads, strict=True)
+        return [task_source(n, factors_of(state, n), own, table, None, _share_of(store, n)) for n, own in each]
     shared = _read(store, record, "the shared tree") if record is not None else {}
     out: list[Source] = []
     for name in store.names:
@@ -48,13 +58,19 @@ def open_bank(folder: str | os.PathLike[str], names: Mapping[str, str] | None = 
         targets = [_target(path, method, shared, slot, what) for path in identity.targets]
         heads = {path: np.asarray(leaves[path]) for path in identity.heads}
         table = table_for(kernel_sizes(targets), {path: head.shape for path, head in heads.items()}, names)
-        size = _bytes(store, store.record(name)) + (_bytes(store, record) // len(store.names) if record else 0)
-        out.append(task_source(name, slot_adapter(method, targets, shared, slot), heads, table, None, size))
+        adapter = slot_adapter(method, targets, shared, slot)
+        out.append(task_source(name, adapter, heads, table, None, _share_of(store, name)))
     return out
 
 
 def _read(store: Checkpoint, record: arrays.Record, what: str) -> dict[str, Any]:
     return arrays.read(store.root, record, arrays.like_of(record), what)
+
+
+def _share_of(store: Checkpoint, name: str) -> int:
+    """Bytes of a task, with its part of what all share."""
+    record = store.manifest.shared
+    return _bytes(store, store.record(name)) + (_bytes(store, record) // len(store.names) if record else 0)
 
 
 def _bytes(store: Checkpoint, record: arrays.Record) -> int:

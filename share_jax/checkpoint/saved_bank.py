@@ -23,7 +23,8 @@ from share_jax.checkpoint.checkpoint import Checkpoint, Json
 from share_jax.checkpoint.earlier_leaves import as_saved, as_today, earlier_leaves
 from share_jax.checkpoint.fingerprints import fingerprint
 from share_jax.checkpoint.manifest import Identity
-from share_jax.errors import InputError, TaskError, message
+from share_jax.checkpoint.state_leaves import holds_state
+from share_jax.errors import FormatError, InputError, TaskError, message
 from share_jax.runtime.processes import agreed, on_primary
 from share_jax.storage.lock import hold
 from share_jax.train.learner import Learner
@@ -101,13 +102,16 @@ def save_bank(
 def load_bank(folder: str | os.PathLike[str], learner: Learner | ShareLearner, fresh: TaskBank) -> TaskBank:
     """The tasks that `save_bank` saved, to the bit; learning goes on from it as it would have from the bank itself.
 
+    What the tasks of a `ShareLearner` have lost is not in such a folder: bounds count from here. `save_share_task`
+    keeps it.
+
     Args:
         folder: where they were saved.
         learner: one with the same model and base.
         fresh: its empty bank, from `Learner.start`, whose stack grows if there are more tasks than slots.
 
     Raises:
-        FormatError: if the folder is no checkpoint, is another model's, or is damaged.
+        FormatError: if the folder is no checkpoint, is another model's, is damaged, or is one of `save_share_task`.
         InputError: if `fresh` has learnt tasks, or a module of one's own has fewer slots than there are tasks.
 
     Example:
@@ -126,14 +130,28 @@ def load_bank(folder: str | os.PathLike[str], learner: Learner | ShareLearner, f
     if fresh.names:
         got, fix = f"{len(fresh.names)} learnt tasks", "pass Learner.start(...)"
         raise InputError(message("fresh bank", got=got, expected="none", fix=fix))
-    store = checkpoint.open_checkpoint(folder)
-    manifest.check_identity(store.manifest.identity, _identity(learner, fresh, store))
+    store = opened_for(folder, learner, fresh)
     if not store.names:
         return fresh
+    if holds_state(store):
+        fix = "load it with share_jax.load_share_bank and a ShareLearner"
+        got, what = "tasks that save_share_task saved", f"checkpoint folder {store.root}"
+        raise FormatError(message(what, got=got, expected="tasks of save_bank", fix=fix))
     bank = learner.with_room(fresh, len(store.names))
     like = read_slot(bank.tasks, 0)
     slots = [_read(learner, store, name, like) for name in store.names]
     return TaskBank(_read(learner, store, None, bank.shared), _begun(bank.tasks, slots), store.names)
+
+
+def opened_for(folder: str | os.PathLike[str], learner: Learner | ShareLearner, bank: TaskBank) -> Checkpoint:
+    """The folder's checkpoint, to read from.
+
+    Raises:
+        FormatError: if the folder is no checkpoint, or is another model's.
+    """
+    store = checkpoint.open_checkpoint(folder)
+    manifest.check_identity(store.manifest.identity, _identity(learner, bank, store))
+    return store
 
 
 def _read(learner: Learner | ShareLearner, store: Checkpoint, name: str | None, like: Tree) -> Tree:

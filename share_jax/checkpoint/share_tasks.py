@@ -1,27 +1,20 @@
 """Tasks of one evolving subspace on disk: a merge writes the bases, and every task's coefficients, anew.
 
-What is shared holds the bases and what every task has lost, by kernel; a task's slot holds its coefficients by kernel
-and its heads. So a stream goes on from here with the bounds that it had.
+What every task has lost is saved, too (`state_leaves`), so a stream goes on from here with the bounds that it had.
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from share_jax.bank.router import Router
-from share_jax.checkpoint import arrays, checkpoint
+from share_jax.checkpoint import checkpoint
 from share_jax.checkpoint.checkpoint import Checkpoint, Json
-from share_jax.checkpoint.saved_bank import held_checkpoint
-from share_jax.errors import TaskError, message
+from share_jax.checkpoint.saved_bank import held_checkpoint, opened_for
+from share_jax.checkpoint.state_leaves import holds_state, saved_state, shared_tree, slot_tree
+from share_jax.errors import FormatError, TaskError, message
 from share_jax.subspace.from_bank import bank_heads
-from share_jax.subspace.serving import coefficient_arrays, state_arrays, state_of
 from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
-from share_jax.trees import flat, nested
-from share_jax.typing import Tree
 
 
 def save_last_task(
@@ -46,11 +39,10 @@ def save_last_task(
         what, expected = f"checkpoint folder {store.root}", f"{list(bank.names[:-1])}"
         raise TaskError(message(what, got=got, expected=expected, fix=fix))
     slots = {
-        name: {"adapter": _as_tree(coefficient_arrays(bank.state, t)), **({"head": nested(heads)} if heads else {})}
-        for t, (name, heads) in enumerate(bank_heads(bank, learner.model).items())
+        name: slot_tree(bank.state, t, heads) for t, (name, heads) in enumerate(bank_heads(bank, learner.model).items())
     }
     *old, new = bank.names
-    shared = _as_tree(state_arrays(bank.state))
+    shared = shared_tree(bank.state)
     changed = {name: slots[name] for name in old}
     return checkpoint.save_task(store, new, slots[new], info, shared=shared, changed=changed, router=router)
 
@@ -63,10 +55,11 @@ def saved_tasks(store: Checkpoint, learner: ShareLearner, fresh: ShareBank) -> S
     """
     if not store.names:
         return fresh
-    shared = checkpoint.load_shared(store, arrays.like_of(store.manifest.shared or {}))
-    slots = [checkpoint.load_task(store, name, arrays.like_of(store.record(name))) for name in store.names]
-    state = state_of(store.names, _as_arrays(shared), [_as_arrays(slot["adapter"]) for slot in slots])
-    return learner.restore(fresh, state, [flat(slot.get("head", {})) for slot in slots])
+    if not holds_state(store):
+        got, fix = "tasks that save_bank saved", "load it with share_jax.load_bank"
+        what = f"checkpoint folder {store.root}"
+        raise FormatError(message(what, got=got, expected="tasks of save_share_task", fix=fix))
+    return learner.restore(fresh, *saved_state(store))
 
 
 def save_share_task(
@@ -114,7 +107,7 @@ def save_share_task(
 
 
 def load_share_bank(folder: str | os.PathLike[str], learner: ShareLearner, fresh: ShareBank) -> ShareBank:
-    """The tasks that `save_share_task` saved, with the bounds on their errors; `fresh` if the folder has none.
+    """The tasks that `save_share_task` saved, with the bounds on their errors; `fresh` if the checkpoint has none yet.
 
     Args:
         folder: where the tasks were saved.
@@ -122,8 +115,7 @@ def load_share_bank(folder: str | os.PathLike[str], learner: ShareLearner, fresh
         fresh: its empty bank, from `ShareLearner.start`.
 
     Raises:
-        BusyError: if another process saves into it.
-        FormatError: if the folder holds something else, is another model's, or is damaged.
+        FormatError: if the folder is no checkpoint, is another model's, holds tasks of `save_bank`, or is damaged.
 
     Example:
         >>> import flax.linen as nn
@@ -142,14 +134,4 @@ def load_share_bank(folder: str | os.PathLike[str], learner: ShareLearner, fresh
         >>> bank.names, bank.report()["cola"].error_bound < 1e-5
         (('cola',), True)
     """
-    with held_checkpoint(Path(folder), learner, fresh) as store:
-        return saved_tasks(store, learner, fresh)
-
-
-def _as_tree(leaves: Mapping[tuple[str, str], np.ndarray]) -> dict[str, Any]:
-    return nested({f"{target}/{name}": array for (target, name), array in leaves.items()})
-
-
-def _as_arrays(tree: Tree) -> dict[tuple[str, str], np.ndarray]:
-    leaves = [(path.rpartition("/"), leaf) for path, leaf in flat(tree).items()]
-    return {(target, name): np.asarray(leaf) for (target, _, name), leaf in leaves}
+    return saved_tasks(opened_for(folder, learner, fresh), learner, fresh)

@@ -4,13 +4,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from share_jax import language
 from share_jax.cli.options import fraction, number, whole
 from share_jax.errors import InputError, message
 from share_jax.storage.atomic_write import replace_text
 from share_jax.text.json_lines import Problem, read_json_lines
+
+if TYPE_CHECKING:
+    from share_jax.language import LanguageBank
 
 EXAMPLE = "share-jax generate bank --file prompts.jsonl -o answers.jsonl"
 
@@ -81,7 +84,7 @@ def _records(path: str) -> list[dict[str, Any]]:
 
 
 def _tasks(
-    args: argparse.Namespace, opened: language.LanguageBank, records: list[dict[str, Any]], prompts: list[Any]
+    args: argparse.Namespace, opened: "LanguageBank", records: list[dict[str, Any]], prompts: list[Any]
 ) -> list[str]:
     """Each prompt's task: its own, that of --task, or with --route the one that it is the likeliest to be of."""
     names = opened.bank.names

@@ -9,6 +9,7 @@ from share_jax import language
 from share_jax.cli.bank_options import add_new_bank, settings_of
 from share_jax.cli.options import Progress, emit, number, whole
 from share_jax.cli.table import table
+from share_jax.language.training import Training
 from share_jax.runtime.preemption import Preemption
 from share_jax.text.examples import read_examples
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="FILE", help="JSONL: prompt and completion, text, or messages")
     parser.add_argument("--eval", metavar="FILE", help="JSONL to score the task on")
     add_new_bank(parser)
-    how, plain = parser.add_argument_group("training"), language.Training()
+    how, plain = parser.add_argument_group("training"), Training()
     how.add_argument("--epochs", type=whole, metavar="N", help="default: 2, or as many as give 60 updates")
     how.add_argument("--batch-size", type=whole, metavar="N", default=plain.batch_size,
                      help=f"examples of an update (default: {plain.batch_size})")  # fmt: skip
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     begin = time.perf_counter()
     examples = read_examples(args.data)
     tested = None if args.eval is None else read_examples(args.eval)
-    training = language.Training(args.epochs, args.batch_size, args.learning_rate, args.start_from, args.seed)
+    training = Training(args.epochs, args.batch_size, args.learning_rate, args.start_from, args.seed)
     opened = language.open_language_bank(args.bank, args.model, settings_of(args))
     shown = _Shown(Progress(args), training.steps_of(len(examples)))
     with Preemption(lambda what: print(f"stopped: {what}; run the command again", file=sys.stderr)) as preemption:

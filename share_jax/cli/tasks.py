@@ -2,12 +2,10 @@
 
 import argparse
 import math
-from pathlib import Path
 from typing import Any
 
-from share_jax import checkpoint
-from share_jax.bank.accounting import bytes_on_disk
-from share_jax.checkpoint.manifest import exists
+from share_jax import bank, checkpoint
+from share_jax.cli.inputs import is_bank
 from share_jax.cli.options import emit
 from share_jax.cli.report import megabytes
 from share_jax.cli.table import table
@@ -24,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     settings = read_settings(args.bank)
-    store = checkpoint.open_checkpoint(args.bank) if exists(Path(args.bank)) else None
+    store = checkpoint.open_checkpoint(args.bank) if is_bank(args.bank) else None
     names = () if store is None else store.names
     tasks = {name: {**_info(store, name), **_size(store, name)} for name in names}
     data = {
@@ -46,7 +44,7 @@ def _info(store: Any, name: str) -> dict[str, Any]:
 
 def _size(store: Any, name: str) -> dict[str, int]:
     leaves = store.record(name)["leaves"].values()
-    size = bytes_on_disk(store.root / store.record(name)["path"])
+    size = bank.bytes_on_disk(store.root / store.record(name)["path"])
     return {"parameters": sum(math.prod(leaf["shape"]) for leaf in leaves), "bytes": size}
 
 

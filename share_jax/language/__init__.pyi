@@ -5,7 +5,6 @@ from .folder import is_language_bank as is_language_bank
 from .language_bank import LanguageBank as LanguageBank
 from .language_bank import open_language_bank as open_language_bank
 from .learning import Learnt as Learnt
-from .learning import Training as Training
 from .learning import learn as learn
 from .routing import tasks_of_prompts as tasks_of_prompts
 from .scoring import Scores as Scores
@@ -13,3 +12,4 @@ from .scoring import evaluate as evaluate
 from .settings import LanguageSettings as LanguageSettings
 from .settings import read_settings as read_settings
 from .settings import write_settings as write_settings
+from .training import Training as Training

@@ -1,8 +1,7 @@
 """One more task of a language model, from its examples, with resume, and proof that older tasks are what they were."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,80 +15,24 @@ from share_jax.bank.slots import read_slot
 from share_jax.checkpoint.inflight_folder import InflightFolder
 from share_jax.checkpoint.saved_bank import held_checkpoint, save_bank
 from share_jax.checkpoint.share_tasks import save_share_task
-from share_jax.errors import InputError, message
 from share_jax.language.language_bank import LanguageBank
 from share_jax.language.routing import with_prompts
 from share_jax.language.scoring import Scores, scores
 from share_jax.language.settings import write_settings
+from share_jax.language.training import Training
 from share_jax.linen.prefix import linen_prefix
 from share_jax.runtime.preemption import Preemption
 from share_jax.storage.cache_dir import cache_root
 from share_jax.text.examples import Chat, Example
-from share_jax.train.batches import steps_per_epoch
 from share_jax.train.loop import Inflight, Progress
 from share_jax.train.prefix_cache import PrefixCache
 from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
-from share_jax.train.start_from import StartFrom, check_start
 from share_jax.train.token_batches import TokenBatches
 from share_jax.train.token_rows import TokenRows, on_grid, token_arrays, token_rows
 
-LEAST_STEPS = 60
-"""Updates that a task has at least when the number of epochs is not given."""
-
 PREFIX_BYTES = 2**31
 """Memory for the frozen layers' outputs; more lies in files of the cache folder."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a task is learnt. The defaults are those of the experiment `queries10`.
-
-    Attributes:
-        epochs: how often each example is seen; two, or as many as give 60 updates, when None.
-        batch_size: examples in an update.
-        learning_rate: peak of AdamW's rate, after a tenth of warm-up, with cosine decay.
-        start_from: "zero", or "last" for a copy of the bank's last task, which helps where tasks are alike.
-        seed: of the order of the examples and of what is drawn.
-        save_every: updates between two saves of the training in flight.
-
-    Raises:
-        InputError: a number is out of range.
-    """
-
-    epochs: int | None = None
-    batch_size: int = 4
-    learning_rate: float = 6e-3
-    start_from: StartFrom = "zero"
-    seed: int = 0
-    save_every: int = 20
-
-    def __post_init__(self) -> None:
-        """Checks the numbers."""
-        check_start(self.start_from)
-        for name in ("epochs", "batch_size", "save_every"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(message(name, got=value, expected="at least 1", fix="raise it"))
-        if not 0 < self.learning_rate < math.inf:
-            got, expected = self.learning_rate, "a number above 0"
-            raise InputError(message("learning_rate", got=got, expected=expected, fix="pass 6e-3"))
-
-    def epochs_of(self, examples: int) -> int:
-        """How often each of so many examples is seen.
-
-        >>> Training().epochs_of(480), Training().epochs_of(32), Training(epochs=1).epochs_of(32)
-        (2, 8, 1)
-        """
-        per_epoch = steps_per_epoch(examples, self.batch_size)
-        return max(2, -(-LEAST_STEPS // per_epoch)) if self.epochs is None else self.epochs
-
-    def steps_of(self, examples: int) -> int:
-        """Updates for so many examples.
-
-        >>> Training().steps_of(480)
-        240
-        """
-        return self.epochs_of(examples) * steps_per_epoch(examples, self.batch_size)
 
 
 class Learnt(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 
 from share_jax.errors import FormatError, InputError, message
 from share_jax.parameterizations.base import LeafSpec, Parameterization, specs
+from share_jax.parameterizations.choices import NAMES
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
 from share_jax.parameterizations.shared_a import SharedA
@@ -23,10 +24,6 @@ def built_in(name: str) -> Parameterization | None:
     (SharedA(rank=4, alpha=8.0, init_std=0.02), None)
     """
     return next((method for method in BUILT_IN if method.name == name), None)
-
-
-NAMES = tuple(method.name for method in BUILT_IN if not isinstance(method, ShareAdapt))
-"""The methods that a user chooses among; the first is the usual one."""
 
 
 def method_named(name: str, **numbers: Any) -> Parameterization:

@@ -52,6 +52,18 @@ def test_help_imports_neither_numpy_nor_jax():
     assert run(code=code).stdout.endswith("set()\n")
 
 
+def test_neither_help_nor_a_refusal_loads_jax(tmp_path):
+    none = str(tmp_path / "none")
+    calls = [[name, "--help"] for name in COMMANDS] + [["tasks", none], ["evaluate", none, "--data", none]]
+    calls += [["learn", none, "--task", "a", "--data", none], ["generate", none, "--file", none]]
+    code = "import json, sys; from share_jax.cli.main import main\n"
+    code += "for words in json.loads(sys.argv[1]): main(words)\n"
+    code += "print([name for name in sys.modules if name.split('.')[0] in ('jax', 'jaxlib', 'flax')])"
+    done = run(json.dumps(calls), code=code)
+    assert done.stdout.endswith("\n[]\n"), done.stderr
+    assert done.stderr.count("none") == 4
+
+
 def test_no_command_on_adapter_files_loads_jax(tmp_path):
     """All of them in one process, with every way of choosing k, geometry and storage."""
     folders = [str(x) for x in write_adapters(tmp_path / "in", 4)]

@@ -9,6 +9,7 @@ import pytest
 from share_jax.errors import InputError
 from share_jax.parameterizations.base import LeafSpec, own_down, specs
 from share_jax.parameterizations.built_in import BUILT_IN, built_in, leaf_specs
+from share_jax.parameterizations.choices import NAMES
 from share_jax.parameterizations.shared_a import SharedA
 
 LIBRARY = Path(__file__).parents[2] / "share_jax"
@@ -53,6 +54,7 @@ def test_a_pair_is_two_leaves_along_both_sides(method):
 def test_a_method_is_found_by_its_name():
     assert [built_in(method.name) for method in BUILT_IN] == list(BUILT_IN)
     assert built_in("module") is None
+    assert set(NAMES) == {method.name for method in BUILT_IN} - {"share_adapt"}
     assert leaf_specs("shared")["basis_a"].trains == "never"
     assert leaf_specs("task")["basis_a"].trains == "always"
 

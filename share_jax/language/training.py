@@ -1,0 +1,62 @@
+"""How a task of a language model is learnt: plain numbers, for which no JAX is loaded."""
+
+import math
+from dataclasses import dataclass
+
+from share_jax.errors import InputError, message
+from share_jax.train.batches import steps_per_epoch
+from share_jax.train.start_from import StartFrom, check_start
+
+LEAST_STEPS = 60
+"""Updates that a task has at least when the number of epochs is not given."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a task is learnt. The defaults are those of the experiment `queries10`.
+
+    Attributes:
+        epochs: how often each example is seen; two, or as many as give 60 updates, when None.
+        batch_size: examples in an update.
+        learning_rate: peak of AdamW's rate, after a tenth of warm-up, with cosine decay.
+        start_from: "zero", or "last" for a copy of the bank's last task, which helps where tasks are alike.
+        seed: of the order of the examples and of what is drawn.
+        save_every: updates between two saves of the training in flight.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    epochs: int | None = None
+    batch_size: int = 4
+    learning_rate: float = 6e-3
+    start_from: StartFrom = "zero"
+    seed: int = 0
+    save_every: int = 20
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        check_start(self.start_from)
+        for name in ("epochs", "batch_size", "save_every"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(message(name, got=value, expected="at least 1", fix="raise it"))
+        if not 0 < self.learning_rate < math.inf:
+            got, expected = self.learning_rate, "a number above 0"
+            raise InputError(message("learning_rate", got=got, expected=expected, fix="pass 6e-3"))
+
+    def epochs_of(self, examples: int) -> int:
+        """How often each of so many examples is seen.
+
+        >>> Training().epochs_of(480), Training().epochs_of(32), Training(epochs=1).epochs_of(32)
+        (2, 8, 1)
+        """
+        per_epoch = steps_per_epoch(examples, self.batch_size)
+        return max(2, -(-LEAST_STEPS // per_epoch)) if self.epochs is None else self.epochs
+
+    def steps_of(self, examples: int) -> int:
+        """Updates for so many examples.
+
+        >>> Training().steps_of(480)
+        240
+        """
+        return self.epochs_of(examples) * steps_per_epoch(examples, self.batch_size)
