@@ -3,7 +3,7 @@
 SmolLM2-135M's form with drawn weights, the same on both sides; rank, targets, optimizer (AdamW), batches, learnt places
 and threads are the same, too, and both sides compute logits of the learnt places alone. In bfloat16 parameters and
 products are of that type, adapters float32. Parts, for `--only`: `step, 8 x 128, all layers, float32` and so on;
-`task`, the last ten layers with what lies below computed once per example; `memory`; `decode`.
+`task`, the last ten layers with what lies below computed once per example; `memory`; `decode`; `llama.cpp`.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ from experiments.bench.decoders import (
     pattern_of,
 )
 from experiments.bench.lm_decode import decode_part
+from experiments.bench.lm_llama_cpp import PACKAGE, llama_cpp_part
 from experiments.bench.lm_memory import memory_part
 from experiments.bench.lower_bound import floor_case
 from experiments.bench.peer import Peer
@@ -178,6 +179,8 @@ def run(options: Options, peer: Peer | None) -> SuiteResult:
             parts.append(memory_part(sizes.form, batch, tokens, targets, peer, options))
     if options.takes("decode, float32"):
         parts.append(decode_part(sizes.form, peer, options))
+    if peer and peer.versions.get(PACKAGE) and options.takes("llama.cpp, float32"):
+        parts.append(llama_cpp_part(sizes.form, peer, options))
     return merged_results(parts)
 
 

@@ -1,31 +1,19 @@
 """Part `decode` of the suite `lm`: greedy decoding with many tasks, stored and in the batch.
 
 Ours through `share_jax.models.generate`, as a user calls it; PEFT's through `generate` with `adapter_names`, with one
-adapter for all rows, and with merged kernels; llama.cpp's with one LoRA for all rows, where `llama-cpp-python` is
-installed beside the peers (experiments/bench/llama_cpp.txt; it is built from its source). A case writes one token
-behind each prompt, another `TOKENS`; the difference is what decoding takes, and tokens per second are read off it.
+adapter for all rows, and with merged kernels. A case writes one token behind each prompt, another `TOKENS`; the
+difference is what decoding takes, and tokens per second are read off it.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.decoders import (
-    AGREE,
-    ALL_LAYERS,
-    CONFIGS,
-    agreed_decoder,
-    decoder,
-    decoder_files,
-    pattern_of,
-)
-from experiments.bench.llama_files import llama_files
-from experiments.bench.model_twins import check_logits
+from experiments.bench.decoders import ALL_LAYERS, CONFIGS, agreed_decoder, decoder, decoder_files, pattern_of
 from experiments.bench.peer import Peer
 from experiments.bench.serve import bank_of, named
 from experiments.bench.steps import OURS, RARELY, adapted_of, forms
@@ -37,7 +25,7 @@ from share_jax.linen.adapted_model import Adapted
 from share_jax.models.generation import generate
 from share_jax.typing import Tree
 
-PEFT, LLAMA_CPP = "PEFT", "llama.cpp"
+PEFT = "PEFT"
 PROMPT, TOKENS = 32, 33
 """Tokens of a prompt, and behind it."""
 
@@ -64,15 +52,12 @@ OUR_MIXES = (
 )  # fmt: skip
 PEER_MIXES = (Mix(1, 1, 32), Mix(8, 8, 32), Mix(32, 1, 32), Mix(32, 16, 32), Mix(32, 32, 32))
 """PEFT looks its adapters up by name: more stored ones cost it memory and start-up, not time per token."""
-LLAMA_CPP_MIXES = (Mix(1, 1, 1), Mix(8, 1, 1), Mix(32, 1, 1))
-"""One LoRA is all that a context of llama.cpp applies at a time."""
 BARRED = {(8, 8), (32, 1), (32, 8), (32, 16), (32, 32)}
 """(rows, tasks) of ours that bars are read from: they are in every round, the others in a few."""
 PEER_BARRED = {(32, 16)}
 
 TINY_OURS = (Mix(2, 1, 2), Mix(2, 2, 2), Mix(2, 2, 4))
 TINY_PEER = (Mix(2, 2, 4),)
-TINY_LLAMA_CPP = (Mix(2, 1, 1),)
 
 
 @dataclass(frozen=True)
@@ -149,32 +134,6 @@ def peer_cases(
     return cases
 
 
-def llama_cpp_cases(
-    subject: Subject, peer: Peer, prefix: str, mixes: Sequence[Mix], tokens: int, folder: Path
-) -> list[Case]:
-    """llama.cpp's batches, all rows with its one LoRA.
-
-    Raises:
-        PeerError: its logits are not those of the decoder.
-    """
-    probe = prompts_of(subject, 1)[0]
-    spec: dict[str, Any] = {"files": llama_files(subject, folder), "rows": [mix.rows for mix in mixes]}
-    facts = peer.make(LLAMA_CPP, "llama.cpp generation", **spec, length=PROMPT + tokens, probe=probe)
-    theirs, ids = np.array(facts["logits"]), jnp.asarray([probe], jnp.int32)
-    ours = np.asarray(jax.jit(subject.model.apply)(subject.base, ids, jnp.ones_like(ids)), np.float32)
-    check_logits(subject.name, ours[0, -1, : len(theirs)], theirs, AGREE)
-    return [
-        Case(
-            prefix + what,
-            LLAMA_CPP,
-            peer.runner(LLAMA_CPP, prompts=prompts_of(subject, mix.rows), tokens=most),
-            every=RARELY,
-        )
-        for mix in mixes
-        for most, what in ((1, f"{FIRST}, {mix.name}"), (tokens, mix.name))
-    ]
-
-
 def decode_part(
     form: str, peer: Peer | None, options: Options, *, dtype: str = "float32", device: str = "cpu"
 ) -> SuiteResult:
@@ -196,18 +155,20 @@ def decode_part(
         make = agreed_decoder if dtype == "float32" else lambda subject, peer, folder: decoder_files(subject, folder)
         files = make(subject, peer, options.folder / f"lm-{dtype}")
         cases += peer_cases(subject, peer, prefix, mixes, tokens, files, dtype=dtype, device=device)
-        if dtype == "float32" and peer.versions.get("llama-cpp-python"):
-            mixes = TINY_LLAMA_CPP if options.tiny else LLAMA_CPP_MIXES
-            cases += llama_cpp_cases(subject, peer, prefix, mixes, tokens, options.folder / "llama.cpp")
     times, rows = raced(cases, options.rounds, options)
     if peer:
-        peer.drop(["generation", LLAMA_CPP])
+        peer.drop(["generation"])
+    note_rates(rows, times, prefix, tokens)
+    return SuiteResult(rows, decode_ratios(times, prefix))
+
+
+def note_rates(rows: list[dict[str, Any]], times: dict[Key, dict[int, float]], prefix: str, tokens: int) -> None:
+    """Puts the tokens per second behind the first token beside every batch's row."""
     for row in rows:
         name = row["case"].removeprefix(prefix)
         if not name.startswith(FIRST):
             spent = summary(Case(name, row["system"], lambda: 0.0), decoding(times, prefix, name, row["system"]))
             row["tokens_per_s"] = int(name.split()[0]) * (tokens - 1) / max(spent["median_s"], 1e-9)
-    return SuiteResult(rows, decode_ratios(times, prefix))
 
 
 def decoding(times: dict[Key, dict[int, float]], prefix: str, name: str, system: str) -> Rounds:
@@ -232,17 +193,15 @@ def decode_ratios(times: dict[Key, dict[int, float]], prefix: str) -> dict[str, 
             if (few.rows, few.tasks) == (mix.rows, mix.tasks) and few.stored < mix.stored:
                 pair = spent(mix.name), spent(few.name)
                 found[f"{mix.rows} rows, {named(mix.tasks)}: {mix.stored} stored / {few.stored} stored"] = ratio(*pair)
-    theirs = [(PEFT, mix) for mix in (*PEER_MIXES, *TINY_PEER)]
-    theirs += [(LLAMA_CPP, mix) for mix in (*LLAMA_CPP_MIXES, *TINY_LLAMA_CPP)]
-    for system, mix in theirs:
-        if (prefix + mix.name, system) not in times:
+    for mix in (*PEER_MIXES, *TINY_PEER):
+        if (prefix + mix.name, PEFT) not in times:
             continue
         own = [other for other in ours if (other.rows, other.tasks) == (mix.rows, mix.tasks)][-1:]
         for other in own:
             what = f"{mix.rows} rows, {named(mix.tasks)}"
-            found[f"{what}, ours / {system}"] = ratio(spent(other.name), spent(mix.name, system))
-            first = times[f"{prefix}{FIRST}, {other.name}", OURS], times[f"{prefix}{FIRST}, {mix.name}", system]
-            found[f"{what}, first token, ours / {system}"] = ratio(*first)
+            found[f"{what}, ours / PEFT"] = ratio(spent(other.name), spent(mix.name, PEFT))
+            first = times[f"{prefix}{FIRST}, {other.name}", OURS], times[f"{prefix}{FIRST}, {mix.name}", PEFT]
+            found[f"{what}, first token, ours / PEFT"] = ratio(*first)
     for name in (name for name in names if name.endswith("merged")):
         if (prefix + name, PEFT) in times and (prefix + name, OURS) in times:
             found[f"{name}, ours / PEFT"] = ratio(spent(name), spent(name, PEFT))

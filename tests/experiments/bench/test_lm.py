@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments.bench import lm, lm_decode
+from experiments.bench import lm, lm_decode, lm_llama_cpp
 from experiments.bench.decoders import ALL_LAYERS, CONFIGS, LAST_TEN, decoder, decoder_files, pattern_of
 from experiments.bench.llama_files import llama_files
 from experiments.bench.record import BARS
@@ -99,8 +99,6 @@ def test_decoding_is_read_without_the_first_token():
         seconds[mix.name, "share_jax"] = 2.0 if mix.tasks == 1 else 2.1
     for mix in lm_decode.PEER_MIXES:
         seconds[mix.name, "PEFT"] = 7.0
-    for mix in lm_decode.LLAMA_CPP_MIXES:
-        seconds[mix.name, "llama.cpp"] = 3.0
     times = {(prefix + name, system): {0: value} for (name, system), value in seconds.items()}
     times |= {(f"{prefix}{lm_decode.FIRST}, {name}", system): {0: 1.0} for name, system in seconds}
     found = {name.removeprefix(prefix): value for name, value in lm_decode.decode_ratios(times, prefix).items()}
@@ -108,7 +106,17 @@ def test_decoding_is_read_without_the_first_token():
     assert found["32 rows, 8 tasks: 100 stored / 10 stored"] == pytest.approx(1.0)
     assert found["32 rows, 16 tasks, ours / PEFT"] == pytest.approx(1.1 / 6)
     assert found["32 rows, 16 tasks, first token, ours / PEFT"] == pytest.approx(1.0)
-    assert found["8 rows, one task, ours / llama.cpp"] == pytest.approx(0.5)
     names = [prefix + name for name in found]
     for bar in BARS["lm"][-3:]:
         assert any(re.fullmatch(bar.pattern, name) for name in names), bar.pattern
+
+
+def test_decoding_is_held_to_llama_cpp_behind_the_first_token():
+    seconds = {("8 rows", "share_jax"): 3.0, ("8 rows", "llama.cpp"): 5.0}
+    seconds |= {(f"{lm_decode.FIRST}, 8 rows", "share_jax"): 1.0, (f"{lm_decode.FIRST}, 8 rows", "llama.cpp"): 4.0}
+    prefix = lm_llama_cpp.PREFIX
+    found = lm_llama_cpp.ratios({(prefix + name, system): {0: value} for (name, system), value in seconds.items()})
+    assert found == {
+        f"{prefix}8 rows, ours / llama.cpp": pytest.approx(2.0),
+        f"{prefix}8 rows, first token, ours / llama.cpp": pytest.approx(0.25),
+    }
