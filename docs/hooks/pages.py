@@ -25,6 +25,7 @@ COPIED = {
     "benchmarks/alternatives.md": "experiments/studies/alternatives/ALTERNATIVES.md",
     "benchmarks/choices.md": "experiments/CHOICES.md",
     "benchmarks/tpu.md": "experiments/tpu.md",
+    "benchmarks/language.md": "experiments/streams/language.md",
     "benchmarks/tfds.md": "experiments/streams/tfds.md",
     "contributing/index.md": "CONTRIBUTING.md",
     "contributing/security.md": "SECURITY.md",
