@@ -30,7 +30,7 @@ def slot_tree(state: ShareState, index: int, heads: Mapping[str, Any]) -> dict[s
 def holds_state(store: Checkpoint) -> bool:
     """Whether the tasks of a checkpoint are saved in this form."""
     names = {path.rpartition("/")[2] for path in (store.manifest.shared or {}).get("leaves", {})}
-    return names >= {"basis_a", "basis_b", *STATE_FIELDS}
+    return names >= set(STATE_FIELDS)
 
 
 def saved_state(store: Checkpoint) -> tuple[ShareState, list[dict[str, Any]]]:
