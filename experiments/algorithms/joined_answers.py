@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.data.batch_order import token_counts
-from share_jax.models.shared_starts import LENGTHS, padded_length
+from share_jax.models.text_stems import LENGTHS, padded_length
 
 LEAST = 0.5
 """A prompt is at least this part of each of its rows; below it little is saved."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.algorithms.evaluation import Accuracies, ById, Row
 from experiments.algorithms.job import Job, Outcome
-from experiments.algorithms.timing import with_tasks
+from experiments.algorithms.task_seconds import with_tasks
 from share_jax.bank.router import Router
 from share_jax.checkpoint.checkpoint import Checkpoint
 

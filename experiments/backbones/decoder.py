@@ -15,8 +15,8 @@ from experiments.backbones.backbone import Backbone
 from experiments.data.batch_order import token_counts
 from experiments.streams.base import Split
 from share_jax.models.pretrained_decoder import Pretrained, load_decoder
-from share_jax.models.shared_starts import prefix_of_texts
 from share_jax.models.split_point import Cut, check_cut
+from share_jax.models.text_stems import prefix_of_texts
 
 
 def decoder(weights: str | os.PathLike[str], first_layer: int, dtype: Dtype = jnp.float32) -> Backbone:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from share_jax.adapter_set.compression_loss import CompressionLoss, check_limit, task_errors
 from share_jax.adapter_set.encoding import drop_tasks
-from share_jax.adapter_set.errors import CompressionLoss, check_limit, task_errors
 from share_jax.adapter_set.int8_gauge import pivoted_state
 from share_jax.adapter_set.manifest import Manifest, Settings, TaskEntry
 from share_jax.formats.adapter_file import Source

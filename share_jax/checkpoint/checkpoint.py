@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from share_jax.bank.router import Router
-from share_jax.checkpoint import arrays, inflight_steps, manifest, validate
+from share_jax.checkpoint import arrays, before_saving, inflight_steps, manifest
 from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.manifest import Identity, Manifest
 from share_jax.errors import FormatError, SaveError, ShareError, TaskError, message
@@ -204,7 +204,7 @@ def save_inflight(checkpoint: Checkpoint, state: Mapping[str, Any], info: Json) 
         >>> store.manifest.inflight["info"]
         {'task': 'rte', 'step': 40}
     """
-    own = validate.as_json(info, "the training in flight")
+    own = before_saving.as_json(info, "the training in flight")
     with _saving(checkpoint, "the training in flight"):
         record = {**inflight_steps.write(checkpoint.root, state), "info": own}
         states = inflight_steps.existing_records(checkpoint.root, (*checkpoint.manifest.states[-1:], record))
@@ -246,13 +246,13 @@ def save_task(
         (('cola', 'rte'), None)
     """
     before = checkpoint.manifest
-    validate.check_name(name)
+    before_saving.check_name(name)
     if name in before.tasks:
         raise TaskError(
             message("task to save", got=repr(name), expected="a new name", fix="tasks are never overwritten")
         )
-    own = validate.as_json(info, f"task {name!r}")
-    validate.check_slots(before, name, slot, shared, changed or {})
+    own = before_saving.as_json(info, f"task {name!r}")
+    before_saving.check_slots(before, name, slot, shared, changed or {})
     version = before.version + 1
     new = replace(before, states=(), version=version)
     with _saving(checkpoint, f"task {name!r}"):
@@ -293,7 +293,7 @@ def note(checkpoint: Checkpoint, name: str, info: Json) -> Checkpoint:
         >>> note(store, "cola", {"accuracy": 0.8, "seconds": 12}).info("cola")
         {'accuracy': 0.8, 'seconds': 12}
     """
-    record = {**checkpoint.record(name), "info": validate.as_json(info, f"task {name!r}")}
+    record = {**checkpoint.record(name), "info": before_saving.as_json(info, f"task {name!r}")}
     with _saving(checkpoint, f"a note on task {name!r}"):
         return committed(checkpoint, replace(checkpoint.manifest, tasks={**checkpoint.manifest.tasks, name: record}))
 

@@ -17,7 +17,7 @@ from share_jax.adapted import as_adapted
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.router import Router
 from share_jax.bank.slots import read_slot
-from share_jax.checkpoint import arrays, checkpoint, manifest, validate
+from share_jax.checkpoint import arrays, before_saving, checkpoint, manifest
 from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.checkpoint import Checkpoint, Json
 from share_jax.checkpoint.earlier_leaves import as_saved, as_today, earlier_leaves
@@ -250,7 +250,7 @@ def _check_infos(store: Checkpoint, infos: Mapping[str, Json], new: Sequence[str
         InputError: if an info is no JSON.
     """
     for name, info in infos.items():
-        own = validate.as_json(info, f"task {name!r}")
+        own = before_saving.as_json(info, f"task {name!r}")
         if name in new or (name in store.names and json.loads(json.dumps(own)) == store.info(name)):
             continue
         got = f"a changed info of saved task {name!r}" if name in store.names else f"an info of unknown task {name!r}"

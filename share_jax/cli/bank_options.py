@@ -6,7 +6,7 @@ import dataclasses
 from share_jax.cli.options import number, whole
 from share_jax.errors import InputError, message
 from share_jax.language.settings import LanguageSettings, is_language_bank, read_settings
-from share_jax.parameterizations.choices import NAMES
+from share_jax.parameterizations.method_names import NAMES
 
 OF_BANK = {"method": "--method", "rank": "--rank", "alpha": "--alpha", "num_basis": "--num-basis",
            "first_layer": "--first-layer", "targets": "--targets", "max_length": "--max-length"}  # fmt: skip

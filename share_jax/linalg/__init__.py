@@ -5,7 +5,7 @@ a stack's leading directions, of which `randomized_svd` is one; `rank_selection`
 `incremental` updates a basis in bounded memory; `balance` makes a pair of factors independent of how it was written;
 `random_stack` says what the leading directions of a stack of random columns capture, without drawing one; `finite`
 looks for NaN and infinities; `padding` brings arrays to one size. Another SVD goes here; products of many tasks at once
-go through `products`.
+go through `basis_products`.
 """
 
 import lazy_loader

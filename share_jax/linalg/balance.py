@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from share_jax.annotations import Float
-from share_jax.linalg import products
+from share_jax.linalg import basis_products
 from share_jax.runtime.threads import parallel_map
 
 LEAST = 1e-13
@@ -80,7 +80,7 @@ def singular_values(
     >>> singular_values(np.float32([[[3], [0]]]), np.float32([[[0], [12]]])).round(4).tolist()
     [[36.0]]
     """
-    roots, sizes = zip(*(_scaled_root(x, products.gram(x)) for x in (a, b)), strict=True)
+    roots, sizes = zip(*(_scaled_root(x, basis_products.gram(x)) for x in (a, b)), strict=True)
     _, s, _ = _core(*roots)
     return (s * np.squeeze(sizes[0] * sizes[1], -1))[:, : min(a.shape[-1], a.shape[-2], b.shape[-2])]
 

@@ -6,7 +6,7 @@ All of it is computed in float64 and rounded once, so that float32 loses no more
 import numpy as np
 
 from share_jax.annotations import Float
-from share_jax.linalg.products import combine, side_by_side
+from share_jax.linalg.basis_products import combine, side_by_side
 
 
 def coefficient_root(coeff: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k m"]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from share_jax.annotations import Bool, Float
-from share_jax.linalg import products
+from share_jax.linalg import basis_products
 
 OVERSAMPLE = 16
 POWER_ITERATIONS = 4
@@ -60,7 +60,7 @@ def leading_bases(
     """
     if stacks[0].dtype == np.float64:
         return [_in_float64(x, k, seed) for x in stacks]
-    known = [products.energy(x) for x in stacks] if energies is None else energies
+    known = [basis_products.energy(x) for x in stacks] if energies is None else energies
     rescaled = [_rescaled(x, energy) for x, energy in zip(stacks, known, strict=True)]
     narrow, energy, scales = zip(*rescaled, strict=True)
     q, grams = _subspace_iteration(narrow, _test_matrix(narrow[0], k, seed, np.float32), k, np.array(energy))
@@ -115,7 +115,7 @@ def _rescaled(stack: Stack, energy: float) -> tuple[Stack, float, float]:
     if 1e-15 < size < 1e15 or not size:
         return stack.astype(np.float32, copy=False), energy, 1.0
     scaled = (stack.astype(np.float64) / size).astype(np.float32)
-    return scaled, products.energy(scaled), size
+    return scaled, basis_products.energy(scaled), size
 
 
 def _subspace_iteration(
@@ -134,10 +134,10 @@ def _subspace_iteration(
         np.matmul(x, test, out=y[i])
     active = np.arange(count)
     for left in reversed(range(POWER_ITERATIONS + 1)):
-        q[active] = _cholesky_qr(y[active], products.gram(y[active]))
+        q[active] = _cholesky_qr(y[active], basis_products.gram(y[active]))
         for i in active.tolist():
             np.matmul(stacks[i].T, q[i], out=z[i])
-        grams[active] = products.gram(z[active])
+        grams[active] = basis_products.gram(z[active])
         squares = np.linalg.eigvalsh(grams[active])[:, ::-1]  # of the singular values so far, largest first
         previous, captured[active] = captured[active], squares[:, :k].sum(axis=1)
         more = _needs_iteration(previous, captured[active], energy[active], squares, k, RESOLVED[np.float32])
@@ -192,7 +192,7 @@ def _ritz_pairs(q: Thins, grams: Grams) -> tuple[Float[np.ndarray, "L d w"], Flo
     V.T, says how to make it orthonormal: q @ t with t = V / sqrt(e), zero where e is a rounding's. A stack's Gram
     matrix in that basis is t.T @ gram @ t; its eigenvectors are the leading directions, its eigenvalues their squares.
     """
-    lengths, vectors = np.linalg.eigh(products.gram(q))
+    lengths, vectors = np.linalg.eigh(basis_products.gram(q))
     real = lengths > MIN_SQUARED_LENGTH
     t = vectors * np.where(real, 1 / np.sqrt(np.where(real, lengths, 1)), 0)[:, None, :]
     squares, rotation = np.linalg.eigh(t.mT @ grams @ t)

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 
 from share_jax.annotations import Float
-from share_jax.linalg import products
+from share_jax.linalg import basis_products
 from share_jax.linalg.randomized_svd import BLOCK, OVERSAMPLE, leading_bases, leading_eigenvectors
 from share_jax.runtime.threads import parallel_map
 
@@ -70,11 +70,11 @@ def spectra(
     def work(block: list[int]) -> list[Spectrum]:
         whole = [joined(stacks[i]) for i in block]
         if few(k, min(whole[0].shape)):
-            sizes = [products.energy(x) for x in whole] if energies is None else [energies[i] for i in block]
+            sizes = [basis_products.energy(x) for x in whole] if energies is None else [energies[i] for i in block]
             pairs = leading_bases(whole, k=k, seed=seed, energies=sizes)
         else:
             # measured of the stack itself: a choice of k compares it with what is left of it, down to nothing
-            sizes = [products.energy(x) for x in whole]
+            sizes = [basis_products.energy(x) for x in whole]
             pairs = [svd_basis(x) if min(x.shape) <= DENSE_UP_TO else gram_basis(x) for x in whole]
         return [ranked(pair, size, min(x.shape)) for pair, size, x in zip(pairs, sizes, whole, strict=True)]
 
@@ -145,9 +145,9 @@ def gram_basis(stack: Float[np.ndarray, "d n"]) -> Pair:
     if stack.dtype == np.float64:
         return svd_basis(stack)
     if len(stack) <= stack.shape[1]:
-        basis, values = symmetric_basis(products.gram(stack.T))
+        basis, values = symmetric_basis(basis_products.gram(stack.T))
     else:
-        right, values = symmetric_basis(products.gram(stack))
+        right, values = symmetric_basis(basis_products.gram(stack))
         basis = orthonormal(stack.astype(np.float64) @ right)
     return basis.astype(stack.dtype), values.astype(stack.dtype)
 

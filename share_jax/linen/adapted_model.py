@@ -29,8 +29,8 @@ from share_jax.model_inputs import inputs_of
 from share_jax.ops.remat_policy import Remat
 from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
-from share_jax.traced.evaluate import adapted_call
 from share_jax.traced.example_flags import example_flags, with_flags
+from share_jax.traced.program_output import adapted_call
 from share_jax.trees import at, flat, keys_of, merged, nested, own_containers, path_of
 from share_jax.typing import Array, PRNGKey, TaskId, Tree
 

@@ -5,7 +5,7 @@ One file per architecture: `bert`, `roberta`, `vit`, and `decoder` for Llama, Mi
 backend. `weights` loads a checkpoint's tensors into params, every one with its shape and nothing else; `vit_weights`
 and `decoder_weights` are tables of names for it. `gguf_file` reads llama.cpp's files, with `gguf_header` and
 `gguf_tokenizer`; `pretrained_decoder` opens either kind. `tokenizer`, `text_tokenizer` and `chat_template` turn texts
-into ids; `split_point` names the place below which a model is frozen, and `shared_starts` computes what lies below it
+into ids; `split_point` names the place below which a model is frozen, and `text_stems` computes what lies below it
 once where texts begin alike. `generation` writes text for mixed tasks by the compiled programs of `decoding`, and
 `sampling` chooses tokens. A new model is a new file, with a table of names that `weights` reads.
 """

@@ -17,8 +17,8 @@ from share_jax.errors import InputError, message
 from share_jax.layers.fresh_trees import init_stack
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization, check_method, specs
-from share_jax.traced.evaluate import adapted_call
 from share_jax.traced.per_example import each_its_own
+from share_jax.traced.program_output import adapted_call
 from share_jax.typing import Array, Leaves, PRNGKey, TaskId
 
 

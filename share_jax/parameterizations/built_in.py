@@ -8,7 +8,7 @@ from typing import Any
 
 from share_jax.errors import FormatError, InputError, message
 from share_jax.parameterizations.base import LeafSpec, Parameterization, specs
-from share_jax.parameterizations.choices import NAMES
+from share_jax.parameterizations.method_names import NAMES
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
 from share_jax.parameterizations.shared_a import SharedA

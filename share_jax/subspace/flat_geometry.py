@@ -11,7 +11,7 @@ import numpy as np
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import groups, pack, shapes_of
 from share_jax.errors import InputError, message
-from share_jax.linalg.products import side_by_side
+from share_jax.linalg.basis_products import side_by_side
 from share_jax.linalg.spectrum import Spectrum, spectra
 from share_jax.subspace.error_curves import RESERVE, RankSchedule, cut_within, flat_curve, ranks_by_tolerance
 from share_jax.subspace.factor_columns import columns_of

@@ -9,8 +9,8 @@ import numpy as np
 from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import Packed, groups, pack
 from share_jax.annotations import Float
+from share_jax.linalg.basis_products import side_by_side
 from share_jax.linalg.incremental import compressed_stack, rotate
-from share_jax.linalg.products import side_by_side
 from share_jax.linalg.spectrum import Spectrum, spectra
 from share_jax.runtime.threads import parallel_map
 from share_jax.subspace.factor_columns import Columns, columns_of

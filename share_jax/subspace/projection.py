@@ -10,7 +10,7 @@ from share_jax.adapters.factors import Adapter
 from share_jax.adapters.stacking import Packed, groups, pack, shapes_of
 from share_jax.annotations import Float, Int
 from share_jax.errors import TaskError, message
-from share_jax.linalg import products
+from share_jax.linalg import basis_products
 from share_jax.linalg.padding import pad
 from share_jax.runtime.threads import parallel_map
 from share_jax.subspace import error_bounds
@@ -81,7 +81,10 @@ def project_layer(layer: Subspace, packed: Packed, columns: Columns) -> TaskCoef
     a, b, ranks = packed
     if not len(ranks):
         return empty_slots(layer, 0)
-    coeff_a, coeff_b = products.project(layer.basis_a, columns.a), products.project(layer.basis_b, columns.b)
+    coeff_a, coeff_b = (
+        basis_products.project(layer.basis_a, columns.a),
+        basis_products.project(layer.basis_b, columns.b),
+    )
     energy_a, energy_b = columns.energies()
     if layer.geometry == "columns":
         kept = np.minimum(ranks, min(layer.shape))
@@ -110,9 +113,9 @@ def _grams(
     `own` is x.T x where that is known.
     """
     u, c = basis.astype(np.float64), coeff.astype(np.float64)
-    on_basis = products.project(u, factor.astype(np.float64))
-    own = products.gram(factor) if own is None else own
-    return error_bounds.Grams(own, on_basis.mT @ c, c.mT @ (products.gram(u) @ c))
+    on_basis = basis_products.project(u, factor.astype(np.float64))
+    own = basis_products.gram(factor) if own is None else own
+    return error_bounds.Grams(own, on_basis.mT @ c, c.mT @ (basis_products.gram(u) @ c))
 
 
 def reconstruct(
@@ -142,7 +145,7 @@ def reconstruct(
         >>> np.allclose(a[0] @ b[0].T, cola.lora_a @ cola.lora_b, atol=1e-5)
         True
     """
-    x = products.combine(basis.astype(np.float64), coeff.astype(np.float64))
+    x = basis_products.combine(basis.astype(np.float64), coeff.astype(np.float64))
     if layer.geometry == "columns":
         return x
     x = unflatten(x, layer.shape[side])

@@ -9,7 +9,7 @@ import numpy as np
 
 from share_jax.annotations import Float, Shaped
 from share_jax.errors import InputError, message
-from share_jax.linalg import products
+from share_jax.linalg import basis_products
 from share_jax.subspace import error_bounds
 from share_jax.subspace.projection import reconstruct
 from share_jax.subspace.state import ShareState, Subspace
@@ -73,7 +73,7 @@ def round_basis(basis: Float[np.ndarray, "d K"], storage: Storage | str) -> Roun
     """A basis in `storage`, for all of its sizes at once."""
     stored = encode(basis, storage)
     u, v = basis.astype(np.float64), decode(stored).astype(np.float64)
-    return RoundedBasis(stored, products.gram(u), v.T @ u, products.gram(v))
+    return RoundedBasis(stored, basis_products.gram(u), v.T @ u, basis_products.gram(v))
 
 
 def encode(x: Float[np.ndarray, "..."], storage: Storage | str, *, axis: int = 0) -> QuantizedArray:

@@ -22,9 +22,9 @@ from share_jax.parameterizations.base import Parameterization, check_method
 from share_jax.parameterizations.shared_a import SharedA
 from share_jax.traced.agreement import UNREAD
 from share_jax.traced.discover import Reading, readings
-from share_jax.traced.evaluate import adapted_call
 from share_jax.traced.example_flags import Callee, example_flags, with_flags
 from share_jax.traced.per_example import each_its_own, is_array
+from share_jax.traced.program_output import adapted_call
 from share_jax.trees import flat, merged, nested
 from share_jax.typing import Array, PRNGKey, TaskId, Tree
 

@@ -20,7 +20,7 @@ from share_jax.errors import InputError, first_line, message
 from share_jax.layers.deltas import UnlikeBatchError
 from share_jax.ops.mixed_batch import plain_products
 from share_jax.ops.products import without_merging
-from share_jax.traced.batch_order import followed, in_order
+from share_jax.traced.example_axes import followed, in_order
 from share_jax.traced.places import Lies, State, grown_axes
 
 NOT_TAKEN = (

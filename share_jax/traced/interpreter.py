@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from share_jax.traced.dense_product import product_of
 from share_jax.traced.joined import Joined, kernels_in, lies, plain, product_of_parts, with_value
 from share_jax.traced.kernel_flow import FOLLOWED, Rule, bind, concatenated, decoded_of, each_part, floating
 from share_jax.traced.kernel_view import KernelView
 from share_jax.traced.lookups import convolution_of, lookup_of
 from share_jax.traced.operations import Operation
-from share_jax.traced.products import product_of
 from share_jax.traced.visitor import Place, Visitor, read_by
 
 

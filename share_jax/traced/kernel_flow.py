@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
-from share_jax.traced.decoding import decoded, is_coded
+from share_jax.traced.dequantizing import decoded, is_coded
 from share_jax.traced.joined import Joined, joined, plain, with_value
 from share_jax.traced.kernel_view import KernelView
 from share_jax.traced.visitor import HELD, MARK, Place, Visitor

@@ -14,7 +14,7 @@ import numpy as np
 from share_jax.errors import InputError, ShareError, first_line, message
 from share_jax.layers.deltas import check_ids
 from share_jax.traced.batch_axis import NOT_TAKEN
-from share_jax.traced.batch_order import in_order
+from share_jax.traced.example_axes import in_order
 from share_jax.traced.places import LOST, Lies, State
 from share_jax.typing import Array, PRNGKey
 

@@ -9,7 +9,7 @@ import pytest
 from share_jax.errors import InputError
 from share_jax.parameterizations.base import LeafSpec, own_down, specs
 from share_jax.parameterizations.built_in import BUILT_IN, built_in, leaf_specs
-from share_jax.parameterizations.choices import NAMES
+from share_jax.parameterizations.method_names import NAMES
 from share_jax.parameterizations.shared_a import SharedA
 
 LIBRARY = Path(__file__).parents[2] / "share_jax"

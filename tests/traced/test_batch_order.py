@@ -8,7 +8,7 @@ import pytest
 from adapted_models import normal, with_adapters
 
 from share_jax import SharedA, adapt
-from share_jax.traced.batch_order import followed
+from share_jax.traced.example_axes import followed
 from share_jax.traced.places import LOST, Lies
 
 IDS = (2, 0, 1, 1)

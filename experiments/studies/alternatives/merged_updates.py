@@ -11,7 +11,7 @@ from experiments.bench.subjects import minilm
 from experiments.bench.suite import Options, SuiteResult, raced
 from experiments.bench.timing import Case, ratio, timed
 from experiments.studies.alternatives.equal import hold_equal
-from experiments.studies.alternatives.products import saved
+from experiments.studies.alternatives.layer_forms import saved
 from share_jax.ops.products import outer_products
 from share_jax.typing import Array
 

@@ -23,10 +23,10 @@ the layer it saves of that at most. There are no bars: a ratio above 1 says why 
 
 from experiments.bench.peer import Peer
 from experiments.bench.suite import Options, SuiteResult, merged_results
-from experiments.studies.alternatives.decoders import length_part, loop_part
+from experiments.studies.alternatives.decoder_forms import length_part, loop_part
+from experiments.studies.alternatives.layer_forms import mixed_part, projections_part
 from experiments.studies.alternatives.merged_updates import fold_part
 from experiments.studies.alternatives.models import bucket_part, cache_part, core_part, donation_part, scan_part
-from experiments.studies.alternatives.products import mixed_part, projections_part
 
 PARTS = {
     "mixed batch": mixed_part,

@@ -20,9 +20,9 @@ from typing import Any
 
 from experiments.report.notify import to_stderr
 from experiments.report.versions import versions
-from experiments.studies.saturation.choices import ALL, COUNTS, PARTS
 from experiments.studies.saturation.page import write_page
 from experiments.studies.saturation.run import prepare, run
+from experiments.studies.saturation.varied import ALL, COUNTS, PARTS
 from share_jax.errors import InputError, ShareError, message
 from share_jax.runtime.malloc import keep_freed
 

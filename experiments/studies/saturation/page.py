@@ -10,7 +10,7 @@ import numpy as np
 from experiments.report.blocks import table
 from experiments.report.charts import Line, line_chart
 from experiments.report.svg import Figure, figure_of
-from experiments.studies.saturation.choices import CHOICES, FIXED, STARTS, TEST, TOGETHER, TOKENS, TRAIN
+from experiments.studies.saturation.varied import CHOICES, FIXED, STARTS, TEST, TOGETHER, TOKENS, TRAIN
 from share_jax.storage.atomic_write import replace_text
 
 COMMAND = (

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.studies.saturation.choices import ALL, CHOICES, STARTS, TEST, TOGETHER, TOKENS, TRAIN
 from experiments.studies.saturation.tasks import TARGET, Budget, Learnt, SmallTask, Study, make_tasks
+from experiments.studies.saturation.varied import ALL, CHOICES, STARTS, TEST, TOGETHER, TOKENS, TRAIN
 from share_jax.adapters.factors import Adapter
 from share_jax.subspace.error_bounds import relative_distance
 from share_jax.subspace.initialization import initialize

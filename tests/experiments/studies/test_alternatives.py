@@ -9,10 +9,9 @@ from experiments.bench.decoders import decoder
 from experiments.bench.record import read
 from experiments.bench.subjects import torch_weights, vit
 from experiments.studies.alternatives.__main__ import main
-from experiments.studies.alternatives.decoders import LENGTHS, packed, packed_rows, shapes_of
+from experiments.studies.alternatives.decoder_forms import LENGTHS, packed, packed_rows, shapes_of
 from experiments.studies.alternatives.equal import hold_equal
-from experiments.studies.alternatives.models import TwoProducts, keeping, resident
-from experiments.studies.alternatives.products import (
+from experiments.studies.alternatives.layer_forms import (
     WAYS,
     saved,
     separately,
@@ -20,6 +19,7 @@ from experiments.studies.alternatives.products import (
     slopes_together,
     together,
 )
+from experiments.studies.alternatives.models import TwoProducts, keeping, resident
 from experiments.studies.alternatives.scanned import stacked
 from share_jax.errors import ShareError
 from share_jax.parameterizations.share import Share

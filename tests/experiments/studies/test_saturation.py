@@ -12,9 +12,9 @@ import pytest
 
 from experiments.backbones.backbone import Backbone
 from experiments.studies.saturation import run
-from experiments.studies.saturation.choices import CHOICES, STARTS
 from experiments.studies.saturation.page import findings, write_page
 from experiments.studies.saturation.tasks import MOST_CLASSES, Budget, SmallTask, Study, Tail, features, tail_of
+from experiments.studies.saturation.varied import CHOICES, STARTS
 from share_jax.models.bert import BertClassifier, BertConfig
 
 CONFIG = BertConfig(

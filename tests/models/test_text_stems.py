@@ -8,7 +8,7 @@ import pytest
 from tiny_decoders import tiny
 
 from share_jax.errors import InputError
-from share_jax.models.shared_starts import groups_of, padded_length, prefix_of_texts, price
+from share_jax.models.text_stems import groups_of, padded_length, prefix_of_texts, price
 
 LENGTHS = (3, 6, 9, 12)
 
