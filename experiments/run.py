@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from experiments.config.methods import PROMPTED
 from experiments.config.run_config import Config, command_line, parse
 from share_jax.errors import ShareError, message
 from share_jax.runtime.closed_output import drop_output
@@ -64,7 +65,7 @@ def _run(config: Config, folder: Path, preemption: Preemption) -> Path:
     tell(beginning(config))
     stream, backbone = build(config, tell)
     check_methods(config.methods, stream)
-    trained = [name for name in config.methods if name != "majority"]
+    trained = [name for name in config.methods if name not in ("majority", *PROMPTED)]
     total = len(trained) * len(config.seeds) * len(stream.tasks) * config.steps
     features = PooledFeatures(config.eval_batch_size)
     found: dict[str, list[Outcome]] = {}

@@ -18,6 +18,9 @@ from experiments.report.svg import Figure, figure_of
 from experiments.report.theme import BASELINES, FONT
 from share_jax.metrics import seen_accuracy
 
+SCORES = {"exact_match": "exact match", "bits_saved": "1 - (bits per byte) / 8"}
+"""What a task's score is called where all tasks have that one, by its metric; accuracy elsewhere."""
+
 Drawn = tuple[Chart, str, str]
 """A chart, what it shows, and how it is read."""
 
@@ -106,9 +109,11 @@ def draw_curve(results: Mapping[str, Any]) -> Drawn | None:
         return None
     lines.sort(key=lambda line: -np.nan_to_num(line.values[-1]))
     ends = ", ".join(f"{line.name} {line.told}" for line in lines)
-    alt = f"Mean accuracy in percent on the tasks learnt so far, a line per method. After the last task: {ends}."
-    caption = "Mean accuracy on the tasks learnt so far; the legend has the value after the last task." + _over(results)
-    return line_chart(lines, "accuracy on tasks learnt, %", "tasks learnt", percent=True), alt, caption
+    metrics = set(results.get("metrics", ()))
+    score = SCORES.get(metrics.pop(), "accuracy") if len(metrics) == 1 else "accuracy"
+    alt = f"Mean {score} in percent on the tasks learnt so far, a line per method. After the last task: {ends}."
+    caption = f"Mean {score} on the tasks learnt so far; the legend has the value after the last task." + _over(results)
+    return line_chart(lines, f"{score} on tasks learnt, %", "tasks learnt", percent=True), alt, caption
 
 
 def _pareto(results: Mapping[str, Any]) -> Drawn | None:
