@@ -89,6 +89,7 @@ def save_share_task(
     Example:
         >>> import flax.linen as nn
         >>> import jax
+        >>> import numpy as np
         >>> import optax
         >>> import share_jax
         >>> from share_jax.subspace import initialize
@@ -120,6 +121,7 @@ def load_share_bank(folder: str | os.PathLike[str], learner: ShareLearner, fresh
     Example:
         >>> import flax.linen as nn
         >>> import jax
+        >>> import numpy as np
         >>> import optax
         >>> import share_jax
         >>> from share_jax.subspace import initialize
