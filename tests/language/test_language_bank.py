@@ -207,12 +207,9 @@ def test_one_subspace_proves_what_older_tasks_lose(
         assert learn(work, tmp_path / "bank", task, "--json", *more) == 0
     told = json.loads(capsys.readouterr().out)
     assert set(told["error_bounds"]) == {"sql", "mongo"}
-    assert (
-        main(
-            ["generate", str(tmp_path / "bank"), "--task", "sql", "--prompt", "the cat sat sql :", "--max-tokens", "5"]
-        )
-        == 0
-    )
+    bank = str(tmp_path / "bank")
+    assert main(["generate", bank, "--task", "sql", "--prompt", "the cat sat sql :", "--max-tokens", "5"]) == 0
+    assert main(["compress", bank, "-o", str(tmp_path / "set")]) == 0
 
 
 @pytest.mark.parametrize(
