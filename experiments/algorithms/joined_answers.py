@@ -51,7 +51,7 @@ def joined_rows(inputs: Mapping[str, np.ndarray]) -> list[JoinedRow]:
             `share_jax.train.token_rows`.
     """
     prompts, sizes = inputs["columns"][:, 0] + 1, token_counts(inputs["attention_mask"])
-    wanted = _wanted(inputs["targets"])
+    wanted = wanted_counts(inputs["targets"])
     tokens = inputs["input_ids"] if "input_ids" in inputs else inputs["hidden"]
     found: list[JoinedRow] = []
     first = 0
@@ -79,7 +79,7 @@ def joined_inputs(inputs: Mapping[str, np.ndarray], rows: Sequence[JoinedRow]) -
     length, width = rows[0].shape
     name = "input_ids" if "input_ids" in inputs else "hidden"
     tokens = inputs[name]
-    sizes, wanted = token_counts(inputs["attention_mask"]), _wanted(inputs["targets"])
+    sizes, wanted = token_counts(inputs["attention_mask"]), wanted_counts(inputs["targets"])
     out = np.zeros((len(rows), length, *tokens.shape[2:]), tokens.dtype)
     mask, columns = np.zeros((len(rows), length), np.int32), np.zeros((len(rows), width), np.int32)
     targets = np.full((len(rows), width), -1, np.int32)
@@ -99,10 +99,10 @@ def joined_inputs(inputs: Mapping[str, np.ndarray], rows: Sequence[JoinedRow]) -
 
 def apart(found: np.ndarray, row: JoinedRow, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """What was found of a joined row's wanted tokens, (width, ...), answer by answer: (its wanted tokens, ...)."""
-    counts = _wanted(inputs["targets"][row.first : row.end])
+    counts = wanted_counts(inputs["targets"][row.first : row.end])
     return np.split(found[: row.wanted], np.cumsum(counts)[:-1])
 
 
-def _wanted(targets: np.ndarray) -> np.ndarray:
-    """How many columns each row has, up to the last wanted one."""
+def wanted_counts(targets: np.ndarray) -> np.ndarray:
+    """(N,) how many columns each row has, up to the last wanted one."""
     return 1 + np.where(targets >= 0, np.arange(targets.shape[1]), 0).max(axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.algorithms.batches import learnt_widths
 from experiments.algorithms.job import Job
-from experiments.algorithms.joined_answers import apart, joined_inputs, joined_rows
+from experiments.algorithms.joined_answers import apart, joined_inputs, joined_rows, wanted_counts
 from experiments.algorithms.objective import of_tokens
 from experiments.algorithms.scoring import predictions
 from experiments.data.batch_order import LEARNT, bucketed
@@ -63,7 +63,7 @@ def token_predictions(
     buckets = bucketed(inputs, job.config.length_buckets, learnt=learnt_widths(job))
     every = np.arange(len(wanted))
     places = np.zeros(len(wanted), int) if buckets is None else buckets.of(every)
-    needed = 1 + np.where(wanted >= 0, np.arange(wanted.shape[1]), 0).max(axis=1)
+    needed = wanted_counts(wanted)
     for place in np.unique(places):
         rows, cut = every[places == place], dict(inputs)
         if buckets is not None and buckets.learnt is not None:

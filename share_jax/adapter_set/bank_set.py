@@ -67,11 +67,12 @@ def export_set(
     if os.path.lexists(out) and not (overwrite and is_set(out)):
         expected, fix = "a new one", "name another, or pass overwrite=True where a set is to be replaced"
         raise InputError(message(f"folder {shown(folder)}", got="one that exists", expected=expected, fix=fix))
-    state = bank_state(bank, adapted)
+    record: ShareState | None = getattr(bank, "state", None)  # of a `ShareBank`, which stands above this room
+    state = bank_state(bank, adapted, record)
     state = ShareState(state.tasks, to_modules(bank_table(adapted, bank, names), state.layers))
     contents = contents_of(Settings(base_model, storage, "columns", {}, None, None), state, sources)
-    if isinstance(adapted.method, Share):
-        contents = _as_proven(contents, getattr(bank, "state", ShareState()).tasks[:-1])
+    if record is not None:
+        contents = _as_proven(contents, record.tasks[:-1])
     with new_set(out) as writer:
         writer.write(contents)
     return read_set(out)

@@ -2,10 +2,10 @@
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any
 
 from share_jax import bank, checkpoint
-from share_jax.cli.inputs import is_bank
 from share_jax.cli.options import emit
 from share_jax.cli.report import megabytes
 from share_jax.cli.table import table
@@ -22,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     settings = read_settings(args.bank)
-    store = checkpoint.open_checkpoint(args.bank) if is_bank(args.bank) else None
+    # What a manifest says needs JAX; that there is no bank is told without.
+    from share_jax.checkpoint.manifest import exists
+
+    store = checkpoint.open_checkpoint(args.bank) if exists(Path(args.bank)) else None
     names = () if store is None else store.names
     tasks = {name: {**_info(store, name), **_size(store, name)} for name in names}
     data = {

@@ -117,8 +117,8 @@ def bank_state(bank: TaskBank, adapted: Any, before: ShareState | None = None) -
     Args:
         bank: the learnt tasks, at least one.
         adapted: the adapted model that learnt them.
-        before: the state that the bank was made of, if it was: what its tasks have lost comes from here. That of a
-            `ShareBank` when None; other banks keep no record.
+        before: the state that the bank was made of, if it was: a bank keeps no record of what its tasks have lost, so
+            that comes from here.
 
     Raises:
         InputError: the bank has no tasks, or `before` has other bases or coefficients of a task.
@@ -137,7 +137,6 @@ def bank_state(bank: TaskBank, adapted: Any, before: ShareState | None = None) -
     """
     if not bank.names:
         raise InputError(message("bank", got="no tasks", expected="at least one", fix="learn a task first"))
-    before = getattr(bank, "state", None) if before is None else before
     if not isinstance(adapted.method, Share):
         return initialize(bank_adapters(bank, adapted), Choice(explained_variance=1.0))
     slots = [by_layer(adapted.targets, bank.shared, read_slot(bank.tasks, t)) for t in range(len(bank.names))]

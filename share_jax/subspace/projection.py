@@ -81,10 +81,8 @@ def project_layer(layer: Subspace, packed: Packed, columns: Columns) -> TaskCoef
     a, b, ranks = packed
     if not len(ranks):
         return empty_slots(layer, 0)
-    coeff_a, coeff_b = (
-        basis_products.project(layer.basis_a, columns.a),
-        basis_products.project(layer.basis_b, columns.b),
-    )
+    coeff_a = basis_products.project(layer.basis_a, columns.a)
+    coeff_b = basis_products.project(layer.basis_b, columns.b)
     energy_a, energy_b = columns.energies()
     if layer.geometry == "columns":
         kept = np.minimum(ranks, min(layer.shape))

@@ -186,6 +186,7 @@ class ShareLearner(TaskLearner[ShareBank]):
         return bank_of_state(self.model, self._serving.with_room(bank, len(state.tasks)), state, heads)
 
     def _learnt(self, bank: ShareBank, name: str, batches: Any, key: PRNGKey, hooks: Hooks) -> ShareBank:
+        bank = self.with_record(bank)
         return self.merge(bank, name, self.train(bank, name, batches, key, hooks))
 
     def train(self, bank: ShareBank, name: str, batches: Any, key: PRNGKey, hooks: Hooks) -> TrainedTask:
@@ -236,7 +237,7 @@ class ShareLearner(TaskLearner[ShareBank]):
         """
         if isinstance(bank, ShareBank) and bank.state.tasks == bank.names:
             return bank
-        state = bank_state(TaskBank(bank.shared, bank.tasks, bank.names), self.model) if bank.names else ShareState()
+        state = bank_state(bank, self.model) if bank.names else ShareState()
         return ShareBank(bank.shared, bank.tasks, bank.names, state)
 
     def with_room(self, bank: TaskBank, needed: int) -> TaskBank:
