@@ -46,22 +46,27 @@ def test_no_file_of_a_checkpoint_holds_a_pickle(tmp_path: Path) -> None:
         assert file.suffix not in {".pkl", ".pickle", ".pt", ".bin", ".npy", ".npz", ".py"}
 
 
-def test_loading_unpickles_and_evaluates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_unpickles_and_evaluates_nothing(tmp_path: Path) -> None:
     store = fill(tmp_path / "run")
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a file was run")
 
-    for module in (pickle, pickle._pickle if hasattr(pickle, "_pickle") else pickle):  # pyright: ignore
-        for name in ("load", "loads", "Unpickler", "_load", "_loads", "_Unpickler"):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, refuse)
-    for module, names in ((marshal, ("load", "loads")), (shelve, ("open",))):
-        for name in names:
-            monkeypatch.setattr(module, name, refuse)
-    monkeypatch.setattr("builtins.eval", refuse)
-    opened = ckpt.open_checkpoint(store.root, IDENTITY)
-    assert_same(ckpt.load_shared(opened, like(leaves(0))), leaves(0))
-    for name, seed in (("a", 1), ("b", 2)):
-        assert_same(ckpt.load_task(opened, name, like(leaves(seed))), leaves(seed))
-    assert_same(ckpt.load_inflight(opened, like(leaves(3))), leaves(3))
+    def loaded() -> list[Any]:
+        opened = ckpt.open_checkpoint(store.root, IDENTITY)
+        tasks = [ckpt.load_task(opened, name, like(leaves(seed))) for name, seed in (("a", 1), ("b", 2))]
+        return [ckpt.load_shared(opened, like(leaves(0))), *tasks, ckpt.load_inflight(opened, like(leaves(3)))]
+
+    loaded()  # the interpreter reads modules by marshal, too: they are imported by now
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pickle, pickle._pickle if hasattr(pickle, "_pickle") else pickle):  # pyright: ignore
+            for name in ("load", "loads", "Unpickler", "_load", "_loads", "_Unpickler"):
+                if hasattr(module, name):
+                    patch.setattr(module, name, refuse)
+        for module, names in ((marshal, ("load", "loads")), (shelve, ("open",))):
+            for name in names:
+                patch.setattr(module, name, refuse)
+        patch.setattr("builtins.eval", refuse)
+        found = loaded()
+    for got, seed in zip(found, (0, 1, 2, 3), strict=True):
+        assert_same(got, leaves(seed))
