@@ -14,7 +14,9 @@ Parts, by the names that `--only` takes:
 * `short texts`: a decoder's steps on texts of queries10's lengths, in length buckets, as the library has them, against
   all padded to the longest, and against all packed into few rows with document masks;
 * `written tokens`: a decoder's greedy tokens in one compiled loop with a donated cache, as the library writes them,
-  against a call per token, with the cache donated and kept.
+  against a call per token, with the cache donated and kept;
+* `few rows`: a decoder's kernels applied to the rows of one token's step, in one product, as the library does it,
+  against a product for each row, and against kernels kept as int8 codes.
 
 Alternatives are held to the library's own numbers before they are timed. What is compared on one layer is also put
 against the whole forward pass or step that the layer is part of, by the number of such layers: what a form saves of
@@ -24,6 +26,7 @@ the layer it saves of that at most. There are no bars: a ratio above 1 says why 
 from experiments.bench.peer import Peer
 from experiments.bench.suite import Options, SuiteResult, merged_results
 from experiments.studies.alternatives.decoder_forms import length_part, loop_part
+from experiments.studies.alternatives.few_rows import rows_part
 from experiments.studies.alternatives.layer_forms import mixed_part, projections_part
 from experiments.studies.alternatives.merged_updates import fold_part
 from experiments.studies.alternatives.models import bucket_part, cache_part, core_part, donation_part, scan_part
@@ -39,6 +42,7 @@ PARTS = {
     "length buckets": bucket_part,
     "short texts": length_part,
     "written tokens": loop_part,
+    "few rows": rows_part,
 }
 
 

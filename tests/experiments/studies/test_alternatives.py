@@ -11,6 +11,7 @@ from experiments.bench.subjects import torch_weights, vit
 from experiments.studies.alternatives.__main__ import main
 from experiments.studies.alternatives.decoder_forms import LENGTHS, packed, packed_rows, shapes_of
 from experiments.studies.alternatives.equal import hold_equal
+from experiments.studies.alternatives.few_rows import as_codes, chain, out_of_codes, row_by_row, whole
 from experiments.studies.alternatives.layer_forms import (
     WAYS,
     saved,
@@ -55,6 +56,17 @@ def test_one_product_with_all_columns_is_three():
     for form in (slopes_separately, slopes_together):
         for got, plain in zip(form(x, downs, above), want, strict=True):
             np.testing.assert_allclose(got, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_products_of_few_rows_are_one_function():
+    x, kernels = normal(4, 6), [normal(6, 8), normal(8, 6)]
+    np.testing.assert_allclose(row_by_row(x, kernels[0]), np.asarray(x) @ np.asarray(kernels[0]), rtol=1e-5, atol=1e-5)
+    codes = [as_codes(kernel) for kernel in kernels]
+    assert all(own.dtype == jnp.int8 and np.abs(own).max() == 127 for own, _ in codes)
+    meant = [np.asarray(own, np.float32) * np.asarray(scale) for own, scale in codes]
+    for kernel, close in zip(kernels, meant, strict=True):
+        assert np.abs(kernel - close).max() <= np.abs(kernel).max() / 127 / 2 * 1.001
+    np.testing.assert_allclose(chain(out_of_codes)(x, codes), chain(whole)(x, meant), rtol=1e-4, atol=1e-4)
 
 
 def test_two_products_are_the_core():
@@ -168,6 +180,8 @@ def test_the_whole_study_runs_from_end_to_end(tmp_path):
         "later task, kept",
         "compiling out of a filled one",
         "step, 8 tokens",
+        "8, row by row",
+        "1, int8 codes",
     } <= {row["case"].rpartition(": ")[2] for row in found["results"]}
     assert any("saved of the whole step" in name for name in found["ratios"])
     assert all(np.isfinite(value) for value in found["ratios"].values())
