@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from share_jax.adapted import SHARED, TASKS
 from share_jax.bank.accounting import ParameterCounts
-from share_jax.bank.slots import TaskSlots, as_stack, as_task_id, capacity, gather, slots_of
+from share_jax.bank.slots import TaskSlots, as_slots, as_stack, as_task_id, capacity, gather, slots_of
 from share_jax.errors import InputError, TargetError, message
 from share_jax.layers.effective_params import effective_params
 from share_jax.layers.fresh_trees import counts_of, fresh_trees
@@ -158,7 +158,7 @@ class OwnTrees(ABC):
 
 def own_stack(slot: Any) -> tuple[Tree, Any]:
     """The stack that layers of one's own read, and the ids in it; a slot alone is the only one of its stack."""
-    slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
+    slots = as_slots(slot)
     return slots.stack() if slots.batched else (as_stack(slots.leaves), jnp.int32(0))
 
 

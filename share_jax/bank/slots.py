@@ -155,6 +155,11 @@ class TaskSlots:
         return self.leaves, jnp.arange(jax.tree.leaves(self.leaves)[0].shape[0])
 
 
+def as_slots(slot: Any) -> TaskSlots:
+    """One task's leaves as `TaskSlots`; what says already how it is read stays as it is."""
+    return slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
+
+
 def slots_of(tasks: Any, task_id: Any) -> TaskSlots:
     """The slot of one task, lifted once, or the stack with an id for each example.
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from share_jax.adapted import SHARED, TASKS, Forward, arguments, check_variables
 from share_jax.adapted_trees import AdaptedTrees, check_space
-from share_jax.bank.slots import TaskSlots
+from share_jax.bank.slots import TaskSlots, as_slots
 from share_jax.errors import TargetError, message
 from share_jax.layers.effective_params import effective_params
 from share_jax.layers.fresh_trees import without_leaves
@@ -107,7 +107,7 @@ class Adapted(AdaptedTrees):
     def _apply(
         self, variables: Tree, slot: TaskSlots | Tree, args: tuple, kwargs: dict[str, Any], unbatched: Sequence[str]
     ) -> Any:
-        slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
+        slots = as_slots(slot)
         named = kwargs.get("method") or type(self.model).__call__
         callee = getattr(type(self.model), named) if isinstance(named, str) else named
         kwargs = with_flags(callee, self.flags, args, kwargs, always=OF_APPLY)

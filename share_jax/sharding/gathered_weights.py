@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from share_jax.adapted import Forward
-from share_jax.bank.slots import TaskSlots
+from share_jax.bank.slots import TaskSlots, as_slots
 from share_jax.sharding.layout import Layout
 from share_jax.sharding.rules import Where, axes_of
 from share_jax.trees import flat, nested
@@ -44,11 +44,9 @@ def gathering(forward: Forward, layout: Layout) -> Forward:
         specs = flat(where)
         return nested({path: pin(leaf, tuple(specs[path].spec)) for path, leaf in flat(tree).items()})
 
-    def slot_of(slot: Any) -> Any:
-        if isinstance(slot, TaskSlots):
-            slot = slot.at_hand()
-            return replace(slot, leaves=small(slot.leaves, layout.slot(slot.leaves)))
-        return small(slot, layout.slot(slot))
+    def slot_of(slot: Any) -> TaskSlots:
+        slots = as_slots(slot).at_hand()
+        return replace(slots, leaves=small(slots.leaves, layout.slot(slots.leaves)))
 
     def whole(path: str, leaf: Any) -> Any:
         kernel = layout.kernels.get(path)

@@ -11,7 +11,7 @@ import jax
 
 from share_jax.adapted import SHARED, TASKS, Forward, arguments
 from share_jax.adapted_trees import AdaptedTrees, check_space
-from share_jax.bank.slots import TaskSlots
+from share_jax.bank.slots import TaskSlots, as_slots
 from share_jax.errors import ShareError, TargetError, first_line, message
 from share_jax.layers.effective_params import effective_params
 from share_jax.layers.stored_kernel import QUANTIZED, UNREACHED, WAYS_OUT, check_heads, is_quantized, no_update
@@ -185,7 +185,7 @@ class AdaptedFunction(AdaptedTrees):
     ) -> Any:
         kwargs, rngs = _own_rngs(kwargs, rngs)
         kwargs = with_flags(self.model.callee(kwargs.get("method")), self.flags, args, kwargs)
-        slots = slot if isinstance(slot, TaskSlots) else TaskSlots(slot)
+        slots = as_slots(slot)
         heads = slots.heads or slots
         if not slots.batched and not heads.batched:
             return self._one_task(variables, slots.leaves, heads.leaves, args, kwargs, rngs)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from share_jax.bank.slots import TaskSlots
+from share_jax.bank.slots import TaskSlots, as_slots
 from share_jax.runtime.processes import to_host
 from share_jax.sharding.compiled_memory import Memory, memory_of
 from share_jax.sharding.layout import Layout
@@ -116,13 +116,12 @@ def placed_predict(forward: Forward, layout: Layout | None) -> Any:
         size = batch_size(inputs)
         fill = -size % layout.batch_parts  # examples that fill the batch up to a multiple of the mesh
         shared = put(dict(shared), layout.shared(shared))
-        rows = inputs, slot.ids if isinstance(slot, TaskSlots) else None
+        slots = as_slots(slot)
+        where = (layout.tasks if slots.batched else layout.slot)(slots.leaves)
+        rows = inputs, slots.ids
         rows = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], fill, axis=0)]), rows)
         inputs, ids = put_batch(layout, rows)
-        if isinstance(slot, TaskSlots):
-            slot = replace(slot, leaves=put(dict(slot.leaves), layout.tasks(slot.leaves)), ids=ids)
-        else:
-            slot = put(dict(slot), layout.slot(slot))
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], run(base, shared, slot, inputs))
+        slots = replace(slots, leaves=put(dict(slots.leaves), where), ids=ids)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], run(base, shared, slots, inputs))
 
     return predict

@@ -159,6 +159,8 @@ def test_a_learner_on_a_mesh_predicts_a_task_and_ids_per_example_as_one_device(m
         assert isinstance(got, np.ndarray)
         assert got.shape == (11, CLASSES)
         close(got, one.predict(bank, task, inputs))
+    slot = job.adapted.slot(bank.tasks, 2)  # one task's, though it says how it is read
+    close(mesh.answer(mesh.placed, bank.shared, slot, inputs), one.predict(bank, "c", inputs))
 
 
 def test_each_process_feeds_the_rows_of_its_devices() -> None:
