@@ -31,6 +31,7 @@ from experiments.data.lazy import joined
 from experiments.data.pipeline import Pipeline
 from experiments.data.shapes import samples_of
 from experiments.streams.protocols import CLASS, TASK
+from share_jax.bank.accounting import ParameterCounts
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import TaskSlots, gather, read_slot
 from share_jax.checkpoint import checkpoint as ckpt
@@ -81,77 +82,99 @@ def _pipeline(job: Job, one_head: bool) -> Pipeline:
     return made.map(lambda batch: {**batch, "classes": classes[batch["inputs"]["task"]]})
 
 
-def run(job: Job) -> Outcome:
-    """Trains one LoRA and all heads on the union of the tasks; only the last row of the matrix exists."""
-    began = time.perf_counter()
-    one_head, grows = job.stream.protocol != TASK, job.stream.protocol == CLASS
-    job = with_one_head(job) if one_head else job
-    tasks, config = job.stream.tasks, job.config
-    heads = 1 if one_head else len(tasks)
-    adapted = adapted_model(job, SeparateLoRA(config.rank, config.alpha))
-    params = job.backbone.params
-    base = job.devices.base({"params": params}, adapted)
-    key_init, key_train = jax.random.split(jax.random.key(job.seed))
-    fresh = adapted.init(key_init, job.backbone.params, heads)
-    slot = read_slot(fresh["tasks"], 0)
-    stacked = flat(fresh["tasks"])
-    slot = merged(slot, nested({path: stacked[path] for path in adapted.heads}))
+class Joint:
+    """One job: the adapted model with a head per task, its compiled step, and how it answers."""
 
-    steps = config.steps * len(tasks)
-    optimizer = optimizer_of(job, adapted, steps, train_shared=False)
-    state = init_state({}, slot, optimizer, key_train)
-    parts = _forward(job, adapted), loss_of(job.stream), optimizer, adapted, params
-    pipeline = _pipeline(job, one_head)
-    train_step = job.devices.train_step(*parts, train_shared=False)
-    step = job.devices.compiled(train_step, state, base, samples_of([pipeline]), label=job.name)
-    predictor = job.devices.predictor(job.devices.forward(adapted, job.backbone.blocks), adapted, params)
+    def __init__(self, job: Job) -> None:
+        """Adapts the model and compiles the step."""
+        self.one_head = job.stream.protocol != TASK
+        self.job = job = with_one_head(job) if self.one_head else job
+        config, params, devices = job.config, job.backbone.params, job.devices
+        self.heads = 1 if self.one_head else len(job.stream.tasks)
+        self.adapted = adapted = adapted_model(job, SeparateLoRA(config.rank, config.alpha))
+        self.base = devices.base({"params": params}, adapted)
+        key_init, key_train = jax.random.split(jax.random.key(job.seed))
+        self.fresh = adapted.init(key_init, params, self.heads)
+        stacked = flat(self.fresh["tasks"])
+        slot = merged(read_slot(self.fresh["tasks"], 0), nested({path: stacked[path] for path in adapted.heads}))
+        self.steps = config.steps * len(job.stream.tasks)
+        optimizer = optimizer_of(job, adapted, self.steps, train_shared=False)
+        self.start = init_state({}, slot, optimizer, key_train)
+        self.pipeline = _pipeline(job, self.one_head)
+        parts = _forward(job, adapted), loss_of(job.stream), optimizer, adapted, params
+        train_step = devices.train_step(*parts, train_shared=False)
+        samples = samples_of([self.pipeline])
+        self.step = devices.compiled(train_step, self.start, self.base, samples, label=job.name)
+        self.predictor = devices.predictor(devices.forward(adapted, job.backbone.blocks), adapted, params)
 
-    def answer(slot: Tree, number: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        own = _with_heads(adapted, slot, jnp.int32(number % heads))
-        return outputs_of(job, predictor, base, {}, own, inputs)
+    def predict(self, slot: Tree) -> Predict:
+        """How the one adapter answers with each task's head."""
 
-    def accuracies(slot: Tree) -> list[float]:
-        found = []
-        for number, task in enumerate(tasks):
-            values = answer(slot, number, task.test.inputs)
-            whole = one_head or task.kind == "tokens"
+        def answer(number: int, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+            own = _with_heads(self.adapted, slot, jnp.int32(number % self.heads))
+            return outputs_of(self.job, self.predictor, self.base, {}, own, inputs)
+
+        return answer
+
+    def accuracies(self, slot: Tree) -> list[float]:
+        """Of every task's test set."""
+        found, answer = [], self.predict(slot)
+        for number, task in enumerate(self.job.stream.tasks):
+            values = answer(number, task.test.inputs)
+            whole = self.one_head or task.kind == "tokens"
             values = values if whole else values[:, : task.outputs]
             found.append(score_split(values, task.test, task.metric).accuracy)
         return found
 
-    store = open_store(job, adapted)
-    job.progress.begin(method=job.name, task_index=0, task_count=1, task_name=ALL)
-    prepared = time.perf_counter()
-    if ALL in store.names:
-        job.progress.skip(steps)
-        slot, info = ckpt.load_task(store, ALL, slot), store.info(ALL)
-    else:
-        untrained = accuracies(slot)
-        store, state = train_task(job, store, step, state, base, pipeline, ALL)
+    def learnt(self, store: ckpt.Checkpoint, began: float) -> ckpt.Checkpoint:
+        """The checkpoint with what was learnt and measured; nothing is done where it has it already."""
+        job = self.job
+        job.progress.begin(method=job.name, task_index=0, task_count=1, task_name=ALL)
+        if ALL in store.names:
+            job.progress.skip(self.steps)
+            return store
+        prepared = time.perf_counter()
+        untrained = self.accuracies(self.start.slot)
+        store, state = train_task(job, store, self.step, self.start, self.base, self.pipeline, ALL)
         slot = jax.block_until_ready(state.slot)
         trained = time.perf_counter()
-        last = accuracies(slot)
-        tests = _tests(job, lambda t, inputs: answer(slot, t, inputs))
-        job.progress.scored(last)
+        row, tests = self.accuracies(slot), _tests(job, self.predict(slot))
+        job.progress.scored(row)
         seconds = {
             "prepare": prepared - began,
             "train": trained - prepared,
             "evaluate": time.perf_counter() - trained,
         }
-        info = {"row": last, "untrained": untrained, "seconds": seconds, "tests": tests}
+        info = {"row": row, "untrained": untrained, "seconds": seconds, "tests": tests}
         store = ckpt.save_task(store, ALL, slot, info)
         job.preemption.released()
-    matrix = np.full((len(tasks), len(tasks)), np.nan)
+        return store
+
+    def counts(self) -> ParameterCounts:
+        """Parameters, the adapter held once."""
+        tasks, rank = len(self.job.stream.tasks), self.job.config.rank
+        counts = self.adapted.counts(self.job.backbone.params, self.fresh, tasks, separate_rank=rank).held_once()
+        if not self.one_head:
+            return counts
+        answers = OneHead(self.job, self.job.stream.protocol == CLASS)
+        return replace(counts, **answers.one_head_counts(counts.heads_per_task))
+
+
+def run(job: Job) -> Outcome:
+    """Trains one LoRA and all heads on the union of the tasks; only the last row of the matrix exists."""
+    began = time.perf_counter()
+    joint = Joint(job)
+    store = joint.learnt(open_store(joint.job, joint.adapted), began)
+    info, tasks = store.info(ALL), len(job.stream.tasks)
+    matrix = np.full((tasks, tasks), np.nan)
     matrix[-1] = info["row"]
-    counts = adapted.counts(job.backbone.params, fresh, len(tasks), separate_rank=config.rank).held_once()
-    if one_head:
-        counts = replace(counts, **OneHead(job, grows).one_head_counts(counts.heads_per_task))
+    state = StreamState(store, TaskBank({}, joint.fresh["tasks"]))
     return Outcome(
         accuracy=matrix,
         untrained=np.array(info["untrained"]),
         seconds=info["seconds"],
-        params=counts.as_dict(),
-        bytes=stored_bytes(StreamState(store, TaskBank({}, fresh["tasks"])), adapted.heads, once=True),
+        params=joint.counts().as_dict(),
+        bytes=stored_bytes(state, joint.adapted.heads, once=True),
         extra=info.get("tests", {}),
     )
 

@@ -4,17 +4,19 @@ Each factor is `components @ loadings`: `{layer}:A` (d_in, k) with (k, r), `{lay
 """
 
 import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Layer, Source, check_shapes
 from share_jax.formats.base_model import base_model
-from share_jax.formats.peft_config import parse_config
-from share_jax.storage.safetensors_file import FLOATS, RawTensor, TensorFile
+from share_jax.formats.peft_config import LoraSettings, parse_config
+from share_jax.storage.safetensors_file import FLOATS, RawTensor, TensorFile, TensorInfo
 from share_jax.storage.untrusted import check_folder, check_task_name, exists_inside, read_json, shown
 
 COMPONENTS = "shared_components.safetensors"
+_AGAIN = "save it with lorashare again"
 
 
 def is_lorashare(folder: str | os.PathLike) -> bool:
@@ -48,53 +50,19 @@ def _open_task(root: str, name: str, shapes: dict[str, tuple[int, ...]], share: 
     folder = f"adapters/{name}"
     config = read_json(root, f"{folder}/adapter_meta.json").get("original_config")
     if not isinstance(config, dict):
-        raise FormatError(
-            message(f"{label} original_config", got="none", expected="an object", fix="save it with lorashare again")
-        )
-    settings = parse_config(config, f"{label} config:")
-    with TensorFile(root, f"{folder}/loadings.safetensors") as file:
+        raise FormatError(message(f"{label} original_config", got="none", expected="an object", fix=_AGAIN))
+    loadings, head = f"{folder}/loadings.safetensors", f"{folder}/classifier_head.safetensors"
+    with TensorFile(root, loadings) as file:
         infos, size = dict(file.tensors), file.size
-    modules = sorted({key[:-2] for key in infos if key.endswith((":A", ":B"))})
-    stray = [key for key in infos if not key.endswith((":A", ":B"))]
-    if stray or not modules or any(f"{m}:{s}" not in infos or f"{m}:{s}" not in shapes for m in modules for s in "AB"):
-        raise FormatError(
-            message(f"{label} loadings", got=shown(stray or modules, 80), expected="{layer}:A and {layer}:B, as shared",
-                 fix="save it with lorashare again")
-        )  # fmt: skip
-    settings = settings.of_modules(modules)
-    layers = {}
-    for module in modules:
-        pairs = {side: (shapes[f"{module}:{side}"], infos[f"{module}:{side}"]) for side in "AB"}
-        for side, (basis, info) in pairs.items():
-            if len(basis) != 2 or len(info.shape) != 2 or basis[1] != info.shape[0] or info.dtype not in FLOATS:
-                raise FormatError(
-                    message(f"{label} {shown(module)}:{side}", got=f"{info.dtype} {info.shape} on {basis}",
-                         expected="floats (k, r) on (d, k)", fix="save it with lorashare again")
-                )  # fmt: skip
-        (d_in, _), (d_out, _) = pairs["A"][0], pairs["B"][0]
-        ranks = pairs["A"][1].shape[1], pairs["B"][1].shape[1]
-        where = f"{label} {shown(module)}"
-        _, _, rank = check_shapes(where, (ranks[0], d_in), (d_out, ranks[1]), settings.rank_of(module))
-        layers[module] = Layer(d_in, d_out, rank, settings.scale_of(module), "F32")
-    extras: dict[str, TensorFile] = {}
-    head = f"{folder}/classifier_head.safetensors"
+    layers = _layers(label, infos, shapes, parse_config(config, f"{label} config:"))
+    extras: tuple[str, ...] = ()
     if exists_inside(root, head):
         with TensorFile(root, head) as file:
-            extras = dict.fromkeys(file.tensors, file)
+            extras = tuple(file.tensors)
             size += file.size
 
     def read_factors(chosen: tuple[str, ...] | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        with TensorFile(root, COMPONENTS) as shared, TensorFile(root, f"{folder}/loadings.safetensors") as own:
-            out = {}
-            for module in modules if chosen is None else [m for m in chosen if m in layers]:
-                with np.errstate(over="ignore", invalid="ignore"):  # an infinity is refused, as of any file
-                    a, b = (
-                        np.asarray(shared.read(f"{module}:{s}"), np.float32)
-                        @ np.asarray(own.read(f"{module}:{s}"), np.float32)
-                        for s in "AB"
-                    )
-                out[module] = (a, b.T)
-            return out
+        return _factors(root, loadings, [m for m in (layers if chosen is None else chosen) if m in layers])
 
     def read_extras() -> dict[str, RawTensor]:
         if not extras:
@@ -103,6 +71,45 @@ def _open_task(root: str, name: str, shapes: dict[str, tuple[int, ...]], share: 
             return {key: file.raw(key) for key in file.tensors}
 
     return Source(
-        name, label, base_model(config, f"{label} config:"), config, layers, {"format": "pt"}, tuple(extras),
+        name, label, base_model(config, f"{label} config:"), config, layers, {"format": "pt"}, extras,
         size + share, read_factors, read_extras,
     )  # fmt: skip
+
+
+def _layers(
+    label: str, infos: Mapping[str, TensorInfo], shapes: Mapping[str, tuple[int, ...]], settings: LoraSettings
+) -> dict[str, Layer]:
+    """The task's layers by name, from the shapes of its loadings and of what all tasks share."""
+    modules = sorted({key[:-2] for key in infos if key.endswith((":A", ":B"))})
+    stray = [key for key in infos if not key.endswith((":A", ":B"))]
+    if stray or not modules or any(f"{m}:{s}" not in infos or f"{m}:{s}" not in shapes for m in modules for s in "AB"):
+        got, expected = shown(stray or modules, 80), "{layer}:A and {layer}:B, as shared"
+        raise FormatError(message(f"{label} loadings", got=got, expected=expected, fix=_AGAIN))
+    settings = settings.of_modules(modules)
+    layers = {}
+    for module in modules:
+        where = f"{label} {shown(module)}"
+        pairs = {side: (shapes[f"{module}:{side}"], infos[f"{module}:{side}"]) for side in "AB"}
+        for side, (basis, info) in pairs.items():
+            if len(basis) != 2 or len(info.shape) != 2 or basis[1] != info.shape[0] or info.dtype not in FLOATS:
+                got, expected = f"{info.dtype} {info.shape} on {basis}", "floats (k, r) on (d, k)"
+                raise FormatError(message(f"{where}:{side}", got=got, expected=expected, fix=_AGAIN))
+        (d_in, _), (d_out, _) = pairs["A"][0], pairs["B"][0]
+        ranks = pairs["A"][1].shape[1], pairs["B"][1].shape[1]
+        _, _, rank = check_shapes(where, (ranks[0], d_in), (d_out, ranks[1]), settings.rank_of(module))
+        layers[module] = Layer(d_in, d_out, rank, settings.scale_of(module), "F32")
+    return layers
+
+
+def _factors(root: str, loadings: str, modules: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Each layer's factors (d_in, r) and (r, d_out), in float32."""
+    out = {}
+    with TensorFile(root, COMPONENTS) as shared, TensorFile(root, loadings) as own:
+
+        def factor(key: str) -> np.ndarray:
+            with np.errstate(over="ignore", invalid="ignore"):  # an infinity is refused, as of any file
+                return np.asarray(shared.read(key), np.float32) @ np.asarray(own.read(key), np.float32)
+
+        for module in modules:
+            out[module] = factor(f"{module}:A"), factor(f"{module}:B").T
+    return out
