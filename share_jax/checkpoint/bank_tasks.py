@@ -13,7 +13,7 @@ from share_jax.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from share_jax.checkpoint.state_leaves import holds_state, saved_state
 from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Source
-from share_jax.formats.bank_tasks import task_source
+from share_jax.formats.bank_tasks import check_folder_names, task_source
 from share_jax.formats.flax_names import table_for
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization
@@ -43,6 +43,7 @@ def open_bank(folder: str | os.PathLike[str], names: Mapping[str, str] | None = 
     method = method_of(identity.method, what)
     if not store.names:
         raise FormatError(message(what, got="no tasks", expected="at least one", fix="learn a task first"))
+    check_folder_names(store.names)
     record = store.manifest.shared
     if holds_state(store):
         state, heads = saved_state(store)

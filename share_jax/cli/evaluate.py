@@ -5,6 +5,7 @@ import argparse
 from share_jax import language
 from share_jax.cli.options import emit
 from share_jax.cli.table import table
+from share_jax.errors import InputError, message
 from share_jax.text.examples import read_examples
 
 EXAMPLE = "share-jax evaluate bank --task sql --data sql-test.jsonl"
@@ -24,6 +25,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     examples = read_examples(args.data)
     opened = language.open_language_bank(args.bank, args.model)
+    if not opened.bank.names:
+        what, fix = f"bank {args.bank}", "learn a task first (share-jax learn)"
+        raise InputError(message(what, got="no tasks", expected="at least one", fix=fix))
     found = {name: language.evaluate(opened, name, examples) for name in args.task or opened.bank.names}
     data = {
         "data": args.data,
@@ -35,5 +39,7 @@ def run(args: argparse.Namespace) -> int:
         (name, f"{each.exact_match:.1%}", f"{each.token_accuracy:.1%}", f"{each.bits_per_byte:.4f}")
         for name, each in found.items()
     ]
-    emit(args, data, lambda: f"{args.data}, {len(examples)} examples\n{table(head + rows)}")
+    cut = max(each.cut for each in found.values())
+    first = f"{args.data}, {len(examples)} examples" + (f", {cut} cut to fit" if cut else "")
+    emit(args, data, lambda: f"{first}\n{table(head + rows)}")
     return 0

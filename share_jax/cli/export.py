@@ -8,7 +8,7 @@ from pathlib import Path
 from share_jax import language
 from share_jax.adapter_set.store import read_set
 from share_jax.cli.options import add_output, emit
-from share_jax.cli.output_folder import check_output
+from share_jax.cli.output_folder import check_output, check_outputs
 from share_jax.cli.report import megabytes
 from share_jax.errors import InputError, message
 from share_jax.formats.format import writer
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every task of a bank, each in a folder of DIR")
     add_output(parser, "the adapter")
     parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), help="dtype of factors (default: the original's)")
+    parser.add_argument("--model", metavar="PATH", help="base model of a bank, where it has moved")
     parser.add_argument("--base-model", metavar="NAME", help="base_model_name_or_path to write")
 
 
@@ -39,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(message("TASK and --all", got=got, expected="one of them", fix="name a task, or pass --all"))
     if is_language_bank(args.set):
         return _export_bank(args, begin)
+    if args.model is not None:
+        fix = "leave it out, or pass --base-model"
+        raise InputError(message("--model", got="a compressed set", expected="a language model's bank", fix=fix))
     if args.all:
         fix = "name a task"
         raise InputError(message("--all", got="a compressed set", expected="a language model's bank", fix=fix))
@@ -86,8 +90,9 @@ def _export_bank(args: argparse.Namespace, begin: float) -> int:
     if args.dtype not in (None, "f32"):
         fix = "leave --dtype out"
         raise InputError(message("--dtype", got=args.dtype, expected="f32, for a bank", fix=fix))
-    opened, base = language.open_language_bank(args.set), args.base_model
+    opened, base = language.open_language_bank(args.set, args.model), args.base_model
     if args.all:
+        check_outputs(args.output, opened.bank.names, args.overwrite, [args.set])
         made = language.export_tasks(opened, args.output, base_model=base, overwrite=args.overwrite)
     else:
         out = check_output(args.output, args.overwrite, [args.set])

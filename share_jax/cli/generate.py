@@ -3,13 +3,15 @@
 import argparse
 import json
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from share_jax import language
-from share_jax.cli.options import fraction, number, whole
+from share_jax.cli.options import emit, fraction, number, whole
+from share_jax.cli.output_folder import check_file_output
 from share_jax.errors import InputError, message
 from share_jax.storage.atomic_write import replace_text
+from share_jax.text.examples import Message, as_prompt
 from share_jax.text.json_lines import Problem, read_json_lines
 
 if TYPE_CHECKING:
@@ -23,12 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bank", metavar="BANK", help="the folder of the tasks")
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--prompt", metavar="TEXT", help="one prompt")
-    asked.add_argument("--file", metavar="FILE", help='JSONL: {"prompt" or "messages", "task"} on each line')
+    asked.add_argument("--file", metavar="FILE", help='JSONL, {"prompt" or "messages", "task"} a line; - is stdin')
     unnamed = parser.add_mutually_exclusive_group()
     unnamed.add_argument("--task", metavar="NAME", help="task of every prompt that names none")
     unnamed.add_argument("--route", action="store_true", help="choose the task of prompts without one")
     parser.add_argument("--model", metavar="PATH", help="base model, where it has moved")
-    parser.add_argument("-o", "--output", metavar="FILE", help="where the lines go, each with its completion")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where the lines go, each with its completion; "
+                        "a completion that a line has already is kept as its reference")  # fmt: skip
     parser.add_argument("--max-tokens", type=whole, metavar="N", default=64, help="longest completion (default: 64)")
     parser.add_argument("--temperature", type=number, metavar="X", default=0.0, help="0 takes the likeliest tokens")
     parser.add_argument("--top-k", type=whole, metavar="N", help="draw from the N likeliest tokens")
@@ -38,70 +41,100 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    records = [{"prompt": args.prompt}] if args.file is None else _records(args.file)
+    _check_draws(args)
+    out = None if args.output is None else check_file_output(args.output)
+    records, asked, labels = _asked(args)
     opened = language.open_language_bank(args.bank, args.model)
-    chats = [place for place, record in enumerate(records) if "messages" in record]
-    prompts: list[Any] = [record.get("prompt") for record in records]
-    tokenizer = opened.pretrained.tokenizer
-    for place in chats:
-        text = tokenizer.chat(records[place]["messages"])
-        prompts[place] = tokenizer.encode(text, special=False)
-    tasks = _tasks(args, opened, records, prompts)
+    prompts = [_prompt(opened, each, label) for each, label in zip(asked, labels, strict=True)]
+    tasks = _tasks(args, opened, records, prompts, labels)
     made = opened.generate(
         tasks, prompts,
         max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
-        seed=args.seed,
+        seed=args.seed, labels=labels,
     )  # fmt: skip
-    lines = [
-        {**record, "task": task, "completion": each.text}
-        for record, task, each in zip(records, tasks, made, strict=True)
-    ]
-    if args.output is not None:
-        replace_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), Path(args.output))
+    lines = [_line(record, task, each.text) for record, task, each in zip(records, tasks, made, strict=True)]
+    if out is not None:
+        replace_text("".join(lines), out)
+        data = {"output": args.output, "completions": len(lines)}
+        emit(args, data, lambda: f"{args.output}: {len(lines)} completions")
     elif args.json or args.file is not None:
-        sys.stdout.writelines(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+        sys.stdout.writelines(lines)
     else:
         if args.route:
             print(f"task: {tasks[0]}", file=sys.stderr)
-        print(lines[0]["completion"])
+        print(made[0].text)
     return 0
 
 
-def _records(path: str) -> list[dict[str, Any]]:
-    def checked(record: dict[str, Any]) -> dict[str, Any] | Problem:
-        if ("prompt" in record) == ("messages" in record):
-            got = "both prompt and messages" if "prompt" in record else "neither prompt nor messages"
-            return Problem(got, "one of them", 'write {"prompt": "...", "task": "..."}')
-        if "prompt" in record and not (isinstance(record["prompt"], str) and record["prompt"]):
-            return Problem(f"'prompt': {record['prompt']!r}", "a text", 'put the prompt into "quotes"')
-        if "messages" in record and not isinstance(record["messages"], list):
-            return Problem(
-                f"'messages': {record['messages']!r}", "a list", 'write [{"role": "user", "content": "..."}]'
-            )
-        return record
+def _check_draws(args: argparse.Namespace) -> None:
+    for option, value in (("--top-k", args.top_k), ("--top-p", args.top_p)):
+        if value is not None and args.temperature == 0:
+            fix = "pass --temperature, too, or leave it out"
+            raise InputError(message(option, got=value, expected="none at temperature 0, which draws nothing", fix=fix))
 
-    return [record for _, record in read_json_lines(path, checked)]
+
+def _asked(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str | tuple[Message, ...]], list[str]]:
+    """The records, what each asks for, and what messages call it."""
+    if args.file is None:
+        record = {"prompt": args.prompt}
+        found = as_prompt(record)
+        if isinstance(found, Problem):
+            raise InputError(message("--prompt", **found._asdict()))
+        return [record], [found], ["--prompt"]
+
+    def checked(record: dict[str, Any]) -> tuple[dict[str, Any], str | tuple[Message, ...]] | Problem:
+        found = as_prompt(record)
+        return found if isinstance(found, Problem) else (record, found)
+
+    lines = read_json_lines(args.file, checked)
+    labels = [f"{args.file} line {place}" for place, _ in lines]
+    return [record for _, (record, _) in lines], [found for _, (_, found) in lines], labels
+
+
+def _prompt(opened: "LanguageBank", asked: str | tuple[Message, ...], label: str) -> Any:
+    """A text, or of a chat its tokens."""
+    if isinstance(asked, str):
+        return asked
+    from share_jax.train.token_rows import chat_text  # loads JAX, which a refusal before it does without
+
+    tokenizer = opened.pretrained.tokenizer
+    return tokenizer.encode(chat_text(tokenizer, asked, label), special=False)
+
+
+def _line(record: dict[str, Any], task: str, completion: str | None) -> str:
+    """The line that comes out for a record."""
+    reference = {"reference": record["completion"]} if "completion" in record else {}
+    line = {**record, "task": task, **reference, "completion": completion}
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can write as an escape alone
+        text = json.dumps(line)
+    return f"{text}\n"
 
 
 def _tasks(
-    args: argparse.Namespace, opened: "LanguageBank", records: list[dict[str, Any]], prompts: list[Any]
+    args: argparse.Namespace,
+    opened: "LanguageBank",
+    records: Sequence[dict[str, Any]],
+    prompts: Sequence[Any],
+    labels: Sequence[str],
 ) -> list[str]:
     """Each prompt's task: its own, that of --task, or with --route the one that it is the likeliest to be of."""
     names = opened.bank.names
     routed = [place for place, record in enumerate(records) if args.route and record.get("task") is None]
+    named = sorted(set(range(len(records))) - set(routed))
+    own = {place: _task(records[place], labels[place], args.task, names) for place in named}
     chosen = language.tasks_of_prompts(opened, [prompts[place] for place in routed]) if routed else []
-    found = dict(zip(routed, chosen, strict=True))
-    return [
-        found[place] if place in found else _task(record, place + 1, args.task, names)
-        for place, record in enumerate(records)
-    ]
+    found = {**own, **dict(zip(routed, chosen, strict=True))}
+    return [found[place] for place in range(len(records))]
 
 
-def _task(record: dict[str, Any], number: int, usual: str | None, names: tuple[str, ...]) -> str:
-    task = record.get("task", usual)
+def _task(record: dict[str, Any], label: str, usual: str | None, names: tuple[str, ...]) -> str:
+    task = usual if record.get("task") is None else record["task"]
     if task in names:
         return task
     got = "none" if task is None else repr(task)
     fix = 'pass --task NAME or --route, or give each line a "task"'
     expected = f"one of {', '.join(names) or 'no tasks'}"
-    raise InputError(message(f"task of prompt {number}", got=got, expected=expected, fix=fix))
+    raise InputError(message(f"task of {label}", got=got, expected=expected, fix=fix))

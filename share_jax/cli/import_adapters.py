@@ -4,7 +4,7 @@ import argparse
 
 from share_jax import language
 from share_jax.cli.bank_options import add_new_bank, settings_of
-from share_jax.cli.options import emit
+from share_jax.cli.options import add_task_names, emit
 
 EXAMPLE = "share-jax import bank adapters/sql adapters/python"
 
@@ -15,13 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folders", nargs="+", metavar="DIR", help="PEFT adapters of the bank's model; each becomes a task"
     )
+    add_task_names(parser)
     add_new_bank(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     opened = language.open_language_bank(args.bank, args.model, settings_of(args))
-    done = language.import_tasks(opened, args.folders)
+    done = language.import_tasks(opened, args.folders, args.name)
     new = done.bank.names[len(opened.bank.names) :]
     data = {"bank": str(args.bank), "new": list(new), "tasks": list(done.bank.names)}
     emit(args, data, lambda: f"{args.bank}: {', '.join(new)} imported, {len(done.bank.names)} tasks in all")

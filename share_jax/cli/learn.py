@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="begin from the base model (zero) or from a copy of the last task (last); default: zero",
     )
     how.add_argument("--seed", type=int, metavar="N", default=0, help="order of the examples (default: 0)")
-    how.add_argument("--restart", action="store_true", help="begin again: drop this task's interrupted training")
+    how.add_argument("--restart", action="store_true", help="begin anew: give up a training that was broken off")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,11 +47,16 @@ def run(args: argparse.Namespace) -> int:
     training = Training(args.epochs, args.batch_size, args.learning_rate, args.start_from, args.seed)
     opened = language.open_language_bank(args.bank, args.model, settings_of(args))
     shown = _Shown(Progress(args), training.steps_of(len(examples)))
-    with Preemption(lambda what: print(f"stopped: {what}; run the command again", file=sys.stderr)) as preemption:
-        done = language.learn(
-            opened, args.task, examples, training,
-            evaluation=tested, progress=shown, preemption=preemption, restart=args.restart,
-        )  # fmt: skip
+    try:
+        with Preemption(lambda what: print(f"stopped: {what}; run the command again", file=sys.stderr)) as preemption:
+            done = language.learn(
+                opened, args.task, examples, training,
+                evaluation=tested, progress=shown, preemption=preemption, restart=args.restart,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        shown.close()
+        print("share-jax: stopped; run the command again to go on from the last save", file=sys.stderr)
+        return 130
     shown.close()
     data = _report(args, done, len(examples), time.perf_counter() - begin)
     emit(args, data, lambda: _text(args.bank, data))

@@ -1,7 +1,8 @@
 """The command `share-jax`: LoRA adapters into one shared set and back; language models that learn task after task.
 
-Exit status: 0 done, 1 a check failed, 2 bad usage or input. Every error is one line on stderr. Only the command that
-is asked for is imported, so that `--help` waits for no library. JAX is loaded by what needs a model or a bank alone.
+Exit status: 0 done, or told to stop by SIGTERM; 1 a check failed, 2 bad usage or input, 130 interrupted. Every error
+is one line on stderr. Only the command that is asked for is imported, so that `--help` waits for no library. JAX is
+loaded by what needs a model or a bank alone.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from share_jax import __version__
 from share_jax.cli.options import Parser, complete
 from share_jax.errors import ShareError
 from share_jax.runtime.closed_output import drop_output
+from share_jax.runtime.preemption import Preempted
 
 COMMANDS = {
     "plan": "Show what compressing LoRA adapters would cost and lose, before anything is written.",
@@ -67,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(e))
     except BrokenPipeError:
         drop_output()
+        return 0
+    except Preempted:  # SIGTERM: what was saved has been told
         return 0
     except KeyboardInterrupt:
         _fail("stopped; nothing was changed")

@@ -26,17 +26,33 @@ def check_output(out: str | os.PathLike, overwrite: bool, inputs: Iterable[str |
     """
     path = Path(os.path.abspath(out))
     what = f"output {shown(out)}"
-    for folder in inputs:
-        if _overlap(path, folder):
-            raise InputError(
-                message(what, got=f"a place that is, holds or lies within {shown(folder)}, which is read",
-                     expected="a folder apart from it", fix="name another")
-            )  # fmt: skip
+    _check_apart(path, what, inputs)
     _check_parent(path, what)
-    if os.path.lexists(path):
-        if path.is_symlink() or not path.is_dir():
-            raise InputError(message(what, got="a file or a link", expected="a new folder", fix="name another"))
-        _check_content(path, what, overwrite)
+    _check_there(path, what, overwrite)
+    return path
+
+
+def check_outputs(
+    out: str | os.PathLike, names: Iterable[str], overwrite: bool, inputs: Iterable[str | os.PathLike] = ()
+) -> Path:
+    """Returns the folder in which a new folder of each name may be written; it may be there, and hold other things.
+
+    Args:
+        out: where they shall be.
+        names: of the folders.
+        overwrite: whether a set or an adapter that is there by such a name may be replaced.
+        inputs: the folders that are read.
+
+    Raises:
+        InputError: it is, holds or lies within an input, or is no folder; one of the folders may not be written.
+    """
+    path = Path(os.path.abspath(out))
+    what = f"output {shown(out)}"
+    _check_apart(path, what, inputs)
+    if os.path.lexists(path) and not path.is_dir():
+        raise InputError(message(what, got="a file or a link", expected="a folder", fix="name another"))
+    for name in names:
+        _check_there(path / name, f"output {shown(Path(out, name))}", overwrite)
     return path
 
 
@@ -57,6 +73,23 @@ def check_file_output(out: str | os.PathLike) -> Path:
         got = "a folder" if path.is_dir() else "something that is no file"
         raise InputError(message(what, got=got, expected="a file's name", fix="name a file"))
     return path
+
+
+def _check_apart(path: Path, what: str, inputs: Iterable[str | os.PathLike]) -> None:
+    for folder in inputs:
+        if _overlap(path, folder):
+            raise InputError(
+                message(what, got=f"a place that is, holds or lies within {shown(folder)}, which is read",
+                     expected="a folder apart from it", fix="name another")
+            )  # fmt: skip
+
+
+def _check_there(path: Path, what: str, overwrite: bool) -> None:
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_dir():
+        raise InputError(message(what, got="a file or a link", expected="a new folder", fix="name another"))
+    _check_content(path, what, overwrite)
 
 
 def _overlap(out: Path, folder: str | os.PathLike) -> bool:

@@ -10,6 +10,7 @@ from share_jax.cli.options import emit
 from share_jax.cli.report import megabytes
 from share_jax.cli.table import table
 from share_jax.language.settings import read_settings
+from share_jax.subspace.state import report
 
 EXAMPLE = "share-jax tasks bank"
 
@@ -27,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     store = checkpoint.open_checkpoint(args.bank) if exists(Path(args.bank)) else None
     names = () if store is None else store.names
-    tasks = {name: {**_info(store, name), **_size(store, name)} for name in names}
+    bounds = _bounds(store) if names else {}
+    tasks = {name: {**_info(store, name), **_size(store, name), "error_bound": bounds.get(name)} for name in names}
     data = {
         "bank": str(args.bank),
         "model": settings.model,
@@ -51,20 +53,31 @@ def _size(store: Any, name: str) -> dict[str, int]:
     return {"parameters": sum(math.prod(leaf["shape"]) for leaf in leaves), "bytes": size}
 
 
+def _bounds(store: Any) -> dict[str, float]:
+    """The proven error of every task's update, relative to its norm, of one evolving subspace."""
+    from share_jax.checkpoint.state_leaves import holds_state, saved_state  # loads JAX, as above
+
+    if not holds_state(store):
+        return {}
+    return {name: each.error_bound for name, each in report(saved_state(store)[0]).items()}
+
+
 def _inflight(store: Any) -> dict[str, Any] | None:
     record = None if store is None else store.manifest.inflight
     return None if record is None else {"task": record["info"]["task"], "updates": record["info"]["step"]}
 
 
 def _text(data: dict[str, Any]) -> str:
-    head = [("task", "parameters", "size", "examples", "exact match", "bits per byte")]
+    bounded = any(task["error_bound"] is not None for task in data["tasks"].values())
+    head = [("task", "parameters", "size", "examples", "exact match", "bits per byte", *["error at most"] * bounded)]
     rows = []
     for name, task in data["tasks"].items():
         found = task["scores"] or {}
         exact = f"{found['exact_match']:.1%}" if found else "-"
         bits = f"{found['bits_per_byte']:.4f}" if found else "-"
-        known = (f"{task['parameters']:,}", megabytes(task["bytes"]), str(task["examples"]))
-        rows.append((name, *known, exact, bits))
+        examples = "-" if task["examples"] is None else str(task["examples"])
+        bound = () if task["error_bound"] is None else (f"{task['error_bound']:.2g}",)
+        rows.append((name, f"{task['parameters']:,}", megabytes(task["bytes"]), examples, exact, bits, *bound))
     first = f"{data['bank']}: {len(rows)} tasks of {data['model']}, {data['method']}, rank {data['rank']}"
     more = (
         []

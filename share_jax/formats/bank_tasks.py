@@ -1,7 +1,7 @@
 """The tasks of a bank as the tasks that adapter files hold, and back: PEFT folders, one per task."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from share_jax.formats.flax_names import (
     to_modules,
     to_tensors,
 )
-from share_jax.formats.format import writer
+from share_jax.formats.format import FORMATS, writer
 from share_jax.formats.open import open_sources
 from share_jax.formats.peft_keys import PREFIX
 from share_jax.storage.safetensors_file import RawTensor, raw_of
@@ -52,7 +52,7 @@ def export_peft(
         names: PyTorch's names for the model: its own table, such as `models.bert.bert_names(config, classes)`; or
             {module path: module name}; or None for paths with dots.
         base_model: `base_model_name_or_path` to write.
-        overwrite: whether folders of these names may be replaced.
+        overwrite: whether adapters in folders of these names may be replaced.
 
     Returns:
         The folder of each task.
@@ -60,7 +60,7 @@ def export_peft(
     Raises:
         TargetError: a kernel or head has no name, or is nothing that PEFT holds.
         TaskError: a task's name is no folder's.
-        InputError: the bank has no tasks, or a folder is there already.
+        InputError: the bank has no tasks; a folder is there already, or holds something else than an adapter.
 
     Example:
         >>> import flax.linen as nn
@@ -79,13 +79,29 @@ def export_peft(
     check_linear(adapted)
     places = {source.name: Path(folder) / source.name for source in sources}
     for place in places.values():
-        if os.path.lexists(place) and not overwrite:
-            fix = "name another folder or pass overwrite=True"
-            raise InputError(message(f"folder {shown(place)}", got="one that exists", expected="a new one", fix=fix))
+        check_replaceable(place, overwrite)
     Path(folder).mkdir(parents=True, exist_ok=True)
     for source in sources:
         write_peft(source, places[source.name])
     return places
+
+
+def check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Refuses a place where a task's folder may not be written.
+
+    Raises:
+        InputError: there is one already, and it may not be replaced or is no adapter.
+    """
+    plain = folder.is_dir() and not folder.is_symlink()
+    if not os.path.lexists(folder) or (plain and not any(folder.iterdir())):
+        return
+    what = f"folder {shown(folder)}"
+    if not overwrite:
+        fix = "name another folder or pass overwrite=True"
+        raise InputError(message(what, got="one that exists", expected="a new one", fix=fix))
+    if not plain or not any(each.is_whole(folder) for each in FORMATS):
+        got = "a folder with content that is no adapter" if plain else "a file or a link"
+        raise InputError(message(what, got=got, expected="an adapter, or nothing", fix="name another folder"))
 
 
 def write_peft(source: Source, folder: Path) -> None:
@@ -208,11 +224,35 @@ def bank_sources(bank: TaskBank, adapted: Any, names: Names = None, *, base_mode
     """
     if not bank.names:
         raise InputError(message("bank", got="no tasks", expected="at least one", fix="learn a task first"))
+    check_folder_names(bank.names)
     table, heads = bank_table(adapted, bank, names), bank_heads(bank, adapted)
     return [
         task_source(name, adapter, heads[name], table, base_model)
         for name, adapter in bank_adapters(bank, adapted).items()
     ]
+
+
+def check_folder_names(names: Iterable[str]) -> None:
+    """Refuses tasks whose names no folder can have.
+
+    Raises:
+        TaskError: naming one.
+    """
+    for name in names:
+        check_task_name(name, "write it by itself to a folder of another name: share-jax export BANK TASK -o DIR")
+
+
+def bank_source(
+    bank: TaskBank, adapted: Any, task: str, names: Names = None, *, base_model: str | None = None
+) -> Source:
+    """One task of a bank as a task of adapter files, whatever its name; see `bank_sources`.
+
+    Raises:
+        TaskError: no task has the name.
+    """
+    bank.index(task)
+    adapter, heads = bank_adapters(bank, adapted)[task], bank_heads(bank, adapted)[task]
+    return task_source(task, adapter, heads, bank_table(adapted, bank, names), base_model)
 
 
 def task_source(
@@ -251,7 +291,7 @@ def task_source(
 
     config = new_config(modules, sorted({tensor.rpartition(".")[0] for tensor in tensors}), base_model)
     return Source(
-        check_task_name(name), f"task {shown(name)}", base_model, config, layers, {"format": "pt"}, tuple(extras),
+        name, f"task {shown(name)}", base_model, config, layers, {"format": "pt"}, tuple(extras),
         size, read_factors, read_extras,
     )  # fmt: skip
 

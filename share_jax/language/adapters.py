@@ -10,7 +10,9 @@ import optax
 
 from share_jax.checkpoint.saved_bank import save_bank
 from share_jax.errors import InputError, message
-from share_jax.formats.bank_tasks import bank_sources, check_linear, export_peft, import_peft, write_peft
+from share_jax.formats.bank_tasks import bank_source, check_linear, export_peft, with_sources, write_peft
+from share_jax.formats.open import open_sources
+from share_jax.language.changing import changing
 from share_jax.language.language_bank import LanguageBank
 from share_jax.language.settings import write_settings
 from share_jax.models.decoder_weights import decoder_names
@@ -26,7 +28,7 @@ def export_tasks(
         opened: the bank.
         folder: where.
         base_model: `base_model_name_or_path` to write; the model's path when None.
-        overwrite: whether folders of these names may be replaced.
+        overwrite: whether adapters in folders of these names may be replaced.
 
     Raises:
         TargetError, TaskError, InputError: see `share_jax.export_peft`.
@@ -61,22 +63,26 @@ def export_task(
         >>> export_task(open_language_bank("bank"), "dogs", "dogs_adapter").as_posix()
         'dogs_adapter'
     """
-    place = opened.bank.index(task)
+    opened.bank.index(task)
     check_linear(opened.adapted)
-    sources = bank_sources(opened.bank, opened.adapted, _names(opened), base_model=_base(opened, base_model))
-    write_peft(sources[place], Path(folder))
+    base = _base(opened, base_model)
+    write_peft(bank_source(opened.bank, opened.adapted, task, _names(opened), base_model=base), Path(folder))
     return Path(folder)
 
 
-def import_tasks(opened: LanguageBank, folders: Sequence[str | os.PathLike[str]]) -> LanguageBank:
+def import_tasks(
+    opened: LanguageBank, folders: Sequence[str | os.PathLike[str]], names: Sequence[str] | None = None
+) -> LanguageBank:
     """The bank with PEFT adapters as further tasks, saved; learnt tasks keep their bits.
 
     Args:
         opened: the bank.
-        folders: of PEFT, one for each task; a task is named as its folder.
+        folders: of PEFT, one for each task.
+        names: of the tasks; the folders' own when None, with parents where two are alike.
 
     Raises:
-        InputError: the bank is one of "share", or cannot hold an adapter.
+        InputError: the bank is one of "share", or cannot hold an adapter; or a training was broken off in it.
+        BusyError: another process has changed the bank since it was opened.
         FormatError, TargetError, TaskError: see `share_jax.import_peft`.
 
     Example:
@@ -89,10 +95,12 @@ def import_tasks(opened: LanguageBank, folders: Sequence[str | os.PathLike[str]]
     if isinstance(opened.bank, ShareBank):
         fix = "compress the adapters by share-jax compress, or make a bank with --method separate"
         raise InputError(message("bank", got="one of share", expected="one of another method", fix=fix))
-    taken: Any = import_peft(list(folders), opened.adapted, opened.bank, _names(opened))
+    sources = open_sources(folders, opened.bank.names, names=names)
+    taken: Any = with_sources(sources, opened.adapted, opened.bank, _names(opened))
     learner: Any = opened.learner(optax.sgd(0.0))
-    save_bank(opened.folder, learner, taken.bank)
-    write_settings(opened.folder, opened.settings)
+    with changing(opened):
+        save_bank(opened.folder, learner, taken.bank)
+        write_settings(opened.folder, opened.settings)
     return replace(opened, bank=taken.bank)
 
 

@@ -23,6 +23,7 @@ from share_jax.models.pretrained_decoder import Pretrained, load_decoder
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.built_in import method_named
 from share_jax.parameterizations.share import Share
+from share_jax.storage.untrusted import shown
 from share_jax.train.learner import Learner
 from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
@@ -88,7 +89,7 @@ def open_language_bank(
         settings: of a new bank.
 
     Raises:
-        InputError: there is no bank and no settings.
+        InputError: there is no bank and no settings; the model is not where it was.
         FormatError: the bank is damaged or another model's, or the model cannot be read.
         TargetError: a pattern matches no kernel.
 
@@ -100,14 +101,17 @@ def open_language_bank(
         ()
     """
     chosen = read_settings(folder) if settings is None else settings
-    chosen = chosen if model is None else replace(chosen, model=os.fspath(model))
+    chosen = replace(chosen, model=_place_of(chosen.model if model is None else os.fspath(model), Path(folder)))
     loaded = load_decoder(chosen.model)
     layers = loaded.model.config.num_hidden_layers
     part = 5 if is_language_bank(folder) else 3  # banks of earlier versions do not name their first layer
     first = layers - max(1, layers // part) if chosen.first_layer is None else chosen.first_layer
     if first >= layers:
-        fix = "lower --first-layer"
-        raise InputError(message("first_layer", got=first, expected=f"0 to {layers - 1}", fix=fix))
+        known = is_language_bank(folder)
+        what, got = (f"model {chosen.model}", f"{layers} layers") if known else ("first_layer", first)
+        expected = f"the bank's model: its tasks adapt layer {first}" if known else f"0 to {layers - 1}"
+        fix = "pass the model that they were learnt on" if known else "lower --first-layer"
+        raise InputError(message(what, got=got, expected=expected, fix=fix))
     chosen = replace(chosen, first_layer=first)
     loaded = loaded._replace(model=loaded.model.clone(first_layer=first))
     targets = chosen.targets or tuple(rf"layer_{layer}/.*/kernel" for layer in range(first, layers))
@@ -120,6 +124,21 @@ def open_language_bank(
         return LanguageBank(folder, chosen, loaded, adapted, fresh)
     load: Any = load_share_bank if isinstance(fresh, ShareBank) else load_bank
     return LanguageBank(folder, chosen, loaded, adapted, load(folder, learner, fresh))
+
+
+def _place_of(model: str, bank: Path) -> str:
+    """The model's path from the root; one that is not there from here is looked for from beside the bank.
+
+    Raises:
+        InputError: the bank's model is not where it was.
+    """
+    path = Path(model).expanduser()
+    if is_language_bank(bank) and not path.exists():
+        path = next((place for place in (bank.parent / path, bank / path) if place.exists()), path)
+        if not path.exists():
+            what, fix = f"model of bank {shown(bank)}", "pass its place: --model PATH"
+            raise InputError(message(what, got=f"nothing at {shown(model)}", expected="its base model", fix=fix))
+    return os.path.abspath(path)
 
 
 def _method(settings: LanguageSettings) -> Parameterization:

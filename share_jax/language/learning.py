@@ -15,6 +15,7 @@ from share_jax.bank.slots import read_slot
 from share_jax.checkpoint.inflight_folder import InflightFolder
 from share_jax.checkpoint.saved_bank import held_checkpoint, save_bank
 from share_jax.checkpoint.share_tasks import save_share_task
+from share_jax.language.changing import changing
 from share_jax.language.language_bank import LanguageBank
 from share_jax.language.routing import with_prompts
 from share_jax.language.scoring import Scores, scores
@@ -23,6 +24,7 @@ from share_jax.language.training import Training
 from share_jax.linen.prefix import linen_prefix
 from share_jax.runtime.preemption import Preemption
 from share_jax.storage.cache_dir import cache_root
+from share_jax.storage.untrusted import check_task_name
 from share_jax.text.examples import Chat, Example
 from share_jax.train.loop import Inflight, Progress
 from share_jax.train.prefix_cache import PrefixCache
@@ -87,12 +89,13 @@ def learn(
         evaluation: examples on which it is scored.
         progress: is told of every update.
         preemption: tells when to stop.
-        restart: whether a training of this task that was broken off is given up.
+        restart: whether a training that was broken off is given up, of this task or another.
 
     Raises:
-        TaskError: the name is taken, empty or no text.
-        InputError: there are fewer than two examples; or other examples or settings than a training of this task that
-            was broken off had.
+        TaskError: the name is taken, empty, no text, or one that no folder can have.
+        InputError: there are no examples; a training of another task was broken off; or examples or settings are others
+            than a training of this task that was broken off had.
+        BusyError: another process learns in the folder, or has since the bank was opened.
         DivergedError: a loss is not finite; the bank is as it was.
         SaveError: it cannot be written.
 
@@ -105,9 +108,25 @@ def learn(
     """
     training = training or Training()
     check_new_name(opened.bank, task)
+    check_task_name(task, "choose another name: it becomes a folder's when the task is exported")
     tokenizer, longest = opened.pretrained.tokenizer, opened.max_length
     rows = token_rows(examples, tokenizer, longest)
     tested = None if evaluation is None else token_rows(evaluation, tokenizer, longest)
+    with changing(opened, task, restart=restart):
+        return _learnt(opened, task, examples, rows, tested, training, progress, preemption, restart)
+
+
+def _learnt(
+    opened: LanguageBank,
+    task: str,
+    examples: Sequence[Example | Chat],
+    rows: TokenRows,
+    tested: TokenRows | None,
+    training: Training,
+    progress: Progress | None,
+    preemption: Preemption | None,
+    restart: bool,
+) -> Learnt:
     size, seed, epochs = training.batch_size, training.seed, training.epochs_of(len(rows))
     hidden = _hidden(opened, rows)
     told = {"learning_rate": training.learning_rate, "start_from": training.start_from}
@@ -166,6 +185,7 @@ def _save(opened: LanguageBank, learner: Any, task: str, info: dict[str, Any], r
         save_share_task(opened.folder, learner, opened.bank, info=info, router=router)  # pyright: ignore[reportArgumentType]
     else:
         save_bank(opened.folder, learner, opened.bank, infos={task: info}, router=router)
+    write_settings(opened.folder, opened.settings)  # where the model lies now
 
 
 def _same(before: TaskBank, after: TaskBank, place: int) -> bool:

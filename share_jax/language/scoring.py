@@ -22,6 +22,7 @@ class Scores(NamedTuple):
         bits_per_byte: of the completions' text, the token that ends them counted.
         nats_per_token: the loss.
         examples: how many.
+        cut: how many of them were cut to the longest length.
 
     Example:
         >>> scores = Scores(exact_match=0.5, token_accuracy=0.75, bits_per_byte=1.2, nats_per_token=2.1, examples=4)
@@ -34,6 +35,7 @@ class Scores(NamedTuple):
     bits_per_byte: float
     nats_per_token: float
     examples: int
+    cut: int = 0
 
 
 def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat], batch_size: int = 16) -> Scores:
@@ -72,4 +74,4 @@ def scores(
         sums += [float(each) for each in (own.total, *counts)]
     total, correct, tokens, exact, count = sums
     size = sum(rows.nbytes)
-    return Scores(exact / count, correct / tokens, bits_per_byte(total, size), total / tokens, int(count))
+    return Scores(exact / count, correct / tokens, bits_per_byte(total, size), total / tokens, int(count), rows.cut)

@@ -74,6 +74,7 @@ def generate(
     router: Router | None = None,
     special: bool = True,
     batch_size: int = 16,
+    labels: Sequence[str] | None = None,
 ) -> list[Completion]:
     """Completions of prompts, each by its own task; tasks may be mixed.
 
@@ -93,6 +94,7 @@ def generate(
         router: chooses tasks by `prompt_features`, where `tasks` is None.
         special: whether what the checkpoint puts around texts is added to prompts; not for conversations.
         batch_size: prompts that are decoded together, those of like length beside each other.
+        labels: what messages call the prompts; "prompt 0" and so on when None.
 
     Returns:
         One completion per prompt, in order.
@@ -115,8 +117,8 @@ def generate(
     """
     how = sampling(temperature, top_k, top_p)
     _check(how, key, tasks, router, {"max_tokens": max_tokens, "batch_size": batch_size})
-    lists = as_ids(prompts, tokenizer, special=special)
-    _check_lengths(lists, max_tokens, adapted.model.config.max_position_embeddings)
+    lists = as_ids(prompts, tokenizer, special=special, labels=labels)
+    _check_lengths(lists, max_tokens, adapted.model.config.max_position_embeddings, labels)
     if not lists:
         return []
     if router is not None:
@@ -188,8 +190,14 @@ def prompt_features(
     return out
 
 
-def as_ids(prompts: Sequence[Prompt], tokenizer: TextTokenizer | None, *, special: bool = True) -> list[list[int]]:
-    """Prompts as token ids.
+def as_ids(
+    prompts: Sequence[Prompt],
+    tokenizer: TextTokenizer | None,
+    *,
+    special: bool = True,
+    labels: Sequence[str] | None = None,
+) -> list[list[int]]:
+    """Prompts as token ids; `labels` as of `generate`.
 
     Raises:
         InputError: a prompt is empty, or a text without a tokenizer; or the prompts are one text.
@@ -205,7 +213,7 @@ def as_ids(prompts: Sequence[Prompt], tokenizer: TextTokenizer | None, *, specia
     for place, own in enumerate(lists):
         if not own:
             fix = "leave it out, or begin it with a token"
-            raise InputError(message(f"prompt {place}", got="no token", expected="at least one", fix=fix))
+            raise InputError(message(_label(labels, place), got="no token", expected="at least one", fix=fix))
     return lists
 
 
@@ -255,9 +263,13 @@ def _check(how: Sampling | None, key: PRNGKey | None, tasks: Any, router: Router
         raise InputError(message("tasks and router", got=got, expected="one of them", fix="pass the prompts' tasks"))
 
 
-def _check_lengths(lists: Sequence[Sequence[int]], max_tokens: int, longest: int) -> None:
+def _label(labels: Sequence[str] | None, place: int) -> str:
+    return f"prompt {place}" if labels is None else labels[place]
+
+
+def _check_lengths(lists: Sequence[Sequence[int]], max_tokens: int, longest: int, labels: Sequence[str] | None) -> None:
     for place, own in enumerate(lists):
         if len(own) + max_tokens > longest:
             got = f"{len(own)} tokens and max_tokens={max_tokens}"
             fix = "shorten the prompt, or lower max_tokens"
-            raise InputError(message(f"prompt {place}", got=got, expected=f"at most {longest} together", fix=fix))
+            raise InputError(message(_label(labels, place), got=got, expected=f"at most {longest} together", fix=fix))

@@ -76,7 +76,7 @@ def common_columns(pairs: Sequence[Pair], rank: int, what: str) -> Float[np.ndar
     columns = int(np.sum(values > SPANNED * values[0])) if values[0] > 0 else 0
     if columns > rank:
         got, expected = f"{columns} columns in A of {len(pairs)} adapters", f"at most {rank} that all of them share"
-        fix = "take SeparateLoRA, or Share, which projects"
+        fix = "take a bank of separate LoRAs (SeparateLoRA, --method separate), or Share, which projects"
         raise InputError(message(what, got=got, expected=expected, fix=fix))
     return np.pad(left[:, :columns], ((0, 0), (0, rank - columns))).astype(np.float32)
 

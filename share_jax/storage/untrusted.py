@@ -30,8 +30,12 @@ def shown(text: object, limit: int = 200) -> str:
     return plain if len(plain) <= limit else plain[: limit - 3] + "..."
 
 
-def check_task_name(name: str) -> str:
+def check_task_name(name: str, fix: str = "rename the folder") -> str:
     r"""Returns a name that is safe as a file name.
+
+    Args:
+        name: the task's.
+        fix: what to do about one that is not.
 
     Raises:
         TaskError: it is empty, too long, or holds `/`, `\`, `..` or a control character.
@@ -43,7 +47,7 @@ def check_task_name(name: str) -> str:
                 "task name",
                 got=repr(shown(name)),
                 expected="1 to 150 bytes of printable text without '/', '\\' or '..'",
-                fix="rename the folder",
+                fix=fix,
             )
         )
     return name

@@ -9,7 +9,7 @@ Each line is one of these objects; other members of it are not read:
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from share_jax.storage.untrusted import shown
@@ -31,6 +31,7 @@ class Example:
     Attributes:
         prompt: "" where all of a text is learnt.
         completion: follows the prompt as it is: no blank is put between them.
+        source: the file and line that it is from, for messages.
 
     Example:
         >>> example = Example("Translate: cheese =", " fromage")
@@ -40,6 +41,7 @@ class Example:
 
     prompt: str
     completion: str
+    source: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class Message:
 class Chat:
     """A chat that ends with an answer of the assistant, which is what is learnt.
 
+    Attributes:
+        messages: its turns.
+        source: the file and line that it is from, for messages.
+
     Example:
         >>> chat = Chat((Message("user", "Hello"), Message("assistant", "Hi.")))
         >>> chat.messages[-1].content  # what is learnt
@@ -66,6 +72,7 @@ class Chat:
     """
 
     messages: tuple[Message, ...]
+    source: str = field(default="", compare=False, repr=False)
 
 
 def read_examples(path: str | os.PathLike[str]) -> tuple[Example | Chat, ...]:
@@ -83,7 +90,10 @@ def read_examples(path: str | os.PathLike[str]) -> tuple[Example | Chat, ...]:
         Example(prompt='2 + 2 =', completion=' 4')
         Example(prompt='', completion='Any text.')
     """
-    return tuple(example for _, example in read_json_lines(path, as_example))
+    return tuple(
+        replace(example, source=f"{os.fspath(path)} line {number}")
+        for number, example in read_json_lines(path, as_example)
+    )
 
 
 def as_example(record: dict[str, Any]) -> Example | Chat | Problem:
@@ -112,6 +122,29 @@ def as_example(record: dict[str, Any]) -> Example | Chat | Problem:
     return Example(prompt, completion)
 
 
+def as_prompt(record: dict[str, Any]) -> str | tuple[Message, ...] | Problem:
+    """What a completion is asked for: the prompt, or the turns of a chat up to the answer; or what is wrong with it.
+
+    >>> as_prompt({"prompt": "2 + 2 ="})
+    '2 + 2 ='
+    >>> as_prompt({"messages": [{"role": "user", "content": "Hello"}]})
+    (Message(role='user', content='Hello'),)
+    """
+    if ("prompt" in record) == ("messages" in record):
+        got = "both prompt and messages" if "prompt" in record else "neither prompt nor messages"
+        return Problem(got, "one of them", 'write {"prompt": "...", "task": "..."}')
+    if "prompt" in record:
+        prompt = record["prompt"]
+        if prompt == "":
+            return Problem("an empty 'prompt'", "a text to go on from", "fill it in, or delete the line")
+        return _text(prompt, "prompt", may_be_empty=True) or prompt
+    turns = _turns(record["messages"])
+    if not isinstance(turns, Problem) and turns[-1].role == "assistant":
+        expected, fix = "a turn that is to be answered", "delete the answer, or add a turn behind it"
+        return Problem("a chat that ends with the assistant", expected, fix)
+    return turns
+
+
 def _text(value: Any, name: str, may_be_empty: bool = False) -> Problem | None:
     """What is wrong with a text."""
     if not isinstance(value, str):
@@ -125,6 +158,16 @@ def _text(value: Any, name: str, may_be_empty: bool = False) -> Problem | None:
 
 
 def _chat(turns: Any) -> Chat | Problem:
+    messages = _turns(turns)
+    if isinstance(messages, Problem):
+        return messages
+    if messages[-1].role != "assistant":
+        expected, fix = "an answer of the assistant, which is learnt", "add it, or delete the turns behind it"
+        return Problem(f"a chat that ends with the {messages[-1].role}", expected, fix)
+    return Chat(messages)
+
+
+def _turns(turns: Any) -> tuple[Message, ...] | Problem:
     if not isinstance(turns, list) or not turns:
         got = "an empty list" if turns == [] else type(turns).__name__
         return Problem(f"'messages': {got}", "a list of messages", 'write [{"role": "user", "content": "..."}, ...]')
@@ -137,7 +180,4 @@ def _chat(turns: Any) -> Chat | Problem:
         if (problem := _text(turn["content"], "content", turn["role"] != "assistant")) is not None:
             return problem._replace(got=f"message {number}: {problem.got}")
         messages.append(Message(turn["role"], turn["content"]))
-    if messages[-1].role != "assistant":
-        expected, fix = "an answer of the assistant, which is learnt", "add it, or delete the turns behind it"
-        return Problem(f"a chat that ends with the {messages[-1].role}", expected, fix)
-    return Chat(tuple(messages))
+    return tuple(messages)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -10,6 +11,9 @@ from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.untrusted import shown
 
 Made = TypeVar("Made")
+
+STDIN = "-"
+"""The path of standard input."""
 
 SHOWN = 10
 """Bad lines that an error lists."""
@@ -56,7 +60,7 @@ def read_json_lines(
     Blank lines are passed over, a byte order mark and lines that end with CR LF are taken; lines end at "\n" alone.
 
     Args:
-        path: of a UTF-8 file.
+        path: of a UTF-8 file; "-" is standard input.
         make: an object to what it stands for, or to what is wrong with it.
 
     Raises:
@@ -68,11 +72,12 @@ def read_json_lines(
         >>> read_json_lines("prices.jsonl", lambda record: record["price"])
         ((1, 3), (3, 4))
     """
-    path = Path(path)
+    asked = os.fspath(path)
+    path = Path("standard input" if asked == STDIN else asked)
     made: list[tuple[int, Made]] = []
     bad: list[tuple[int, Problem]] = []
     count = 0
-    for number, line in _lines(path):
+    for number, line in _numbered(sys.stdin.buffer) if asked == STDIN else _lines(path):
         if isinstance(line, Problem) or line.strip():
             count += 1
             result = line if isinstance(line, Problem) else _made(line, make)
@@ -128,7 +133,7 @@ def _record(line: bytes) -> dict[str, Any]:
         got = f"byte 0x{line[error.start]:02x} at {error.start + 1}"
         raise _BadLineError(got, "UTF-8", "save the file as UTF-8") from error
     try:
-        record = json.loads(text, object_pairs_hook=_without_repeats)
+        record = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         got = f"{shown(text.strip(), 40)!r}, where JSON ends at column {error.colno} ({error.msg})"
         if text.strip() in ("[", "{"):
@@ -153,6 +158,10 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise _BadLineError(f"{shown(twice, 40)!r} twice", "each name once", "delete one of the two")
     return record
+
+
+def _no_constant(name: str) -> None:
+    raise _BadLineError(name, "JSON, which has no such number", "write null, or leave it out")
 
 
 def _refuse(path: Path, bad: Iterable[tuple[int, Problem]], count: int) -> None:

@@ -57,9 +57,12 @@ class TokenBatches:
                 for name, value in self.training.items()  # older ones lack them
             }
             if changed := [name for name, value in known.items() if value != saved[name]]:
-                name, fix = changed[0], "go on with the same examples and settings, or start the task anew"
+                name, fix = changed[0], "go on with the same examples and settings, or start anew (--restart)"
                 what = name if name in self.training else f"{name} of the batches"
-                raise InputError(message(what, got=known[name], expected=saved[name], fix=fix))
+                got, expected = known[name], saved[name]
+                if name == "tokens_crc32":
+                    what, got, expected = "examples", "others", "those that this training began with"
+                raise InputError(message(what, got=got, expected=expected, fix=fix))
             position = int(position["next_index"])
         return _From(self, position)
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from share_jax.errors import InputError, message
-from share_jax.text.examples import Chat, Example
+from share_jax.errors import InputError, ShareError, message
+from share_jax.text.examples import Chat, Example, Message
 
 GRID = (8, 16, 24, 32, 48, 64, 96, 128)
 """Short lengths that rows are padded to; beyond, multiples of 64. Each is compiled once."""
@@ -93,10 +93,10 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_len
         raise InputError(message("max_length", got=max_length, expected="at least 8 tokens", fix="pass 256"))
     chats = [isinstance(example, Chat) for example in examples]
     prompts, wanted = [], []
-    for example in examples:
+    sources = [example.source or f"example {number}" for number, example in enumerate(examples, start=1)]
+    for example, source in zip(examples, sources, strict=True):
         if isinstance(example, Chat):
-            turns = [{"role": turn.role, "content": turn.content} for turn in example.messages]
-            prompts.append(tokenizer.chat(turns[:-1]))
+            prompts.append(chat_text(tokenizer, example.messages[:-1], source))
             wanted.append(example.messages[-1].content)
         else:
             prompts.append(example.prompt)
@@ -106,7 +106,7 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_len
         (plain[place],) = tokenizer.encode_batch([prompts[place]], special=False)
     answers = tokenizer.encode_batch(wanted, special=False)
     ids, starts, nbytes, cut = [], [], [], 0
-    for number, (before, answer) in enumerate(zip(plain, answers, strict=True), start=1):
+    for place, (before, answer) in enumerate(zip(plain, answers, strict=True)):
         whole = len(answer) + 1
         answer = (*answer, tokenizer.stop[0])
         cut += len(before) + len(answer) > max_length
@@ -114,12 +114,29 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_len
         before = before[max(0, len(before) + len(answer) - max_length) :]
         if len(before) + len(answer) < 2:
             got, fix = "nothing", "give it a prompt or more text"
-            raise InputError(message(f"tokens of example {number}", got=got, expected="at least two", fix=fix))
+            raise InputError(message(f"tokens of {sources[place]}", got=got, expected="at least two", fix=fix))
         ids.append((*before, *answer))
         starts.append(max(1, len(before)))
-        text = wanted[number - 1] if len(answer) == whole else tokenizer.decode(answer)
+        text = wanted[place] if len(answer) == whole else tokenizer.decode(answer)
         nbytes.append(len(text.encode()))
     return TokenRows(tuple(ids), tuple(starts), tuple(nbytes), cut)
+
+
+def chat_text(tokenizer: Tokenizer, turns: Sequence[Message], source: str) -> str:
+    """The text of a conversation, up to where the next answer begins.
+
+    Args:
+        tokenizer: of the decoder.
+        turns: the conversation.
+        source: where it stands, for messages.
+
+    Raises:
+        ShareError: as `Tokenizer.chat`, with the source.
+    """
+    try:
+        return tokenizer.chat([{"role": turn.role, "content": turn.content} for turn in turns])
+    except ShareError as error:
+        raise type(error)(f"{source}: {error}") from error
 
 
 def on_grid(length: int) -> int:

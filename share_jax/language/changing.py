@@ -1,0 +1,47 @@
+"""A bank's folder while it changes: held by one process, as it was opened, with no training of another task in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from share_jax.checkpoint.checkpoint import open_checkpoint
+from share_jax.checkpoint.manifest import exists
+from share_jax.errors import BusyError, InputError, SaveError, message
+from share_jax.language.language_bank import LanguageBank
+from share_jax.storage.lock import hold_itself
+from share_jax.storage.untrusted import shown
+
+
+@contextmanager
+def changing(opened: LanguageBank, task: str | None = None, *, restart: bool = False) -> Iterator[None]:
+    """Holds the folder of a bank for this process alone while the context lasts.
+
+    Args:
+        opened: the bank.
+        task: what is learnt; None where nothing is.
+        restart: whether a training that was broken off is given up, whichever task it is of.
+
+    Raises:
+        BusyError: another process has it, or has changed it since it was opened.
+        InputError: a training of another task was broken off in it.
+        SaveError: the folder cannot be made.
+    """
+    what = f"bank {shown(opened.folder)}"
+    try:
+        opened.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "check the path, its rights and the room on the disk"
+        raise SaveError(message(what, got=error.strerror, expected="a folder to write in", fix=fix)) from error
+    with hold_itself(opened.folder):
+        if exists(opened.folder):
+            store = open_checkpoint(opened.folder)
+            if store.names != opened.bank.names:
+                got, fix = f"tasks {', '.join(store.names)}", "run the command again, or open the bank again"
+                expected = f"{', '.join(opened.bank.names) or 'none'}, as when it was opened"
+                raise BusyError(message(what, got=got, expected=expected, fix=fix))
+            record = store.manifest.inflight
+            own = None if record is None else record["info"]
+            if own is not None and own["task"] != task and not restart:
+                got = f"a training of {shown(own['task'])!r} that was broken off after {own['step']} updates"
+                fix = "give its command again to end it, or give it up: share-jax learn --restart (restart=True)"
+                raise InputError(message(what, got=got, expected="none of another task", fix=fix))
+        yield
