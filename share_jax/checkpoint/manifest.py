@@ -233,7 +233,7 @@ def check_free(root: Path) -> None:
     """
     expected, fix = "an empty folder, or none", "open it if it is a checkpoint, or take another folder"
     got = "a file" if root.exists() and not root.is_dir() else ""
-    if root.is_dir() and {path.name for path in root.iterdir()} - leftovers(root) - {lock.FILE}:
+    if root.is_dir() and {path.name for path in root.iterdir()} - leftovers(root) - lock.FILES:
         got = "a folder with content"
     if got:
         raise FormatError(message(f"checkpoint folder {root}", got=got, expected=expected, fix=fix))

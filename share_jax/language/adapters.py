@@ -10,7 +10,14 @@ import optax
 
 from share_jax.checkpoint.saved_bank import save_bank
 from share_jax.errors import InputError, message
-from share_jax.formats.bank_tasks import bank_source, check_linear, export_peft, with_sources, write_peft
+from share_jax.formats.bank_tasks import (
+    bank_source,
+    check_linear,
+    check_replaceable,
+    export_peft,
+    with_sources,
+    write_peft,
+)
 from share_jax.formats.open import open_sources
 from share_jax.language.changing import changing
 from share_jax.language.language_bank import LanguageBank
@@ -46,7 +53,7 @@ def export_tasks(
 def export_task(
     opened: LanguageBank, task: str, folder: str | os.PathLike[str], *, base_model: str | None = None
 ) -> Path:
-    """Writes one task as the PEFT folder FOLDER, which may be one that is replaced.
+    """Writes one task as the PEFT folder FOLDER; an adapter that is there is replaced.
 
     Args:
         opened: the bank.
@@ -56,6 +63,7 @@ def export_task(
 
     Raises:
         TaskError: there is no such task.
+        InputError: something else than an adapter is there.
         TargetError: see `share_jax.export_peft`.
 
     Example:
@@ -65,6 +73,7 @@ def export_task(
     """
     opened.bank.index(task)
     check_linear(opened.adapted)
+    check_replaceable(Path(folder), overwrite=True)
     base = _base(opened, base_model)
     write_peft(bank_source(opened.bank, opened.adapted, task, _names(opened), base_model=base), Path(folder))
     return Path(folder)

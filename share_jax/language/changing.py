@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from share_jax.checkpoint.checkpoint import open_checkpoint
 from share_jax.checkpoint.manifest import exists
-from share_jax.errors import BusyError, InputError, SaveError, message
+from share_jax.errors import BusyError, InputError, message
 from share_jax.language.language_bank import LanguageBank
-from share_jax.storage.lock import hold_itself
+from share_jax.storage.lock import LONG, hold
 from share_jax.storage.untrusted import shown
 
 
@@ -23,15 +23,10 @@ def changing(opened: LanguageBank, task: str | None = None, *, restart: bool = F
     Raises:
         BusyError: another process has it, or has changed it since it was opened.
         InputError: a training of another task was broken off in it.
-        SaveError: the folder cannot be made.
+        SaveError: the folder cannot be made or written in.
     """
     what = f"bank {shown(opened.folder)}"
-    try:
-        opened.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fix = "check the path, its rights and the room on the disk"
-        raise SaveError(message(what, got=error.strerror, expected="a folder to write in", fix=fix)) from error
-    with hold_itself(opened.folder):
+    with hold(opened.folder, LONG):
         if exists(opened.folder):
             store = open_checkpoint(opened.folder)
             if store.names != opened.bank.names:

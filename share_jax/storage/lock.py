@@ -16,14 +16,22 @@ from pathlib import Path
 
 from share_jax.errors import BusyError, SaveError, message
 
-FILE = ".lock"
+FILE, LONG = ".lock", ".lock-long"
+"""Of a lock for one save, and of one for a change of several saves, which another change cannot begin meanwhile."""
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+FILES = frozenset((FILE, LONG))
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
+"""What file systems without locks say; EBADF is NFS's word on a folder, which cannot be open for writing."""
 
 
 @contextmanager
-def hold(folder: str | os.PathLike[str]) -> Iterator[None]:
+def hold(folder: str | os.PathLike[str], file: str = FILE) -> Iterator[None]:
     """Holds a folder, made if need be, for this process alone while the context lasts.
+
+    Args:
+        folder: the folder.
+        file: of the lock, in it; what holds another file of it does not keep this one waiting.
 
     Raises:
         BusyError: if another process, or another context of this one, holds it.
@@ -42,7 +50,7 @@ def hold(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Opened without O_TRUNC: who holds the lock may have written its number.
-        descriptor = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        descriptor = os.open(folder / file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
     except OSError as error:
         raise _not_written(folder, error) from error
     try:

@@ -17,7 +17,7 @@ from share_jax.errors import BusyError
 from share_jax.language.changing import changing
 from share_jax.language.training import Training
 from share_jax.runtime.preemption import Preempted
-from share_jax.storage.lock import hold_itself
+from share_jax.storage.lock import LONG, hold
 from share_jax.text.examples import Example
 
 EXAMPLES = [Example(f"{asked} :", " on the cat") for asked in ("the cat sat", "a dog sat", "the dog sat", "a cat sat")]
@@ -169,7 +169,7 @@ def test_other_examples_than_a_training_began_with_are_refused(place: Path, caps
 
 def test_a_bank_is_changed_by_one_process_at_a_time(place: Path, capsys: pytest.CaptureFixture) -> None:
     words = ("learn", "bank", "--task", "second", "--data", "cats.jsonl", "--epochs", "1")
-    with hold_itself(place / "bank"):
+    with hold(place / "bank", LONG):
         code, error = said(capsys, *words)
     assert (code, "expected no other run in it" in error) == (2, True)
     opened = language.open_language_bank("bank")
@@ -180,10 +180,10 @@ def test_a_bank_is_changed_by_one_process_at_a_time(place: Path, capsys: pytest.
 
 def test_a_bank_that_is_only_held_stays_as_it_was(place: Path) -> None:
     opened = language.open_language_bank("bank")
-    before = sorted(path.relative_to(place) for path in (place / "bank").rglob("*"))
+    before = {path.relative_to(place) for path in (place / "bank").rglob("*")}
     with changing(opened, "second"):
         pass
-    assert sorted(path.relative_to(place) for path in (place / "bank").rglob("*")) == before
+    assert {path.relative_to(place) for path in (place / "bank").rglob("*")} == before
 
 
 def test_sigterm_saves_and_ends_with_0(place: Path) -> None:
