@@ -80,7 +80,7 @@ def _asked(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str | t
         found = as_prompt(record)
         if isinstance(found, Problem):
             raise InputError(message("--prompt", **found._asdict()))
-        return [record], [found], ["--prompt"]
+        return [record], [found], ["the prompt"]
 
     def checked(record: dict[str, Any]) -> tuple[dict[str, Any], str | tuple[Message, ...]] | Problem:
         found = as_prompt(record)

@@ -246,4 +246,4 @@ def test_another_rank_than_the_banks_is_refused(work: Path, bank: Path, capsys: 
 
 def test_a_task_that_is_not_there_is_refused(bank: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["generate", str(bank), "--task", "french", "--prompt", "a"]) == 2
-    assert "task of prompt 1: got 'french', expected one of sql, mongo" in capsys.readouterr().err
+    assert "task of the prompt: got 'french', expected one of sql, mongo" in capsys.readouterr().err
