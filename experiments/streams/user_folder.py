@@ -42,10 +42,10 @@ def ordered(names: Sequence[str], folder: Path) -> list[str]:
     expected = f'{{"tasks": [...]}} with each of {", ".join(usual)} once'
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["tasks"]
-        if sorted(found) == usual:
-            return list(found)
+        if isinstance(found, list) and sorted(found) == usual:
+            return found
         got: object = found
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         got = f"no {error} in it" if isinstance(error, KeyError) else error
     raise FormatError(message(str(path), got=got, expected=expected, fix="correct it, or delete it to go by name"))
 

@@ -22,6 +22,7 @@ from share_jax.language.scoring import Scores, scores
 from share_jax.language.settings import write_settings
 from share_jax.language.training import Training
 from share_jax.linen.prefix import linen_prefix
+from share_jax.models.text_tokenizer import check_vocabulary
 from share_jax.runtime.preemption import Preemption
 from share_jax.storage.cache_dir import cache_root
 from share_jax.storage.untrusted import check_task_name
@@ -112,6 +113,9 @@ def learn(
     tokenizer, longest = opened.pretrained.tokenizer, opened.max_length
     rows = token_rows(examples, tokenizer, longest)
     tested = None if evaluation is None else token_rows(evaluation, tokenizer, longest)
+    for each in (rows, tested):
+        if each is not None:
+            check_vocabulary(each.ids, opened.pretrained.model.config.vocab_size, each.sources)
     with changing(opened, task, restart=restart):
         return _learnt(opened, task, examples, rows, tested, training, progress, preemption, restart)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from share_jax.bank.slots import read_slot
 from share_jax.language.language_bank import LanguageBank
+from share_jax.models.text_tokenizer import check_vocabulary
 from share_jax.text.examples import Chat, Example
 from share_jax.train.token_batches import TokenBatches
 from share_jax.train.token_losses import bits_per_byte, next_token
@@ -59,6 +60,7 @@ def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat]
     """
     slot = read_slot(opened.bank.tasks, opened.bank.index(task))
     rows = token_rows(examples, opened.pretrained.tokenizer, opened.max_length)
+    check_vocabulary(rows.ids, opened.pretrained.model.config.vocab_size, rows.sources)
     return scores(opened, slot, rows, batch_size)
 
 

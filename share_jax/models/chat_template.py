@@ -31,14 +31,16 @@ def render(template: str, messages: Sequence[Message], *, continues: bool = True
     >>> render("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}", [{"role": "user", "content": "Hi"}])
     '<user>Hi'
     """
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, TemplateSyntaxError
 
     try:
         made = _environment().from_string(template)
+        names = {"tools": None, "documents": None, **names}
         return made.render(messages=list(messages), add_generation_prompt=continues, **names)
     except (TemplateError, TypeError, ValueError, KeyError, ArithmeticError, RecursionError) as error:
         got = " ".join(str(error).split())[:200] or type(error).__name__
-        fix = "check the messages' roles and their order"
+        broken = isinstance(error, TemplateSyntaxError)
+        fix = "take the template that the model came with" if broken else "check the messages' roles and their order"
         raise InputError(message("chat template", got=got, expected="a text", fix=fix)) from error
 
 
@@ -59,8 +61,8 @@ def _environment() -> Any:
     def refuse(reason: str) -> None:
         raise TemplateError(reason)
 
-    def as_json(value: Any, **options: Any) -> str:
-        return json.dumps(value, ensure_ascii=False, **options)
+    def as_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]

@@ -6,9 +6,11 @@ Whatever the decoder does not compute, such as another way to scale positions, i
 Source: the `configuration_*.py` files of transformers 5.24, for the keys and the defaults of keys that are left out.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +115,14 @@ class DecoderConfig:
                 "windows", f"{len(self.windows)} numbers", f"one for each of {self.num_hidden_layers} layers"
             )
         for size in self.windows or ():
-            if size is not None and (not isinstance(size, int) or size < 1):
+            if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
                 raise _refused("sliding_window", repr(size), "a whole number of at least 1")
+        optional = ("local_rope_theta", "attention_softcap", "logit_softcap")
+        numbers = [(name, getattr(self, name)) for name in ("rms_norm_eps", "rope_theta", "query_scale", *optional)]
+        numbers += [("rope_divisors", value) for value in self.rope_divisors or ()]
+        for name, value in numbers:
+            if not (_is_positive(value) or (value is None and name in optional)):
+                raise _refused(name, repr(value), "a finite number above 0")
 
     def window(self, layer: int) -> int | None:
         """How many last positions a layer sees; all when None."""
@@ -128,6 +136,17 @@ class DecoderConfig:
             FormatError: the file cannot be read, is not JSON, lacks a size, or describes what is not covered.
         """
         return config_of(read_config(Path(path), "a decoder"), str(path))
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+
+
+def _flag(raw: Mapping[str, Any], name: str, usual: bool, source: str) -> bool:
+    value = raw.get(name, usual)
+    if not isinstance(value, bool):
+        raise FormatError(message(f"{source} {name}", got=repr(value), expected="true or false", fix=_FIX))
+    return value
 
 
 def _refused(name: str, got: object, expected: str) -> InputError:
@@ -157,7 +176,7 @@ def config_of(raw: Mapping[str, Any], source: str) -> DecoderConfig:
     sizes = {name: raw[name] for name in needed}
     heads = sizes["num_attention_heads"]
     usual = {"qwen3": 128, "gemma3_text": 256}.get(str(family))
-    bias = bool(raw.get("attention_bias", False))
+    bias = _flag(raw, "attention_bias", False, source)
     try:
         head_dim = raw.get("head_dim") or usual or sizes["hidden_size"] // heads
         main, local = _ropes(raw, source, gemma=gemma)
@@ -177,10 +196,10 @@ def config_of(raw: Mapping[str, Any], source: str) -> DecoderConfig:
             rope_divisors=divisors,
             windows=_windows(raw, str(family), sizes["num_hidden_layers"], source),
             local_rope_theta=local_theta,
-            tie_word_embeddings=bool(raw.get("tie_word_embeddings", gemma)),
+            tie_word_embeddings=_flag(raw, "tie_word_embeddings", gemma, source),
             qkv_bias=family == "qwen2" or bias,
             out_bias=family != "qwen2" and bias,
-            mlp_bias=bool(raw.get("mlp_bias", False)),
+            mlp_bias=_flag(raw, "mlp_bias", False, source),
             head_norms=family in ("qwen3", "gemma3_text"),
             norms_around=gemma,
             scale_plus_one=gemma,
@@ -194,9 +213,9 @@ def config_of(raw: Mapping[str, Any], source: str) -> DecoderConfig:
         raise
     except InputError as error:
         raise FormatError(f"{source} {error}") from error
-    except (TypeError, ValueError, KeyError, ZeroDivisionError, AttributeError) as error:
-        fix = "take the checkpoint's own config.json"
-        raise FormatError(message(source, got=error, expected="a decoder's config", fix=fix)) from error
+    except (TypeError, ValueError, KeyError, ArithmeticError, AttributeError) as error:
+        got, fix = f"no {error}" if isinstance(error, KeyError) else error, "take the checkpoint's own config.json"
+        raise FormatError(message(source, got=got, expected="a decoder's config", fix=fix)) from error
 
 
 def _activation(raw: Mapping[str, Any], *, gemma: bool) -> Any:
@@ -266,6 +285,9 @@ def _windows(raw: Mapping[str, Any], family: str, layers: int, source: str) -> t
     elif kinds is None:
         first = raw.get("max_window_layers", 28)
         kinds = ["sliding_attention" if i >= first else "full_attention" for i in range(layers)]
+    if not isinstance(kinds, list | tuple) or len(kinds) != layers:
+        got = f"{len(kinds)} entries" if isinstance(kinds, list | tuple) else repr(kinds)
+        raise FormatError(message(f"{source} layer_types", got=got, expected=f"a list of {layers}", fix=_FIX))
     if unknown := sorted(set(kinds) - {"sliding_attention", "full_attention"}):
         expected = "sliding_attention or full_attention"
         raise FormatError(message(f"{source} layer_types", got=unknown[0], expected=expected, fix=_FIX))

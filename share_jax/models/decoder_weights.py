@@ -6,8 +6,11 @@ The table that loads weights also translates the names of PEFT's adapters:
 
 import math
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from jax.typing import DTypeLike
 
 from share_jax.formats.flax_names import Leaf, dense
@@ -67,8 +70,9 @@ def _norms(config: DecoderConfig) -> dict[str, tuple[str, ...]]:
 def load_decoder_folder(folder: str | os.PathLike[str], dtype: DTypeLike = "float32") -> tuple[DecoderConfig, dict]:
     """Reads `config.json` and the safetensors files of a folder into a config and the params of `Decoder`.
 
-    Strict: every parameter must be there with its shape, and nothing else may be, but for an output layer that is tied
-    to the embedding and rotary frequencies, which follow from the config.
+    Strict: every parameter must be there with its shape, and nothing else may be, but for rotary frequencies, which
+    follow from the config, and an output layer that is tied to the embedding. One that holds other numbers than the
+    embedding is not tied to it, whatever the config says.
 
     Args:
         folder: of the checkpoint.
@@ -82,10 +86,18 @@ def load_decoder_folder(folder: str | os.PathLike[str], dtype: DTypeLike = "floa
     config = DecoderConfig.from_json(folder / "config.json")
     layers = range(config.num_hidden_layers)
     unused = [f"model.layers.{index}.self_attn.rotary_emb.inv_freq" for index in layers]
-    unused += ["lm_head.weight"] if config.tie_word_embeddings else []
     with open_folder(folder) as tensors:
+        if config.tie_word_embeddings and _apart(tensors):
+            config = replace(config, tie_word_embeddings=False)  # as transformers does
+        unused += ["lm_head.weight"] if config.tie_word_embeddings else []
         kind = f"a {config.family} of {config.num_hidden_layers} layers"
         return config, params_of(decoder_names(config), tensors, str(folder), kind, unused, dtype)
+
+
+def _apart(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether the checkpoint has an output layer that is not its embedding."""
+    own, tied = "lm_head.weight", "model.embed_tokens.weight"
+    return own in tensors and tied in tensors and not np.array_equal(tensors[own], tensors[tied])
 
 
 def parameters(config: DecoderConfig) -> int:

@@ -8,8 +8,9 @@ however many the bank holds. What a row is padded with, and what stands beside i
 Sources: `examples/gemma/sampler.py` of flax and `models/transformer/sampling_mode.py` of penzai for the loop's form.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from share_jax.errors import InputError, message
 from share_jax.models import decoding
 from share_jax.models.decoder import Decoder
 from share_jax.models.sampling import Sampling, sampling
-from share_jax.models.text_tokenizer import TextTokenizer, padded
+from share_jax.models.text_tokenizer import TextTokenizer, check_vocabulary, padded, text_label
 from share_jax.typing import Array, PRNGKey, Tree
 
 Prompt = str | Sequence[int]
@@ -101,8 +102,8 @@ def generate(
 
     Raises:
         TaskError: a task has not been learnt.
-        InputError: an option is out of range; a prompt is empty or too long; there is a text and no tokenizer; there
-            are tasks and a router, or neither; tokens are drawn without a key.
+        InputError: an option is out of range; a prompt is empty, too long, or of tokens that the model does not have;
+            there is a text and no tokenizer; there are tasks and a router, or neither; tokens are drawn without a key.
 
     >>> import share_jax
     >>> from share_jax.models import DecoderConfig
@@ -118,6 +119,7 @@ def generate(
     how = sampling(temperature, top_k, top_p)
     _check(how, key, tasks, router, {"max_tokens": max_tokens, "batch_size": batch_size})
     lists = as_ids(prompts, tokenizer, special=special, labels=labels)
+    check_vocabulary(lists, adapted.model.config.vocab_size, labels)
     _check_lengths(lists, max_tokens, adapted.model.config.max_position_embeddings, labels)
     if not lists:
         return []
@@ -130,7 +132,7 @@ def generate(
         expected = f"{len(lists)}, one per prompt"
         raise InputError(message("tasks", got=len(ids), expected=expected, fix="name each prompt's task"))
     ids = np.broadcast_to(ids, (len(lists),))
-    ends = list((tokenizer.stop if tokenizer is not None else ()) if stop is None else stop)
+    ends = _ids_of((tokenizer.stop if tokenizer is not None else ()) if stop is None else stop, "stop")
     ends = jnp.asarray(ends + [-1] * (-len(ends) % _STOPS or (0 if ends else _STOPS)), jnp.int32)
     keys = jax.random.split(jax.random.key(0) if key is None else key, len(lists))
     variables = {"params": params, "shared": bank.shared}
@@ -209,12 +211,26 @@ def as_ids(
         fix = "pass tokenizer, or token ids"
         raise InputError(message("prompts", got="a text without a tokenizer", expected="one", fix=fix))
     encoded = iter(tokenizer.encode_batch(texts, special=special) if tokenizer is not None and texts else ())
-    lists = [next(encoded) if isinstance(prompt, str) else [int(each) for each in prompt] for prompt in prompts]
+    lists = [
+        next(encoded) if isinstance(prompt, str) else _ids_of(prompt, text_label(labels, place))
+        for place, prompt in enumerate(prompts)
+    ]
     for place, own in enumerate(lists):
         if not own:
             fix = "leave it out, or begin it with a token"
-            raise InputError(message(_label(labels, place), got="no token", expected="at least one", fix=fix))
+            raise InputError(message(text_label(labels, place), got="no token", expected="at least one", fix=fix))
     return lists
+
+
+def _ids_of(prompt: Any, label: str) -> list[int]:
+    """Token ids that a prompt is given as."""
+    ids: list[Any] = (
+        list(prompt) if isinstance(prompt, Iterable) and not isinstance(prompt, Mapping | bytes) else [None]
+    )
+    if not all(isinstance(each, Integral) and not isinstance(each, bool) for each in ids):
+        got = repr(prompt)[:60]
+        raise InputError(message(label, got=got, expected="a text, or a list of token ids", fix="pass [prompt, ...]"))
+    return [int(each) for each in ids]
 
 
 def bucket(length: int) -> int:
@@ -253,8 +269,8 @@ _gather = jax.jit(gather)
 
 def _check(how: Sampling | None, key: PRNGKey | None, tasks: Any, router: Router | None, least: dict[str, int]) -> None:
     for name, value in least.items():
-        if value < 1:
-            raise InputError(message(name, got=value, expected="at least 1", fix=f"raise {name}"))
+        if not isinstance(value, Integral) or value < 1:
+            raise InputError(message(name, got=value, expected="a whole number of at least 1", fix=f"correct {name}"))
     if how is not None and key is None:
         fix = "pass key=jax.random.key(0), or temperature=0"
         raise InputError(message("key", got="none", expected="one to draw tokens with", fix=fix))
@@ -263,13 +279,11 @@ def _check(how: Sampling | None, key: PRNGKey | None, tasks: Any, router: Router
         raise InputError(message("tasks and router", got=got, expected="one of them", fix="pass the prompts' tasks"))
 
 
-def _label(labels: Sequence[str] | None, place: int) -> str:
-    return f"prompt {place}" if labels is None else labels[place]
-
-
 def _check_lengths(lists: Sequence[Sequence[int]], max_tokens: int, longest: int, labels: Sequence[str] | None) -> None:
     for place, own in enumerate(lists):
         if len(own) + max_tokens > longest:
             got = f"{len(own)} tokens and max_tokens={max_tokens}"
             fix = "shorten the prompt, or lower max_tokens"
-            raise InputError(message(_label(labels, place), got=got, expected=f"at most {longest} together", fix=fix))
+            raise InputError(
+                message(text_label(labels, place), got=got, expected=f"at most {longest} together", fix=fix)
+            )

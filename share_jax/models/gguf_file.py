@@ -101,10 +101,6 @@ def _config(file: GgufFile) -> DecoderConfig:
     if arch not in _FAMILIES:
         expected = f"one of {', '.join(_FAMILIES)}"
         raise FormatError(message(f"{where} general.architecture", got=repr(arch), expected=expected, fix=_FIX))
-    scaling = meta.get(f"{arch}.rope.scaling.type", "none")
-    if scaling not in ("none", "linear"):
-        what = f"{where} rope.scaling.type"
-        raise FormatError(message(what, got=repr(scaling), expected="none or linear", fix=_FIX))
     gemma, names = arch == "gemma3", set(file.tensors)
     needed = {
         "hidden_size": "embedding_length", "intermediate_size": "feed_forward_length",
@@ -118,8 +114,11 @@ def _config(file: GgufFile) -> DecoderConfig:
     layers, heads, d = sizes["num_hidden_layers"], sizes["num_attention_heads"], sizes["hidden_size"]
     head_dim = meta.get(f"{arch}.attention.key_length", d // heads)
     divisors = file.tensors["rope_freqs.weight"].ravel().tolist() if "rope_freqs.weight" in names else None
-    if scaling == "linear":
-        divisors = [meta[f"{arch}.rope.scaling.factor"]] * (head_dim // 2)
+    if (turned := meta.get(f"{arch}.rope.dimension_count", head_dim)) != head_dim:
+        what = f"{where} {arch}.rope.dimension_count"
+        raise FormatError(message(what, got=turned, expected=f"{head_dim}, all of a head", fix=_FIX))
+    if factor := _linear_factor(meta, arch, where):
+        divisors = [factor] * (head_dim // 2)
     window = meta.get(f"{arch}.attention.sliding_window")
     pattern = meta.get(f"{arch}.attention.sliding_window_pattern", 6 if gemma else 0)
     if isinstance(pattern, list):
@@ -150,6 +149,21 @@ def _config(file: GgufFile) -> DecoderConfig:
         attention_softcap=meta.get(f"{arch}.attn_logit_softcapping") or None,
         logit_softcap=meta.get(f"{arch}.final_logit_softcapping") or None,
     )
+
+
+def _linear_factor(meta: Mapping[str, Any], arch: str, where: str) -> float | None:
+    """What positions are divided by; None where by nothing. Scaling is linear unless the file says otherwise."""
+    key = f"{arch}.rope.scaling.factor"
+    factor = meta.get(key, meta.get(f"{arch}.rope.scale_linear"))
+    kind = meta.get(f"{arch}.rope.scaling.type", "linear" if factor else "none")
+    if kind not in ("none", "linear"):
+        what = f"{where} {arch}.rope.scaling.type"
+        raise FormatError(message(what, got=repr(kind), expected="none or linear", fix=_FIX))
+    if kind == "none" or (not factor and f"{arch}.rope.scaling.type" not in meta):
+        return None
+    if not factor:
+        raise FormatError(message(where, got=f"no {key}", expected="the factor of linear scaling", fix=_FIX))
+    return float(factor)
 
 
 def _rows(file: GgufFile, name: str) -> int:
@@ -228,5 +242,7 @@ def _as_on_the_hub(file: GgufFile, name: str, config: DecoderConfig) -> np.ndarr
     if config.scale_plus_one and part.endswith("norm"):
         return tensor - 1.0
     if file.metadata["general.architecture"] == "llama" and part in ("attn_q", "attn_k"):
-        return halves_apart(tensor, config.num_attention_heads if part == "attn_q" else config.num_key_value_heads)
+        heads = config.num_attention_heads if part == "attn_q" else config.num_key_value_heads
+        fits = tensor.shape[0] % (2 * heads) == 0  # if not, its shape is refused as it is
+        return halves_apart(tensor, heads) if fits else tensor
     return tensor

@@ -32,7 +32,7 @@ _BYTE_LEVEL = ("gpt-2", "smollm")
 """Those that split as GPT-2 does; "smollm" after every digit has been split off."""
 _WITH_FIRST_TOKEN = ("llama-bpe", "tekken")
 """Those that begin every text with a token unless the file says otherwise; they also take whole words unmerged."""
-_CONTROL, _OWN = 3, 4
+_UNKNOWN, _CONTROL, _OWN = 2, 3, 4
 _FIX = "take the Hugging Face folder of the model"
 
 
@@ -53,6 +53,10 @@ def tokenizer_of_gguf(file: GgufFile) -> TextTokenizer:
         expected = "gpt2 or llama, with its tokens"
         raise FormatError(message(f"{where} tokenizer.ggml.model", got=got, expected=expected, fix=_FIX))
     tokens = [_spelt(token) if kind == "llama" else token for token in meta["tokens"]]
+    for name in [name for name in meta if name.endswith("_token_id")]:
+        if not isinstance(meta[name], int) or not 0 <= meta[name] < len(tokens):
+            expected = f"a token, 0 to {len(tokens) - 1}"
+            raise FormatError(message(f"{where} tokenizer.ggml.{name}", got=meta[name], expected=expected, fix=_FIX))
     try:
         tokenizer = _byte_level(tokens, meta, where) if kind == "gpt2" else _sentence_piece(tokens, meta)
         _add_special(tokenizer, tokens, meta)
@@ -146,7 +150,7 @@ def _add_special(tokenizer: Any, tokens: Sequence[str], meta: Mapping[str, Any])
     from tokenizers import AddedToken
 
     kinds = meta.get("token_type", [])
-    control = [token for token, kind in zip(tokens, kinds, strict=False) if kind == _CONTROL]
+    control = [token for token, kind in zip(tokens, kinds, strict=False) if kind in (_UNKNOWN, _CONTROL)]
     own = [token for token, kind in zip(tokens, kinds, strict=False) if kind == _OWN and token.strip("\u2581 \n\t")]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in control])
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in own])

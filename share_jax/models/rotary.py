@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from share_jax.annotations import Float, Int
+from share_jax.errors import InputError, message
 from share_jax.typing import Array
 
 
@@ -36,7 +37,16 @@ def llama3_divisors(
         low: pairs that turn fewer times than this within `original` positions are slow.
         high: those that turn more often are fast; between the two it is a linear mixture of frequencies.
         original: positions that the model was trained on first.
+
+    Raises:
+        InputError: `high` is not above `low`, or another number is not above 0.
     """
+    if not (high > low and factor > 0 and original > 0):
+        got, expected = (
+            f"factor {factor}, {low} to {high} turns, {original} positions",
+            "high above low, others above 0",
+        )
+        raise InputError(message("scaling of llama3", got=got, expected=expected, fix="correct the config"))
     out = []
     for frequency in inverse_frequencies(head_dim, theta).astype(np.float64):
         turns = original * frequency / (2 * math.pi)

@@ -4,10 +4,12 @@ Sources: top-k: Fan et al. 2018 (arXiv 1805.04833); top-p: Holtzman et al. 2020,
 Degeneration" (arXiv 1904.09751).
 """
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from share_jax.annotations import Float, Int
 from share_jax.errors import InputError, message
@@ -28,6 +30,18 @@ class Sampling(NamedTuple):
     top_p: Float[Array, ""]
 
 
+COLDEST = 1e-6
+"""Temperatures below it are 0: logits divided by them are no numbers of float32 any more."""
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def sampling(temperature: float, top_k: int | None, top_p: float | None) -> Sampling | None:
     """What a user says, checked; None for the likeliest token, at temperature 0.
 
@@ -35,16 +49,16 @@ def sampling(temperature: float, top_k: int | None, top_p: float | None) -> Samp
         InputError: a number is out of range.
     """
     checks = {
-        "temperature": (temperature, temperature >= 0, "0 or more"),
-        "top_k": (top_k, top_k is None or top_k >= 1, "at least 1, or None"),
-        "top_p": (top_p, top_p is None or 0 < top_p <= 1, "above 0 and up to 1, or None"),
+        "temperature": (temperature, _number(temperature) and 0 <= temperature < math.inf, "0 or more"),
+        "top_k": (top_k, top_k is None or (_whole(top_k) and top_k >= 1), "a whole number of at least 1, or None"),
+        "top_p": (top_p, top_p is None or (_number(top_p) and 0 < top_p <= 1), "above 0 and up to 1, or None"),
     }
     for name, (value, fits, expected) in checks.items():
         if not fits:
             raise InputError(message(name, got=value, expected=expected, fix=f"correct {name}"))
-    if temperature == 0:
+    if temperature < COLDEST:
         return None
-    k = 2**31 - 1 if top_k is None else top_k
+    k = 2**31 - 1 if top_k is None else min(top_k, 2**31 - 1)
     return Sampling(jnp.float32(temperature), jnp.int32(k), jnp.float32(1.0 if top_p is None else top_p))
 
 

@@ -105,6 +105,34 @@ def padded(
     return ids, mask
 
 
+def text_label(labels: Sequence[str] | None, place: int) -> str:
+    """What messages call the text at a place.
+
+    >>> text_label(None, 0), text_label(["prompts.jsonl line 3"], 0)
+    ('prompt 0', 'prompts.jsonl line 3')
+    """
+    return f"prompt {place}" if labels is None else labels[place]
+
+
+def check_vocabulary(lists: Sequence[Sequence[int]], size: int, labels: Sequence[str] | None = None) -> None:
+    """Refuses token ids that a decoder has no row for: it would compute with no number at all.
+
+    Args:
+        lists: of each text its ids.
+        size: rows of the embedding.
+        labels: what messages call the texts; "prompt 0" and so on when None.
+
+    Raises:
+        InputError: naming a text and the id.
+    """
+    for place, own in enumerate(lists):
+        if outside := [each for each in own if not 0 <= each < size]:
+            expected, fix = f"ids of 0 to {size - 1}, as the model has", "take the tokenizer that the model came with"
+            raise InputError(
+                message(f"tokens of {text_label(labels, place)}", got=f"id {outside[0]}", expected=expected, fix=fix)
+            )
+
+
 def tokenizer_of_folder(folder: Path) -> TextTokenizer:
     """The tokenizer of a Hugging Face folder: `tokenizer.json`, and what the other files say of special tokens.
 
@@ -122,32 +150,82 @@ def tokenizer_of_folder(folder: Path) -> TextTokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     config = _optional(folder / "tokenizer_config.json")
-    special = {
-        name: value if isinstance(value, str) else value["content"]
-        for name, value in {**_optional(folder / "special_tokens_map.json"), **config}.items()
-        if name.endswith("_token") and (isinstance(value, str) or (isinstance(value, dict) and "content" in value))
-    }
+    said = {**_optional(folder / "special_tokens_map.json"), **config}
+    special = {name: text for name, value in said.items() if name.endswith("_token") and (text := _text_of(value))}
+    _add_missing(tokenizer, {**_declared(folder, config), **dict.fromkeys(_further(said, special))}, folder)
     ends = {**_optional(folder / "config.json"), **_optional(folder / "generation_config.json")}.get("eos_token_id")
-    stop = [ends] if isinstance(ends, int) else list(ends or [])
+    stop = list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
     own = tokenizer.token_to_id(special["eos_token"]) if "eos_token" in special else None
     stop = [*stop, *([] if own is None else [own])]
-    if not stop or not all(isinstance(each, int) for each in stop):
+    if not stop or not all(isinstance(each, int) and not isinstance(each, bool) for each in stop):
+        got = "no token that ends a text" if not stop else f"eos_token_id {ends!r}"
         fix = "add eos_token_id to generation_config.json"
-        raise FormatError(message(str(folder), got="no token that ends a text", expected="one", fix=fix))
+        raise FormatError(message(str(folder), got=got, expected="the id of one, or a list", fix=fix))
     pad = tokenizer.token_to_id(special["pad_token"]) if "pad_token" in special else None
     stop = tuple(dict.fromkeys(int(each) for each in stop))
     return TextTokenizer(tokenizer, stop, stop[0] if pad is None else pad, special, _template(folder, config))
 
 
+def _text_of(value: Any) -> str | None:
+    """The text of a token, which stands alone or with its properties."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
+
+
+def _declared(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Ids of tokens by their texts that other files than `tokenizer.json` name, in the order of the ids."""
+    found = {text: int(own) for text, own in _optional(folder / "added_tokens.json").items() if isinstance(own, int)}
+    listed = config.get("added_tokens_decoder")
+    for own, value in (listed if isinstance(listed, dict) else {}).items():
+        if (text := _text_of(value)) and str(own).isdigit():
+            found[text] = int(own)
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _further(said: Mapping[str, Any], special: Mapping[str, str]) -> list[str]:
+    """Texts of all special tokens."""
+    more = said.get("additional_special_tokens")
+    texts = [_text_of(value) for value in more] if isinstance(more, list) else []
+    return [*special.values(), *(text for text in texts if text)]
+
+
+def _add_missing(tokenizer: Any, tokens: Mapping[str, int | None], folder: Path) -> None:
+    """Adds the tokens that `tokenizer.json` does not have, behind all others.
+
+    Raises:
+        FormatError: one that has an id would get another.
+    """
+    from tokenizers import AddedToken
+
+    for text, own in tokens.items():
+        if tokenizer.token_to_id(text) is None:
+            tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True)])
+        if own is not None and (got := tokenizer.token_to_id(text)) != own:
+            what, fix = f"{folder} token {text!r}", "pass a folder with the checkpoint's tokenizer.json"
+            raise FormatError(message(what, got=f"id {got}", expected=f"{own}, as the folder says", fix=fix))
+
+
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The chat template: a file of its own, or in `tokenizer_config.json`, where several have names."""
+    """The chat template: a file of its own, or in `tokenizer_config.json`, where several have names.
+
+    Raises:
+        FormatError: the file cannot be read, or none of several is the default.
+    """
     own = folder / "chat_template.jinja"
     if own.exists():
-        return own.read_text(encoding="utf-8")
+        try:
+            return own.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            fix = "pass a folder with the checkpoint's own file, or without it"
+            raise FormatError(message(str(own), got=error, expected="a template in UTF-8", fix=fix)) from error
     found = config.get("chat_template", _optional(folder / "chat_template.json").get("chat_template"))
     if isinstance(found, list):
-        named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
-        found = named.get("default")
+        found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+    if isinstance(found, dict):
+        if found and "default" not in found:
+            got, fix = f"templates {', '.join(map(str, found))}", "name one of them default"
+            raise FormatError(message(f"{folder} chat_template", got=got, expected="one named default", fix=fix))
+        found = found.get("default")
     return found if isinstance(found, str) else None
 
 

@@ -163,7 +163,7 @@ def read_config(path: Path, kind: str) -> dict[str, Any]:
     fix = f"pass a folder with {kind} config.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(message(str(path), got=error, expected="a JSON object", fix=fix)) from error
     if not isinstance(raw, dict):
         raise FormatError(message(str(path), got=type(raw).__name__, expected="a JSON object", fix=fix))

@@ -47,6 +47,7 @@ class TokenRows:
         starts: of each the place of its first token that is learnt, at least 1.
         nbytes: of each the length of its completion or text, as far as that was not cut, in bytes of UTF-8.
         cut: how many examples were cut to `max_length`.
+        sources: what messages call them; none where they are not told apart.
 
     Raises:
         InputError: there is no example.
@@ -56,6 +57,7 @@ class TokenRows:
     starts: tuple[int, ...]
     nbytes: tuple[int, ...]
     cut: int = 0
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses nothing to learn."""
@@ -119,7 +121,7 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_len
         starts.append(max(1, len(before)))
         text = wanted[place] if len(answer) == whole else tokenizer.decode(answer)
         nbytes.append(len(text.encode()))
-    return TokenRows(tuple(ids), tuple(starts), tuple(nbytes), cut)
+    return TokenRows(tuple(ids), tuple(starts), tuple(nbytes), cut, tuple(sources))
 
 
 def chat_text(tokenizer: Tokenizer, turns: Sequence[Message], source: str) -> str:
