@@ -40,6 +40,13 @@ def test_order_seed_and_limits(folder: Path) -> None:
     assert prompt_folder(folder, seed=1)[0] != prompt_folder(folder)[0]
 
 
+@pytest.mark.parametrize("tasks", ['{"prose": 1, "answers": 2}', '"ab"', "[" * 100_000])
+def test_an_order_that_is_no_list_is_refused(folder: Path, tasks: str) -> None:
+    (folder / "stream.json").write_text(f'{{"tasks": {tasks}}}')
+    with pytest.raises(FormatError, match=r"stream\.json: got"):
+        prompt_folder(folder)
+
+
 def test_what_is_wrong_is_named(folder: Path, tmp_path: Path) -> None:
     (folder / "prose.jsonl").write_text('{"text": "a"}\n{"text": 1}\n')
     with pytest.raises(FormatError, match=r"prose\.jsonl line 2: got 'text': 1"):
