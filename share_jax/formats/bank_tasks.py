@@ -9,6 +9,7 @@ import numpy as np
 
 from share_jax.adapters.factors import Adapter, nbytes
 from share_jax.bank.bank import TaskBank
+from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, TargetError, message
 from share_jax.formats.adapter_file import Layer, Source
 from share_jax.formats.export import new_config
@@ -26,7 +27,7 @@ from share_jax.formats.open import open_sources
 from share_jax.formats.peft_keys import PREFIX
 from share_jax.storage.safetensors_file import RawTensor, raw_of
 from share_jax.storage.untrusted import check_task_name, publish, shown
-from share_jax.subspace.from_bank import bank_adapters, bank_heads, kernel_sizes
+from share_jax.subspace.from_bank import bank_adapters, bank_heads, kernel_sizes, slot_adapter
 from share_jax.subspace.into_bank import WithTasks, with_adapters
 from share_jax.trees import flat
 
@@ -250,9 +251,9 @@ def bank_source(
     Raises:
         TaskError: no task has the name.
     """
-    bank.index(task)
-    adapter, heads = bank_adapters(bank, adapted)[task], bank_heads(bank, adapted)[task]
-    return task_source(task, adapter, heads, bank_table(adapted, bank, names), base_model)
+    slot = read_slot(bank.tasks, bank.index(task))
+    adapter = slot_adapter(adapted.method, adapted.targets, bank.shared, slot)
+    return task_source(task, adapter, bank_heads(bank, adapted)[task], bank_table(adapted, bank, names), base_model)
 
 
 def task_source(

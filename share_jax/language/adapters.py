@@ -71,7 +71,6 @@ def export_task(
         >>> export_task(open_language_bank("bank"), "dogs", "dogs_adapter").as_posix()
         'dogs_adapter'
     """
-    opened.bank.index(task)
     check_linear(opened.adapted)
     check_replaceable(Path(folder), overwrite=True)
     base = _base(opened, base_model)
