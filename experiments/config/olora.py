@@ -14,10 +14,11 @@ Published figures are in `experiments/streams/language.md`; they are of other, l
 from experiments.config.experiment import Experiment
 from experiments.config.run_config import Config
 from experiments.config.text_stream import limits
-from experiments.config.token_parts import RATES, SMOKE, token_backbone, token_stream
+from experiments.config.token_parts import RATES, SMOKE, token_backbone, token_stream, weights_of
 from experiments.report.notify import to_nobody, to_stderr
 from experiments.streams.base import Stream
 from experiments.streams.olora import TRAIN_PER_TASK, olora
+from share_jax.models.pretrained_decoder import load_tokenizer_of
 
 LABELS = {
     **RATES,
@@ -36,7 +37,11 @@ def stream(config: Config) -> Stream:
     """The tasks of the order that are there, as tokens."""
     order = USUAL_ORDER if config.task_order is None else config.task_order
     tell = to_nobody if config.quiet else to_stderr
-    return token_stream(config, olora(config.data_folder, order, **limits(config), notify=tell))
+    tokenizer = load_tokenizer_of(weights_of(config))
+    tasks = olora(
+        config.data_folder, order, **limits(config), tokenizer=tokenizer, max_length=config.max_length, notify=tell
+    )
+    return token_stream(config, tasks)
 
 
 EXPERIMENT = Experiment(

@@ -15,17 +15,20 @@ disagree, are left out.
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.report.notify import to_stderr
+from experiments.streams.fitting import fitted
 from experiments.streams.sample import balanced
 from experiments.streams.text_tasks import CompletionTask
 from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.untrusted import shown
 from share_jax.text.examples import Example
+from share_jax.train.token_rows import Tokenizer
 
 _LONG = (
     "MNLI CB WiC COPA QQP BoolQA RTE IMDB yelp amazon SST-2 dbpedia agnews MultiRC yahoo",
@@ -68,6 +71,8 @@ def olora(
     train_per_task: int | None = TRAIN_PER_TASK,
     test_per_task: int | None = TEST_PER_TASK,
     dev_per_task: int = 0,
+    tokenizer: Tokenizer | None = None,
+    max_length: int = 0,
     notify: Callable[[str], None] = to_stderr,
 ) -> tuple[CompletionTask, ...]:
     """The tasks of one order that the folder has.
@@ -79,6 +84,9 @@ def olora(
         train_per_task: most training rows, shared equally among the labels; None is all.
         test_per_task: most test rows, drawn from all; None is all.
         dev_per_task: rows of the training file, at most a fifth of it, that are held out as the test set "dev".
+        tokenizer: of the decoder; a sentence that is too long for it is cut at its end, since the question stands
+            before it. None cuts nothing.
+        max_length: the most tokens of a prompt and its answer.
         notify: is told which sets of the order are not there.
 
     Raises:
@@ -98,7 +106,7 @@ def olora(
         notify(f"order {order} without {', '.join(missing)}: not in {folder}")
     limits = (train_per_task, test_per_task, dev_per_task)
     places = {name: place for place, name in enumerate(ORDERS[4])}
-    return tuple(_task(there[name], [seed, places[name]], limits) for name in names)
+    return tuple(_task(there[name], [seed, places[name]], limits, tokenizer, max_length) for name in names)
 
 
 def sets_of(folder: str | os.PathLike[str] | None) -> dict[str, Path]:
@@ -121,8 +129,18 @@ def prompt_of(kind: str, name: str, labels: Sequence[str], sentence: str) -> str
     return f"Task:{kind}\nDataset:{name}\n{asked}{sentence.strip()}\nAnswer:"
 
 
-def _task(folder: Path, key: list[int], limits: tuple[int | None, int | None, int]) -> CompletionTask:
+def _task(
+    folder: Path,
+    key: list[int],
+    limits: tuple[int | None, int | None, int],
+    tokenizer: Tokenizer | None,
+    max_length: int,
+) -> CompletionTask:
     labels = _labels(folder / "labels.json")
+    prompt = partial(prompt_of, folder.parent.name, folder.name, labels)
+    if tokenizer is not None:
+        answer = max(map(len, tokenizer.encode_batch([f" {label}" for label in labels], special=False))) + 1
+        prompt = partial(fitted, prompt, tokenizer=tokenizer, most=max_length - answer)
     rows, tested = (_rows(folder / name, labels) for name in ("train.json", "test.json"))
     train_limit, test_limit, dev_limit = limits
     order = np.random.default_rng([*key, 0]).permutation(len(rows))
@@ -135,10 +153,8 @@ def _task(folder: Path, key: list[int], limits: tuple[int | None, int | None, in
     chosen = np.random.default_rng([*key, 3]).permutation(len(tested))[:test_limit]
 
     def examples(source: list[tuple[str, str]], places: np.ndarray) -> tuple[Example, ...]:
-        kind, name = folder.parent.name, folder.name
         return tuple(
-            Example(prompt_of(kind, name, labels, sentence), f" {label}")
-            for sentence, label in (source[place] for place in places)
+            Example(prompt(sentence), f" {label}") for sentence, label in (source[place] for place in places)
         )
 
     tests = {"test": examples(tested, chosen)} | ({"dev": examples(rows, held)} if len(held) else {})

@@ -103,7 +103,8 @@ def generate(
     Raises:
         TaskError: a task has not been learnt.
         InputError: an option is out of range; a prompt is empty, too long, or of tokens that the model does not have;
-            there is a text and no tokenizer; there are tasks and a router, or neither; tokens are drawn without a key.
+            there is a text and no tokenizer; there are tasks and a router, or neither; tokens are drawn without a key;
+            `top_k` or `top_p` at temperature 0.
 
     >>> import share_jax
     >>> from share_jax.models import DecoderConfig

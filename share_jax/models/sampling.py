@@ -46,7 +46,7 @@ def sampling(temperature: float, top_k: int | None, top_p: float | None) -> Samp
     """What a user says, checked; None for the likeliest token, at temperature 0.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a number is out of range, or limits a draw where none is made.
     """
     checks = {
         "temperature": (temperature, _number(temperature) and 0 <= temperature < math.inf, "0 or more"),
@@ -56,6 +56,9 @@ def sampling(temperature: float, top_k: int | None, top_p: float | None) -> Samp
     for name, (value, fits, expected) in checks.items():
         if not fits:
             raise InputError(message(name, got=value, expected=expected, fix=f"correct {name}"))
+    if temperature == 0 and (unused := [name for name in ("top_k", "top_p") if checks[name][0] is not None]):
+        expected, fix = "none at temperature 0, which draws nothing", "pass a temperature, too, or leave it out"
+        raise InputError(message(unused[0], got=checks[unused[0]][0], expected=expected, fix=fix))
     if temperature < COLDEST:
         return None
     k = 2**31 - 1 if top_k is None else min(top_k, 2**31 - 1)

@@ -163,6 +163,8 @@ def test_a_router_chooses_the_tasks():
         ({"temperature": -1.0}, InputError, "temperature: got -1.0"),
         ({"temperature": 1.0}, InputError, "key: got none"),
         ({"top_k": 0}, InputError, "top_k: got 0"),
+        ({"top_k": 5}, InputError, "top_k: got 5, expected none at temperature 0"),
+        ({"top_p": 0.9}, InputError, "top_p: got 0.9, expected none at temperature 0"),
         ({"top_p": 0.0}, InputError, "top_p: got 0.0"),
     ],
 )

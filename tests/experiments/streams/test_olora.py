@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from experiments.streams.fitting import fitted
 from experiments.streams.olora import ORDERS, olora
 from experiments.streams.token_stream import Shots, few_shot, token_tasks
 from share_jax.errors import FormatError, InputError
@@ -109,6 +110,26 @@ def test_what_cannot_be_asked_for_is_refused(folder: Path, tmp_path: Path) -> No
     for wrong in (None, tmp_path / "nowhere", tmp_path / "empty"):
         with pytest.raises(InputError, match="O-LoRA's layout"):
             olora(wrong)
+
+
+def test_long_sentences_lose_the_end_of_their_longest_line(folder: Path) -> None:
+    tokenizer: Any = Letters()
+    row = {"sentence": f"sentence 1: {'é' * 90}\nsentence 2: short", "label": "neutral"}
+    (folder / "NLI/MNLI/train.json").write_text(json.dumps([row]))
+    whole, cut = (
+        olora(folder, 4, tokenizer=tokenizer, max_length=length, notify=lambda line: None)[0].train[0].prompt
+        for length in (400, 250)
+    )
+    letters = whole.count("é")
+    assert letters == 90
+    kept = letters - (len(whole) + len(" entailment") + 1 - 250)
+    assert cut == whole.replace("é" * 90, "é" * kept)
+    assert 0 < kept < 90
+
+
+def test_a_prompt_without_room_for_its_sentence_keeps_what_is_asked() -> None:
+    tokenizer: Any = Letters()
+    assert fitted("asked: {}\nAnswer:".format, "one\ntwo", tokenizer, 4).strip() == "asked: \n\nAnswer:"
 
 
 def test_every_answer_of_a_question_becomes_a_row_of_tokens_the_right_one_first(folder: Path) -> None:
