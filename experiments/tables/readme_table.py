@@ -5,7 +5,7 @@
 
 keeps that file as `docs/NAME.json` and writes what is made of it: the README's blocks of that name between markers, the
 same for the documentation in `docs/NAME.md`, and the figure `docs/assets/NAME.svg`. NAME is `main_job` by default.
-Without a file it writes them anew from what is kept. Several files, of runs with unlike methods, become one.
+Without a file it writes them anew from what is kept. Several files, of runs with unlike methods or seeds, become one.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 
 from experiments.report.blocks import table
 from experiments.report.cells import exact, ratio
-from experiments.report.results import load_results, task_names
+from experiments.report.results import load_results, over_seeds, task_names
 from experiments.tables.markers import marked, replaced
 from experiments.tables.measures import measures_of
 from share_jax.errors import FormatError, ShareError, message
@@ -82,23 +82,34 @@ def blocks_of(name: str) -> tuple[str, str]:
 
 
 def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Results of one experiment with unlike methods as one; of a method in several the last counts.
+    """Results of one experiment, of unlike methods or seeds, as one; of a run in several the last counts.
 
     Args:
         found: the contents of `results.json`, at least one.
 
     Raises:
-        FormatError: they differ in what was learnt.
+        FormatError: they differ in what was learnt, or a method lacks a seed that another has.
     """
-    first = found[0]
-    for other in found[1:]:
-        for key in ("experiment", "preset", "protocol", "tasks", "metrics", "seeds"):
+    first, *others = found
+    for other in others:
+        for key in ("experiment", "preset", "protocol", "tasks", "metrics"):
             if other.get(key) != first.get(key):
                 what, got = f"{key} of {other['command']}", str(other.get(key))[:200]
                 raise FormatError(message(what, got=got, expected=str(first.get(key))[:200], fix="run it alike"))
     methods = {name: each for results in found for name, each in results["methods"].items()}
+    seeds = sorted({seed for results in found for seed in results["seeds"]})
     commands = " && ".join(dict.fromkeys(results["command"] for results in found))
-    return {**first, "methods": methods, "command": commands}
+    for name in methods:
+        own = [results["methods"][name]["runs"] for results in found if name in results["methods"]]
+        runs = {run["seed"]: run for each in own for run in each}
+        if sorted(runs) != seeds:
+            fix = "give the results of those seeds, too"
+            raise FormatError(message(f"seeds of {name}", got=sorted(runs), expected=str(seeds), fix=fix))
+        if len(own) > 1:
+            ordered = [runs[seed] for seed in seeds]
+            mean, deviation = over_seeds(ordered)
+            methods[name] = {**methods[name], "runs": ordered, "mean": mean, "std": deviation}
+    return {**first, "seeds": seeds, "methods": methods, "command": commands}
 
 
 def write(sources: Sequence[Path], root: Path = ROOT, name: str = MAIN) -> list[Path]:
@@ -147,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("results", nargs="*", type=Path, help="results.json of a run, or of runs with unlike methods")
+    parser.add_argument("results", nargs="*", type=Path, help="results.json of a run, or of several alike")
     parser.add_argument("--name", default=MAIN, help="of the job, and of the files in docs/")
     args = parser.parse_args(argv)
     try:

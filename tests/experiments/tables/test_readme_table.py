@@ -71,8 +71,18 @@ def test_runs_with_unlike_methods_become_one_and_unlike_runs_are_refused(tmp_pat
     both = together([one, two])
     assert list(both["methods"]) == ["shared_a", "joint", "frozen"]
     assert both["command"] == f"{one['command']} && other"
-    with pytest.raises(FormatError, match="seeds of other: got"):
-        together([one, {**two, "seeds": [7]}])
+    with pytest.raises(FormatError, match="preset of other: got"):
+        together([one, {**two, "preset": "full"}])
+
+
+def test_runs_with_unlike_seeds_become_one_and_a_missing_seed_is_named(tmp_path: Path) -> None:
+    whole, first, second = (
+        load_results(result(tmp_path, ("shared_a", "joint"), seeds)) for seeds in ((0, 1, 2), (0, 1), (2,))
+    )
+    assert together([second, first]) == {**whole, "versions": second["versions"]}
+    lacking = {**second, "methods": {"joint": second["methods"]["joint"]}}
+    with pytest.raises(FormatError, match=r"seeds of shared_a: got \[0, 1\], expected \[0, 1, 2\]"):
+        together([first, lacking])
 
 
 def test_a_readme_without_the_markers_keeps_what_it_has(checkout: Path, tmp_path: Path) -> None:
