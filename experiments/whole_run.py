@@ -49,7 +49,7 @@ def learn_and_report(config: Config, results: Path, preemption: Preemption) -> P
     check_methods(config.methods, stream)
     found = outcomes(config, stream, backbone, results.parent, devices, preemption)
     if processes.primary():
-        tell(ending(report(results_of(config, stream, found), results)))
+        tell(ending(report(results_of(config, stream, found), results), config))
     return results
 
 

@@ -8,6 +8,7 @@ after the last language. `accuracy` in `results.json` is 1 - (bits per byte) / 8
 registries of Python and npm carry (`experiments/streams/code_packages.py`). `--weights` takes another decoder.
 """
 
+from experiments.assets import SMOLLM2
 from experiments.config.experiment import Experiment
 from experiments.config.run_config import Config
 from experiments.config.token_parts import RATES, SMOKE, token_backbone, token_stream
@@ -50,4 +51,5 @@ EXPERIMENT = Experiment(
     stream,
     token_backbone,
     methods=("shared_a", "separate_lora", "sequential_lora", "frozen"),
+    assets=(SMOLLM2,),
 )

@@ -8,6 +8,7 @@ whole completion, texts alone in bits per byte. `--weights` takes another decode
 `--first-layer` is then the lowest layer to adapt. Result and wall time: they are those of the data.
 """
 
+from experiments.assets import SMOLLM2
 from experiments.config.experiment import Experiment
 from experiments.config.run_config import Config
 from experiments.config.text_stream import limits
@@ -29,4 +30,5 @@ EXPERIMENT = Experiment(
     stream,
     token_backbone,
     methods=("shared_a", "sequential_lora", "frozen"),
+    assets=(SMOLLM2,),
 )

@@ -8,6 +8,7 @@ tokens. Result and wall time: they are those of the data. The rates are those of
 
 from dataclasses import replace
 
+from experiments.assets import MINILM
 from experiments.config.experiment import Experiment
 from experiments.config.run_config import Config
 from experiments.config.text_stream import ARTICLES, limits, text_backbone, text_stream
@@ -40,4 +41,5 @@ EXPERIMENT = Experiment(
     },
     stream,
     text_backbone,
+    assets=(MINILM,),
 )

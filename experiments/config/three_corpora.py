@@ -5,11 +5,12 @@
 Result and wall time: none is published. The rates are those of 20 Newsgroups: nothing was chosen on this stream.
 """
 
+from experiments.assets import MINILM, NEWSGROUPS
 from experiments.config.experiment import Experiment
 from experiments.config.run_config import Config
 from experiments.config.text_stream import ARTICLES, limits, text_backbone, text_stream
 from experiments.streams.base import Stream
-from experiments.streams.corpora import three_corpora
+from experiments.streams.corpora import BBC, three_corpora
 
 
 def stream(config: Config) -> Stream:
@@ -26,4 +27,5 @@ EXPERIMENT = Experiment(
     },
     stream,
     text_backbone,
+    assets=(MINILM, NEWSGROUPS, BBC),
 )

@@ -98,7 +98,6 @@ def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 raise FormatError(message(what, got=got, expected=str(first.get(key))[:200], fix="run it alike"))
     methods = {name: each for results in found for name, each in results["methods"].items()}
     seeds = sorted({seed for results in found for seed in results["seeds"]})
-    commands = " && ".join(dict.fromkeys(results["command"] for results in found))
     for name in methods:
         own = [results["methods"][name]["runs"] for results in found if name in results["methods"]]
         runs = {run["seed"]: run for each in own for run in each}
@@ -109,7 +108,22 @@ def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             ordered = [runs[seed] for seed in seeds]
             mean, deviation = over_seeds(ordered)
             methods[name] = {**methods[name], "runs": ordered, "mean": mean, "std": deviation}
-    return {**first, "seeds": seeds, "methods": methods, "command": commands}
+    return {**first, "seeds": seeds, "methods": methods, "command": _command(found, list(methods), seeds)}
+
+
+def _command(found: Sequence[Mapping[str, Any]], methods: Sequence[str], seeds: Sequence[int]) -> str:
+    """The one command that makes all of the results; the commands one after another where they differ in more."""
+    commands = list(dict.fromkeys(results["command"] for results in found))
+    chosen = ("--methods", "--seeds")
+    rest = []
+    for command in commands:
+        words = command.split()
+        left = [word for word, before in zip(words, ["", *words], strict=False) if not {word, before} & set(chosen)]
+        rest.append(" ".join(left))
+    if len(commands) == 1 or len(set(rest)) > 1:
+        return " && ".join(commands)
+    many = f" --seeds {','.join(map(str, seeds))}" if len(seeds) > 1 else ""
+    return f"{rest[0]} --methods {','.join(methods)}{many}"
 
 
 def write(sources: Sequence[Path], root: Path = ROOT, name: str = MAIN) -> list[Path]:

@@ -1,4 +1,4 @@
-"""`share-jax add OUT DIR...`: more adapters into a set, all in one merge."""
+"""`share-jax add SET DIR...`: more adapters into a set, all in one merge."""
 
 import argparse
 import time
@@ -20,7 +20,7 @@ EXAMPLE = "share-jax add shared adapters/new --max-error 0.05"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("set", metavar="OUT", help="the set")
+    parser.add_argument("set", metavar="SET", help="the set")
     parser.add_argument(
         "folders", nargs="+", metavar="DIR", help="adapters of any known format, as folders or files, or banks"
     )

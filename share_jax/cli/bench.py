@@ -1,4 +1,4 @@
-"""`share-jax bench OUT`: how long it takes to load, reconstruct and export, and what the files weigh."""
+"""`share-jax bench SET`: how long it takes to load, reconstruct and export, and what the files weigh."""
 
 import argparse
 import tempfile
@@ -18,7 +18,7 @@ EXAMPLE = "share-jax bench shared"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("set", metavar="OUT", help="the set")
+    parser.add_argument("set", metavar="SET", help="the set")
     parser.add_argument("--repeat", type=whole, default=3, metavar="N", help="runs of each; the median is shown (3)")
     parser.add_argument("--tasks", type=whole, default=20, metavar="N", help="tasks to take, evenly spread (20)")
 

@@ -1,4 +1,4 @@
-"""`share-jax convert IN -o OUT --to FORMAT`: one adapter in another tool's format."""
+"""`share-jax convert IN -o PATH --to FORMAT`: one adapter in another tool's format."""
 
 import argparse
 import os
@@ -32,7 +32,7 @@ _ONE_FILE = ".safetensors"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("adapter", metavar="IN", help="a folder or a file of any known format")
-    add_output(parser, "the adapter")
+    add_output(parser, "the adapter", "PATH")
     parser.add_argument("--to", required=True, choices=tuple(TARGETS), help="the format to write")
     parser.add_argument("--dtype", choices=("f32", "bf16", "f16"), help="dtype of the factors (default: as they are)")
     parser.add_argument("--task", metavar="TASK", help="which task, of a folder with several")

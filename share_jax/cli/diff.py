@@ -1,4 +1,4 @@
-"""`share-jax diff OUT TASK TASK`: how far two tasks' updates lie apart."""
+"""`share-jax diff SET TASK TASK`: how far two tasks' updates lie apart."""
 
 import argparse
 import math
@@ -16,7 +16,7 @@ EXAMPLE = "share-jax diff shared cola mrpc"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("set", metavar="OUT", help="the set")
+    parser.add_argument("set", metavar="SET", help="the set")
     parser.add_argument("tasks", nargs=2, metavar="TASK", help="the two tasks")
 
 

@@ -1,4 +1,4 @@
-"""`share-jax export OUT TASK -o DIR`: one task of a set, or of a language model's bank, as a PEFT folder."""
+"""`share-jax export SET_OR_BANK TASK -o DIR`: one task of a set, or of a language model's bank, as a PEFT folder."""
 
 import argparse
 import math
@@ -23,7 +23,7 @@ EXAMPLE = "share-jax export shared cola -o cola-adapter --dtype bf16"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("set", metavar="OUT", help="the set, or a language model's bank")
+    parser.add_argument("set", metavar="SET_OR_BANK", help="the set, or a language model's bank")
     parser.add_argument("task", nargs="?", metavar="TASK", help="the task")
     parser.add_argument("--all", action="store_true", help="every task of a bank, each in a folder of DIR")
     add_output(parser, "the adapter")

@@ -1,4 +1,4 @@
-"""`share-jax info OUT`: the figures of a set."""
+"""`share-jax info SET`: the figures of a set."""
 
 import argparse
 import time
@@ -12,7 +12,7 @@ EXAMPLE = "share-jax info shared --json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("set", metavar="OUT", help="the set")
+    parser.add_argument("set", metavar="SET", help="the set")
 
 
 def run(args: argparse.Namespace) -> int:

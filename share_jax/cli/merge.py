@@ -1,4 +1,4 @@
-"""`share-jax merge OUT TASK... -o DIR`: several tasks as one adapter."""
+"""`share-jax merge SET TASK... -o DIR`: several tasks as one adapter."""
 
 import argparse
 import time
@@ -27,7 +27,7 @@ EXAMPLE = "share-jax merge shared cola mrpc --method ties -o both"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("set", metavar="OUT", help="the set")
+    parser.add_argument("set", metavar="SET", help="the set")
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="two tasks or more")
     add_output(parser, "the adapter")
     parser.add_argument("--method", choices=tuple(_OPTIONS), default="linear", help="default: linear")

@@ -34,9 +34,9 @@ def complete(parser: argparse.ArgumentParser, command: ModuleType) -> None:
     command.add_arguments(parser)
 
 
-def add_output(parser: argparse.ArgumentParser, what: str) -> None:
+def add_output(parser: argparse.ArgumentParser, what: str, place: str = "DIR") -> None:
     """Adds `-o` and `--overwrite`."""
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help=f"where {what} is written")
+    parser.add_argument("-o", "--output", required=True, metavar=place, help=f"where {what} is written")
     parser.add_argument("--overwrite", action="store_true", help="replace a set or an adapter that is there")
 
 

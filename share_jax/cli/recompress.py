@@ -1,4 +1,4 @@
-"""`share-jax recompress OUT`: the bases of a set chosen anew for the tasks that are in it."""
+"""`share-jax recompress SET`: the bases of a set chosen anew for the tasks that are in it."""
 
 import argparse
 import time
@@ -16,7 +16,7 @@ EXAMPLE = "share-jax recompress shared --k 16"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("set", metavar="OUT", help="the set; its old version is replaced")
+    parser.add_argument("set", metavar="SET", help="the set; its old version is replaced")
     add_size(
         parser, "smallest k with every task's error bound <= E (stored in the set; without it the stored limit applies)"
     )

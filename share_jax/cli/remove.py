@@ -1,4 +1,4 @@
-"""`share-jax remove OUT TASK...`: tasks out of a set."""
+"""`share-jax remove SET TASK...`: tasks out of a set."""
 
 import argparse
 import time
@@ -14,7 +14,7 @@ EXAMPLE = "share-jax remove shared old-task"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("set", metavar="OUT", help="the set")
+    parser.add_argument("set", metavar="SET", help="the set")
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="tasks to remove")
 
 

@@ -1,4 +1,4 @@
-"""`share-jax validate OUT`: every check there is; exit status 1 if one fails."""
+"""`share-jax validate SET`: every check there is; exit status 1 if one fails."""
 
 import argparse
 import os
@@ -26,7 +26,7 @@ EXAMPLE = "share-jax validate shared --against adapters/*"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("set", metavar="OUT", help="the set")
+    parser.add_argument("set", metavar="SET", help="the set")
     parser.add_argument("--against", nargs="+", metavar="DIR", help="original adapters, to measure the true errors")
     add_task_names(parser)
 

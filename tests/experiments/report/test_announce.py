@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.assets import MINILM, NEWSGROUPS
+from experiments.assets import MINILM, NEWSGROUPS, SMOLLM2, smollm2_path
 from experiments.config.run_config import preset
 from experiments.report.announce import beginning, ending
 
@@ -31,5 +31,13 @@ def test_no_time_is_named_where_none_was_measured(tmp_path: Path, name: str, amo
     assert "minutes" not in beginning(replace(preset(name, amount), cache_dir=tmp_path))
 
 
-def test_the_end_names_the_report() -> None:
-    assert "runs/a/report.html" in ending(Path("runs/a/report.html"))
+def test_the_end_names_the_report_and_the_decoder_that_was_downloaded(tmp_path: Path) -> None:
+    page, config = Path("runs/a/report.html"), replace(preset("queries10", "default"), cache_dir=tmp_path)
+    assert "runs/a/report.html" in ending(page, preset("digits5", "default"))
+    assert "--model" not in ending(page, preset("digits5", "default"))
+    file = smollm2_path(tmp_path)
+    assert f"share-jax learn BANK --model {file} " in ending(page, config)
+    assert file == tmp_path / "assets" / f"{SMOLLM2.name}-{SMOLLM2.version}" / SMOLLM2.members[0].name
+    own = replace(config, weights=tmp_path / "own.gguf")
+    assert "--model" not in ending(page, own)
+    assert "downloads nothing" in beginning(own)

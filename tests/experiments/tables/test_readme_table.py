@@ -79,7 +79,10 @@ def test_runs_with_unlike_seeds_become_one_and_a_missing_seed_is_named(tmp_path:
     whole, first, second = (
         load_results(result(tmp_path, ("shared_a", "joint"), seeds)) for seeds in ((0, 1, 2), (0, 1), (2,))
     )
-    assert together([second, first]) == {**whole, "versions": second["versions"]}
+    both = together([second, {**first, "command": "run --preset a --seeds 0,1"}])
+    assert {**both, "command": whole["command"]} == {**whole, "versions": second["versions"]}
+    one, two = ({**each, "command": f"run --seeds {n} --preset a"} for n, each in (("2", second), ("0,1", first)))
+    assert together([one, two])["command"] == "run --preset a --methods shared_a,joint --seeds 0,1,2"
     lacking = {**second, "methods": {"joint": second["methods"]["joint"]}}
     with pytest.raises(FormatError, match=r"seeds of shared_a: got \[0, 1\], expected \[0, 1, 2\]"):
         together([first, lacking])
