@@ -153,9 +153,7 @@ def _task(
     chosen = np.random.default_rng([*key, 3]).permutation(len(tested))[:test_limit]
 
     def examples(source: list[tuple[str, str]], places: np.ndarray) -> tuple[Example, ...]:
-        return tuple(
-            Example(prompt(sentence), f" {label}") for sentence, label in (source[place] for place in places)
-        )
+        return tuple(Example(prompt(sentence), f" {label}") for sentence, label in (source[place] for place in places))
 
     tests = {"test": examples(tested, chosen)} | ({"dev": examples(rows, held)} if len(held) else {})
     return CompletionTask(folder.name, examples(rows, own), tests, "option", tuple(f" {label}" for label in labels))
