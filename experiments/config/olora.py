@@ -31,8 +31,8 @@ LABELS = {
     "max_length": 128,
     "length_buckets": (48, 64, 80, 96, 112),
 }
-"""120 updates of 4 are one pass over the examples, as in the paper. The rate is the one of 1e-3, 3e-3 and 7e-3 with which
-`shared_a` learnt the first task best, on its test rows; at 7e-3 it learns nothing. Longer sentences are cut."""
+"""120 updates of 4 are one pass over the examples, as in the paper. The rate is that of 1e-3, 3e-3 and 7e-3 with
+which `shared_a` learnt the first task best, on its test rows; at 7e-3 it learns nothing. Longer sentences are cut."""
 
 USUAL_ORDER = 4
 

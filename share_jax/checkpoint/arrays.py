@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from share_jax.errors import FormatError, first_line, message
 from share_jax.runtime.processes import to_host, wait
 from share_jax.storage.atomic_write import flush_tree, sha256_of
-from share_jax.trees import flat, nested
+from share_jax.trees import flat, merged, nested
 
 Record = dict[str, Any]
 """{"path": folder below the root, "leaves": {path: {"shape", "dtype"}}, "files": {name: sha256}}, and in a state in
@@ -68,9 +68,14 @@ def write(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
         )
     own = to_write(tree)
     with quiet(), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(target.absolute(), own)
+        checkpointer.save(target.absolute(), _filled(own))
         checkpointer.wait_until_finished()
     return record_of(root, folder, own)
+
+
+def _filled(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves that have entries: Orbax takes no others. An empty one, as a basis of no columns, is in the record."""
+    return nested({path: leaf for path, leaf in flat(tree).items() if leaf.size})
 
 
 def to_write(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,9 +183,11 @@ def read(root: Path, record: Record, like: Mapping[str, Any], what: str) -> dict
     folder = root / record["path"] / record.get("item", "")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder.absolute(), dict(like))
+            found = checkpointer.restore(folder.absolute(), _filled(like))
     except Exception as error:  # Orbax raises plain Exception among others
         raise FormatError(message(what, got=first_line(error), expected="an Orbax checkpoint", fix=FIX)) from error
+    empty = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in flat(like).items() if not leaf.size}
+    return merged(found, nested(empty)) if empty else found
 
 
 def of_the_disk(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from share_jax import language
-from share_jax.cli.options import emit, fraction, number, whole
+from share_jax.cli.options import emit, fraction, number, seed, whole
 from share_jax.cli.output_folder import check_file_output
 from share_jax.errors import InputError, message
 from share_jax.storage.atomic_write import replace_text
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=number, metavar="X", default=0.0, help="0 takes the likeliest tokens")
     parser.add_argument("--top-k", type=whole, metavar="N", help="draw from the N likeliest tokens")
     parser.add_argument("--top-p", type=fraction, metavar="X", help="draw from tokens of this probability together")
-    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of the draws (default: 0)")
+    parser.add_argument("--seed", type=seed, metavar="N", default=0, help="of the draws (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -125,7 +125,8 @@ def _tasks(
     routed = [place for place, record in enumerate(records) if args.route and record.get("task") is None]
     named = sorted(set(range(len(records))) - set(routed))
     own = {place: _task(records[place], labels[place], args.task, names) for place in named}
-    chosen = language.tasks_of_prompts(opened, [prompts[place] for place in routed]) if routed else []
+    asked, called = [prompts[place] for place in routed], [labels[place] for place in routed]
+    chosen = language.tasks_of_prompts(opened, asked, labels=called) if routed else []
     found = {**own, **dict(zip(routed, chosen, strict=True))}
     return [found[place] for place in range(len(records))]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from share_jax import language
 from share_jax.cli.bank_options import add_new_bank, settings_of
-from share_jax.cli.options import Progress, emit, number, whole
+from share_jax.cli.options import Progress, emit, number, seed, whole
 from share_jax.cli.table import table
 from share_jax.language.training import Training
 from share_jax.runtime.preemption import Preemption
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=plain.start_from,
         help="begin from the base model (zero) or from a copy of the last task (last); default: zero",
     )
-    how.add_argument("--seed", type=int, metavar="N", default=0, help="order of the examples (default: 0)")
+    how.add_argument("--seed", type=seed, metavar="N", default=0, help="order of the examples (default: 0)")
     how.add_argument("--restart", action="store_true", help="begin anew: give up a training that was broken off")
 
 

@@ -74,6 +74,14 @@ def whole(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    """A whole number that seeds take, from 0 to 2^63 - 1."""
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise ValueError(text)
+    return value
+
+
 def fraction(text: str) -> float:
     """A number above 0 and at most 1."""
     value = float(text)

@@ -17,6 +17,7 @@ from share_jax.checkpoint.saved_bank import load_bank
 from share_jax.checkpoint.share_tasks import load_share_bank
 from share_jax.errors import InputError, message
 from share_jax.language.settings import LanguageSettings, is_language_bank, read_settings
+from share_jax.layers.targets import match
 from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.models.generation import Completion, generate
 from share_jax.models.pretrained_decoder import Pretrained, load_decoder
@@ -29,6 +30,7 @@ from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
 from share_jax.train.start_from import StartFrom
 from share_jax.train.token_losses import next_token
+from share_jax.trees import flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +106,7 @@ def open_language_bank(
     chosen = replace(chosen, model=_place_of(chosen.model if model is None else os.fspath(model), Path(folder)))
     loaded = load_decoder(chosen.model)
     layers = loaded.model.config.num_hidden_layers
-    part = 5 if is_language_bank(folder) else 3  # banks of earlier versions do not name their first layer
-    first = layers - max(1, layers // part) if chosen.first_layer is None else chosen.first_layer
+    first = _first_layer(chosen, layers, loaded.params, known=is_language_bank(folder))
     if first >= layers:
         known = is_language_bank(folder)
         what, got = (f"model {chosen.model}", f"{layers} layers") if known else ("first_layer", first)
@@ -124,6 +125,37 @@ def open_language_bank(
         return LanguageBank(folder, chosen, loaded, adapted, fresh)
     load: Any = load_share_bank if isinstance(fresh, ShareBank) else load_bank
     return LanguageBank(folder, chosen, loaded, adapted, load(folder, learner, fresh))
+
+
+def _first_layer(settings: LanguageSettings, layers: int, params: Any, *, known: bool) -> int:
+    """The first layer that is adapted: what lies below is frozen, computed once, and has no target.
+
+    Raises:
+        InputError: a new bank has targets below its own first layer.
+        TargetError: a pattern matches no kernel.
+    """
+    part = 5 if known else 3  # banks of earlier versions do not name their first layer
+    usual = layers - max(1, layers // part)
+    if not settings.targets:
+        return usual if settings.first_layer is None else settings.first_layer
+    paths = match(settings.targets, flat(params), what="target")
+    lowest, path = min((_layer_of(path, layers), path) for path in paths)
+    if settings.first_layer is None or lowest >= settings.first_layer or known:
+        return lowest if settings.first_layer is None else min(lowest, settings.first_layer)
+    got, fix = f"{path}, below layer {settings.first_layer}", f"lower --first-layer to {lowest}, or choose others"
+    raise InputError(message("targets", got=got, expected="kernels of the layers that are adapted", fix=fix))
+
+
+def _layer_of(path: str, layers: int) -> int:
+    """The layer at which a model has to be cut for a parameter to lie above: 0 for the embedding.
+
+    >>> _layer_of("layer_3/mlp/up/kernel", 8), _layer_of("embed/embedding", 8), _layer_of("head/kernel", 8)
+    (3, 0, 7)
+    """
+    name = path.partition("/")[0]
+    if name.startswith("layer_"):
+        return int(name.removeprefix("layer_"))
+    return 0 if name == "embed" else layers - 1
 
 
 def _place_of(model: str, bank: Path) -> str:
@@ -156,4 +188,4 @@ def _learner(
     base = {"params": params}
     if isinstance(adapted.method, Share):
         return ShareLearner(adapted, base, transform, next_token, alpha=settings.alpha, start_from=start_from)
-    return Learner(adapted, base, transform, next_token, start_from=start_from)
+    return Learner(adapted, base, transform, next_token, start_from=start_from, compile_ahead=False)

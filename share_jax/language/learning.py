@@ -1,5 +1,8 @@
 """One more task of a language model, from its examples, with resume, and proof that older tasks are what they were."""
 
+import hashlib
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +30,13 @@ from share_jax.runtime.preemption import Preemption
 from share_jax.storage.cache_dir import cache_root
 from share_jax.storage.untrusted import check_task_name
 from share_jax.text.examples import Chat, Example
+from share_jax.train.hidden_rows import HiddenRows, hidden_rows
 from share_jax.train.loop import Inflight, Progress
 from share_jax.train.prefix_cache import PrefixCache
 from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
 from share_jax.train.token_batches import TokenBatches
-from share_jax.train.token_rows import TokenRows, on_grid, token_arrays, token_rows
+from share_jax.train.token_rows import TokenRows, token_rows
 
 PREFIX_BYTES = 2**31
 """Memory for the frozen layers' outputs; more lies in files of the cache folder."""
@@ -161,6 +165,7 @@ def _learnt(
     _save(after, learner, task, info, with_prompts(opened, task, examples, rows, hidden, size))
     if preemption is not None:
         preemption.released()
+    shutil.rmtree(_prefix_folder(opened), ignore_errors=True)
     bounds = {name: each.error_bound for name, each in bank.report().items()} if isinstance(bank, ShareBank) else {}
     same = {name: _same(opened.bank, bank, place) for place, name in enumerate(opened.bank.names)}
     return Learnt(after, len(batches), info["loss"], found, rows.cut, same, bounds)
@@ -172,16 +177,19 @@ def _adamw(peak: float, steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.0))
 
 
-def _hidden(opened: LanguageBank, rows: TokenRows) -> np.ndarray | None:
-    """What the frozen layers make of every example, (N, longest, d) float32; None if no layer is frozen."""
+def _hidden(opened: LanguageBank, rows: TokenRows) -> HiddenRows | None:
+    """What the frozen layers make of every example, float32; None if no layer is frozen."""
     model = opened.pretrained.model
     if not model.first_layer:
         return None
-    length = on_grid(int(rows.lengths.max()))
-    arrays = token_arrays(rows, np.arange(len(rows)), length, 1 + int(rows.learnt.max()))
-    folder = Path(cache_root(None)) / "prefix"
-    cache = PrefixCache(linen_prefix(model), {"params": opened.pretrained.params}, 16, PREFIX_BYTES, folder)
-    return cache.of({name: arrays[name] for name in ("input_ids", "attention_mask")})
+    params, folder = {"params": opened.pretrained.params}, _prefix_folder(opened)
+    return hidden_rows(PrefixCache(linen_prefix(model), params, 16, PREFIX_BYTES, folder), rows)
+
+
+def _prefix_folder(opened: LanguageBank) -> Path:
+    """Where the frozen layers' outputs lie that do not fit into memory, until the task that needs them is saved."""
+    own = hashlib.sha256(os.fsencode(opened.folder.absolute())).hexdigest()[:16]
+    return Path(cache_root(None)) / "prefix" / own
 
 
 def _save(opened: LanguageBank, learner: Any, task: str, info: dict[str, Any], router: Router) -> None:

@@ -14,10 +14,12 @@ import numpy as np
 from share_jax.bank.router import Router, add_task, empty_router, route, routing_rule
 from share_jax.checkpoint.checkpoint import load_router, open_checkpoint
 from share_jax.checkpoint.manifest import exists
+from share_jax.checkpoint.steady import steady
 from share_jax.errors import TaskError, message
 from share_jax.language.language_bank import LanguageBank
-from share_jax.models.generation import Prompt, bucket, prompt_features
+from share_jax.models.generation import Prompt, bucket, checked_ids, prompt_features
 from share_jax.text.examples import Chat, Example
+from share_jax.train.hidden_rows import HiddenRows
 from share_jax.train.token_rows import TokenRows
 from share_jax.typing import Array
 
@@ -31,10 +33,12 @@ def saved_router(opened: LanguageBank) -> Router | None:
     Raises:
         FormatError: the folder is damaged.
     """
-    if not exists(opened.folder):
-        return None
-    store = open_checkpoint(opened.folder)
-    return None if store.manifest.router is None else load_router(store)
+
+    def read() -> Router | None:
+        store = open_checkpoint(opened.folder)
+        return None if store.manifest.router is None else load_router(store)
+
+    return steady(opened.folder, read) if exists(opened.folder) else None
 
 
 def with_prompts(
@@ -42,44 +46,44 @@ def with_prompts(
     task: str,
     examples: Sequence[Example | Chat],
     rows: TokenRows,
-    hidden: np.ndarray | None,
+    hidden: HiddenRows | None,
     batch_size: int = 16,
 ) -> Router:
-    """The bank's router with the prompts of one more task; of a text without a prompt it learns the whole text.
+    """The bank's router with the prompts of one more task; a text without a prompt is one as a whole, but its end.
 
     Args:
         opened: the bank before the task.
         task: its name.
         examples: what it is learnt from.
         rows: the same as tokens.
-        hidden: what the frozen layers make of them, (N, length, d); None if no layer is frozen.
+        hidden: what the frozen layers make of them; None if no layer is frozen.
         batch_size: prompts that go through the model together.
     """
     known = saved_router(opened)
     places = np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(int))
     whole = [isinstance(examples[place], Example) and not examples[place].prompt for place in places]  # pyright: ignore[reportAttributeAccessIssue]
-    prompts = [
-        rows.ids[place][: None if text else rows.starts[place]] for place, text in zip(places, whole, strict=True)
-    ]
+    prompts = [rows.ids[place][: -1 if text else rows.starts[place]] for place, text in zip(places, whole, strict=True)]
     if hidden is None:
         features = prompt_features(opened.pretrained.model, opened.pretrained.params, prompts, batch_size=batch_size)
     else:
-        prompts = [ids[: hidden.shape[1]] for ids in prompts]
         features = _above(opened, [len(ids) for ids in prompts], hidden, places, batch_size)
     return add_task(empty_router(features.shape[1]) if known is None else known, task, features)
 
 
-def tasks_of_prompts(opened: LanguageBank, prompts: Sequence[Prompt], *, batch_size: int = 16) -> list[str]:
+def tasks_of_prompts(
+    opened: LanguageBank, prompts: Sequence[Prompt], *, batch_size: int = 16, labels: Sequence[str] | None = None
+) -> list[str]:
     """The name of the task that each prompt is the likeliest to be of.
 
     Args:
         opened: the bank.
         prompts: texts, or token ids.
         batch_size: prompts that go through the model together.
+        labels: what messages call the prompts; "prompt 0" and so on when None.
 
     Raises:
         TaskError: the bank has a task whose prompts are not known: it was imported, or learnt by an older version.
-        InputError: a prompt is empty.
+        InputError: a prompt is empty, too long, or of tokens that the model does not have.
 
     Example:
         >>> from share_jax.language import open_language_bank
@@ -93,12 +97,13 @@ def tasks_of_prompts(opened: LanguageBank, prompts: Sequence[Prompt], *, batch_s
         expected, fix = "those of every task", "name the task of each prompt, or learn these tasks by share-jax learn"
         raise TaskError(message(f"router of bank {opened.folder}", got=got, expected=expected, fix=fix))
     loaded = opened.pretrained
-    features = prompt_features(loaded.model, loaded.params, prompts, tokenizer=loaded.tokenizer, batch_size=batch_size)
+    ids = checked_ids(loaded.model.config, prompts, loaded.tokenizer, labels=labels)
+    features = prompt_features(loaded.model, loaded.params, ids, batch_size=batch_size)
     return [names[place] for place in np.asarray(route(routing_rule(router, names), features))]
 
 
 def _above(
-    opened: LanguageBank, lengths: Sequence[int], hidden: np.ndarray, places: np.ndarray, batch_size: int
+    opened: LanguageBank, lengths: Sequence[int], hidden: HiddenRows, places: np.ndarray, batch_size: int
 ) -> np.ndarray:
     """`prompt_features` from what the frozen layers have made of the texts, of which prompts are the beginning."""
     order = np.argsort(np.asarray(lengths), kind="stable")
@@ -106,9 +111,9 @@ def _above(
     for start in range(0, len(order), batch_size):
         own = order[start : start + batch_size]
         rows = np.concatenate([own, np.repeat(own[-1:], batch_size - len(own))])
-        length = min(bucket(max(lengths[row] for row in rows)), hidden.shape[1])
+        length = bucket(max(lengths[row] for row in rows))
         mask = (np.arange(length) < np.asarray(lengths)[rows][:, None]).astype(np.int32)
-        states = np.asarray(hidden[places[rows], :length])
+        states = hidden.take(places[rows], length)
         out[rows] = _features(opened.pretrained.model, {"params": opened.pretrained.params}, states, mask)
     return out
 

@@ -9,6 +9,7 @@ from share_jax.bank.slots import read_slot
 from share_jax.language.language_bank import LanguageBank
 from share_jax.models.text_tokenizer import check_vocabulary
 from share_jax.text.examples import Chat, Example
+from share_jax.train.hidden_rows import HiddenRows
 from share_jax.train.token_batches import TokenBatches
 from share_jax.train.token_losses import bits_per_byte, next_token
 from share_jax.train.token_rows import TokenRows, token_rows
@@ -65,7 +66,7 @@ def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat]
 
 
 def scores(
-    opened: LanguageBank, slot: Any, rows: TokenRows, batch_size: int, hidden: np.ndarray | None = None
+    opened: LanguageBank, slot: Any, rows: TokenRows, batch_size: int, hidden: HiddenRows | None = None
 ) -> Scores:
     """Scores rows by a slot; `hidden` as of `TokenBatches`."""
     sums = np.zeros(5)

@@ -40,6 +40,8 @@ class Training:
         for name in ("epochs", "batch_size", "save_every"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(message(name, got=value, expected="at least 1", fix="raise it"))
+        if not 0 <= self.seed < 2**63:
+            raise InputError(message("seed", got=self.seed, expected="0 to 2^63 - 1", fix="pass 0"))
         if not 0 < self.learning_rate < math.inf:
             got, expected = self.learning_rate, "a number above 0"
             raise InputError(message("learning_rate", got=got, expected=expected, fix="pass 6e-3"))

@@ -15,6 +15,10 @@ from share_jax.errors import InputError, message
 Message = Mapping[str, Any]
 """{"role": "system" | "user" | "assistant", "content": text}; further keys, such as tool calls, go to the template."""
 
+DATE = datetime.datetime(2024, 7, 26)
+"""What templates that ask for today's date are told, on any day, so that a task's prompts are those that it was learnt
+from: the date that Llama's own templates write where they are told none."""
+
 
 def render(template: str, messages: Sequence[Message], *, continues: bool = True, **names: Any) -> str:
     """The text of a conversation.
@@ -23,7 +27,7 @@ def render(template: str, messages: Sequence[Message], *, continues: bool = True
         template: a Jinja template, as in `tokenizer_config.json`.
         messages: of the conversation, in order.
         continues: whether the text ends where the model's next message begins.
-        **names: what else the template sees, such as `bos_token`.
+        **names: what else the template sees, such as `bos_token`, or `strftime_now` where today's date is wanted.
 
     Raises:
         InputError: the template is no valid one, or refuses the messages.
@@ -69,5 +73,5 @@ def _environment() -> Any:
     )
     environment.filters["tojson"] = as_json
     environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    environment.globals["strftime_now"] = DATE.strftime
     return environment

@@ -23,6 +23,7 @@ from share_jax.bank.slots import TaskSlots, gather
 from share_jax.errors import InputError, message
 from share_jax.models import decoding
 from share_jax.models.decoder import Decoder
+from share_jax.models.decoder_config import DecoderConfig
 from share_jax.models.sampling import Sampling, sampling
 from share_jax.models.text_tokenizer import TextTokenizer, check_vocabulary, padded, text_label
 from share_jax.typing import Array, PRNGKey, Tree
@@ -119,9 +120,7 @@ def generate(
     """
     how = sampling(temperature, top_k, top_p)
     _check(how, key, tasks, router, {"max_tokens": max_tokens, "batch_size": batch_size})
-    lists = as_ids(prompts, tokenizer, special=special, labels=labels)
-    check_vocabulary(lists, adapted.model.config.vocab_size, labels)
-    _check_lengths(lists, max_tokens, adapted.model.config.max_position_embeddings, labels)
+    lists = checked_ids(adapted.model.config, prompts, tokenizer, max_tokens, special=special, labels=labels)
     if not lists:
         return []
     if router is not None:
@@ -191,6 +190,26 @@ def prompt_features(
         own = [lists[row] for row in rows]
         out[rows] = decoding.features(model, {"params": params}, *padded(own, bucket(max(map(len, own))), 0))
     return out
+
+
+def checked_ids(
+    config: DecoderConfig,
+    prompts: Sequence[Prompt],
+    tokenizer: TextTokenizer | None,
+    max_tokens: int = 1,
+    *,
+    special: bool = True,
+    labels: Sequence[str] | None = None,
+) -> list[list[int]]:
+    """Prompts as token ids that the model takes, with so many more.
+
+    Raises:
+        InputError: as `as_ids`; a token has no row in the model, or a prompt is too long.
+    """
+    lists = as_ids(prompts, tokenizer, special=special, labels=labels)
+    check_vocabulary(lists, config.vocab_size, labels)
+    _check_lengths(lists, max_tokens, config.max_position_embeddings, labels)
+    return lists
 
 
 def as_ids(

@@ -30,7 +30,8 @@ class Example:
 
     Attributes:
         prompt: "" where all of a text is learnt.
-        completion: follows the prompt as it is: no blank is put between them.
+        completion: follows the prompt as it is: no blank is put between them. Both are encoded apart, so a tokenizer
+            that puts a blank before any text, as some of SentencePiece do, puts one there, too.
         source: the file and line that it is from, for messages.
 
     Example:

@@ -1,11 +1,12 @@
 """A file with one JSON object per line, read strictly: every line that is wrong is named by its number."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeVar
 
 from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.untrusted import shown
@@ -133,7 +134,7 @@ def _record(line: bytes) -> dict[str, Any]:
         got = f"byte 0x{line[error.start]:02x} at {error.start + 1}"
         raise _BadLineError(got, "UTF-8", "save the file as UTF-8") from error
     try:
-        record = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+        record = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         got = f"{shown(text.strip(), 40)!r}, where JSON ends at column {error.colno} ({error.msg})"
         if text.strip() in ("[", "{"):
@@ -160,7 +161,12 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _no_constant(name: str) -> None:
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _no_constant(digits[:40])
+
+
+def _no_constant(name: str) -> NoReturn:
     raise _BadLineError(name, "JSON, which has no such number", "write null, or leave it out")
 
 

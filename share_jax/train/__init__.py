@@ -7,8 +7,8 @@ a pure function, `step` compiles it, `placed_step` runs it on one device or a me
 says which leaves train, `starting_slot` where those of a new task start, by the names of `start_from`, `model_call` how
 the model is called; `losses` and `batches` are what a step is given, `token_losses`, `token_rows` and `token_batches`
 for language models. `batch_checks` refuses bad batches and labels, for a whole task `task_checks`; `divergence` finds
-the first loss that is not finite; `prefix_cache` keeps the output of frozen layers. A new loss goes into `losses`, a
-new check into `batch_checks`.
+the first loss that is not finite; `prefix_cache` keeps the output of frozen layers, `hidden_rows` that of texts of
+unlike lengths. A new loss goes into `losses`, a new check into `batch_checks`.
 """
 
 import lazy_loader

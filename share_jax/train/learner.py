@@ -48,6 +48,8 @@ class Learner(TaskLearner[TaskBank]):
         twin: the model as it predicts, with the same parameters (`Adapted.with_model`); `model` when None.
         start_from: where a new task's adapter starts: "zero", so that the model is the frozen one; or "last", a copy of
             the last learnt task's, which needs fewer updates when tasks are alike. Heads start fresh.
+        compile_ahead: whether the end of the first task compiles the step of later ones, so that none of them compiles;
+            False where the process ends with the task.
         placed: `base` where steps and `answer` read it.
         answer: (base variables, shared, slot or `TaskSlots`, inputs) to the model's output, compiled.
 
@@ -70,6 +72,7 @@ class Learner(TaskLearner[TaskBank]):
     """
 
     start_from: StartFrom = field(default="zero", kw_only=True)
+    compile_ahead: bool = field(default=True, kw_only=True)
     placed: Tree = field(init=False, repr=False, compare=False)
     answer: Any = field(init=False, repr=False, compare=False)
     _first: Phase = field(init=False, repr=False, compare=False)
@@ -148,7 +151,7 @@ class Learner(TaskLearner[TaskBank]):
         state = self.begin(bank, jax.random.fold_in(key, len(bank.names)))
         end = phase.train(state, self.placed, name, batches, replace(hooks, checks=checks))
         after = with_task(bank, name, end.shared, end.slot)
-        if not bank.names:
+        if not bank.names and self.compile_ahead:
             self._compile_later(after, checks.kinds)
         return after
 

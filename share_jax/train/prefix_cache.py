@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,9 +25,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from share_jax.errors import InputError, LimitError, message
+from share_jax.errors import InputError, LimitError, SaveError, message
 from share_jax.storage.atomic_write import flush, replace_text, sha256_of
 from share_jax.typing import Tree
+
+_DAY = 86_400.0
+"""Seconds after which a file that was never finished is removed."""
+
+_BLOCK = 2**24
+"""Bytes that are written at once."""
 
 Prefix = Callable[[Tree, Any], Any]
 """Pure: (variables, inputs with a leading axis of examples) to a tree of arrays with the same leading axis."""
@@ -102,6 +109,7 @@ class PrefixCache:
         Raises:
             InputError: if there are no examples, or the arrays disagree about how many.
             LimitError: if it would pass `max_bytes` and there is no folder.
+        SaveError: if the folder's disk is full.
         """
         wanted = self._shapes(inputs)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(wanted))
@@ -120,12 +128,19 @@ class PrefixCache:
 
     def _on_disk(self, inputs: Any, wanted: Any, folder: Path) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".*.tmp"):  # of a process that was killed
+            if time.time() - left.stat().st_mtime > _DAY:
+                left.unlink(missing_ok=True)
         name = self._fingerprint(inputs)
         leaves, structure = jax.tree.flatten(wanted)
         paths = [folder / f"{name}-{index}.bin" for index in range(len(leaves))]
         note = folder / f"{name}.json"
         if not _whole(note, paths):
-            self._write(inputs, wanted, note, paths)
+            try:
+                self._write(inputs, wanted, note, paths)
+            except OSError as error:
+                got, fix = error.strerror or str(error), "free some, or raise max_bytes"
+                raise SaveError(message(f"frozen prefix in {folder}", got=got, expected="room", fix=fix)) from error
         opened = [np.memmap(p, leaf.dtype, "r", shape=leaf.shape) for p, leaf in zip(paths, leaves, strict=True)]
         return jax.tree.unflatten(structure, opened)
 
@@ -134,11 +149,11 @@ class PrefixCache:
         note.unlink(missing_ok=True)
         partials: list[Path] = []
         try:
-            for path in paths:
-                descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-                os.close(descriptor)
-                partials.append(Path(name))
             leaves, structure = jax.tree.flatten(wanted)
+            for path, leaf in zip(paths, leaves, strict=True):
+                descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+                partials.append(Path(name))
+                _take_room(descriptor, leaf.size * leaf.dtype.itemsize)
             maps = [np.memmap(p, s.dtype, "w+", shape=s.shape) for p, s in zip(partials, leaves, strict=True)]
             self._fill(inputs, jax.tree.unflatten(structure, maps))
             for mapped in maps:
@@ -188,6 +203,20 @@ class PrefixCache:
             digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
             digest.update(array.reshape(-1).view(np.uint8).data)
         return digest.hexdigest()[:32]
+
+
+def _take_room(descriptor: int, size: int) -> None:
+    """Takes a file's room on the disk now: a mapped file that finds none later ends the process.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with os.fdopen(descriptor, "wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:  # macOS
+            for start in range(0, size, _BLOCK):
+                file.write(bytes(min(_BLOCK, size - start)))
 
 
 def _give_back(held: dict[str, int], size: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from share_jax.errors import InputError, message
 from share_jax.train.batches import CountedBatches, Position, order, padded, steps_per_epoch
+from share_jax.train.hidden_rows import HiddenRows
 from share_jax.train.token_rows import TokenRows, on_grid, token_arrays
 
 
@@ -23,7 +24,7 @@ class TokenBatches:
         seed: of the order.
         task: the task's number, which goes into the order.
         epochs: how often each example is seen.
-        hidden: of each example (N, longest, d), what a frozen prefix makes of it, in place of its token ids.
+        hidden: what a frozen prefix makes of each example, (N, longest, d) or `HiddenRows`, in place of its token ids.
         training: settings of the training that takes the batches, by name: it goes on with the same ones alone.
     """
 
@@ -32,7 +33,7 @@ class TokenBatches:
     seed: int = 0
     task: int = 0
     epochs: int = 1
-    hidden: np.ndarray | None = None
+    hidden: np.ndarray | HiddenRows | None = None
     training: Mapping[str, float | str] = field(default_factory=dict)
     _epoch: dict[int, list[np.ndarray]] = field(init=False, repr=False, default_factory=dict)
 
@@ -112,6 +113,8 @@ class TokenBatches:
         return [parts[turn] for turn in turns]
 
     def _hidden(self, places: np.ndarray, length: int) -> np.ndarray | None:
+        if isinstance(self.hidden, HiddenRows):
+            return self.hidden.take(places, length)
         return None if self.hidden is None else np.asarray(self.hidden[places, :length])
 
 

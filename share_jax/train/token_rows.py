@@ -45,7 +45,7 @@ class TokenRows:
     Attributes:
         ids: of each example all its tokens.
         starts: of each the place of its first token that is learnt, at least 1.
-        nbytes: of each the length of its completion or text, as far as that was not cut, in bytes of UTF-8.
+        nbytes: of each the length of its completion or text, as far as its tokens are learnt, in bytes of UTF-8.
         cut: how many examples were cut to `max_length`.
         sources: what messages call them; none where they are not told apart.
 
@@ -88,8 +88,8 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_len
         max_length: the most tokens of one example.
 
     Raises:
-        InputError: there is no example; `max_length` is below 8; a text has no token to learn; a chat and the tokenizer
-            has no template, or the template refuses it.
+        InputError: there is no example; `max_length` is below 8; a completion is empty, or a text has no token to
+            learn; the tokenizer has no template for a chat, or the template refuses it.
     """
     if max_length < 8:
         raise InputError(message("max_length", got=max_length, expected="at least 8 tokens", fix="pass 256"))
@@ -109,6 +109,9 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_len
     answers = tokenizer.encode_batch(wanted, special=False)
     ids, starts, nbytes, cut = [], [], [], 0
     for place, (before, answer) in enumerate(zip(plain, answers, strict=True)):
+        if before and not wanted[place]:
+            got, fix = "nothing", "give it an answer"
+            raise InputError(message(f"completion of {sources[place]}", got=got, expected="a text", fix=fix))
         whole = len(answer) + 1
         answer = (*answer, tokenizer.stop[0])
         cut += len(before) + len(answer) > max_length
@@ -119,8 +122,9 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_len
             raise InputError(message(f"tokens of {sources[place]}", got=got, expected="at least two", fix=fix))
         ids.append((*before, *answer))
         starts.append(max(1, len(before)))
-        text = wanted[place] if len(answer) == whole else tokenizer.decode(answer)
-        nbytes.append(len(text.encode()))
+        told = answer[: whole - 1] if before else answer[1 : whole - 1]  # of a text the first token is not scored
+        text = wanted[place] if len(told) == whole - 1 else tokenizer.decode(told)
+        nbytes.append(len((text or wanted[place]).encode()))
     return TokenRows(tuple(ids), tuple(starts), tuple(nbytes), cut, tuple(sources))
 
 

@@ -1,6 +1,8 @@
 """What a frozen prefix answers is kept to the bit, within its bound on memory, and found again on disk."""
 
+import errno
 import gc
+import os
 
 import flax.linen as nn
 import jax
@@ -10,7 +12,7 @@ import optax
 import pytest
 
 from share_jax import adapt
-from share_jax.errors import InputError, LimitError
+from share_jax.errors import InputError, LimitError, SaveError
 from share_jax.linen.prefix import linen_prefix
 from share_jax.train.learner import Learner
 from share_jax.train.prefix_cache import PrefixCache
@@ -185,3 +187,24 @@ def test_refusals(variables):
         cache(variables).of({"x": examples(0)})
     with pytest.raises(LimitError, match="raise max_bytes, or pass a folder"):
         cache(variables, max_bytes=10).of({"x": examples(9)})
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(variables, tmp_path, monkeypatch):
+    def full(descriptor: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    kept = cache(variables, max_bytes=0, folder=tmp_path / "kept")
+    with pytest.raises(SaveError, match=r"frozen prefix in .*: got No space left on device, expected room"):
+        kept.of({"x": examples(5)})
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_what_a_kill_left_long_ago_is_removed(variables, tmp_path):
+    old, young = (tmp_path / f".{name}.tmp" for name in ("old", "young"))
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    cache(variables, max_bytes=0, folder=tmp_path).of({"x": examples(5)})
+    assert not old.exists()
+    assert young.exists()

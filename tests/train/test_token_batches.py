@@ -1,6 +1,7 @@
 """Examples as tokens and their batches: what is learnt of each, cut from the right side, resumed at any step."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from share_jax.errors import InputError
 from share_jax.models.text_tokenizer import TextTokenizer
 from share_jax.text.examples import Chat, Example, Message
+from share_jax.train.hidden_rows import hidden_rows
+from share_jax.train.prefix_cache import PrefixCache
 from share_jax.train.token_batches import TokenBatches
 from share_jax.train.token_rows import TokenRows, token_arrays, token_rows
 
@@ -33,7 +36,30 @@ def test_the_completion_and_the_stop_are_learnt(tokenizer: TextTokenizer) -> Non
     assert rows.starts == (2, 1)  # of a text all but its first token, which nothing stands before
     assert rows.learnt.tolist() == [3, 2]
     assert rows.lengths.tolist() == [4, 2]
-    assert rows.nbytes == (3, 3)
+    assert rows.nbytes == (3, 1)  # of "e f" the "e" is given away
+
+
+def test_an_empty_completion_is_refused_by_its_source(tokenizer: TextTokenizer) -> None:
+    with pytest.raises(InputError, match=r"completion of a\.jsonl line 2: got nothing, expected a text"):
+        token_rows([Example("a", "b"), Example("a", "", "a.jsonl line 2")], tokenizer, 16)
+
+
+def test_long_texts_do_not_make_short_ones_as_long(tokenizer: TextTokenizer) -> None:
+    texts = [Example("a b", "c d"), Example("a", " ".join("b" * 90)), Example("e f g", "h")]
+    rows = token_rows(texts, tokenizer, 128)
+
+    def prefix(variables: Any, inputs: Any) -> Any:
+        return inputs["input_ids"][..., None] * variables["scale"].reshape(1, 1, -1)
+
+    made = hidden_rows(PrefixCache(prefix, {"scale": np.ones(2, np.float32)}, rows=2), rows)
+    assert {length: len(array) for length, array in made.arrays.items()} == {64: 2, 96: 1}
+    whole = token_arrays(rows, np.arange(3), 96, 96)["input_ids"]
+    for length in (48, 96):
+        np.testing.assert_array_equal(made.take(np.array([2, 1, 0]), length)[..., 1], whole[[2, 1, 0], :length])
+    plain = prefix({"scale": np.ones(2, np.float32)}, {"input_ids": whole})
+    kept, plain = (TokenBatches(rows, 2, hidden=hidden) for hidden in (made, plain))
+    for a, b in zip(kept, plain, strict=True):
+        np.testing.assert_array_equal(a["inputs"]["hidden"], b["inputs"]["hidden"])
 
 
 def test_the_last_answer_of_a_chat_is_learnt_behind_the_templates_prompt(tokenizer: TextTokenizer) -> None:

@@ -1,0 +1,118 @@
+"""Odd numbers, letters and times: what a command says of them, and that it loses nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pretrained_folders import pretrained_folder
+
+from share_jax import language
+from share_jax.checkpoint import saved_bank
+from share_jax.cli.main import main
+from share_jax.errors import InputError
+from share_jax.language.training import Training
+from share_jax.models.chat_template import render
+from share_jax.text.examples import Example
+
+EXAMPLES = [Example(f"{asked} :", " on the cat") for asked in ("the cat sat", "a dog sat", "the dog sat", "a cat sat")]
+SETTINGS = language.LanguageSettings("decoder", rank=2, first_layer=1, max_length=32)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, a bank of one task, and its data."""
+    folder = tmp_path_factory.mktemp("odd")
+    pretrained_folder("decoder", folder)
+    opened = language.open_language_bank(folder / "bank", folder / "decoder", SETTINGS)
+    language.learn(opened, "cats", EXAMPLES, Training(epochs=1, batch_size=2))
+    write(folder / "cats.jsonl", *({"prompt": each.prompt, "completion": each.completion} for each in EXAMPLES))
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own with copies of the bank and of what it needs, the model by a link."""
+    subprocess.run(["cp", "-r", str(made / "bank"), str(made / "cats.jsonl"), str(tmp_path)], check=True)
+    (tmp_path / "decoder").symlink_to(made / "decoder")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path: Path, *records: object) -> Path:
+    path.write_text("".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in records))
+    return path
+
+
+def said(capsys: pytest.CaptureFixture, *words: object) -> tuple[int, str]:
+    """The exit status and what stands on stderr, one line at most."""
+    capsys.readouterr()
+    code = main([str(word) for word in words])
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    return code, error
+
+
+def test_prompts_are_checked_before_they_are_routed(place: Path, capsys: pytest.CaptureFixture) -> None:
+    write(place / "asked.jsonl", {"prompt": "the cat"}, {"prompt": "the cat " * 200})
+    code, error = said(capsys, "generate", "bank", "--file", "asked.jsonl", "--route")
+    assert (code, "asked.jsonl line 2: got" in error) == (2, True)
+    assert "at most" in error
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**70)])
+def test_seeds_out_of_range_are_one_line(place: Path, capsys: pytest.CaptureFixture, seed: str) -> None:
+    learning = ("learn", "bank", "--task", "dogs", "--data", "cats.jsonl")
+    for words in (learning, ("generate", "bank", "--task", "cats", "--prompt", "a", "--temperature", "1")):
+        code, error = said(capsys, *words, "--seed", seed)
+        assert (code, "seed" in error, "internal" in error) == (2, True, False)
+    with pytest.raises(InputError, match="seed: got"):
+        Training(seed=int(seed))
+
+
+def test_numbers_past_those_of_json_are_refused(place: Path, capsys: pytest.CaptureFixture) -> None:
+    write(place / "asked.jsonl", '{"prompt": "the cat", "task": "cats", "score": 1e999}')
+    code, error = said(capsys, "generate", "bank", "--file", "asked.jsonl")
+    assert (code, "line 1: got 1e999" in error) == (2, True)
+
+
+def test_completions_are_utf8_whatever_the_terminal_is(place: Path) -> None:
+    write(place / "asked.jsonl", {"prompt": "the cat", "task": "cats", "note": "猫"})
+    command = [sys.executable, "-m", "share_jax.cli", "generate", "bank", "--file", "asked.jsonl", "--max-tokens", "2"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    run = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert json.loads(run.stdout.decode("utf-8"))["note"] == "猫"
+
+
+def test_a_reader_waits_for_a_save_that_it_met(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save between the manifest and the arrays that it named."""
+    real, met = saved_bank.opened_for, []
+
+    def meet(*args: object) -> object:
+        found = real(*args)  # pyright: ignore[reportArgumentType]
+        if not met:
+            met.append(found)
+            (place / "bank" / found.record("cats")["path"]).rename(place / "bank" / "tasks" / "other")
+            text = (place / "bank" / "manifest.json").read_text()
+            (place / "bank" / "manifest.json").write_text(text + "\n")
+            monkeypatch.setattr(saved_bank, "opened_for", again)
+        return found
+
+    def again(*args: object) -> object:
+        found = real(*args)  # pyright: ignore[reportArgumentType]
+        (place / "bank" / "tasks" / "other").rename(place / "bank" / found.record("cats")["path"])
+        return found
+
+    monkeypatch.setattr(saved_bank, "opened_for", meet)
+    assert language.open_language_bank("bank").bank.names == ("cats",)
+    assert met
+
+
+def test_templates_are_told_one_date_on_any_day() -> None:
+    """A training that was broken off goes on with the prompts that it began with."""
+    template = "{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}"
+    assert render(template, [{"role": "user", "content": "Hi"}]) == "26 Jul 2024: Hi"
+    today = render(template, [{"role": "user", "content": "Hi"}], strftime_now=lambda form: "today")
+    assert today == "today: Hi"
