@@ -77,4 +77,5 @@ def _own(children: Sequence[int]) -> float:
 
 def machine(threads: int) -> dict[str, Any]:
     """The machine, for the record."""
-    return {"processor": processor(), "processors": os.cpu_count(), "threads": threads, "system": platform.platform()}
+    system = ", ".join(part for part in (platform.system(), platform.machine(), " ".join(platform.libc_ver())) if part)
+    return {"processor": processor(), "processors": os.cpu_count(), "threads": threads, "system": system}
