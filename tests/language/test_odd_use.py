@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pretrained_folders import pretrained_folder
+from small_bank import EXAMPLES, SHORT, copy_bank, make_bank, said, write
 
 from share_jax import language
 from share_jax.cli.main import main
@@ -18,45 +18,19 @@ from share_jax.language.changing import changing
 from share_jax.language.training import Training
 from share_jax.runtime.preemption import Preempted
 from share_jax.storage.lock import LONG, hold
-from share_jax.text.examples import Example
-
-EXAMPLES = [Example(f"{asked} :", " on the cat") for asked in ("the cat sat", "a dog sat", "the dog sat", "a cat sat")]
-SETTINGS = language.LanguageSettings("decoder", rank=2, first_layer=1, max_length=32)
-SHORT = Training(epochs=1, batch_size=2)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, a bank of one task, and its data."""
-    folder = tmp_path_factory.mktemp("odd")
-    pretrained_folder("decoder", folder)
-    opened = language.open_language_bank(folder / "bank", folder / "decoder", SETTINGS)
-    language.learn(opened, "cats", EXAMPLES, SHORT)
-    write(folder / "cats.jsonl", *({"prompt": each.prompt, "completion": each.completion} for each in EXAMPLES))
-    return folder
+    return make_bank(tmp_path_factory.mktemp("odd"))
 
 
 @pytest.fixture
 def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own with copies of the bank and of what it needs, the model by a link."""
-    subprocess.run(["cp", "-r", str(made / "bank"), str(made / "cats.jsonl"), str(tmp_path)], check=True)
-    (tmp_path / "decoder").symlink_to(made / "decoder")
+    """A folder of its own with copies of them."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write(path: Path, *records: object) -> Path:
-    path.write_text("".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in records))
-    return path
-
-
-def said(capsys: pytest.CaptureFixture, *words: object) -> tuple[int, str]:
-    """The exit status and what stands on stderr, one line at most."""
-    capsys.readouterr()
-    code = main([str(word) for word in words])
-    error = capsys.readouterr().err.strip()
-    assert "\n" not in error
-    return code, error
+    return copy_bank(made, tmp_path)
 
 
 def broken_off(folder: Path, task: str) -> None:
