@@ -60,7 +60,7 @@ def parser(argv: Sequence[str]) -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
-    if sys.stdout.encoding.lower() not in ("utf-8", "utf8"):  # as under LC_ALL=C of some systems
+    if (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8"):  # as under LC_ALL=C of some systems
         sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore[reportAttributeAccessIssue]
     try:
         args = parser(words).parse_args(words)
