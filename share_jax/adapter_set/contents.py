@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Any
 
 from share_jax.adapter_set.compression_loss import CompressionLoss, check_limit, task_errors
@@ -55,7 +56,7 @@ def contents_of(
     tasks = {name: replace(entry, **asdict(errors[name])) for name, entry in before.items()}
     for source in sources:
         config = stored_config(source.config)
-        name = ids.setdefault(_key(config), f"c{len(ids)}")
+        name = ids.setdefault(_key(config), next(free for n in count() if (free := f"c{n}") not in configs))
         configs[name] = config
         tasks[source.name] = _entry(source, name, errors[source.name])
     forms = dict(old.forms) if old is not None else {}

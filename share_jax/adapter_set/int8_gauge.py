@@ -27,7 +27,7 @@ def balanced_state(state: ShareState) -> ShareState:
     """The same updates in balanced coefficients, the gauge in which merging weighs the two sides alike."""
     layers = {}
     for name, layer in state.layers.items():
-        if layer.geometry != "columns":
+        if layer.geometry != "columns" or not all(layer.num_basis):  # without columns all updates are zero
             layers[name] = layer
             continue
         coeff_a, coeff_b = layer.coeff_a.copy(), layer.coeff_b.copy()

@@ -20,6 +20,7 @@ from share_jax.errors import FormatError, TaskError, message
 from share_jax.storage.atomic_write import flush, is_partial, replace_bytes
 from share_jax.storage.lock import hold_itself
 from share_jax.storage.safetensors_file import RawTensor, TensorFile, opened, write_tensors
+from share_jax.storage.steady import steady
 from share_jax.storage.untrusted import TEMP_MARK, check_folder, publish, shown
 from share_jax.subspace.quantize import StoredLayer
 from share_jax.subspace.state import ShareState
@@ -80,6 +81,10 @@ def read_set(folder: str | os.PathLike) -> AdapterSet:
         {'cola': True, 'rte': True}
     """
     path = check_folder(folder, "set")
+    return steady(path / NAME, lambda: _read_set(path))
+
+
+def _read_set(path: Path) -> AdapterSet:
     manifest = read_manifest(path)
     with (
         _opened(path, manifest, manifest.basis) as basis,
@@ -186,9 +191,9 @@ class SetWriter:
 
 
 @contextmanager
-def new_set(out: Path) -> Iterator[SetWriter]:
-    """A writer for a set that appears at `out` when the block ends without an error."""
-    with publish(out) as temp:
+def new_set(out: Path, *, overwrite: bool = True) -> Iterator[SetWriter]:
+    """A writer for a set that appears at `out` when the block ends without an error; see `publish`."""
+    with publish(out, overwrite=overwrite) as temp:
         yield SetWriter(temp)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from share_jax.checkpoint import arrays
 from share_jax.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from share_jax.checkpoint.manifest import FILE
 from share_jax.checkpoint.state_leaves import holds_state, saved_state
 from share_jax.errors import FormatError, message
 from share_jax.formats.adapter_file import Source
@@ -18,6 +19,7 @@ from share_jax.formats.flax_names import table_for
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.built_in import method_of
+from share_jax.storage.steady import steady
 from share_jax.storage.untrusted import shown
 from share_jax.subspace.from_bank import kernel_sizes, slot_adapter
 from share_jax.subspace.state import factors_of
@@ -38,6 +40,10 @@ def open_bank(folder: str | os.PathLike[str], names: Mapping[str, str] | None = 
         FormatError: it is no bank, is damaged, holds no tasks, or is one of a module of one's own.
         TargetError: a name is missing or of no module.
     """
+    return steady(Path(folder, FILE), lambda: _tasks_of(Path(folder), names))
+
+
+def _tasks_of(folder: Path, names: Mapping[str, str] | None) -> list[Source]:
     store = open_checkpoint(folder)
     identity, what = store.manifest.identity, f"bank {shown(Path(folder).name)}"
     method = method_of(identity.method, what)

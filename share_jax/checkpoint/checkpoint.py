@@ -146,7 +146,7 @@ def _sweep(checkpoint: Checkpoint) -> None:
     for kind in ("shared", "tasks", inflight_steps.FOLDER, "router"):
         folder = checkpoint.root / kind
         for entry in folder.iterdir() if folder.exists() else ():
-            if f"{kind}/{entry.name}" not in named:
+            if f"{kind}/{entry.name}" not in named and entry.is_dir():  # a file is nobody's of ours, as Finder's
                 shutil.rmtree(entry)
 
 

@@ -24,10 +24,10 @@ from share_jax.checkpoint.earlier_leaves import as_saved, as_today, earlier_leav
 from share_jax.checkpoint.fingerprints import fingerprint
 from share_jax.checkpoint.manifest import Identity
 from share_jax.checkpoint.state_leaves import holds_state
-from share_jax.checkpoint.steady import steady
 from share_jax.errors import FormatError, InputError, TaskError, message
 from share_jax.runtime.processes import agreed, on_primary
 from share_jax.storage.lock import hold
+from share_jax.storage.steady import steady
 from share_jax.train.learner import Learner
 from share_jax.train.share_learner import ShareLearner
 from share_jax.trees import flat
@@ -131,7 +131,7 @@ def load_bank(folder: str | os.PathLike[str], learner: Learner | ShareLearner, f
     if fresh.names:
         got, fix = f"{len(fresh.names)} learnt tasks", "pass Learner.start(...)"
         raise InputError(message("fresh bank", got=got, expected="none", fix=fix))
-    return steady(folder, lambda: _loaded(opened_for(folder, learner, fresh), learner, fresh))
+    return steady(Path(folder, manifest.FILE), lambda: _loaded(opened_for(folder, learner, fresh), learner, fresh))
 
 
 def _loaded(store: Checkpoint, learner: Learner | ShareLearner, fresh: TaskBank) -> TaskBank:

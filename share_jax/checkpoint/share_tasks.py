@@ -9,10 +9,11 @@ from pathlib import Path
 from share_jax.bank.router import Router
 from share_jax.checkpoint import checkpoint
 from share_jax.checkpoint.checkpoint import Checkpoint, Json
+from share_jax.checkpoint.manifest import FILE
 from share_jax.checkpoint.saved_bank import held_checkpoint, opened_for
 from share_jax.checkpoint.state_leaves import holds_state, saved_state, shared_tree, slot_tree
-from share_jax.checkpoint.steady import steady
 from share_jax.errors import FormatError, TaskError, message
+from share_jax.storage.steady import steady
 from share_jax.subspace.from_bank import bank_heads
 from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
@@ -137,4 +138,4 @@ def load_share_bank(folder: str | os.PathLike[str], learner: ShareLearner, fresh
         >>> bank.names, bank.report()["cola"].error_bound < 1e-5
         (('cola',), True)
     """
-    return steady(folder, lambda: saved_tasks(opened_for(folder, learner, fresh), learner, fresh))
+    return steady(Path(folder, FILE), lambda: saved_tasks(opened_for(folder, learner, fresh), learner, fresh))

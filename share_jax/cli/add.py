@@ -51,13 +51,17 @@ def run(args: argparse.Namespace) -> int:
         check_common_shapes(sources, shapes, manifest.forms)
         warning = two_names(sources, shapes)
         limit = manifest.limit if args.max_error is None else args.max_error
+        choice = dict(manifest.choice)
+        if args.max_error is not None and choice.get("max_error") is not None:
+            choice["max_error"] = args.max_error
         adapters = {}
         for name, adapter in adapters_of(sources, manifest.pseudo_rank):
             adapters[name] = adapter
             progress("read", len(adapters), len(sources))
 
-        state = merge(ready_to_merge(old.state, manifest.storage), adapters, Choice(**manifest.choice), limit=limit)
-        done = writer.write(contents_of(manifest.settings(base_model=base, limit=limit), state, sources, manifest))
+        state = merge(ready_to_merge(old.state, manifest.storage), adapters, Choice(**choice), limit=limit)
+        settings = manifest.settings(base_model=base, limit=limit, choice=choice)
+        done = writer.write(contents_of(settings, state, sources, manifest))
     progress.close()
     data = {
         "added": [source.name for source in sources],

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     survey = Survey([source.name for source in sources])
     state = build_state(sources, settings, progress, survey)
     contents = contents_of(settings, state, sources)
-    with new_set(out) as writer:
+    with new_set(out, overwrite=args.overwrite) as writer:
         done = writer.write(contents)
     progress.close()
     data = summary(out, replace(done, folder=out), 0.0)

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
             os.replace(made, out)
         flush(out.parent)
     else:
-        with publish(check_output(args.output, args.overwrite, [args.adapter])) as folder:
+        place = check_output(args.output, args.overwrite, [args.adapter])
+        with publish(place, overwrite=args.overwrite) as folder:
             done = convert(kind.name, path, source, args.to, folder, args.dtype)
     data = {
         "from": kind.name,

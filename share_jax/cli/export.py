@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         config["base_model_name_or_path"] = args.base_model
     dtype = args.dtype or entry.dtype
     adapter = factors_of(done.state, args.task)
-    with publish(out) as temp:
+    with publish(out, overwrite=args.overwrite) as temp:
         extras = done.extras(args.task)
         config = writer("PEFT")(temp, adapter, config, extras, entry.metadata, dtype, done.manifest.forms)
         size = sum(path.stat().st_size for path in temp.iterdir())

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Preempted:  # SIGTERM: what was saved has been told
         return 0
     except KeyboardInterrupt:
-        _fail("stopped; nothing was changed")
+        _fail("stopped")
         return 130
     except (OSError, MemoryError) as e:
         return _fail(f"{type(e).__name__}: {e}")

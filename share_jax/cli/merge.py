@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         configs[heads] = done.manifest.configs[done.task(heads).config]
     config = merged_config(configs, adapter, heads)
     extras = {} if heads is None else done.extras(heads)
-    with publish(out) as temp:
+    with publish(out, overwrite=args.overwrite) as temp:
         metadata = done.task(heads or args.tasks[0]).metadata
         config = writer("PEFT")(temp, adapter, config, extras, metadata, args.dtype, done.manifest.forms)
         size = sum(path.stat().st_size for path in temp.iterdir())

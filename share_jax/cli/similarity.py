@@ -21,6 +21,7 @@ from share_jax.cli.inputs import open_inputs
 from share_jax.cli.options import Progress, add_task_names, emit, fraction
 from share_jax.cli.output_folder import check_file_output
 from share_jax.cli.table import table
+from share_jax.errors import InputError, message
 from share_jax.formats.open import check_common_shapes
 from share_jax.storage.untrusted import exists_inside
 from share_jax.subspace.coordinates import coordinates_of
@@ -52,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
     first = Path(args.folders[0])
     starts = None
     if len(args.folders) == 1 and exists_inside(first, NAME):
+        if args.name:
+            fix = "leave it out: a set's tasks have their names"
+            raise InputError(message("--name", got=", ".join(args.name), expected="none for a set", fix=fix))
         names, matrix = _of_set(first, args.measure)
     else:
         names, matrix, starts = _of_folders(args.folders, args.name, args.measure, progress)

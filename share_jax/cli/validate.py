@@ -12,7 +12,7 @@ from share_jax.adapter_set.manifest import read_manifest
 from share_jax.adapter_set.store import AdapterSet, check_files, is_leftover, read_set
 from share_jax.cli.inputs import open_inputs
 from share_jax.cli.options import Progress, add_task_names, emit
-from share_jax.errors import FormatError
+from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.untrusted import check_folder
 from share_jax.subspace.error_bounds import relative_distance
 from share_jax.subspace.state import factors_of, report
@@ -35,6 +35,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     begin = time.perf_counter()
     folder = check_folder(args.set, "set")
+    if args.name and not args.against:
+        fix = "add --against DIR, or leave it out"
+        raise InputError(message("--name", got=", ".join(args.name), expected="none without --against", fix=fix))
     sources = open_inputs(args.against, tasks=args.name) if args.against else []
     failed: list[str] = []
     leftovers: list[str] = []

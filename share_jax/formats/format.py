@@ -63,6 +63,10 @@ class Format:
         return self.detect(path) and (self.alone is None or self.alone(path, sorted(os.listdir(path))))
 
 
+_BESIDE = (".json", ".md", ".txt", ".jinja", ".model", ".safetensors", ".bin", "")
+"""Endings of what tools put beside an adapter: its card, its tokenizer, its training's arguments."""
+
+
 def _is_peft(folder: str | os.PathLike) -> bool:
     return (is_adapter(folder) and not is_mlx(folder)) or is_peft_parts(folder)
 
@@ -72,7 +76,10 @@ def _open_peft(folder: str | os.PathLike) -> list[Source]:
 
 
 def _is_adapter_or_parts(folder: Path, entries: list[str]) -> bool:
-    return not {CONFIG, WEIGHTS}.isdisjoint(entries) or set(entries) <= set(COMPONENTS)
+    return set(entries) <= set(COMPONENTS) or (
+        not {CONFIG, WEIGHTS}.isdisjoint(entries)
+        and all((folder / name).is_file() and Path(name).suffix in _BESIDE for name in entries)
+    )
 
 
 def _is_one_file(folder: Path, entries: list[str]) -> bool:

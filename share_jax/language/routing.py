@@ -13,11 +13,11 @@ import numpy as np
 
 from share_jax.bank.router import Router, add_task, empty_router, route, routing_rule
 from share_jax.checkpoint.checkpoint import load_router, open_checkpoint
-from share_jax.checkpoint.manifest import exists
-from share_jax.checkpoint.steady import steady
+from share_jax.checkpoint.manifest import FILE, exists
 from share_jax.errors import TaskError, message
 from share_jax.language.language_bank import LanguageBank
 from share_jax.models.generation import Prompt, bucket, checked_ids, prompt_features
+from share_jax.storage.steady import steady
 from share_jax.text.examples import Chat, Example
 from share_jax.train.hidden_rows import HiddenRows
 from share_jax.train.token_rows import TokenRows
@@ -38,7 +38,7 @@ def saved_router(opened: LanguageBank) -> Router | None:
         store = open_checkpoint(opened.folder)
         return None if store.manifest.router is None else load_router(store)
 
-    return steady(opened.folder, read) if exists(opened.folder) else None
+    return steady(opened.folder / FILE, read) if exists(opened.folder) else None
 
 
 def with_prompts(

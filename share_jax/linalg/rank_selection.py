@@ -35,6 +35,8 @@ def tail_energies(
 
 def _first(holds: Bool[np.ndarray, "*batch n"], rank: Int[Array, "*batch"] | int) -> Int[Array, "*batch"]:
     """The first index at which `holds`, never above `rank`; `rank` where none does."""
+    if not holds.shape[-1]:  # a spectrum without a value: nothing has to be kept
+        return np.broadcast_to(np.asarray(rank), holds.shape[:-1])
     index = np.where(np.any(holds, axis=-1), np.argmax(holds, axis=-1), rank)
     return np.minimum(index, rank)
 

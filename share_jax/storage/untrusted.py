@@ -1,6 +1,7 @@
 """Files of a folder that is not trusted: opened inside it only, checked, published atomically."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,9 @@ JSON_LIMIT = 256 * 2**20
 
 TEMP_MARK = ".share-jax-tmp-"
 """In the name of every temporary sibling; whatever carries it is a leftover of a killed command."""
+
+_ASIDE = "-old"
+"""Behind the name of a sibling: what was in its place, until it is there."""
 
 
 def shown(text: object, limit: int = 200) -> str:
@@ -186,36 +190,64 @@ def _no_constant(name: str) -> float:
 
 
 @contextlib.contextmanager
-def publish(out: Path) -> Iterator[Path]:
+def publish(out: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yields an empty temporary sibling; on success it becomes `out`, on any error it is removed.
 
-    What was at `out` (the caller has checked that it may be replaced) is moved aside first and removed last. The
-    sibling is locked while it is in use, so that the leftovers of killed commands can be told from it and are removed.
+    What was at `out` (the caller has checked that it may be replaced) is moved aside first and removed last; one of
+    both is there after a kill, and the next command to the same place puts back what was moved aside. The sibling is
+    locked while it is in use, so that the leftovers of killed commands can be told from it and are removed.
+
+    Args:
+        out: where the folder shall be.
+        overwrite: whether what is at `out` may be replaced.
+
+    Raises:
+        InputError: something has come to be at `out` meanwhile, and may not be replaced.
+        BusyError: another command writes into what is there.
     """
     prefix = f".{out.name[:80]}{TEMP_MARK}"
-    clean_leftovers(out.parent, prefix)
+    clean_leftovers(out, prefix)
     temp = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
+    aside = temp.with_name(temp.name + _ASIDE)
     with hold_itself(temp):
         try:
             temp.chmod(0o777 & ~_umask())
             yield temp
             flush(temp)
-            aside = temp.with_name(temp.name + "-old")
-            if os.path.lexists(out):
-                os.rename(out, aside)
-            os.rename(temp, out)
+            _put(temp, out, aside, overwrite)
             flush(out.parent)
             shutil.rmtree(aside, ignore_errors=True)
         except BaseException:
+            if os.path.lexists(aside) and not os.path.lexists(out):
+                os.rename(aside, out)
             shutil.rmtree(temp, ignore_errors=True)
             raise
 
 
-def clean_leftovers(parent: Path, prefix: str) -> None:
-    """Removes the temporary folders in `parent` that no living command holds."""
-    with os.scandir(parent) as entries:
+def _put(temp: Path, out: Path, aside: Path, overwrite: bool) -> None:
+    """Gives a finished folder its name."""
+    if overwrite and os.path.lexists(out):
+        with hold_itself(out) if out.is_dir() else contextlib.nullcontext():
+            os.rename(out, aside)
+            os.rename(temp, out)
+        return
+    try:
+        os.rename(temp, out)  # onto nothing, or an empty folder
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        got, fix = "something that another command has put there meanwhile", "name another, or pass --overwrite"
+        raise InputError(message(f"output {shown(out)}", got=got, expected="a new folder", fix=fix)) from error
+
+
+def clean_leftovers(out: Path, prefix: str) -> None:
+    """Removes temporary folders beside `out` that no command holds; where `out` is gone, the old one is put back."""
+    with os.scandir(out.parent) as entries:
         found = [e.path for e in entries if e.name.startswith(prefix) and e.is_dir(follow_symlinks=False)]
-    for path in found:
+    for path in sorted(found, key=lambda path: not path.endswith(_ASIDE)):
+        if path.endswith(_ASIDE) and not os.path.lexists(out) and not _held(path.removesuffix(_ASIDE)):
+            os.rename(path, out)
+            continue
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY)
             try:
@@ -223,6 +255,19 @@ def clean_leftovers(parent: Path, prefix: str) -> None:
                     shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(descriptor)
+
+
+def _held(path: str) -> bool:
+    """Whether a living command holds a temporary folder."""
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return bool(take(descriptor))
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def _umask() -> int:

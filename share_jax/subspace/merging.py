@@ -267,7 +267,7 @@ def _with_copies(state: ShareState, same: Mapping[str, tuple[str, Mapping[str, f
             row = TaskCoefficients(*(x[t : t + 1] for x in slots))
             error = np.array([distance.get(name, 0.0)])
             # what the copied task lost in this very merge is lost to the copy as well
-            row = row._replace(change=error, bound=error + row.change)
+            row = row._replace(change=error + row.change, bound=error + row.change)
             layers[name] = replace(layer, **join([slots, row])._asdict())
     return ShareState((*state.tasks, *same), layers)
 

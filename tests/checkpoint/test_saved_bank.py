@@ -94,6 +94,17 @@ def test_saving_again_writes_new_tasks_alone(tmp_path: Path) -> None:
     share_jax.save_bank(tmp_path, learner, loaded)  # all is saved: nothing to do
 
 
+def test_a_file_that_is_nobodys_hinders_no_save_and_stays(tmp_path: Path) -> None:
+    """The file manager of macOS leaves one in every folder that it has shown."""
+    learner, fresh = adapted()
+    bank = learnt(learner, fresh, "first")
+    share_jax.save_bank(tmp_path, learner, bank)
+    (tmp_path / "tasks" / ".DS_Store").touch()
+    share_jax.save_bank(tmp_path, learner, learnt(learner, bank, "second"))
+    assert share_jax.load_bank(tmp_path, learner, fresh).names == ("first", "second")
+    assert (tmp_path / "tasks" / ".DS_Store").exists()
+
+
 def test_an_empty_bank_comes_back_empty(tmp_path: Path) -> None:
     learner, fresh = adapted()
     share_jax.save_bank(tmp_path, learner, fresh)
