@@ -5,6 +5,7 @@ it is what training teaches, and a model without training writes a line break or
 et al. 2020, "Language Models are Few-Shot Learners" (arXiv 2005.14165).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,27 +26,26 @@ from share_jax.typing import Tree
 
 def run(job: Job) -> Outcome:
     """Answers every test example without having learnt anything."""
-    return _asked(job)
+    return _asked(job, [task.test for task in job.stream.tasks])
 
 
 def run_few_shot(job: Job) -> Outcome:
     """The same with a few training examples of the task in front of each question."""
-    tasks = [task for task in job.stream.tasks if task.few_shot is not None]
-    if len(tasks) < len(job.stream.tasks):
+    shown = [task.few_shot for task in job.stream.tasks if task.few_shot is not None]
+    if len(shown) < len(job.stream.tasks):
         fix = "leave it out of --methods"
         raise InputError(message(f"stream of {job.name}", got="no prompts with examples", expected="some", fix=fix))
-    shown = tuple(replace(task, train=task.few_shot, test=task.few_shot, further={}) for task in tasks)
     config = replace(job.config, length_buckets=(), eval_batch_size=min(8, job.config.eval_batch_size))
-    return _asked(replace(job, stream=replace(job.stream, tasks=shown), config=config))
+    return _asked(replace(job, config=config), shown)
 
 
-def _asked(job: Job) -> Outcome:
+def _asked(job: Job, tests: Sequence[Split]) -> Outcome:
     if not of_tokens(job.stream):
         fix = "leave it out of --methods"
         raise InputError(message(f"stream of {job.name}", got="classes", expected="one of tokens", fix=fix))
     answer: Any = jax.jit(partial(_scores, job.backbone.model))
     base = {"params": job.backbone.params}
-    asked = [_accuracy(job, answer, base, task) for task in job.stream.tasks]
+    asked = [_accuracy(job, answer, base, *each) for each in zip(job.stream.tasks, tests, strict=True)]
     counts = ("shared", "per_task", "heads_per_task", "tasks", "total_tasks")
     size = count(job.backbone.params)
     return Outcome(
@@ -62,8 +62,8 @@ def _scores(model: Any, base: Tree, shared: Tree, slot: Tree, inputs: dict[str, 
     return model.apply(base, **inputs)
 
 
-def _accuracy(job: Job, answer: Any, base: Tree, task: Task) -> float:
-    test = without_ends(task.test) if task.metric == "exact_match" else task.test
+def _accuracy(job: Job, answer: Any, base: Tree, task: Task, asked: Split) -> float:
+    test = without_ends(asked) if task.metric == "exact_match" else asked
     values = token_predictions(job, answer, base, {}, {}, test.inputs)
     return score_split(values, test, task.metric).accuracy
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from experiments.backbones.backbone import Backbone, PooledFeatures
-from experiments.config.methods import method, rate_field
+from experiments.config.methods import PROMPTED, method, rate_field
 from experiments.config.run_config import Config, value
 from experiments.devices import Devices
 from experiments.report.progress import Progress
@@ -93,7 +93,18 @@ def check_methods(names: Iterable[str], stream: Stream) -> None:
     Raises:
         InputError: naming the first.
     """
-    for name in names if stream.tasks[0].kind == "tokens" else ():
+    names = list(names)
+    tokens = stream.tasks[0].kind == "tokens"
+    for name in names if not tokens else ():
+        if name in PROMPTED:
+            got, expected = "classes", "the tasks of a language model"
+            raise InputError(
+                message(f"stream of method {name}", got=got, expected=expected, fix="leave it out of --methods")
+            )
+    if "frozen_few_shot" in names and any(task.few_shot is None for task in stream.tasks):
+        got, expected, fix = "no prompts with examples", "some", "leave it out of --methods"
+        raise InputError(message("stream of method frozen_few_shot", got=got, expected=expected, fix=fix))
+    for name in names if tokens else ():
         if why := method(name).not_tokens:
             what, expected = f"method {name} on {stream.name}", "a method for a language model"
             raise InputError(message(what, got=why, expected=expected, fix="leave it out of --methods"))

@@ -5,7 +5,9 @@ task, so what a later one adds on an earlier task's inputs is what is forgotten.
 
 Source: Wang et al. 2023, "Orthogonal Subspace Learning for Language Model Continual Learning" (arXiv 2310.14152),
 equations 7 and 8. Defaults: lambda_1 = 10 (`--olora-strength`; some streams have their own, `TUNED`), and
-not the paper's 0.5: it depends on the size of A's entries. Rank, alpha and adapted kernels of the run.
+not the paper's 0.5: it depends on the size of A's entries. Rank, alpha and adapted kernels of the run. Where one head
+answers for all classes, its loss is over all outputs so far, as the paper has it: with no old examples the head itself
+forgets them, which `inflora`, `sd_lora` and `l2p` avoid by a loss over the task's own outputs.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ from experiments.algorithms.job import Job, Outcome
 from experiments.algorithms.task_seconds import with_tasks
 from share_jax.bank.router import Router
 from share_jax.checkpoint.checkpoint import Checkpoint
+from share_jax.errors import FormatError, message
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,15 @@ def restored(job: Job, store: Checkpoint, answers: ById, bank: Any, memory: dict
         answers: how tasks are answered.
         bank: the tasks.
         memory: what the plan's extension remembers of them.
+
+    Raises:
+        FormatError: the stream has other tasks now.
     """
+    names = tuple(task.name for task in job.stream.tasks)[: len(store.names)]
+    if names != store.names:
+        got, fix = f"tasks {', '.join(names)}", "restore the tasks and their order, or begin anew with --overwrite"
+        what, expected = f"stream of {job.folder}", f"{', '.join(store.names)}, which are learnt"
+        raise FormatError(message(what, got=got, expected=expected, fix=fix))
     infos = tuple(store.info(name) for name in store.names)
     job.progress.skip(job.config.steps * len(infos))
     untrained, seconds = tuple(infos[0]["untrained"]), dict(infos[-1]["seconds"])

@@ -138,7 +138,8 @@ class Config:
     test_per_task: int | None = None
     """Test examples per task; all when None."""
     order_seed: int = 0
-    """Seeds the order of the tasks; the same for every run of a table."""
+    """Seeds what a stream draws: the order of its tasks, where it has none of its own, its subsets, and what it holds
+    out; the same for every run of a table."""
     task_order: int | None = None
     """Which published order of the tasks, for a stream that has several, as olora has 1 to 6; its usual one if None."""
     cache_dir: Path | None = None
@@ -163,6 +164,8 @@ class Config:
         if unknown or not self.methods:
             expected = f"some of {', '.join(method_names())}"
             raise ConfigError(message("--methods", got=unknown or "none", expected=expected, fix="check the name"))
+        if len(set(self.methods)) != len(self.methods):
+            raise ConfigError(message("--methods", got=self.methods, expected="each only once", fix="name it once"))
         if ID_ALONE in self.methods and protocol_of(self.experiment, self.protocol) != "task":
             got, expected = ID_ALONE, "methods that need no task id"
             raise ConfigError(
@@ -201,10 +204,12 @@ class Config:
             raise ConfigError(
                 message("--head-first", got=self.head_first, expected="at least 0 and below 1", fix="pass 0.5 or less")
             )
-        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
-            raise ConfigError(
-                message("--seeds", got=self.seeds, expected="different whole numbers", fix="--seeds 0,1,2")
-            )
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds or min(self.seeds) < 0:
+            expected = "different whole numbers of at least 0"
+            raise ConfigError(message("--seeds", got=self.seeds, expected=expected, fix="--seeds 0,1,2"))
+        for name, least in (("train_per_task", 1), ("test_per_task", 1), ("order_seed", 0)):
+            if (own := getattr(self, name)) is not None and own < least:
+                raise out_of_range(name, own, f"at least {least}", "raise it")
         if self.repair and not self.resume:
             raise ConfigError(message("--repair", got="no --resume", expected="both", fix="add --resume"))
         if self.resume and self.overwrite:

@@ -12,6 +12,16 @@ MEAN, DEVIATION = 0.5, 0.5
 """Of every channel in [0, 1], as of Google's checkpoints: images are in [-1, 1]."""
 
 
+def _upright(image: Any) -> Any:
+    """The image as its camera held it, with 8 bits a channel: Pillow clips 16 bits to white."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image, np.float32).clip(0, 65_535) / 257).round().astype(np.uint8))
+    return image
+
+
 def image_reader(size: int, feature: str = "image") -> Callable[[Any], np.ndarray]:
     """A function from a record to its image, float32 (size, size, 3) in [-1, 1].
 
@@ -38,7 +48,7 @@ def image_reader(size: int, feature: str = "image") -> Callable[[Any], np.ndarra
             else:
                 array = np.asarray(stored)
                 image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-            image = image.convert("RGB")
+            image = _upright(image).convert("RGB")
         except (UnidentifiedImageError, OSError, ValueError, TypeError, KeyError, IndexError) as error:
             fix = "prepare the data set again"
             raise FormatError(message(f"feature {feature!r}", got=error, expected="an image", fix=fix)) from error

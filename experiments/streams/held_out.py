@@ -30,7 +30,8 @@ def held_out(stream: Stream, seed: int) -> Stream:
 
 def _task(task: Task, seed: int, number: int) -> Task:
     tested = drawn(task.train.labels, len(task.classes), np.random.default_rng((seed, number)))
-    return replace(task, train=_part(task.train, ~tested), test=_part(task.train, tested))
+    left = {"further": {}, "checked": {}, "few_shot": None, "sample": None}  # all of the task's own test
+    return replace(task, train=_part(task.train, ~tested), test=_part(task.train, tested), **left)
 
 
 def drawn(labels: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:

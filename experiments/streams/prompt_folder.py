@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.streams.text_tasks import CompletionTask
-from experiments.streams.user_folder import check_test, ordered, user_folder
+from experiments.streams.user_folder import check_test, data_files, ordered, user_folder
 from share_jax.errors import InputError, message
 from share_jax.text.examples import Chat, Example, read_examples
 
@@ -41,7 +41,7 @@ def prompt_folder(
         FormatError: a line of a file is wrong, or `stream.json` is.
     """
     root = user_folder(folder, _EXPECTED)
-    files = {path.stem: path for path in sorted(root.glob("*.jsonl")) if not path.name.startswith(".")}
+    files = {path.stem: path for path in data_files(root, (".jsonl",))}
     if not files:
         raise InputError(message(f"--data-folder {root}", got="no such file", expected=_EXPECTED, fix="add TASK.jsonl"))
     for name in files:

@@ -19,7 +19,16 @@ from typing import Any
 import numpy as np
 
 from experiments.streams.base import TextTask
-from experiments.streams.user_folder import check_test, few, ordered, refuse, sides, user_folder
+from experiments.streams.user_folder import (
+    check_limit,
+    check_test,
+    data_files,
+    few,
+    ordered,
+    refuse,
+    sides,
+    user_folder,
+)
 from share_jax.errors import InputError, message
 
 COLUMNS = ("text", "label")
@@ -77,7 +86,7 @@ def text_folder(
 
 def _files(root: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in sorted(path for path in root.iterdir() if path.suffix in _TYPES and not path.name.startswith(".")):
+    for path in data_files(root, _TYPES):
         if path.stem in files:
             got = f"{files[path.stem].name} and {path.name}"
             raise InputError(message(f"task {path.stem!r}", got=got, expected="one file", fix="delete one of them"))
@@ -101,7 +110,7 @@ def read_rows(path: Path) -> Rows:
         line = data[: error.start].count(b"\n") + 1
         rows.refuse(line, "bytes that are no UTF-8", "UTF-8 text", "save the file as UTF-8")
         return rows
-    parts = _csv(content, rows) if path.suffix == ".csv" else _jsonl(content, rows)
+    parts = _csv(content, rows) if path.suffix.lower() == ".csv" else _jsonl(content, rows)
     found = list(parts)
     pairs = any(record.get(PAIR) not in (None, "") for _, record in found)
     for line, record in found:
@@ -117,6 +126,7 @@ def read_rows(path: Path) -> Rows:
 
 
 def _csv(content: str, rows: Rows) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(content)))  # a text may be long
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
     header: list[str] = []
     line = 1
@@ -147,7 +157,7 @@ def _jsonl(content: str, rows: Rows) -> Iterator[tuple[int, dict[str, Any]]]:
         fix = 'write one object per line, such as {"text": "...", "label": "..."}'
         try:
             record = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             rows.refuse(line, error, "JSON", fix)
             continue
         if isinstance(record, dict):
@@ -163,6 +173,8 @@ def _problem(record: dict[str, Any], pairs: bool) -> tuple[object, str, str] | N
         if not isinstance(text, str) or not text.strip():
             got = "none" if name not in record else repr(text)
             return f"{name} {got}", "a text that is not empty", f"add a {name}, or delete the row"
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            return f"{name} with half a letter", "whole letters", "correct the escape \\uD800 to \\uDFFF in it"
     label = record.get("label")
     if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
         got = "none" if "label" not in record else repr(label)
@@ -172,6 +184,10 @@ def _problem(record: dict[str, Any], pairs: bool) -> tuple[object, str, str] | N
 
 def _check_labels(train: Rows, test: Rows) -> None:
     known = set(train.labels)
+    kinds = ["pairs" if rows.texts and isinstance(rows.texts[0], tuple) else "single texts" for rows in (train, test)]
+    if train.texts and test.texts and kinds[0] != kinds[1]:
+        fix = f"give both files a column {PAIR}, or neither"
+        test.refuse(test.lines[0], kinds[1], f"{kinds[0]}, as {train.path.name} has", fix)
     for line, label in zip(test.lines, test.labels, strict=True):
         if label not in known:
             fix = f"add rows with that label to {train.path.name}, or correct it"
@@ -189,6 +205,7 @@ def _task(
         tested, tested_labels = train, labels
     else:
         tested, tested_labels = test, np.array([number[label] for label in test.labels], np.int32)
+        check_limit(len(classes), limits[0])
         own, held = few(labels, limits[0], [*key, 1]), few(tested_labels, limits[1], [*key, 2])
     check_test(train.path, len(held), f"add {name}.test{train.path.suffix}, or give each label three rows")
     sides_of = [_texts(train, own), labels[own], _texts(tested, held), tested_labels[held]]

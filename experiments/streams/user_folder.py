@@ -13,6 +13,9 @@ from share_jax.errors import FormatError, InputError, message
 ORDER = "stream.json"
 """File of the folder that says in which order the tasks are learnt."""
 
+_DATA = (".csv", ".json", ".jsonl", ".tsv", ".parquet", ".xlsx", ".gz", ".zip")
+"""Endings of files that somebody may take for data of a task."""
+
 SHOWN = 10
 """Bad rows that an error lists."""
 
@@ -28,6 +31,20 @@ def user_folder(folder: Path | None, expected: str) -> Path:
         fix = "pass --data-folder FOLDER"
         raise InputError(message("--data-folder", got=got, expected=expected, fix=fix))
     return folder
+
+
+def data_files(root: Path, types: Sequence[str]) -> list[Path]:
+    """The folder's visible files of some endings, in any case, by name.
+
+    Raises:
+        InputError: there is a file of data that would not be read.
+    """
+    found = [path for path in sorted(root.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    for path in found:
+        if path.suffix.lower() in _DATA and path.suffix.lower() not in types and path.name != ORDER:
+            fix = "write it anew as one, or move it out of the folder"
+            raise InputError(message(str(path), got=f"a file {path.suffix}", expected=" or ".join(types), fix=fix))
+    return [path for path in found if path.suffix.lower() in types]
 
 
 def ordered(names: Sequence[str], folder: Path) -> list[str]:
@@ -83,7 +100,19 @@ def sides(
     """
     tested = drawn(labels, classes, np.random.default_rng([*key, 0]))
     own, held = np.flatnonzero(~tested), np.flatnonzero(tested)
+    check_limit(classes, limits[0])
     return own[few(labels[own], limits[0], [*key, 1])], held[few(labels[held], limits[1], [*key, 2])]
+
+
+def check_limit(classes: int, limit: int | None) -> None:
+    """Refuses a limit that leaves a class without an example to learn from.
+
+    Raises:
+        InputError: it is below the number of classes.
+    """
+    if limit is not None and limit < classes:
+        expected, fix = f"at least {classes}, one for each class", "raise --train-per-task"
+        raise InputError(message("training examples of a task", got=limit, expected=expected, fix=fix))
 
 
 def few(labels: np.ndarray, limit: int | None, key: Sequence[int]) -> np.ndarray:

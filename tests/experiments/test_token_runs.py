@@ -35,6 +35,22 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pretrained_folder("decoder", tmp_path_factory.mktemp("weights"))
 
 
+def test_a_run_whose_tasks_have_changed_is_not_gone_on_with(tmp_path: Path, weights: Path, capsys: Any) -> None:
+    data = prompts_folder(tmp_path / "data")
+    words = ("prompts", weights, tmp_path / "run", "sequential_lora", "--data-folder", str(data))
+    learnt(*words)
+    (data / "stream.json").write_text('{"tasks": ["words", "sql", "mongo"]}')
+    again = ["--experiment", "prompts", "--weights", str(weights), "--workdir", str(tmp_path / "run"), "--resume"]
+    assert run.main([*again, "--methods", "sequential_lora", "--data-folder", str(data), *FEW]) == 2
+    assert "got tasks words, sql, mongo, expected mongo, sql, words, which are learnt" in capsys.readouterr().err
+
+
+def test_one_question_is_asked_behind_examples(tmp_path: Path, weights: Path) -> None:
+    data = prompts_folder(tmp_path / "data")
+    found = learnt("prompts", weights, tmp_path / "run", "frozen_few_shot", "--data-folder", str(data))
+    assert found["methods"]["frozen_few_shot"]["mean"]["acc"] is not None
+
+
 @pytest.mark.slow
 def test_options_are_chosen_and_the_router_and_the_exact_match_stand_beside_them(tmp_path: Path, weights: Path) -> None:
     data = olora_folder(tmp_path / "data")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from experiments.config import images
 from experiments.config.run_config import parse
+from experiments.data.images import image_reader
 from experiments.report.results import load_results
 from experiments.run import main
 from experiments.streams.image_folder import image_folder
@@ -47,6 +48,20 @@ def test_a_folder_is_a_task(folder: Path, in_memory: bool) -> None:
     assert np.abs(taken).max() <= 1
     expected = np.array([3, 252, 90], np.float32) / 255 * 2 - 1
     np.testing.assert_allclose(boats.test.inputs["images"][:][0, 0, 0], expected, atol=1e-6)
+
+
+def test_images_of_16_bits_and_of_turned_cameras_are_what_they_show(tmp_path: Path) -> None:
+    read = image_reader(8)
+    grey = np.linspace(0, 65_535, 64).reshape(8, 8)
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "deep.png")
+    deep = read({"image": (tmp_path / "deep.png").read_bytes()})
+    np.testing.assert_allclose(deep[..., 0], grey / 65_535 * 2 - 1, atol=0.01)
+    turned = Image.fromarray(np.repeat(grey[..., None] / 257, 3, axis=2).astype(np.uint8))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # the camera lay on its side
+    turned.save(tmp_path / "turned.png", exif=exif)
+    shown = read({"image": (tmp_path / "turned.png").read_bytes()})
+    np.testing.assert_allclose(shown, np.rot90(deep, -1), atol=0.02)
 
 
 def test_limits_are_shared_equally_and_the_order_may_be_written(folder: Path) -> None:

@@ -157,3 +157,33 @@ def test_texts_run_from_the_command_line_as_long_as_the_longest(folder: Path, mo
     stream = texts.stream(config)
     assert stream.protocol == "task-incremental"
     assert {split.inputs["input_ids"].shape[1] for task in stream.tasks for split in (task.train, task.test)} == {4}
+
+
+def test_pairs_beside_single_texts_are_refused(folder: Path) -> None:
+    (folder / "numbers.test.csv").write_text("label,text,text_b\n1,three,drei\n0,four,vier\n")
+    (line,) = refused(folder)[1:]
+    assert line.startswith("numbers.test.csv line 2: got pairs, expected single texts, as numbers.jsonl has")
+
+
+def test_endings_are_read_in_any_case_and_files_that_are_not_read_are_named(folder: Path) -> None:
+    (folder / "colours.csv").rename(folder / "colours.CSV")
+    assert [task.name for task in text_folder(folder)] == ["colours", "numbers"]
+    (folder / "notes.md").write_text("what this is")
+    assert len(text_folder(folder)) == 2
+    (folder / "more.tsv").write_text("text\tlabel\n")
+    with pytest.raises(InputError, match=r"more\.tsv: got a file \.tsv, expected \.csv or \.jsonl"):
+        text_folder(folder)
+
+
+def test_a_limit_that_leaves_a_class_without_examples_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="training examples of a task: got 1, expected at least 2"):
+        text_folder(folder, train_per_task=1)
+
+
+def test_long_texts_and_half_letters(folder: Path) -> None:
+    (folder / "colours.csv").write_text("text,label\n" + rows("red blue", 5) + f'"{"long " * 40_000}",red\n')
+    assert max(map(len, text_folder(folder)[0].train_texts + text_folder(folder)[0].test_texts)) > 150_000
+    (folder / "numbers.jsonl").write_text('{"text": "a \\ud83d", "label": 1}\n' + "[" * 100_000 + "\n")
+    first, second = refused(folder)[1:3]
+    assert first.startswith("numbers.jsonl line 1: got text with half a letter")
+    assert "line 2: got" in second
