@@ -9,7 +9,7 @@ from share_jax.adapter_set.survey import Survey
 from share_jax.adapters.shared_starts import Starts
 from share_jax.annotations import Float
 from share_jax.subspace.baselines import NUMBER_BYTES, cut_errors, null_errors
-from share_jax.subspace.state import ShareState, relative
+from share_jax.subspace.state import ShareState
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def compare(built: ShareState, contents: SetContents, survey: Survey, size: int)
         size: bytes of the set, without tensors that stay uncompressed.
     """
     shapes = {name: layer.shape for name, layer in built.layers.items()}
-    rounding = relative(contents.state, "change")
+    rounding = np.zeros(len(built.tasks)) if contents.rounding is None else contents.rounding
     first = np.array([contents.tasks[name].cut for name in built.tasks])
 
     def charged(errors: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:

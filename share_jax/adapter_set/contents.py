@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any
 
+import numpy as np
+
 from share_jax.adapter_set.compression_loss import CompressionLoss, check_limit, task_errors
 from share_jax.adapter_set.encoding import drop_tasks
 from share_jax.adapter_set.int8_gauge import pivoted_state
@@ -16,7 +18,7 @@ from share_jax.formats.peft import DTYPES
 from share_jax.storage.safetensors_file import numpy_dtype
 from share_jax.subspace.quantize import StoredLayer, store
 from share_jax.subspace.removal import remove
-from share_jax.subspace.state import ShareState
+from share_jax.subspace.state import ShareState, relative
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class SetContents:
     sources: tuple[Source, ...]  # those whose uncompressed tensors are written with it
     extras: Mapping[str, str]  # task -> file of its uncompressed tensors, of those that are written already
     forms: Mapping[str, str]  # layer -> its form in files, where it is no pair of matrices
+    rounding: np.ndarray | None = None  # (T,) what storing moved, relative to each update; None where it moved nothing
 
 
 def contents_of(
@@ -63,7 +66,18 @@ def contents_of(
     for source in sources:
         forms.update(source.forms)
     extras = old.extras if old is not None else {}
-    return SetContents(settings, tasks, configs, rounded, stored, tuple(sources), extras, forms)
+    told = _with_changes(rounded, state)
+    rounding = relative(rounded, "change")
+    return SetContents(settings, tasks, configs, told, stored, tuple(sources), extras, forms, rounding)
+
+
+def _with_changes(stored: ShareState, built: ShareState) -> ShareState:
+    """The stored state, whose tasks' last change is that of the merge and of storing it together."""
+    layers = {
+        name: replace(layer, change=np.hypot(built.layers[name].change, layer.change))
+        for name, layer in stored.layers.items()
+    }
+    return replace(stored, layers=layers)
 
 
 def without_tasks(

@@ -140,3 +140,24 @@ def test_a_reader_of_a_set_that_a_writer_meets_reads_again(run, made, adapters, 
 
     monkeypatch.setattr(store, "_opened", meet)
     assert set(read_set(made[0]).manifest.tasks) == {*(each.name for each in adapters), "more"}
+
+
+@pytest.mark.parametrize("storage", ["f32", "int8"])
+def test_the_last_change_is_that_of_the_last_merge(run, tmp_path, storage):
+    folders = unlike(tmp_path, 4)
+    words = ("-o", tmp_path / "set", "--k", "24", "--storage", storage)
+    assert run("compress", *folders[:3], *words)[0] == 0
+    before = updates_of(run, tmp_path, "unlike-0", "before")
+    code, data, _ = run("recompress", tmp_path / "set", "--k", "4")
+    assert code == 0
+    moved = distance(before, updates_of(run, tmp_path, "unlike-0", "after"))
+    assert moved > 0.1
+    assert data["per_task"]["unlike-0"]["last_change"] == pytest.approx(moved, rel=0.05)
+    _, told, _ = run("info", tmp_path / "set")
+    assert told["per_task"]["unlike-0"]["last_change"] == pytest.approx(moved, rel=0.05)
+
+
+def updates_of(run, root, task, name):
+    """The dense updates of a task of the set."""
+    assert run("export", root / "set", task, "-o", root / name, "--dtype", "f32")[0] == 0
+    return updates(root / name)
