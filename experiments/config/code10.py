@@ -52,4 +52,5 @@ EXPERIMENT = Experiment(
     token_backbone,
     methods=("shared_a", "separate_lora", "sequential_lora", "frozen"),
     assets=(SMOLLM2,),
+    reads=("weights",),
 )

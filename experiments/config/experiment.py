@@ -38,6 +38,7 @@ class Experiment:
         pretrained_here: whether the model is pretrained for the run, on training images of all tasks.
         methods: what a run compares when it is not told; the usual ones when None.
         assets: weights and texts that are downloaded for it.
+        reads: which of the settings `weights` and `task_order` it reads; the others are refused.
         minutes: the default preset's wall time with one seed on two free CPU cores; not known when None.
     """
 
@@ -49,6 +50,7 @@ class Experiment:
     pretrained_here: bool = False
     methods: tuple[str, ...] | None = None
     assets: tuple["Asset", ...] = ()
+    reads: tuple[str, ...] = ()
     minutes: int | None = None
 
 

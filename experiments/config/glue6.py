@@ -57,4 +57,5 @@ EXPERIMENT = Experiment(
     },
     stream,
     backbone,
+    reads=("weights",),
 )

@@ -66,4 +66,5 @@ EXPERIMENT = Experiment(
     stream,
     backbone,
     pretrained_here=True,
+    reads=("weights",),
 )

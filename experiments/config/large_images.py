@@ -51,6 +51,7 @@ def large_images(name: str, steps: int = 400) -> Experiment:
         },
         _stream,
         vit_backbone,
+        reads=("weights",),
     )
 
 

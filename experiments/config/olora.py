@@ -67,4 +67,5 @@ EXPERIMENT = Experiment(
     token_backbone,
     methods=("shared_a", "share", "separate_lora", "sequential_lora", "o_lora", "inflora", "frozen"),
     assets=(SMOLLM2,),
+    reads=("weights", "task_order"),
 )

@@ -31,4 +31,5 @@ EXPERIMENT = Experiment(
     token_backbone,
     methods=("shared_a", "sequential_lora", "frozen"),
     assets=(SMOLLM2,),
+    reads=("weights",),
 )

@@ -53,4 +53,5 @@ EXPERIMENT = Experiment(
     token_backbone,
     methods=("shared_a", "sequential_lora", "frozen", "frozen_few_shot"),
     assets=(SMOLLM2,),
+    reads=("weights",),
 )

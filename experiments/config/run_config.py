@@ -154,7 +154,7 @@ class Config:
     experiments/streams/tfds.md, a folder of prepared sets, their default when None."""
     weights: Path | None = None
     """Pretrained weights of the image and GLUE streams: ViT as .npz or a Hugging Face folder, RoBERTa as a folder. Of
-    code10, olora and prompts, a decoder as a Hugging Face folder or a GGUF file; SmolLM2-135M when None."""
+    queries10, code10, olora and prompts, a decoder as a Hugging Face folder or a GGUF file; SmolLM2-135M when None."""
     image_size: int = 224
     """Pixels a side of the images; places are interpolated where the checkpoint has another size."""
 
@@ -164,6 +164,10 @@ class Config:
         if unknown or not self.methods:
             expected = f"some of {', '.join(method_names())}"
             raise ConfigError(message("--methods", got=unknown or "none", expected=expected, fix="check the name"))
+        for name in ("weights", "task_order"):
+            if (own := getattr(self, name)) is not None and name not in experiment(self.experiment).reads:
+                expected = f"none: {self.experiment} does not read it"
+                raise ConfigError(message(flag(name), got=own, expected=expected, fix="leave it out"))
         if len(set(self.methods)) != len(self.methods):
             raise ConfigError(message("--methods", got=self.methods, expected="each only once", fix="name it once"))
         if ID_ALONE in self.methods and protocol_of(self.experiment, self.protocol) != "task":

@@ -247,6 +247,8 @@ def test_a_loss_that_is_not_a_number_stops_with_task_step_and_rate(
         (["--seeds=-1"], "--seeds: got (-1,)"),
         (["--methods", "majority,majority"], "--methods: got ('majority', 'majority'), expected each only once"),
         (["--methods", "majority,frozen"], "stream of method frozen: got classes"),
+        (["--task-order", "4"], "--task-order: got 4, expected none: digits5 does not read it"),
+        (["--weights", "own"], "--weights: got own, expected none: digits5 does not read it"),
         (["--train-per-task", "-5"], "--train-per-task: got -5"),
         (["--test-per-task", "0"], "--test-per-task: got 0"),
         (["--order-seed", "-1"], "--order-seed: got -1"),

@@ -137,7 +137,7 @@ def checked(tmp_path: Path, weights: Path) -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "_REGISTERED", {})
-        streams.register(Experiment("own", {"quick": {}}, stream, token_backbone))
+        streams.register(Experiment("own", {"quick": {}}, stream, token_backbone, reads=("weights",)))
         yield "own"
 
 
