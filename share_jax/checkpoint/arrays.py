@@ -75,7 +75,11 @@ def write(root: Path, folder: str, tree: Mapping[str, Any]) -> Record:
 
 def _filled(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves that have entries: Orbax takes no others. An empty one, as a basis of no columns, is in the record."""
-    return nested({path: leaf for path, leaf in flat(tree).items() if leaf.size})
+    return {
+        name: _filled(part) if isinstance(part, Mapping) else part
+        for name, part in tree.items()
+        if isinstance(part, Mapping) or part.size
+    }
 
 
 def to_write(tree: Mapping[str, Any]) -> dict[str, Any]:
