@@ -197,7 +197,7 @@ def test_tasks_leave_as_peft_folders_and_come_back(
     assert new["bits_per_byte"] == pytest.approx(old["bits_per_byte"], rel=1e-5)
 
 
-@pytest.mark.parametrize("start", ["zero", "last"])
+@pytest.mark.parametrize("start", [pytest.param("zero", marks=pytest.mark.slow), "last"])
 def test_one_subspace_proves_what_older_tasks_lose(
     start: str, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -1,8 +1,7 @@
 """Odd numbers, letters and times: what a command says of them, and that it loses nothing."""
 
+import io
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -52,12 +51,12 @@ def test_numbers_past_those_of_json_are_refused(place: Path, capsys: pytest.Capt
     assert (code, "line 1: got 1e999" in error) == (2, True)
 
 
-def test_completions_are_utf8_whatever_the_terminal_is(place: Path) -> None:
+def test_completions_are_utf8_whatever_the_terminal_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(place / "asked.jsonl", {"prompt": "the cat", "task": "cats", "note": "猫"})
-    command = [sys.executable, "-m", "share_jax.cli", "generate", "bank", "--file", "asked.jsonl", "--max-tokens", "2"]
-    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
-    run = subprocess.run(command, env=environment, capture_output=True, check=True)
-    assert json.loads(run.stdout.decode("utf-8"))["note"] == "猫"
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "latin-1", write_through=True))
+    assert main(["generate", "bank", "--file", "asked.jsonl", "--max-tokens", "2"]) == 0
+    assert json.loads(written.getvalue().decode("utf-8"))["note"] == "猫"
 
 
 def test_a_reader_waits_for_a_save_that_it_met(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
