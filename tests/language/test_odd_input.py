@@ -10,6 +10,7 @@ from small_bank import copy_bank, make_bank, said, write
 
 from share_jax import language
 from share_jax.checkpoint import saved_bank
+from share_jax.cli.main import main
 from share_jax.errors import InputError
 from share_jax.language.training import Training
 from share_jax.models.chat_template import render
