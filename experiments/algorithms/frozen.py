@@ -14,13 +14,11 @@ import jax
 import numpy as np
 
 from experiments.algorithms.job import Job, Outcome
-from experiments.algorithms.objective import of_tokens
 from experiments.algorithms.scoring import score_split
 from experiments.algorithms.token_scoring import token_predictions
 from experiments.config.methods import Method
 from experiments.streams.base import Split, Task
 from share_jax.bank.accounting import count
-from share_jax.errors import InputError, message
 from share_jax.typing import Tree
 
 
@@ -31,18 +29,12 @@ def run(job: Job) -> Outcome:
 
 def run_few_shot(job: Job) -> Outcome:
     """The same with a few training examples of the task in front of each question."""
-    shown = [task.few_shot for task in job.stream.tasks if task.few_shot is not None]
-    if len(shown) < len(job.stream.tasks):
-        fix = "leave it out of --methods"
-        raise InputError(message(f"stream of {job.name}", got="no prompts with examples", expected="some", fix=fix))
+    shown = [task.few_shot for task in job.stream.tasks if task.few_shot is not None]  # `check_methods`: all have some
     config = replace(job.config, length_buckets=(), eval_batch_size=min(8, job.config.eval_batch_size))
     return _asked(replace(job, config=config), shown)
 
 
 def _asked(job: Job, tests: Sequence[Split]) -> Outcome:
-    if not of_tokens(job.stream):
-        fix = "leave it out of --methods"
-        raise InputError(message(f"stream of {job.name}", got="classes", expected="one of tokens", fix=fix))
     answer: Any = jax.jit(partial(_scores, job.backbone.model))
     base = {"params": job.backbone.params}
     asked = [_accuracy(job, answer, base, *each) for each in zip(job.stream.tasks, tests, strict=True)]

@@ -88,26 +88,23 @@ def example_of(job: Job) -> dict[str, np.ndarray]:
 
 
 def check_methods(names: Iterable[str], stream: Stream) -> None:
-    """Refuses methods that are not for the tasks of a language model, where the stream's are those.
+    """Refuses methods that are not for the stream's tasks: classes and numbers, or those of a language model.
 
     Raises:
         InputError: naming the first.
     """
-    names = list(names)
     tokens = stream.tasks[0].kind == "tokens"
-    for name in names if not tokens else ():
-        if name in PROMPTED:
+    for name in names:
+        what = f"stream of method {name}"
+        if tokens and (why := method(name).not_tokens):
+            what, got, expected = f"method {name} on {stream.name}", why, "a method for a language model"
+        elif not tokens and name in PROMPTED:
             got, expected = "classes", "the tasks of a language model"
-            raise InputError(
-                message(f"stream of method {name}", got=got, expected=expected, fix="leave it out of --methods")
-            )
-    if "frozen_few_shot" in names and any(task.few_shot is None for task in stream.tasks):
-        got, expected, fix = "no prompts with examples", "some", "leave it out of --methods"
-        raise InputError(message("stream of method frozen_few_shot", got=got, expected=expected, fix=fix))
-    for name in names if tokens else ():
-        if why := method(name).not_tokens:
-            what, expected = f"method {name} on {stream.name}", "a method for a language model"
-            raise InputError(message(what, got=why, expected=expected, fix="leave it out of --methods"))
+        elif name == "frozen_few_shot" and any(task.few_shot is None for task in stream.tasks):
+            got, expected = "no prompts with examples", "some"
+        else:
+            continue
+        raise InputError(message(what, got=got, expected=expected, fix="leave it out of --methods"))
 
 
 def peak_rate(job: Job) -> float:

@@ -46,6 +46,12 @@ Names = Annotated[tuple[str, ...], _commas(str)]
 Numbers = Annotated[tuple[int, ...], _commas(int)]
 
 
+_ONE = ("steps", "batch_size", "eval_batch_size", "save_every", "max_length", "rank", "accumulate", "image_size",
+        "train_per_task", "test_per_task")  # fmt: skip
+_LEAST = {**dict.fromkeys(_ONE, 1), "order_seed": 0}
+"""The least value of a field, where it has one."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Learns a stream of tasks one after another on a frozen model, with several methods, and reports."""
@@ -175,18 +181,9 @@ class Config:
             raise ConfigError(
                 message("--methods", got=got, expected=expected, fix="leave it out, or add --protocol task")
             )
-        for name in (
-            "steps",
-            "batch_size",
-            "eval_batch_size",
-            "save_every",
-            "max_length",
-            "rank",
-            "accumulate",
-            "image_size",
-        ):
-            if getattr(self, name) < 1:
-                raise out_of_range(name, getattr(self, name), "at least 1", "raise it")
+        for name, least in _LEAST.items():
+            if (own := getattr(self, name)) is not None and own < least:
+                raise out_of_range(name, own, f"at least {least}", "raise it")
         for name, fix in (("prefetch", "pass 0 or 2"), ("prefix_cache_bytes", "pass 0 to use files alone")):
             if getattr(self, name) < 0:
                 raise out_of_range(name, getattr(self, name), "at least 0", fix)
@@ -211,9 +208,6 @@ class Config:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds or min(self.seeds) < 0:
             expected = "different whole numbers of at least 0"
             raise ConfigError(message("--seeds", got=self.seeds, expected=expected, fix="--seeds 0,1,2"))
-        for name, least in (("train_per_task", 1), ("test_per_task", 1), ("order_seed", 0)):
-            if (own := getattr(self, name)) is not None and own < least:
-                raise out_of_range(name, own, f"at least {least}", "raise it")
         if self.repair and not self.resume:
             raise ConfigError(message("--repair", got="no --resume", expected="both", fix="add --resume"))
         if self.resume and self.overwrite:

@@ -20,7 +20,7 @@ from experiments.data.images import image_reader
 from experiments.data.lazy import lazy_rows
 from experiments.streams.base import Split, Stream, Task
 from experiments.streams.protocols import TASK
-from experiments.streams.user_folder import check_limit, check_test, few, ordered, refuse, sides, user_folder
+from experiments.streams.user_folder import check_test, drawn_sides, ordered, refuse, sides, user_folder
 from share_jax.errors import InputError, message
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -89,8 +89,7 @@ def image_folder(
         if test is None:
             own, held = sides(labels, len(classes), key, limits)
         else:
-            check_limit(len(classes), limits[0])
-            own, held = few(labels, limits[0], [*key, 1]), few(tested_labels, limits[1], [*key, 2])
+            own, held = drawn_sides(labels, tested_labels, len(classes), key, limits)
         check_test(root / task, len(held), f"add {task}/train and {task}/test, or give each class three images")
         made.append(Task(task, tuple(classes), split(paths, labels, own), split(tested, tested_labels, held)))
     return Stream(name, TASK, tuple(made))

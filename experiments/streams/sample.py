@@ -6,6 +6,16 @@ from experiments.streams.base import Split
 from share_jax.errors import InputError, message
 
 
+def check_limit(limit: int | None, classes: int, what: str, fix: str = "raise the limit") -> None:
+    """Refuses a limit that leaves a class without an example.
+
+    Raises:
+        InputError: it is below the number of classes.
+    """
+    if limit is not None and limit < classes:
+        raise InputError(message(what, got=limit, expected=f"at least {classes}, one for each class", fix=fix))
+
+
 def sample(classes: list[list[str]], limit: int | None, keys: list[list[int]]) -> tuple[tuple[str, ...], np.ndarray]:
     """Shuffled texts and labels of one split, `limit` texts shared equally among its classes.
 
@@ -17,9 +27,7 @@ def sample(classes: list[list[str]], limit: int | None, keys: list[list[int]]) -
     Raises:
         InputError: `limit` is below the number of classes.
     """
-    if limit is not None and limit < len(classes):
-        expected = f"at least {len(classes)}, one for each class"
-        raise InputError(message("texts of a task", got=limit, expected=expected, fix="raise the limit"))
+    check_limit(limit, len(classes), "texts of a task")
     texts: list[str] = []
     labels: list[int] = []
     for label, (every, key) in enumerate(zip(classes, keys, strict=True)):
@@ -45,9 +53,7 @@ def subset(split: Split, limit: int | None, key: list[int]) -> Split:
         InputError: `limit` is below the number of classes.
     """
     classes = np.unique(split.labels)
-    if limit is not None and limit < len(classes):
-        expected = f"at least {len(classes)}, one for each class"
-        raise InputError(message("examples of a task", got=limit, expected=expected, fix="raise the limit"))
+    check_limit(limit, len(classes), "examples of a task")
     chosen = []
     for number, label in enumerate(classes):
         share = len(split) if limit is None else (limit + len(classes) - 1 - number) // len(classes)

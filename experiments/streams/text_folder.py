@@ -20,16 +20,16 @@ import numpy as np
 
 from experiments.streams.base import TextTask
 from experiments.streams.user_folder import (
-    check_limit,
     check_test,
     data_files,
-    few,
+    drawn_sides,
     ordered,
     refuse,
     sides,
     user_folder,
 )
 from share_jax.errors import InputError, message
+from share_jax.text.examples import has_half_letter
 
 COLUMNS = ("text", "label")
 PAIR = "text_b"
@@ -78,7 +78,7 @@ def text_folder(
     names = ordered([name for name in files if not name.endswith(_TEST)], root)
     for name in names:
         if (test := found.get(name + _TEST)) is not None:
-            _check_labels(found[name], test)
+            _check_test_rows(found[name], test)
     refuse(root, [error for name in sorted(found) for _, error in sorted(found[name].bad)], "row")
     limits = (train_per_task, test_per_task)
     return tuple(_task(name, found[name], found.get(name + _TEST), [seed, t], limits) for t, name in enumerate(names))
@@ -173,7 +173,7 @@ def _problem(record: dict[str, Any], pairs: bool) -> tuple[object, str, str] | N
         if not isinstance(text, str) or not text.strip():
             got = "none" if name not in record else repr(text)
             return f"{name} {got}", "a text that is not empty", f"add a {name}, or delete the row"
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
+        if has_half_letter(text):
             return f"{name} with half a letter", "whole letters", "correct the escape \\uD800 to \\uDFFF in it"
     label = record.get("label")
     if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
@@ -182,7 +182,7 @@ def _problem(record: dict[str, Any], pairs: bool) -> tuple[object, str, str] | N
     return None
 
 
-def _check_labels(train: Rows, test: Rows) -> None:
+def _check_test_rows(train: Rows, test: Rows) -> None:
     known = set(train.labels)
     kinds = ["pairs" if rows.texts and isinstance(rows.texts[0], tuple) else "single texts" for rows in (train, test)]
     if train.texts and test.texts and kinds[0] != kinds[1]:
@@ -205,8 +205,7 @@ def _task(
         tested, tested_labels = train, labels
     else:
         tested, tested_labels = test, np.array([number[label] for label in test.labels], np.int32)
-        check_limit(len(classes), limits[0])
-        own, held = few(labels, limits[0], [*key, 1]), few(tested_labels, limits[1], [*key, 2])
+        own, held = drawn_sides(labels, tested_labels, len(classes), key, limits)
     check_test(train.path, len(held), f"add {name}.test{train.path.suffix}, or give each label three rows")
     sides_of = [_texts(train, own), labels[own], _texts(tested, held), tested_labels[held]]
     return TextTask(name, tuple(classes), *sides_of)

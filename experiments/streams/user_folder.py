@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.streams.held_out import drawn
-from experiments.streams.sample import balanced
+from experiments.streams.sample import balanced, check_limit
 from share_jax.errors import FormatError, InputError, message
 
 ORDER = "stream.json"
@@ -100,23 +100,30 @@ def sides(
     """
     tested = drawn(labels, classes, np.random.default_rng([*key, 0]))
     own, held = np.flatnonzero(~tested), np.flatnonzero(tested)
-    check_limit(classes, limits[0])
-    return own[few(labels[own], limits[0], [*key, 1])], held[few(labels[held], limits[1], [*key, 2])]
+    train, test = drawn_sides(labels[own], labels[held], classes, key, limits)
+    return own[train], held[test]
 
 
-def check_limit(classes: int, limit: int | None) -> None:
-    """Refuses a limit that leaves a class without an example to learn from.
+def drawn_sides(
+    labels: np.ndarray, tested: np.ndarray, classes: int, key: Sequence[int], limits: tuple[int | None, int | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the rows to learn from and to be tested on, where a task has a test of its own; see `sides`.
+
+    Args:
+        labels: (N,) of the training rows.
+        tested: (M,) of the test rows.
+        classes: of the task.
+        key: seeds the draws.
+        limits: most rows of (train, test), shared equally among the classes; None is all.
 
     Raises:
-        InputError: it is below the number of classes.
+        InputError: the limit leaves a class without a row to learn from.
     """
-    if limit is not None and limit < classes:
-        expected, fix = f"at least {classes}, one for each class", "raise --train-per-task"
-        raise InputError(message("training examples of a task", got=limit, expected=expected, fix=fix))
+    check_limit(limits[0], classes, "training examples of a task", "raise --train-per-task")
+    return _few(labels, limits[0], [*key, 1]), _few(tested, limits[1], [*key, 2])
 
 
-def few(labels: np.ndarray, limit: int | None, key: Sequence[int]) -> np.ndarray:
-    """Places of at most `limit` rows, shared equally among the classes; all when None."""
+def _few(labels: np.ndarray, limit: int | None, key: Sequence[int]) -> np.ndarray:
     return np.arange(len(labels)) if limit is None else balanced(labels, limit, np.random.default_rng(list(key)))
 
 

@@ -45,7 +45,7 @@ def open_bank(folder: str | os.PathLike[str], names: Mapping[str, str] | None = 
 
 def _tasks_of(folder: Path, names: Mapping[str, str] | None) -> list[Source]:
     store = open_checkpoint(folder)
-    identity, what = store.manifest.identity, f"bank {shown(Path(folder).name)}"
+    identity, what = store.manifest.identity, f"bank {shown(folder.name)}"
     method = method_of(identity.method, what)
     if not store.names:
         raise FormatError(message(what, got="no tasks", expected="at least one", fix="learn a task first"))

@@ -249,16 +249,12 @@ def clean_leftovers(out: Path, prefix: str) -> None:
             os.rename(path, out)
             continue
         with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                if not take(descriptor):  # without locks nobody knows whose it is
-                    shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+            if not _held(path):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _held(path: str) -> bool:
-    """Whether a living command holds a temporary folder."""
+    """Whether a living command holds a temporary folder; without locks nobody knows, and it counts as held."""
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -146,6 +146,15 @@ def as_prompt(record: dict[str, Any]) -> str | tuple[Message, ...] | Problem:
     return turns
 
 
+def has_half_letter(text: str) -> bool:
+    r"""Whether half of a surrogate pair stands in a text, which JSON can write as an escape and UTF-8 cannot hold.
+
+    >>> has_half_letter("a \ud83d"), has_half_letter("plain")
+    (True, False)
+    """
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _text(value: Any, name: str, may_be_empty: bool = False) -> Problem | None:
     """What is wrong with a text."""
     if not isinstance(value, str):
@@ -153,7 +162,7 @@ def _text(value: Any, name: str, may_be_empty: bool = False) -> Problem | None:
         return Problem(f"{name!r}: {got}", "a text", f'put the {name} into "quotes"')
     if not may_be_empty and not value.strip():
         return Problem(f"an empty {name!r}", "a text to learn", "fill it in, or delete the line")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
+    if has_half_letter(value):
         return Problem(f"half a surrogate pair in {name!r}", "whole characters", "write the character itself, as UTF-8")
     return None
 

@@ -109,7 +109,7 @@ class PrefixCache:
         Raises:
             InputError: if there are no examples, or the arrays disagree about how many.
             LimitError: if it would pass `max_bytes` and there is no folder.
-        SaveError: if the folder's disk is full.
+            SaveError: if the folder's disk is full.
         """
         wanted = self._shapes(inputs)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(wanted))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_bank import copy_bank, make_bank, said, write
+from small_bank import said, write
 
 from share_jax import language
 from share_jax.checkpoint import saved_bank
@@ -14,19 +14,6 @@ from share_jax.cli.main import main
 from share_jax.errors import InputError
 from share_jax.language.training import Training
 from share_jax.models.chat_template import render
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, a bank of one task, and its data."""
-    return make_bank(tmp_path_factory.mktemp("odd"))
-
-
-@pytest.fixture
-def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own with copies of them."""
-    monkeypatch.chdir(tmp_path)
-    return copy_bank(made, tmp_path)
 
 
 def test_prompts_are_checked_before_they_are_routed(place: Path, capsys: pytest.CaptureFixture) -> None:

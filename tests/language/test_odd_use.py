@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_bank import EXAMPLES, SHORT, copy_bank, make_bank, said, write
+from small_bank import EXAMPLES, SHORT, said, write
 
 from share_jax import language
 from share_jax.cli.main import main
@@ -18,19 +18,6 @@ from share_jax.language.changing import changing
 from share_jax.language.training import Training
 from share_jax.runtime.preemption import Preempted
 from share_jax.storage.lock import LONG, hold
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, a bank of one task, and its data."""
-    return make_bank(tmp_path_factory.mktemp("odd"))
-
-
-@pytest.fixture
-def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own with copies of them."""
-    monkeypatch.chdir(tmp_path)
-    return copy_bank(made, tmp_path)
 
 
 def broken_off(folder: Path, task: str) -> None:

@@ -1,11 +1,9 @@
-"""A language model's bank of one task, made once and copied for each test, and what a command says of it."""
+"""What tests of a small language bank learn it from, and what a command says of it."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
-from pretrained_folders import pretrained_folder
 
 from share_jax import language
 from share_jax.cli.main import main
@@ -15,22 +13,6 @@ from share_jax.text.examples import Example
 EXAMPLES = [Example(f"{asked} :", " on the cat") for asked in ("the cat sat", "a dog sat", "the dog sat", "a cat sat")]
 SETTINGS = language.LanguageSettings("decoder", rank=2, first_layer=1, max_length=32)
 SHORT = Training(epochs=1, batch_size=2)
-
-
-def make_bank(folder: Path) -> Path:
-    """The folder with a model, a bank of one task, and its data."""
-    pretrained_folder("decoder", folder)
-    opened = language.open_language_bank(folder / "bank", folder / "decoder", SETTINGS)
-    language.learn(opened, "cats", EXAMPLES, SHORT)
-    write(folder / "cats.jsonl", *({"prompt": each.prompt, "completion": each.completion} for each in EXAMPLES))
-    return folder
-
-
-def copy_bank(made: Path, into: Path) -> Path:
-    """Another folder with copies of the bank and of what it needs, the model by a link."""
-    subprocess.run(["cp", "-r", str(made / "bank"), str(made / "cats.jsonl"), str(into)], check=True)
-    (into / "decoder").symlink_to(made / "decoder")
-    return into
 
 
 def write(path: Path, *records: object) -> Path:
