@@ -78,7 +78,7 @@ def moment(folder: Path, kind: str, draw: random.Random, seconds: float) -> tupl
         wanted = draw.choice((1, 2, 5, 20))
         return again, draw.uniform(0, 0.03)
     if kind == "merge":
-        return (folder.parent / "merging").exists, draw.uniform(0, 0.2)
+        return (folder.parent / "merging").exists, draw.uniform(0, 0.002)  # a merge of this size takes milliseconds
     if kind == "last step":
         return lambda: step_in_flight(folder) == LAST_SAVED, draw.uniform(0, 0.5)
     if kind == "first task":
