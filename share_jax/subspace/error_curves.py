@@ -115,9 +115,10 @@ def cut_within(
         LimitError: not even all columns do.
     """
     _, state = cheapest_cut(errors, norms, max_error * (1 - RESERVE), cut)
-    if not np.all(relative(state, "bound") <= max_error):
-        fix = "ask for 1e-5 or more"
-        raise LimitError(message("max_error", got=max_error, expected="what float32 can reach", fix=fix))
+    least = float(np.max(relative(state, "bound"), initial=0.0))
+    if not least <= max_error:
+        expected = f"at least {1.1 * least:.1e}, which all columns can be proven to keep in float32"
+        raise LimitError(message("max_error", got=max_error, expected=expected, fix="ask for that or more"))
     return state
 
 

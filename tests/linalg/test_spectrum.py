@@ -141,6 +141,15 @@ def test_padding_is_never_counted_as_rank():
     assert int(numerical_rank(np.zeros(4), rows=30, columns=8)) == linalg.numerical_rank(np.zeros(4), rows=30) == 0
 
 
+def test_small_columns_of_a_tall_stack_count_and_its_rounding_does_not():
+    rng = np.random.default_rng(0)
+    large = rng.standard_normal((40_000, 4)) @ rng.standard_normal((4, 20))
+    small = 3e-3 * rng.standard_normal((40_000, 2))  # 5e-4 of the largest; 40,000 machine epsilons are 5e-3
+    (alone,) = linalg.spectra([[large.astype(np.float32)]])
+    (both,) = linalg.spectra([[large.astype(np.float32), small.astype(np.float32)]])
+    assert (alone.rank, both.rank) == (4, 6)
+
+
 def test_symmetric_basis_takes_a_gram_matrix():
     x = graded(2, 20, 50, 6)
     basis, values = symmetric_basis(x @ x.T)

@@ -128,9 +128,18 @@ def test_max_error_holds_for_every_task(limit):
         assert stack_size(state) < 0.7 * stack_size(initialize(tasks, Choice(relative_error=0.0)))
 
 
-def test_max_error_beyond_float32_is_refused():
-    with pytest.raises(LimitError, match="float32"):
+def test_max_error_holds_for_a_small_task_beside_a_large_one_in_a_layer_of_many_rows():
+    tasks = shared_tasks(2, d=(20_000, 16), shared=3)
+    tasks["t1"] = {n: Factors(0.01 * f.lora_a, 0.01 * f.lora_b, f.scale) for n, f in tasks["t1"].items()}
+    state = initialize(tasks, Choice(max_error=0.01))
+    assert all(error(adapter, state, name) <= 0.01 for name, adapter in tasks.items())
+
+
+def test_max_error_beyond_float32_is_refused_and_the_least_that_is_named_holds():
+    with pytest.raises(LimitError, match="float32") as refused:
         initialize(shared_tasks(3), Choice(max_error=1e-9))
+    least = float(str(refused.value).partition("at least ")[2].partition(",")[0])
+    initialize(shared_tasks(3), Choice(max_error=least))
 
 
 @pytest.mark.parametrize("limit", [0.2, 0.03, 1e-3])
