@@ -43,8 +43,8 @@ from share_jax.checkpoint.share_tasks import save_last_task, saved_tasks
 from share_jax.parameterizations.share import Share
 from share_jax.subspace.error_bounds import relative_distance
 from share_jax.subspace.from_bank import bank_heads
+from share_jax.subspace.share_bank import ShareBank
 from share_jax.subspace.state import factors_of
-from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
 from share_jax.trees import flat
 

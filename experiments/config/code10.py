@@ -18,15 +18,19 @@ from experiments.streams.code10 import TEST_PER_TASK, TRAIN_PER_TASK, code10
 
 CODE = {
     **RATES,
+    "rank": 32,
+    "alpha": 64.0,
     "steps": 48,
     "batch_size": 4,
-    "learning_rate": 2e-3,
+    "learning_rate": 4e-3,
     "train_per_task": TRAIN_PER_TASK,
     "test_per_task": TEST_PER_TASK,
     "max_length": 256,
     "length_buckets": (192, 224),
 }
-"""Every token counts, and the output layer takes most of a step: four blocks are what it holds at once."""
+"""Every token counts, and the output layer takes most of a step: four blocks are what it holds at once. An A that was
+learnt on one language is worth less to the others than one of their own; the wider it is, the less that counts: on
+held-out blocks of C and Solidity, learnt after Python, rank 16 had 0.89 of separate LoRAs' gain and 32 has 0.92."""
 
 
 def stream(config: Config) -> Stream:

@@ -15,7 +15,7 @@ from share_jax.checkpoint.state_leaves import holds_state, saved_state, shared_t
 from share_jax.errors import FormatError, TaskError, message
 from share_jax.storage.steady import steady
 from share_jax.subspace.from_bank import bank_heads
-from share_jax.train.share_bank import ShareBank
+from share_jax.subspace.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
 
 

@@ -23,7 +23,7 @@ from share_jax.language.changing import changing
 from share_jax.language.language_bank import LanguageBank
 from share_jax.language.settings import write_settings
 from share_jax.models.decoder_weights import decoder_names
-from share_jax.train.share_bank import ShareBank
+from share_jax.subspace.share_bank import ShareBank
 
 
 def export_tasks(

@@ -25,8 +25,8 @@ from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.built_in import method_named
 from share_jax.parameterizations.share import Share
 from share_jax.storage.untrusted import shown
+from share_jax.subspace.share_bank import ShareBank
 from share_jax.train.learner import Learner
-from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
 from share_jax.train.start_from import StartFrom
 from share_jax.train.token_losses import next_token

@@ -29,11 +29,11 @@ from share_jax.models.text_tokenizer import check_vocabulary
 from share_jax.runtime.preemption import Preemption
 from share_jax.storage.cache_dir import cache_root
 from share_jax.storage.untrusted import check_task_name
+from share_jax.subspace.share_bank import ShareBank
 from share_jax.text.examples import Chat, Example
 from share_jax.train.hidden_rows import HiddenRows, hidden_rows
 from share_jax.train.loop import Inflight, Progress
 from share_jax.train.prefix_cache import PrefixCache
-from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
 from share_jax.train.token_batches import TokenBatches
 from share_jax.train.token_rows import TokenRows, token_rows

@@ -7,9 +7,9 @@ bounds what old tasks lose: `joint_spectra` stacks old bases and new columns, `d
 already, `temporary_directions` are what trains before a merge. `removal` takes tasks out. `rank_choice` and
 `error_curves` say how many columns to keep; `error_bounds` and `task_drift` measure and prove errors, `coordinates`
 makes that cheap, and `baselines` says what random adapters of the same spectra would lose. `quantize` stores in fewer
-bytes; `serving` goes to the trees that Flax layers compute with, and back; `from_bank` and `into_bank` take a bank's
-tasks out as adapters or a subspace, and in. A change of the method goes here; the linear algebra below it is
-`share_jax.linalg`'s.
+bytes; `serving` goes to the trees that Flax layers compute with, and back; `share_bank` is the bank that serves a
+subspace; `from_bank` and `into_bank` take a bank's tasks out as adapters or a subspace, and in. A change of the method
+goes here; the linear algebra below it is `share_jax.linalg`'s.
 """
 
 import lazy_loader

@@ -19,6 +19,7 @@ from .serving import adapter_of as adapter_of
 from .serving import shared_leaves as shared_leaves
 from .serving import state_of as state_of
 from .serving import task_leaves as task_leaves
+from .share_bank import ShareBank as ShareBank
 from .state import Report as Report
 from .state import ShareState as ShareState
 from .state import Subspace as Subspace

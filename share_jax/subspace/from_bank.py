@@ -16,6 +16,7 @@ from share_jax.bank.slots import read_slot
 from share_jax.errors import InputError, message
 from share_jax.layers.kernel_trees import by_kernel, target_names
 from share_jax.layers.targets import Target
+from share_jax.linalg.padding import pad
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.share import Share
 from share_jax.subspace.error_bounds import rounding, squared_norm
@@ -171,7 +172,7 @@ def _subspace(shared: Leaves, slots: Sequence[Leaves]) -> Subspace:
 
 def _trimmed(basis: np.ndarray) -> np.ndarray:
     used = np.flatnonzero(np.any(basis != 0, axis=0))
-    return np.ascontiguousarray(basis[:, : used[-1] + 1 if used.size else 1])
+    return np.ascontiguousarray(basis[:, : used[-1] + 1 if used.size else 0])
 
 
 def _with_record(state: ShareState, before: ShareState) -> ShareState:
@@ -190,7 +191,10 @@ def _with_record(state: ShareState, before: ShareState) -> ShareState:
                 raise InputError(message(f"task {task!r} before", got=got, expected=expected, fix=fix))
             for field, values in vectors.items():
                 values[index] = getattr(known, field)[old]
-        layers[name] = replace(layer, **vectors)
+        # a record's ranks count columns that came out as zeros, too
+        width = max(layer.coeff_a.shape[2], int(vectors["ranks"].max(initial=0)))
+        wide = {side: pad(getattr(layer, side), 2, width) for side in ("coeff_a", "coeff_b")}
+        layers[name] = replace(layer, **vectors, **wide)
     return ShareState(state.tasks, layers)
 
 

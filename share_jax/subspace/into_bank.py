@@ -16,12 +16,13 @@ from share_jax.layers.kernel_trees import as_tree, target_names
 from share_jax.layers.targets import Target
 from share_jax.parameterizations.from_factors import FromFactors
 from share_jax.parameterizations.share import Share
-from share_jax.subspace.error_bounds import relative_distance
-from share_jax.subspace.from_bank import bank_state, by_layer, kernel_sizes, slot_adapter
+from share_jax.subspace.error_bounds import relative_distance, update_distance, update_norm
+from share_jax.subspace.from_bank import by_layer, kernel_sizes, slot_adapter
 from share_jax.subspace.initialization import initialize
-from share_jax.subspace.projection import project
+from share_jax.subspace.projection import append, empty_slots, project, slots_of
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.serving import shared_leaves, task_leaves
+from share_jax.subspace.share_bank import ShareBank, with_record
 from share_jax.subspace.state import Report, ShareState, Subspace, factors_of, report
 from share_jax.trees import flat, nested
 from share_jax.typing import Tree
@@ -49,8 +50,9 @@ def with_adapters(bank: TaskBank, adapted: Any, adapters: Mapping[str, Adapter],
     """The bank with adapters as further tasks; the learnt ones keep their bits.
 
     `SeparateLoRA` takes any pair whose rank it has room for. `SharedA` takes those whose A is the bank's, or whose
-    update its columns give. `Share` projects them on its bases, which loses what the report says. In a bank without
-    tasks, what is shared comes from the adapters.
+    update its columns give. `Share` projects them on its bases, which loses what the report says; a `ShareBank` stays
+    one and keeps what is known of the losses of its tasks. In a bank without tasks, what is shared comes from the
+    adapters.
 
     Args:
         bank: what has been learnt.
@@ -83,14 +85,12 @@ def with_adapters(bank: TaskBank, adapted: Any, adapters: Mapping[str, Adapter],
         _check_targets(task, adapter, sizes)
         _check_heads(task, heads.get(task, {}), bank, adapted.heads)
     if isinstance(adapted.method, Share):
-        shared, slots, bounds = _projected(bank, adapted, adapters)
-    elif isinstance(adapted.method, FromFactors):
+        return _of_state(bank, adapted, _projected(bank, adapted, adapters), adapters, heads)
+    if isinstance(adapted.method, FromFactors):
         shared, slots = _taken(bank, adapted.method, adapted.targets, adapters)
-        bounds = {}
-    else:
-        expected, fix = "one that takes adapters over", "adapt with SeparateLoRA, SharedA or Share"
-        raise InputError(message("method", got=repr(adapted.method), expected=expected, fix=fix))
-    return _joined(bank, adapted, shared, slots, heads, adapters, bounds)
+        return _joined(bank, adapted, shared, slots, heads, adapters)
+    expected, fix = "one that takes adapters over", "adapt with SeparateLoRA, SharedA or Share"
+    raise InputError(message("method", got=repr(adapted.method), expected=expected, fix=fix))
 
 
 def with_state(bank: TaskBank, adapted: Any, state: ShareState, heads: Heads) -> WithTasks:
@@ -130,8 +130,27 @@ def with_state(bank: TaskBank, adapted: Any, state: ShareState, heads: Heads) ->
         fix = "start from a bank without tasks, or take the adapters one by one, which projects them"
         raise InputError(message("bank", got="tasks on other bases", expected="the state's bases", fix=fix))
     adapters = {task: factors_of(state, task) for task in state.tasks}
-    slots = {task: slot_of(adapted, state, index) for index, task in enumerate(state.tasks)}
-    return _joined(bank, adapted, shared, slots, heads, adapters, report(state))
+    return _of_state(bank, adapted, _after(with_record(bank, adapted).state, state), adapters, heads)
+
+
+def bank_of_state(model: Any, bank: TaskBank, state: ShareState, heads: Sequence[Mapping[str, Any]]) -> ShareBank:
+    """The bank that serves a subspace.
+
+    Args:
+        model: adapted with `Share`.
+        bank: with room for the state's tasks; its further slots stay as they are.
+        state: the subspace, in the columns geometry.
+        heads: of every task, by path.
+
+    Raises:
+        InputError: if the state has more columns than the model.
+    """
+    if not state.tasks:
+        return ShareBank(bank.shared, bank.tasks)
+    slots = {task: nested({**slot_of(model, state, t), **heads[t]}) for t, task in enumerate(state.tasks)}
+    shared = jax.tree.map(jnp.asarray, shared_of(bank, model, state))
+    served = with_tasks(TaskBank(bank.shared, bank.tasks), shared, slots)
+    return ShareBank(served.shared, served.tasks, served.names, state)
 
 
 def _check_targets(task: str, adapter: Mapping[str, Factors | Subspace], sizes: Mapping[str, tuple[int, int]]) -> None:
@@ -175,24 +194,45 @@ def _taken(
     return shared, {task: _stacked(targets, slot(task)) for task in adapters}
 
 
-def _projected(
-    bank: TaskBank, adapted: Any, adapters: Mapping[str, Adapter]
-) -> tuple[Tree, dict[str, dict[str, np.ndarray]], dict[str, Report]]:
-    """As `_taken`, on the bases of a `Share` bank, or on those of the adapters where it has no tasks; with bounds."""
+def _projected(bank: TaskBank, adapted: Any, adapters: Mapping[str, Adapter]) -> ShareState:
+    """The state of a `Share` bank with adapters on its bases, or on their own where it has no tasks."""
     method = adapted.method
     narrow = {task: cut_to(adapter, method.pseudo_rank) for task, adapter in adapters.items()}
     if bank.names:
-        state, shared = project(bank_state(bank, adapted), narrow), bank.shared
+        state = project(with_record(bank, adapted).state, narrow)
     else:
         state = initialize(narrow, Choice(k=method.num_basis))
-        shared = shared_of(bank, adapted, state)
-    bounds = {}
-    for task, found in report(state).items():
-        if task in adapters:
-            cut = 0.0 if narrow[task] is adapters[task] else relative_distance(adapters[task], narrow[task])
-            bounds[task] = replace(found, error_bound=cut + found.error_bound)
-    slots = {task: slot_of(adapted, state, index) for index, task in enumerate(state.tasks) if task in adapters}
-    return shared, slots, bounds
+    for task in adapters:
+        if narrow[task] is not adapters[task]:
+            state = _with_cut(state, task, adapters[task], narrow[task])
+    return state
+
+
+def _with_cut(state: ShareState, task: str, whole: Adapter, narrow: Adapter) -> ShareState:
+    """The state with what a task has lost measured against the whole adapter, of which `narrow` is a cut."""
+    index, kept = state.index(task), factors_of(state, task)
+    cut, norm = update_distance(whole, narrow), update_norm(whole)
+    layers = dict(state.layers)
+    for name in whole:
+        layer = layers[name]
+        change = update_distance({name: whole[name]}, {name: kept[name]} if name in kept else {})[name]
+        values = {"norm": norm[name], "change": change, "bound": max(layer.bound[index] + cut[name], change)}
+        vectors = {field: np.array(getattr(layer, field)) for field in values}
+        for field, value in values.items():
+            vectors[field][index] = value
+        layers[name] = replace(layer, **vectors)
+    return ShareState(state.tasks, layers)
+
+
+def _after(known: ShareState, state: ShareState) -> ShareState:
+    """A state's tasks behind those of another on the same bases."""
+    if not known.tasks:
+        return state
+    more = {
+        name: [slots_of(state.layers[name]) if name in state.layers else empty_slots(layer, len(state.tasks))]
+        for name, layer in known.layers.items()
+    }
+    return ShareState((*known.tasks, *state.tasks), append(known.layers, more))
 
 
 def shared_of(bank: TaskBank, adapted: Any, state: ShareState) -> Tree:
@@ -219,6 +259,23 @@ def _stacked(targets: Sequence[Target], of: Callable[[str], Mapping[str, Any]]) 
     return {path: np.asarray(leaf) for path, leaf in flat(tree).items()}
 
 
+def _of_state(
+    bank: TaskBank, adapted: Any, state: ShareState, adapters: Mapping[str, Adapter], heads: Heads
+) -> WithTasks:
+    """The bank with the new tasks of a state; a `ShareBank` keeps the state as its record."""
+    shared = bank.shared if bank.names else shared_of(bank, adapted, state)
+    slots = {task: slot_of(adapted, state, state.index(task)) for task in adapters}
+    joined, errors = _joined(bank, adapted, shared, slots, heads, adapters)
+    proven = report(state)
+    reports = {
+        task: replace(found, error_bound=max(found.relative_change, proven[task].error_bound))
+        for task, found in errors.items()
+    }
+    if isinstance(bank, ShareBank):
+        joined = ShareBank(joined.shared, joined.tasks, joined.names, state)
+    return WithTasks(joined, reports)
+
+
 def _joined(
     bank: TaskBank,
     adapted: Any,
@@ -226,11 +283,10 @@ def _joined(
     slots: Mapping[str, Mapping[str, np.ndarray]],
     heads: Heads,
     adapters: Mapping[str, Adapter],
-    bounds: Mapping[str, Report],
 ) -> WithTasks:
     trees = {task: nested({**slot, **heads.get(task, {})}) for task, slot in slots.items()}
     reports = {}
     for task, tree in trees.items():
         error = relative_distance(adapters[task], slot_adapter(adapted.method, adapted.targets, shared, tree))
-        reports[task] = Report(error, max(error, bounds[task].error_bound) if task in bounds else error)
+        reports[task] = Report(error, error)
     return WithTasks(with_tasks(bank, jax.tree.map(jnp.asarray, shared), trees), reports)

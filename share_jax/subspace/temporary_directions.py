@@ -60,7 +60,7 @@ def last_task_leaves(layer: Subspace, fresh: Mapping[str, ArrayLike], scale: flo
     """
     out = {name: np.array(leaf) for name, leaf in fresh.items()}
     u, values, vt = np.linalg.svd(layer.coeff_a[-1].astype(np.float64) @ layer.coeff_b[-1].astype(np.float64).T)
-    kept = min(int(np.sum(values > 1e-6 * values[0])), *out["coeff_a"].shape)
+    kept = min(int(np.sum(values > 1e-6 * values.max(initial=0.0))), *out["coeff_a"].shape)
     size = (values[:kept] / scale / np.sqrt(np.prod([float(d) for d in layer.shape]))) ** 0.25
     for name, basis, turn in (("basis_a", layer.basis_a, u), ("basis_b", layer.basis_b, vt.T)):
         columns = (basis @ turn)[:, : out[name].shape[1]]

@@ -1,7 +1,7 @@
 """Learning tasks: steps, optimizers, losses, batches, the `Learner` and the `ShareLearner`.
 
 `learner` is the public face: a bank goes in, a bank with one more task comes out; `share_learner` is that of one
-evolving subspace, with `share_bank` as its bank; `task_learner` is what both have in common. `loop` is the one loop
+evolving subspace; `task_learner` is what both have in common. `loop` is the one loop
 over a task's steps, with hooks for whatever is done beside them; a `phase` is what it trains. `update` is one update as
 a pure function, `step` compiles it, `placed_step` runs it on one device or a mesh, `pmap` under `jax.pmap`. `optimizer`
 says which leaves train, `starting_slot` where those of a new task start, by the names of `start_from`, `model_call` how

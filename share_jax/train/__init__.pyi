@@ -15,7 +15,6 @@ from .optimizer import task_optimizer as task_optimizer
 from .placed_step import PlacedStep as PlacedStep
 from .pmap import make_pmap_step as make_pmap_step
 from .prefix_cache import PrefixCache as PrefixCache
-from .share_bank import ShareBank as ShareBank
 from .share_learner import ShareLearner as ShareLearner
 from .step import make_predict as make_predict
 from .step import make_train_step as make_train_step

@@ -20,19 +20,20 @@ from share_jax.errors import InputError, message
 from share_jax.layers.kernel_trees import as_tree, by_kernel
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
-from share_jax.subspace.from_bank import bank_heads, bank_state
+from share_jax.subspace.from_bank import bank_heads
 from share_jax.subspace.initialization import initialize
+from share_jax.subspace.into_bank import bank_of_state
 from share_jax.subspace.merging import merge
 from share_jax.subspace.rank_choice import Choice
 from share_jax.subspace.serving import adapter_of
+from share_jax.subspace.share_bank import ShareBank, with_record
 from share_jax.subspace.state import ShareState, relative
 from share_jax.subspace.temporary_directions import last_task_leaves, temporary_leaves
 from share_jax.train.learner import Learner
 from share_jax.train.loop import Hooks
 from share_jax.train.phase import Phase, make_phase
-from share_jax.train.share_bank import ShareBank, bank_of_state, fresh_slot
 from share_jax.train.start_from import StartFrom, check_start
-from share_jax.train.starting_slot import started
+from share_jax.train.starting_slot import fresh_slot, started
 from share_jax.train.task_learner import TaskLearner
 from share_jax.train.update import StepState
 from share_jax.trees import flat, merged
@@ -186,7 +187,7 @@ class ShareLearner(TaskLearner[ShareBank]):
         return bank_of_state(self.model, self._serving.with_room(bank, len(state.tasks)), state, heads)
 
     def _learnt(self, bank: ShareBank, name: str, batches: Any, key: PRNGKey, hooks: Hooks) -> ShareBank:
-        bank = self.with_record(bank)
+        bank = with_record(bank, self.model)
         return self.merge(bank, name, self.train(bank, name, batches, key, hooks))
 
     def train(self, bank: ShareBank, name: str, batches: Any, key: PRNGKey, hooks: Hooks) -> TrainedTask:
@@ -203,7 +204,7 @@ class ShareLearner(TaskLearner[ShareBank]):
             TaskError, InputError, DivergedError, Preempted: as `learn`.
         """
         check_new_name(bank, name)
-        bank, index = self.with_record(bank), len(bank.names)
+        bank, index = with_record(bank, self.model), len(bank.names)
         phase, base = self.phase(index), self.placed
         hooks = hooks if hooks.checks is not None else replace(hooks, checks=phase.checks(name, base))
         end = phase.train(self.begin(bank, jax.random.fold_in(key, index)), base, name, batches, hooks)
@@ -217,7 +218,7 @@ class ShareLearner(TaskLearner[ShareBank]):
         Raises:
             TaskError, InputError, LimitError: as `learn`.
         """
-        bank = self.with_record(bank)
+        bank = with_record(bank, self.model)
         choice = Choice(k=self.model.method.num_basis if self.k is None else self.k)
         new = {name: trained.adapter}
         limit = {"limit": self.max_error, "on_limit": self.on_limit}
@@ -229,17 +230,6 @@ class ShareLearner(TaskLearner[ShareBank]):
                 state = merge(ShareState(), new, choice, **limit)
         return self.restore(bank, state, (*bank_heads(bank, self.model).values(), trained.heads))
 
-    def with_record(self, bank: TaskBank) -> ShareBank:
-        """The bank with its subspace, from which a task can be learnt; the same one if it has it.
-
-        Of a bank that comes from elsewhere, as from `load_bank` or `import_set`, nothing is known of what its tasks
-        have lost: bounds count from here.
-        """
-        if isinstance(bank, ShareBank) and bank.state.tasks == bank.names:
-            return bank
-        state = bank_state(bank, self.model) if bank.names else ShareState()
-        return ShareBank(bank.shared, bank.tasks, bank.names, state)
-
     def with_room(self, bank: TaskBank, needed: int) -> TaskBank:
         """The bank with a stack of at least `needed` slots; learnt slots keep their bits."""
         return self._serving.with_room(bank, needed)
@@ -250,7 +240,7 @@ class ShareLearner(TaskLearner[ShareBank]):
 
     def begin(self, bank: ShareBank, key: PRNGKey) -> StepState:
         """The state in which the next task's training starts."""
-        bank = self.with_record(bank)
+        bank = with_record(bank, self.model)
         phase = self.phase(len(bank.names))
         key_init, key_steps = jax.random.split(key)
         shared, slot = fresh_slot(phase.model, key_init, self.base["params"])

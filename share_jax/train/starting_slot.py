@@ -3,10 +3,19 @@
 from collections.abc import Collection
 from typing import Any
 
+import jax
+
 from share_jax.bank.bank import TaskBank
 from share_jax.bank.slots import read_slot
 from share_jax.train.start_from import StartFrom
 from share_jax.trees import flat, nested
+from share_jax.typing import Tree
+
+
+def fresh_slot(model: Any, key: jax.Array, params: Tree) -> tuple[Tree, dict[str, Any]]:
+    """The shared tree and one slot of a model, drawn from a key."""
+    fresh = model.init(key, params, 1)
+    return fresh["shared"], read_slot(fresh["tasks"], 0)
 
 
 def started(fresh: Any, bank: TaskBank, start_from: StartFrom, heads: Collection[str]) -> Any:

@@ -11,12 +11,15 @@ from learning import X, batches, share_learner, started
 import share_jax
 from share_jax.adapter_set.bank_set import export_set, import_set
 from share_jax.adapter_set.store import read_set
+from share_jax.adapters.factors import Factors
 from share_jax.checkpoint.bank_tasks import open_bank
 from share_jax.checkpoint.share_tasks import load_share_bank, save_share_task
 from share_jax.cli.main import main
 from share_jax.errors import FormatError
 from share_jax.subspace.error_bounds import relative_distance
 from share_jax.subspace.from_bank import bank_heads
+from share_jax.subspace.into_bank import with_adapters
+from share_jax.subspace.share_bank import ShareBank, with_record
 from share_jax.subspace.state import factors_of, report
 
 TASKS = ("one", "two", "three")
@@ -65,16 +68,11 @@ def test_a_set_of_it_keeps_the_bounds(learnt, tmp_path: Path) -> None:
     assert entries["one"].relative_error == pytest.approx(lost["one"], rel=1e-5)
 
 
-@pytest.mark.parametrize("door", ["load_bank", "import_set"])
-def test_a_bank_from_elsewhere_is_learnt_on_and_bounds_count_from_there(learnt, door: str, tmp_path: Path) -> None:
+def test_a_bank_that_was_served_alone_is_learnt_on_and_bounds_count_from_there(learnt, tmp_path: Path) -> None:
     made, bank, _ = learnt
-    if door == "load_bank":
-        share_jax.save_bank(tmp_path / "bank", made, bank)
-        back = share_jax.load_bank(tmp_path / "bank", made, started(made, 1))
-    else:
-        export_set(bank, made.model, tmp_path / "set")
-        back, _ = import_set(tmp_path / "set", made.model, started(made, 1))
-    on, before = made.learn(back, "four", batches(3, 20)), made.with_record(back)
+    share_jax.save_bank(tmp_path / "bank", made, bank)
+    back = share_jax.load_bank(tmp_path / "bank", made, started(made, 1))
+    on, before = made.learn(back, "four", batches(3, 20)), with_record(back, made.model)
     want = made.learn(bank, "four", batches(3, 20))
     assert on.names == want.names
     for task in TASKS:
@@ -82,6 +80,38 @@ def test_a_bank_from_elsewhere_is_learnt_on_and_bounds_count_from_there(learnt, 
         moved = relative_distance(factors_of(before.state, task), factors_of(on.state, task))
         assert 0 < moved <= on.report()[task].error_bound
         assert on.report()[task].error_bound <= want.report()[task].error_bound
+
+
+def test_a_bank_out_of_a_set_is_learnt_on_and_its_bounds_are_those_since_it_was_learnt(learnt, tmp_path: Path) -> None:
+    made, bank, _ = learnt
+    export_set(bank, made.model, tmp_path / "set")
+    back, _ = import_set(tmp_path / "set", made.model, started(made, 1))
+    on, want = made.learn(back, "four", batches(3, 20)), made.learn(bank, "four", batches(3, 20))
+    for task in TASKS:
+        np.testing.assert_allclose(made.predict(on, task, X), made.predict(want, task, X), rtol=0, atol=1e-3)
+        assert on.report()[task].error_bound == pytest.approx(want.report()[task].error_bound, rel=1e-4)
+
+
+def test_an_adapter_that_comes_in_leaves_what_is_known_of_losses(learnt, tmp_path: Path) -> None:
+    made, bank, _ = learnt
+    originals = {task: factors_of(bank.state, task) for task in TASKS}
+    draw = np.random.default_rng(0).standard_normal
+    other = {
+        name: Factors(draw((x.shape[0], 4)), 0.1 * draw((4, x.shape[1]))) for name, x in originals["one"].items()
+    }  # of a larger rank than the bank's
+    taken, reports = with_adapters(bank, made.model, {"other": other}, {"other": bank_heads(bank, made.model)["one"]})
+    assert isinstance(taken, ShareBank)
+    assert {task: taken.report()[task] for task in TASKS} == bank.report()
+    measured = relative_distance(other, factors_of(taken.state, "other"))
+    assert 0.1 < measured <= taken.report()["other"].error_bound == pytest.approx(reports["other"].error_bound)
+    on = made.learn(taken, "four", batches(3, 20))
+    for task in TASKS:
+        since = relative_distance(originals[task], factors_of(on.state, task))
+        assert bank.report()[task].error_bound + since / 2 < on.report()[task].error_bound
+    assert relative_distance(other, factors_of(on.state, "other")) <= on.report()["other"].error_bound
+    entries = export_set(taken, made.model, tmp_path / "set").manifest.tasks
+    assert [entries[task].measured for task in (*TASKS, "other")] == [False, False, False, True]
+    assert entries["other"].relative_error == pytest.approx(measured, rel=1e-3)
 
 
 def test_a_folder_that_is_not_there_is_refused_and_not_made(learnt, tmp_path: Path) -> None:

@@ -60,6 +60,19 @@ def test_every_task_is_learnt_and_stays_so(wide) -> None:
     assert bank.capacity == 4
 
 
+def test_a_target_without_directions_is_learnt_on_and_leaves_as_a_set(tmp_path: Path) -> None:
+    """One whose gradient was zero in every task so far."""
+    made = replace(share_learner(num_basis=4, pseudo_rank=2), start_from="last")
+    kept = made.train(started(made, 1), "one", batches(0, 5), jax.random.key(0), Hooks())
+    first = min(kept.adapter)
+    still = {name: replace(x, lora_b=0 * x.lora_b) if name == first else x for name, x in kept.adapter.items()}
+    bank = made.merge(started(made, 1), "one", kept._replace(adapter=still))
+    assert bank.state.layers[first].num_basis == (0, 0)
+    share_jax.export_set(bank, made.model, tmp_path / "set")
+    after = made.learn(bank, "two", batches(1, 5))
+    assert min(after.state.layers[first].num_basis) > 0
+
+
 @pytest.mark.parametrize("phi", [1, 2, 3])
 def test_a_task_may_start_from_the_last_ones_update(wide, phi: int) -> None:
     """Or from its largest singular values; directions beyond its rank learn, too."""
