@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from share_jax.adapter_set.contents import SetContents, contents_of
-from share_jax.adapter_set.manifest import Settings, is_set
+from share_jax.adapter_set.manifest import Settings, is_whole_set
 from share_jax.adapter_set.store import AdapterSet, new_set, read_set
 from share_jax.bank.bank import TaskBank
 from share_jax.errors import InputError, message
@@ -64,7 +64,7 @@ def export_set(
     check_linear(adapted)
     sources = bank_sources(bank, adapted, names, base_model=base_model)
     out = Path(os.path.abspath(folder))
-    if os.path.lexists(out) and not (overwrite and is_set(out)):
+    if os.path.lexists(out) and not (overwrite and is_whole_set(out)):
         expected, fix = "a new one", "name another, or pass overwrite=True where a set is to be replaced"
         raise InputError(message(f"folder {shown(folder)}", got="one that exists", expected=expected, fix=fix))
     record: ShareState | None = getattr(bank, "state", None)  # of a `ShareBank`, which stands above this room

@@ -15,8 +15,9 @@ from typing import Any
 from share_jax.errors import FormatError, ShareError, message
 from share_jax.formats.pair_layouts import is_form
 from share_jax.formats.peft_config import parse_config
+from share_jax.storage.atomic_write import is_partial
 from share_jax.storage.manifest_file import Content, ManifestKind, digest
-from share_jax.storage.untrusted import check_task_name, exists_inside, read_small, shown
+from share_jax.storage.untrusted import TEMP_MARK, check_task_name, exists_inside, read_small, shown
 
 NAME = "manifest.json"
 FIX = "restore the set or compress again"
@@ -123,6 +124,26 @@ def is_set(folder: str | os.PathLike) -> bool:
         (True, False)
     """
     return exists_inside(folder, NAME) and any(FILE_NAME.fullmatch(name) for name in os.listdir(folder))
+
+
+def is_whole_set(folder: str | os.PathLike) -> bool:
+    """Whether the folder is a set's and holds nothing else, so that it may be replaced as one.
+
+    Example:
+        >>> is_whole_set("set"), is_whole_set("cola")
+        (True, False)
+    """
+    known = {NAME, ".DS_Store"}
+    return is_set(folder) and all(name in known or is_leftover(name) for name in os.listdir(folder))
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a name is one of a set's files: one that the manifest does not name was left by a kill.
+
+    >>> is_leftover("basis-0123456789abcdef.safetensors"), is_leftover("weights.safetensors")
+    (True, False)
+    """
+    return name.startswith(TEMP_MARK) or is_partial(name, NAME) or FILE_NAME.fullmatch(name) is not None
 
 
 def read_manifest(folder: Any) -> Manifest:

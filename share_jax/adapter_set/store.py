@@ -15,9 +15,9 @@ from pathlib import Path
 
 from share_jax.adapter_set.contents import SetContents
 from share_jax.adapter_set.encoding import decode_state, encode_state, layer_entry
-from share_jax.adapter_set.manifest import FILE_NAME, NAME, Manifest, TaskEntry, encode, read_manifest
+from share_jax.adapter_set.manifest import NAME, Manifest, TaskEntry, encode, is_leftover, read_manifest
 from share_jax.errors import FormatError, TaskError, message
-from share_jax.storage.atomic_write import flush, is_partial, replace_bytes
+from share_jax.storage.atomic_write import flush, replace_bytes
 from share_jax.storage.lock import hold_itself
 from share_jax.storage.safetensors_file import RawTensor, TensorFile, opened, write_tensors
 from share_jax.storage.steady import steady
@@ -121,11 +121,6 @@ def check_files(folder: Path, manifest: Manifest) -> Iterator[FormatError]:
                 message(f"file {shown(path.name)}", got="a file that the manifest does not name", expected="none",
                      fix="move it out of the set")
             )  # fmt: skip
-
-
-def is_leftover(name: str) -> bool:
-    """Whether a file that the manifest does not name is one that a killed command left."""
-    return name.startswith(TEMP_MARK) or is_partial(name, NAME) or FILE_NAME.fullmatch(name) is not None
 
 
 def stored_bytes(folder: Path, manifest: Manifest) -> dict[str, int]:

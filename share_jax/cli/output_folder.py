@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from share_jax.adapter_set.manifest import is_set
+from share_jax.adapter_set.manifest import is_whole_set
 from share_jax.errors import InputError, message
 from share_jax.formats.format import FORMATS
 from share_jax.storage.untrusted import shown
 
-_KINDS = (is_set, *(each.is_whole for each in FORMATS))
+_KINDS = (is_whole_set, *(each.is_whole for each in FORMATS))
 
 
 def check_output(out: str | os.PathLike, overwrite: bool, inputs: Iterable[str | os.PathLike] = ()) -> Path:
@@ -22,7 +22,7 @@ def check_output(out: str | os.PathLike, overwrite: bool, inputs: Iterable[str |
 
     Raises:
         InputError: it is, holds or lies within an input; the parent is missing; something is there already and
-            `overwrite` is false, or what is there is neither a set nor an adapter.
+            `overwrite` is false, or more is there than a set or an adapter.
     """
     path = Path(os.path.abspath(out))
     what = f"output {shown(out)}"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from share_jax.adapter_set.build import adapters_of
-from share_jax.adapter_set.manifest import read_manifest
-from share_jax.adapter_set.store import AdapterSet, check_files, is_leftover, read_set
+from share_jax.adapter_set.manifest import is_leftover, read_manifest
+from share_jax.adapter_set.store import AdapterSet, check_files, read_set
 from share_jax.cli.inputs import open_inputs
 from share_jax.cli.options import Progress, add_task_names, emit
 from share_jax.errors import FormatError, InputError, message

@@ -16,7 +16,7 @@ from share_jax.formats.export import export_adapter
 from share_jax.formats.gguf_lora import is_gguf, open_gguf
 from share_jax.formats.jax_trees import is_jax_tree, open_jax_tree
 from share_jax.formats.kohya import is_kohya, open_kohya
-from share_jax.formats.lorashare import is_lorashare, open_lorashare
+from share_jax.formats.lorashare import ADAPTERS, is_lorashare, open_lorashare
 from share_jax.formats.mlx import is_mlx, open_mlx
 from share_jax.formats.peft import CONFIG, WEIGHTS, is_adapter, open_adapter
 from share_jax.formats.peft_parts import is_peft_parts, open_peft_parts
@@ -42,7 +42,7 @@ class Format:
         open: every task of the folder.
         write: writes one task; None where the format is read alone.
         alone: whether a folder of these entries is an adapter and nothing else, so that it may be replaced as one. An
-            adapter's file may lie beside other things. None where the folder itself is the adapter.
+            adapter's file may lie beside other things. Without it no folder is replaced.
 
     Example:
         >>> [each.name for each in FORMATS if each.detect("cola")]
@@ -55,15 +55,15 @@ class Format:
     detect: Callable[[str | os.PathLike], bool]
     open: Callable[[str | os.PathLike], list[Source]]
     write: Write | None = None
-    alone: Callable[[Path, list[str]], bool] | None = None
+    alone: Callable[[Path, list[str]], bool] = lambda folder, entries: False
 
     def is_whole(self, folder: str | os.PathLike) -> bool:
         """Whether the folder is an adapter of this format and nothing else."""
         path = Path(folder)
-        return self.detect(path) and (self.alone is None or self.alone(path, sorted(os.listdir(path))))
+        return self.detect(path) and self.alone(path, sorted(os.listdir(path)))
 
 
-_BESIDE = (".json", ".md", ".txt", ".jinja", ".model", ".safetensors", ".bin", "")
+_BESIDE = (".json", ".md", ".txt", ".jinja", ".model", ".safetensors", ".bin", ".npz", "")
 """Endings of what tools put beside an adapter: its card, its tokenizer, its training's arguments."""
 
 
@@ -77,8 +77,19 @@ def _open_peft(folder: str | os.PathLike) -> list[Source]:
 
 def _is_adapter_or_parts(folder: Path, entries: list[str]) -> bool:
     return set(entries) <= set(COMPONENTS) or (
-        not {CONFIG, WEIGHTS}.isdisjoint(entries)
-        and all((folder / name).is_file() and Path(name).suffix in _BESIDE for name in entries)
+        not {CONFIG, WEIGHTS}.isdisjoint(entries) and _are_files(folder, entries)
+    )
+
+
+def _are_files(folder: Path, entries: list[str]) -> bool:
+    return all((folder / name).is_file() and Path(name).suffix in _BESIDE for name in entries)
+
+
+def _are_files_and_adapters(folder: Path, entries: list[str]) -> bool:
+    inside = folder / ADAPTERS
+    own = sorted(inside.iterdir()) if inside.is_dir() else []
+    return _are_files(folder, [name for name in entries if name != ADAPTERS]) and all(
+        each.is_dir() and _are_files(each, os.listdir(each)) for each in own
     )
 
 
@@ -88,9 +99,9 @@ def _is_one_file(folder: Path, entries: list[str]) -> bool:
 
 FORMATS = (
     Format("PEFT", _is_peft, _open_peft, export_adapter, _is_adapter_or_parts),
-    Format("lorashare", is_lorashare, open_lorashare),
-    Format("vlora", is_vlora, open_vlora),
-    Format("MLX-LM", is_mlx, open_mlx),
+    Format("lorashare", is_lorashare, open_lorashare, alone=_are_files_and_adapters),
+    Format("vlora", is_vlora, open_vlora, alone=_are_files),
+    Format("MLX-LM", is_mlx, open_mlx, alone=_are_files),
     Format("diffusers", is_diffusers, open_diffusers, alone=_is_one_file),
     Format("kohya", is_kohya, open_kohya, alone=_is_one_file),
     Format("ComfyUI", is_comfy, open_comfy, alone=_is_one_file),

@@ -16,6 +16,7 @@ from share_jax.storage.safetensors_file import FLOATS, RawTensor, TensorFile, Te
 from share_jax.storage.untrusted import check_folder, check_task_name, exists_inside, read_json, shown
 
 COMPONENTS = "shared_components.safetensors"
+ADAPTERS = "adapters"
 _AGAIN = "save it with lorashare again"
 
 
@@ -47,7 +48,7 @@ def open_lorashare(folder: str | os.PathLike) -> list[Source]:
 
 def _open_task(root: str, name: str, shapes: dict[str, tuple[int, ...]], share: int) -> Source:
     label = f"lorashare task {shown(name)}"
-    folder = f"adapters/{name}"
+    folder = f"{ADAPTERS}/{name}"
     config = read_json(root, f"{folder}/adapter_meta.json").get("original_config")
     if not isinstance(config, dict):
         raise FormatError(message(f"{label} original_config", got="none", expected="an object", fix=_AGAIN))

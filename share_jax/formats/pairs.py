@@ -249,7 +249,7 @@ def _layer_of(module: str, pair: Pair, infos: Mapping[str, TensorInfo], label: s
     d_in, d_out, rank = check_shapes(where, of_a, of_b, None)
     scale = pair.scale if pair.scale is not None else 1.0 if pair.alpha is None else pair.alpha / rank
     alpha = pair.alpha if pair.scale is None else None
-    if pair.magnitude is not None and math.prod(infos[pair.magnitude].shape) != d_out:
+    if pair.magnitude is not None and not _is_of_outputs(pair.magnitude, infos[pair.magnitude].shape, d_out):
         raise FormatError(
             message(f"{where} magnitude", got=f"shape {infos[pair.magnitude].shape}", expected=f"{d_out} numbers, one "
                  "for each output", fix="a magnitude for each input cannot be held: merge it into the base model")
@@ -259,6 +259,16 @@ def _layer_of(module: str, pair: Pair, infos: Mapping[str, TensorInfo], label: s
     if not pair.embedding or form == EMBEDDING:
         return Layer(d_in, d_out, rank, scale, infos[pair.a].dtype, form, alpha)
     raise FormatError(message(where, got=conv_form(shape_a), expected="an embedding", fix="save the adapter again"))
+
+
+def _is_of_outputs(key: str, shape: tuple[int, ...], d_out: int) -> bool:
+    """Whether a magnitude has a number for each output, and not for each input of a square layer.
+
+    LyCORIS says it by the axis: (out, 1) or (1, in), with two more of a convolution. PEFT has (out,), of a convolution
+    (1, out, 1, 1).
+    """
+    of_peft = "lora_magnitude_vector" in key and len(shape) > 2
+    return math.prod(shape) == d_out and (1 if not shape else shape[1 if of_peft else 0]) == d_out
 
 
 def _companion(raw: RawTensor, kept: str, layers: Mapping[str, Layer]) -> RawTensor:

@@ -4,6 +4,7 @@ import os
 
 import pytest
 from adapter_makers import factors, write_lorashare, write_peft, write_vlora
+from foreign_adapters import write_mlx
 
 from share_jax.cli.output_folder import check_file_output, check_output
 from share_jax.errors import InputError
@@ -24,6 +25,7 @@ WRITERS = {
     "adapter": lambda folder: write_peft(folder, factors(0)),
     "lorashare": write_lorashare,
     "vlora": write_vlora,
+    "MLX-LM": write_mlx,
 }
 
 
@@ -33,6 +35,15 @@ def test_a_set_or_an_adapter_that_is_there_needs_the_flag(tmp_path, kind):
     with pytest.raises(InputError, match="--overwrite"):
         check_output(out, overwrite=False)
     assert check_output(out, overwrite=True) == out
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_lies_in_a_set_or_an_adapter_is_not_deleted_with_it(tmp_path, kind):
+    out = WRITERS[kind](tmp_path / "out")
+    (out / "originals").mkdir()
+    (out / "originals" / "thesis.pdf").touch()
+    with pytest.raises(InputError, match="neither a set nor an adapter"):
+        check_output(out, overwrite=True)
 
 
 @pytest.mark.parametrize("names", [("notes.txt",), ("manifest.json",), (BASIS,), ("adapter_model.bin",)])

@@ -59,6 +59,14 @@ CASES = {
         lambda p: file(p, {**pairs(KOHYA, KOHYA_ENDS, ((4, 6), (8, 4))),
                            f"{KOHYA}.dora_scale": normal(3, 1, 6)}), "peft",
         ("magnitude: got shape (1, 6), expected 8 numbers, one for each output", "merge it into the base model")),
+    "DoRA by inputs of a square layer": (
+        lambda p: file(p, {**pairs(KOHYA, KOHYA_ENDS, ((4, 8), (8, 4))),
+                           f"{KOHYA}.dora_scale": normal(3, 1, 8)}), "peft",
+        ("magnitude: got shape (1, 8), expected 8 numbers, one for each output", "merge it into the base model")),
+    "DoRA by inputs of a convolution": (
+        lambda p: file(p, {**pairs("lora_unet_conv_in", KOHYA_ENDS, ((4, 8, 3, 3), (8, 4, 1, 1))),
+                           "lora_unet_conv_in.dora_scale": normal(3, 1, 8, 1, 1)}), "peft",
+        ("magnitude: got shape (1, 8, 1, 1), expected 8 numbers, one for each output",)),
     "DoRA of one module of two": (
         lambda p: file(p, {**pairs(KOHYA, KOHYA_ENDS, LINEAR),
                            f"{KOHYA}.dora_scale": normal(3, 8, 1),
