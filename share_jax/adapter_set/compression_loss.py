@@ -12,7 +12,7 @@ from share_jax.adapters.factors import Adapter
 from share_jax.errors import LimitError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.storage.untrusted import shown
-from share_jax.subspace.error_bounds import squared_distance, squared_norm
+from share_jax.subspace.error_bounds import relative_distance, squared_distance, squared_norm
 from share_jax.subspace.state import ShareState, factors_of, report
 
 
@@ -84,7 +84,7 @@ def _compared(source: Source, stored: ShareState, rank: int | None) -> Compressi
     """The error of what is stored, and of the cut to the pseudo rank, against the original."""
     adapter = source.adapter()
     narrow = cut_to(adapter, rank)
-    cut = 0.0 if narrow is adapter else _gram_distance(adapter, narrow)
+    cut = 0.0 if narrow is adapter else relative_distance(adapter, narrow)  # a part of the task's bound
     return CompressionLoss(cut, _gram_distance(adapter, factors_of(stored, source.name)), True)
 
 

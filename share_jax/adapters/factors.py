@@ -1,8 +1,8 @@
 """LoRA factors of one task: the record that every room takes adapters as."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -33,16 +33,25 @@ class Factors:
 
     def __post_init__(self) -> None:
         """Checks shapes and values, once, at the door."""
+        for name in ("lora_a", "lora_b"):
+            dtype = getattr(getattr(self, name), "dtype", None)
+            if dtype is None or getattr(dtype, "kind", "f") in "cOSU":
+                got = type(getattr(self, name)).__name__ if dtype is None else f"dtype {dtype}"
+                raise InputError(
+                    message(name, got=got, expected="an array of floats", fix="pass np.asarray(..., float)")
+                )
         a, b = np.shape(self.lora_a), np.shape(self.lora_b)
-        if len(a) != 2 or len(b) != 2 or a[1] != b[0]:
+        if len(a) != 2 or len(b) != 2 or a[1] != b[0] or not (a[0] and b[1]):
             got, fix = (
                 f"shapes {a} and {b}",
                 "pass lora_a (d_in, r) and lora_b (r, d_out); PEFT stores both transposed",
             )
             raise InputError(message("factors", got=got, expected="factors that multiply", fix=fix))
+        if not isinstance(self.scale, Real) and getattr(self.scale, "ndim", None) != 0:
+            got, fix = f"{type(self.scale).__name__} {self.scale!r}", "pass alpha / rank"
+            raise InputError(message("scale", got=got, expected="a number", fix=fix))
         for name in ("lora_a", "lora_b", "scale"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) if name == "scale" else all_finite(np.asarray(value))):
+            if not all_finite(np.asarray(getattr(self, name))):
                 fix = "train that adapter again or leave it out"
                 raise InputError(message(name, got="a NaN or an infinity", expected="finite numbers", fix=fix))
 

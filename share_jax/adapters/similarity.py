@@ -137,7 +137,8 @@ def clusters(matrix: Float[np.ndarray, "..."], threshold: float) -> list[list[in
 
 
 def _flat(x: Float[np.ndarray, "T d p"]) -> Float[np.ndarray, "d n"]:
-    return np.swapaxes(x, 0, 1).reshape(x.shape[1], -1).astype(np.float64)
+    tasks, d, p = x.shape  # a target may have no columns at all
+    return np.swapaxes(x, 0, 1).reshape(d, tasks * p).astype(np.float64)
 
 
 def _span(x: Float[np.ndarray, "d p"], rank: int) -> Float[np.ndarray, "d q"]:

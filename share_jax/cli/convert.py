@@ -22,7 +22,7 @@ from share_jax.formats.kohya import open_kohya
 from share_jax.formats.module_lists import modules_in
 from share_jax.formats.open import format_of
 from share_jax.storage.atomic_write import flush
-from share_jax.storage.untrusted import publish, shown
+from share_jax.storage.untrusted import publish, short_name, shown
 
 EXAMPLE = "share-jax convert style.safetensors -o style-kohya.safetensors --to kohya"
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     source = _task(args, path, kind)
     if args.output.endswith(_ONE_FILE):
         out = _check_file(args, path)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temp:
+        with tempfile.TemporaryDirectory(prefix=f".{short_name(out.name)}-", dir=out.parent) as temp:
             done = convert(kind.name, path, source, args.to, Path(temp), args.dtype)
             (made,) = Path(temp).iterdir()
             os.replace(made, out)
@@ -103,6 +103,9 @@ def _check_file(args: argparse.Namespace, path: Path) -> Path:
     if args.to in ("peft", "mlx"):
         raise InputError(message(what, got="a file", expected=f"a folder for {args.to}", fix="name a folder"))
     out = check_file_output(args.output)
+    if path.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
+        expected, fix = "a place apart from it", "name another"
+        raise InputError(message(what, got=f"a file in {shown(path)}, which is read", expected=expected, fix=fix))
     if out.exists() and (not args.overwrite or os.path.samefile(out, path)):
         fix = "name another" if args.overwrite else "name another or pass --overwrite"
         raise InputError(message(what, got="a file that is there", expected="a new one", fix=fix))

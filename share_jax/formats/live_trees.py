@@ -77,7 +77,7 @@ def save_lora_tree(
             raise FormatError(message(f"{label} {shown(each.a)}", got=got, expected="one", fix="rename a module"))
         a, b = (_array(arrays[key], f"{label} {shown(key)}") for key in (each.a, each.b))
         a, b = matrices(a, b, index)
-        factors[name] = Factors(a, b, 1.0 if alpha is None else alpha / a.shape[1])
+        factors[name] = Factors(a, b, 1.0 if alpha is None else float(alpha) / a.shape[1])
         dtypes[name] = _NAMES.get(a.dtype.name, "f32") if a.dtype == b.dtype else "f32"
     pairs = {name: (each.lora_a, each.lora_b) for name, each in factors.items()}
     with publish(out) as temp:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from share_jax.errors import FormatError, message
 from share_jax.formats.expressions import (
     Expression,
@@ -249,11 +251,13 @@ def _saved(config: Mapping[str, Any], label: str) -> tuple[str, ...]:
 
 
 def is_scale(value: Any) -> TypeGuard[float]:
-    """Whether a value is a number that an alpha or a scale may be.
+    """Whether a value is a number that an alpha or a scale may be; a number of NumPy or JAX is one, too.
 
-    >>> is_scale(16), is_scale(True), is_scale(float("nan"))
-    (True, False, False)
+    >>> is_scale(16), is_scale(np.float32(8)), is_scale(True), is_scale(float("nan"))
+    (True, True, False, False)
     """
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "dtype"):
+        value = np.asarray(value).item()
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
 
 

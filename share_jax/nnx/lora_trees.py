@@ -16,6 +16,7 @@ import numpy as np
 from share_jax.adapters.factors import Adapter, Factors
 from share_jax.bank.bank import TaskBank
 from share_jax.errors import InputError, TargetError, message
+from share_jax.formats.peft_config import is_scale
 from share_jax.layers.kernel_trees import target_names
 from share_jax.layers.targets import Target
 from share_jax.nnx.model_leaves import LiveTree, live_tree
@@ -24,6 +25,9 @@ from share_jax.subspace.into_bank import WithTasks, with_adapters
 
 AROUND = "base_module"
 """Key of what `nnx.LoRA` wraps: no part of the path that the layer has without it."""
+
+LEAST_ALPHA = 1e-6
+"""The factors are divided by alpha / rank."""
 
 
 class _Pair(NamedTuple):
@@ -191,6 +195,9 @@ def _alpha(alpha: float | None, pair: _Pair) -> float:
     if alpha is None:
         expected, fix = "the alpha of the rule that made it", "pass alpha="
         raise InputError(message(f"pair {pair.a}", got="a scale of alpha / rank", expected=expected, fix=fix))
+    if not is_scale(alpha) or abs(alpha) < LEAST_ALPHA:
+        expected, fix = f"a finite number, {LEAST_ALPHA:g} or more in size", "pass the rule's alpha"
+        raise InputError(message("alpha", got=alpha, expected=expected, fix=fix))
     return float(alpha)
 
 

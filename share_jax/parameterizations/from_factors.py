@@ -20,11 +20,12 @@ HostLeaves = dict[str, np.ndarray]
 class FromFactors(Protocol):
     """A parameterisation whose leaves can be those of a LoRA pair that was learnt elsewhere."""
 
-    def shared_from(self, pairs: Sequence[Pair], what: str) -> HostLeaves:
+    def shared_from(self, pairs: Sequence[Pair], fresh: HostLeaves, what: str) -> HostLeaves:
         """Shared leaves with which each of the pairs can be a slot, for a bank that has learnt nothing yet.
 
         Args:
             pairs: (lora_a, lora_b) of every new task that adapts this target; at least one.
+            fresh: the bank's own shared leaves, for what the pairs leave free: later tasks learn with it.
             what: the target, for messages.
 
         Raises:
@@ -62,15 +63,26 @@ def padded_pair(lora_a: np.ndarray, lora_b: np.ndarray, rank: int, what: str) ->
     return np.pad(a, ((0, 0), (0, short))), np.pad(b, ((0, short), (0, 0)))
 
 
-def common_columns(pairs: Sequence[Pair], rank: int, what: str) -> Float[np.ndarray, "d_in rank"]:
+def common_columns(
+    pairs: Sequence[Pair], fresh: Float[np.ndarray, "d_in rank"], what: str
+) -> Float[np.ndarray, "d_in rank"]:
     """One A for all pairs: the one that they have, else orthonormal columns that span what their updates use.
 
+    Args:
+        pairs: (lora_a, lora_b) of every task.
+        fresh: an A as it is initialised, whose columns fill up what the pairs do not need.
+        what: the target, for messages.
+
     Raises:
-        InputError: the updates use more than `rank` columns.
+        InputError: the updates use more columns than there are.
     """
-    first = pairs[0][0]
+    first, rank = np.asarray(pairs[0][0], np.float32), fresh.shape[1]
+
+    def filled(own: np.ndarray) -> np.ndarray:
+        return np.concatenate([own, fresh[:, own.shape[1] :]], axis=1).astype(np.float32)
+
     if first.shape[1] <= rank and all(np.array_equal(a, first) for a, _ in pairs):
-        return padded_pair(*pairs[0], rank, what)[0]
+        return filled(first)
     used = [np.asarray(a, np.float64) * np.linalg.norm(np.asarray(b, np.float64), axis=1) for a, b in pairs]
     left, values, _ = np.linalg.svd(np.concatenate(used, axis=1), full_matrices=False)
     columns = int(np.sum(values > SPANNED * values[0])) if values[0] > 0 else 0
@@ -78,7 +90,7 @@ def common_columns(pairs: Sequence[Pair], rank: int, what: str) -> Float[np.ndar
         got, expected = f"{columns} columns in A of {len(pairs)} adapters", f"at most {rank} that all of them share"
         fix = "take a bank of separate LoRAs (SeparateLoRA, --method separate), or Share, which projects"
         raise InputError(message(what, got=got, expected=expected, fix=fix))
-    return np.pad(left[:, :columns], ((0, 0), (0, rank - columns))).astype(np.float32)
+    return filled(left[:, :columns])
 
 
 def on_columns(

@@ -51,7 +51,7 @@ class SeparateLoRA(LoRAPair):
     def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in r"], Float[AnyArray, "r d_out"]]:
         return slot["lora_a"], self.scale * slot["lora_b"]
 
-    def shared_from(self, pairs: Sequence[Pair], what: str) -> HostLeaves:
+    def shared_from(self, pairs: Sequence[Pair], fresh: HostLeaves, what: str) -> HostLeaves:
         return {}
 
     def slot_from(

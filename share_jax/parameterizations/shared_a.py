@@ -54,8 +54,8 @@ class SharedA(LoRAPair):
     def factors(self, shared: Leaves, slot: Leaves) -> tuple[Float[AnyArray, "d_in r"], Float[AnyArray, "r d_out"]]:
         return shared["lora_a"], self.scale * slot["lora_b"]
 
-    def shared_from(self, pairs: Sequence[Pair], what: str) -> HostLeaves:
-        return {"lora_a": common_columns(pairs, self.rank, what)}
+    def shared_from(self, pairs: Sequence[Pair], fresh: HostLeaves, what: str) -> HostLeaves:
+        return {"lora_a": common_columns(pairs, np.asarray(fresh["lora_a"]), what)}
 
     def slot_from(
         self,

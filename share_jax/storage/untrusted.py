@@ -34,6 +34,15 @@ def shown(text: object, limit: int = 200) -> str:
     return plain if len(plain) <= limit else plain[: limit - 3] + "..."
 
 
+def short_name(name: str) -> str:
+    """The beginning of a file's name, so short that a temporary name made of it is a valid one, too.
+
+    >>> short_name("adapter"), len(short_name("重" * 80).encode())
+    ('adapter', 78)
+    """
+    return name.encode(errors="ignore")[:80].decode(errors="ignore")
+
+
 def check_task_name(name: str, fix: str = "rename the folder") -> str:
     r"""Returns a name that is safe as a file name.
 
@@ -205,7 +214,7 @@ def publish(out: Path, *, overwrite: bool = True) -> Iterator[Path]:
         InputError: something has come to be at `out` meanwhile, and may not be replaced.
         BusyError: another command writes into what is there.
     """
-    prefix = f".{out.name[:80]}{TEMP_MARK}"
+    prefix = f".{short_name(out.name)}{TEMP_MARK}"
     clean_leftovers(out, prefix)
     temp = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
     aside = temp.with_name(temp.name + _ASIDE)

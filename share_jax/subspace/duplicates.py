@@ -11,12 +11,16 @@ from share_jax.subspace.state import ShareState, factors_of
 SAME_NORM = 1e-6
 """Relative; norms are kept in float64 of the adapters as they were given."""
 
+MOST_LOST = 0.1
+"""Of a task that has lost more than this share of its update, too little is left to tell a copy from another one."""
+
 
 def copies(state: ShareState, adapters: Mapping[str, Adapter]) -> dict[str, tuple[str, dict[str, float]]]:
     """New tasks that equal a learnt one: {new: (old, distance of the old one's update by target)}.
 
     A set keeps no originals, so equality is judged by all that is left of them. Targets, ranks and the norm of the
-    update on every target are the same. The reconstruction is no further away than the old task's proven error.
+    update on every target are the same. The reconstruction is no further away than the old task's proven error, nor
+    than a tenth of its norm: of a task that has lost more, a copy comes in as a new one.
     The distance is measured, so what is claimed of the copy holds whether or not the two were equal.
 
     Args:
@@ -47,7 +51,7 @@ def copies(state: ShareState, adapters: Mapping[str, Adapter]) -> dict[str, tupl
 
 def _allowed(state: ShareState, target: str, task: int) -> float:
     layer = state.layers[target]
-    return float(layer.bound[task] * (1 + 1e-3) + 1e-6 * layer.norm[task])
+    return float(min(layer.bound[task] * (1 + 1e-3) + 1e-6 * layer.norm[task], MOST_LOST * layer.norm[task]))
 
 
 def _candidates(state: ShareState, adapter: Adapter, norms: Mapping[str, float]) -> list[str]:

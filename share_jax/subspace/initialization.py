@@ -11,7 +11,7 @@ from share_jax.annotations import Float
 from share_jax.errors import InputError, message
 from share_jax.linalg.spectrum import Spectrum
 from share_jax.subspace.accumulate import Key, Sketch, sketch_of, spectra_of
-from share_jax.subspace.error_curves import RankSchedule, cut_within, ranks_by_tolerance, squared_errors
+from share_jax.subspace.error_curves import TOLERANCES, RankSchedule, cut_within, ranks_by_tolerance, squared_errors
 from share_jax.subspace.factor_columns import Columns
 from share_jax.subspace.prepared_batches import Block, Prepare, PreparedBlocks
 from share_jax.subspace.projection import TaskCoefficients, append, slots_on
@@ -203,7 +203,7 @@ def _error_curves(
     for _, adapters in blocks:
         slots = slots_on(full.layers, adapters, prepare)
         curves = [squared_errors(x.coeff_a, x.coeff_b, schedules[name]) for name, x in slots.items()]
-        errors.append(np.sum(curves, axis=0))
-        norms.append(np.sqrt(sum(x.norm**2 for x in slots.values())))
+        errors.append(sum(curves, np.zeros((len(adapters), len(TOLERANCES)))))
+        norms.append(np.sqrt(sum((x.norm**2 for x in slots.values()), np.zeros(len(adapters)))))
         tell("errors", sum(len(x) for x in errors))
     return np.concatenate(errors), np.concatenate(norms)

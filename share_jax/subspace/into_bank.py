@@ -178,7 +178,7 @@ def _taken(
     own: dict[str, Any] = {name: leaves for name, leaves, _ in by_layer(targets, bank.shared, {})}
     if not bank.names:
         pairs = {name: [(x[name].lora_a, x[name].lora_b) for x in adapters.values() if name in x] for name in own}
-        own = {name: method.shared_from(pairs[name], name) if pairs[name] else own[name] for name in own}
+        own = {name: method.shared_from(pairs[name], own[name], name) if pairs[name] else own[name] for name in own}
     sizes = kernel_sizes(targets)
 
     def slot(task: str) -> Callable[[str], Mapping[str, Any]]:

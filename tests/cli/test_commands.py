@@ -182,6 +182,18 @@ def test_smaller_storage_makes_smaller_files(run, tmp_path, storage, least, erro
         assert found["measured"][name]["relative_error"] == pytest.approx(task["relative_error"], rel=0.02, abs=1e-5)
 
 
+def test_the_bound_of_a_cut_holds_where_columns_nearly_cancel(run, tmp_path):
+    rng, near = np.random.default_rng(3), 2.0**-20
+    whole = [rng.integers(-3, 4, shape).astype(np.float64) for shape in ((64, 1), (64, 1), (1, 48), (64, 1), (1, 48))]
+    a, d, b, other_a, other_b = whole
+    wide = np.concatenate([a + near * d, a, near / 16 * other_a], 1), np.concatenate([b, -b, other_b])
+    folder = write_peft(tmp_path / "near", {MODULES[0]: (wide[0].T, wide[1].T)}, r=3)
+    words = ("--pseudo-rank", 1, "--explained-variance", 1.0)
+    assert run("compress", folder, "-o", tmp_path / "set", *words)[0] == 0
+    code, found, _ = run("validate", tmp_path / "set", "--against", folder)
+    assert (code, found["failed"]) == (0, [])
+
+
 def test_pseudo_rank_cuts_the_adapters(run, adapters, tmp_path):
     code, data, _ = run("compress", *adapters, "-o", tmp_path / "set", "--k", 6, "--pseudo-rank", 2)
     assert code == 0

@@ -263,6 +263,22 @@ def test_a_file_may_be_replaced_when_asked(run, tmp_path):
     assert (code, "expected a folder for peft" in err[0]) == (2, True)
 
 
+def test_the_file_of_a_folder_that_is_read_is_not_replaced_and_none_is_put_beside_it(run, tmp_path):
+    path = write_file(tmp_path / "style" / "x.safetensors", kohya_tensors())
+    before = path.read_bytes()
+    for name in ("x.safetensors", "y.safetensors"):
+        code, _, err = run("convert", path.parent, "-o", path.with_name(name), "--to", "comfy", "--overwrite")
+        assert (code, "which is read" in err[0]) == (2, True)
+    assert (path.read_bytes(), len(list(path.parent.iterdir()))) == (before, 1)
+
+
+def test_names_as_long_as_a_file_may_have_are_taken(run, tmp_path):
+    path = write_file(tmp_path / "x.safetensors", kohya_tensors())
+    for name, to in (("重" * 80, "peft"), ("重" * 81 + ".safetensors", "comfy"), ("a" * 243 + ".safetensors", "comfy")):
+        assert run("convert", path, "-o", tmp_path / name, "--to", to)[0] == 0
+        assert (tmp_path / name).exists()
+
+
 @pytest.mark.parametrize("others", [(), ("photo.jpg",), ("notes/x",)])
 def test_a_folder_with_more_than_an_adapter_is_not_replaced(run, tmp_path, others):
     path = write_diffusers(tmp_path / "sd")

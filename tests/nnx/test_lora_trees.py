@@ -171,6 +171,7 @@ def test_what_does_not_fit_is_refused_in_one_line(learnt, model):
         (TargetError, r"got \(9, 2\) and \(2, 8\)", wide, {"alpha": 8}),
         (InputError, "Plain: got no LoRA pairs", model, {}),
         (InputError, "got list, expected an nnx.Module", [], {}),
+        *((InputError, "alpha: got", pairs, {"alpha": alpha}) for alpha in (0, float("nan"), 1e-40, "8")),
     ]  # fmt: skip
     for kind, words, tree, options in cases:
         with pytest.raises(kind, match=words) as told:

@@ -157,6 +157,20 @@ def test_what_does_not_fit_the_model_is_refused():
         with_adapters(empty_bank(temporary, base), temporary, {"new": adapter}, {})
 
 
+@pytest.mark.parametrize("unlike", [False, True])
+def test_what_adapters_leave_free_of_a_shared_a_is_as_it_was_initialised(unlike):
+    adapted, base = adapted_with(share_jax.SharedA(rank=4))
+    empty, draw = empty_bank(adapted, base), np.random.default_rng(0).standard_normal
+    a, b = draw((7, 1)).astype("f"), np.zeros((1, 6), "f") if unlike else draw((1, 6)).astype("f")
+    adapters = {"one": {"Dense_0/kernel": Factors(a, b)}, "two": {"Dense_0/kernel": Factors(-a if unlike else a, b)}}
+    bank, reports = with_adapters(empty, adapted, adapters, {})
+    free = 0 if unlike else 1  # updates of zero need no column
+    mine, fresh = (np.asarray(flat(x.shared)["Dense_0/lora_a"]) for x in (bank, empty))
+    np.testing.assert_array_equal(mine[:, free:], fresh[:, free:])
+    assert np.linalg.matrix_rank(mine) == 4
+    assert max(each.error_bound for each in reports.values()) < 1e-6
+
+
 def test_tasks_on_other_bases_are_not_mixed():
     adapted, base = adapted_with(SHARE)
     state = bank_state(random_bank(adapted, base), adapted)

@@ -292,6 +292,16 @@ def test_flat_geometry_is_exact_for_combinations_of_whole_adapters():
     assert error(flat_tasks(12)["t11"], merged, "new") <= 1e-4
 
 
+def test_another_adapter_of_the_norm_of_a_task_that_was_lost_is_no_copy_of_it():
+    draw = np.random.default_rng(0).standard_normal
+    large = Factors(draw((30, 2)), draw((2, 20)))
+    small = Factors(1e-3 * draw((30, 2)), draw((2, 20)))
+    state = initialize({"large": {"q": large}, "small": {"q": small}}, Choice(k=2))
+    assert report(state)["small"].error_bound > 0.5
+    merged = merge(state, {"other": {"q": Factors(-small.lora_a, small.lora_b)}}, Choice(k=4))
+    assert report(merged)["other"].error_bound < 1e-5
+
+
 @pytest.mark.parametrize("choice", [Choice(k=2), Choice(max_error=0.05)])
 def test_auto_takes_the_better_geometry_for_each_target(choice):
     flat, columns = flat_tasks(12, d=(24, 18)), shared_tasks(12, r=4, shared=5)
