@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from share_jax.traced.interpreter import scan_counts
-from share_jax.traced.places import LOST, Lies, State
+from share_jax.traced.places import LOST, MIXED, Lies, State
 
 
 class Body(Protocol):
@@ -19,12 +19,18 @@ class Body(Protocol):
 
     size: int
 
-    def inner(self, jaxpr: Any, inputs: Sequence[State], atoms: Sequence[Any] = ()) -> list[State]:
-        """Where examples lie in the outputs of an operation's body."""
+    def inner(
+        self, jaxpr: Any, inputs: Sequence[State], atoms: Sequence[Any] = (), outputs: Sequence[Any] | None = None
+    ) -> list[State]:
+        """Where examples lie in the outputs of an operation's body; `atoms` and `outputs` are what they are outside."""
         ...
 
     def counted(self, indices: Any, at: int) -> int | None:
         """The axis of indices along which their `at`-th number is i for example i; None if there is none."""
+        ...
+
+    def mixes(self, eqn: JaxprEqn) -> None:
+        """Is told of an operation that makes an example depend on another one."""
         ...
 
 
@@ -36,10 +42,16 @@ def shape_of(atom: Any) -> tuple[int, ...]:
     return tuple(atom.aval.shape)
 
 
-def _together(states: Sequence[State]) -> State:
+def _together(body: Body, eqn: JaxprEqn, states: Sequence[State]) -> State:
     """Of values of one shape that are combined number by number."""
-    found = {state for state in states if state is not None}
-    return None if not found else found.pop() if len(found) == 1 else LOST
+    found = {state for state in states if state not in (None, MIXED)}
+    if MIXED in states and found:
+        body.mixes(eqn)
+    if not found:
+        return MIXED if MIXED in states else None
+    if len({state.axis for state in found if isinstance(state, Lies)}) > 1:
+        body.mixes(eqn)
+    return found.pop() if len(found) == 1 else LOST
 
 
 def unknown(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
@@ -48,7 +60,7 @@ def unknown(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
 
 
 def _elementwise(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
-    return [_together(own)] * len(eqn.outvars)
+    return [_together(body, eqn, own)] * len(eqn.outvars)
 
 
 def _each(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
@@ -64,7 +76,7 @@ def _lost(lies: Lies) -> State:
 
 def _mixed(lies: Lies) -> State:
     """Nothing of single examples is left."""
-    return None
+    return MIXED
 
 
 def _turned(lies: Lies) -> State:
@@ -81,7 +93,7 @@ def _along(name: str, then: Callable[[Lies], State] = _lost, cut: bool = False) 
     """Of operations along the axes that a parameter names; others stay, or move up where these go (`cut`)."""
 
     def rule(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
-        lies = _together(own)
+        lies = _together(body, eqn, own)
         if not isinstance(lies, Lies):
             return [lies] * len(eqn.outvars)
         named = eqn.params[name]
@@ -91,6 +103,15 @@ def _along(name: str, then: Callable[[Lies], State] = _lost, cut: bool = False) 
         return [lies._replace(axis=lies.axis - sum(cut and each < lies.axis for each in axes))] * len(eqn.outvars)
 
     return rule
+
+
+def _running(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
+    """Along one axis each place depends on all before it."""
+    lies = own[0]
+    if isinstance(lies, Lies) and lies.axis == eqn.params["axis"]:
+        body.mixes(eqn)
+        return [LOST]
+    return own
 
 
 def _sort(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
@@ -124,7 +145,7 @@ def _reshape(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
 
 
 def _concatenate(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
-    lies = _together(own)
+    lies = _together(body, eqn, own)
     return [LOST if isinstance(lies, Lies) and lies.axis == eqn.params["dimension"] else lies]
 
 
@@ -138,7 +159,7 @@ def _slice(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
 
 
 def _update(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
-    return [_whole(_together(own[:2]), shape_of(eqn.invars[0]), shape_of(eqn.invars[1]))]
+    return [_whole(_together(body, eqn, own[:2]), shape_of(eqn.invars[0]), shape_of(eqn.invars[1]))]
 
 
 def _pad(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
@@ -149,7 +170,7 @@ def _pad(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
 
 
 def _window(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
-    lies, params = _together(own), eqn.params
+    lies, params = _together(body, eqn, own), eqn.params
     if isinstance(lies, Lies):
         at = lies.axis
         found = (params["window_dimensions"][at], params["window_strides"][at], *params["padding"][at])
@@ -170,19 +191,21 @@ def _product(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
         elif lies.axis in batch[side]:
             found.append(lies._replace(axis=tuple(batch[side]).index(lies.axis)))
         elif lies.axis in contracted[side]:
-            found.append(None)
+            found.append(MIXED)
         else:
             taken = {*contracted[side], *batch[side]}
             ahead = sum(axis not in taken for axis in range(lies.axis))
             first = len(batch[0]) + side * (len(shape_of(eqn.invars[0])) - len(batch[0]) - len(contracted[0]))
             found.append(lies._replace(axis=first + ahead))
-    return [_together(found)]
+    return [_together(body, eqn, found)]
 
 
 def _convolution(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
     numbers, lies = eqn.params["dimension_numbers"], own[0]
-    if own[1] is not None or not isinstance(lies, Lies):
-        return [lies if own[1] is None else LOST]
+    if own[1] in (None, MIXED):
+        lies = _together(body, eqn, own)
+    if own[1] not in (None, MIXED) or not isinstance(lies, Lies):
+        return [lies if own[1] in (None, MIXED) else LOST]
     plain = lies.axis == numbers.lhs_spec[0] and eqn.params["batch_group_count"] == 1
     return [lies._replace(axis=numbers.out_spec[0]) if plain else LOST]
 
@@ -199,7 +222,7 @@ def _gather(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
     if isinstance(indices, Lies):
         last = len(shape_of(eqn.invars[1])) - 1
         found[1] = LOST if indices.axis == last else indices._replace(axis=ahead[indices.axis])
-    return [_together(found)]
+    return [_together(body, eqn, found)]
 
 
 def _gathered(body: Body, eqn: JaxprEqn, table: State, ahead: list[int]) -> State:
@@ -232,7 +255,7 @@ def _scatter(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
     counted = {axis: body.counted(eqn.invars[1], at) for at, axis in enumerate(chosen)}
     if indices == LOST or (isinstance(table, Lies) and table.axis in chosen and counted[table.axis] is None):
         return [LOST]
-    return [_together([table, _scattered(eqn, updates, counted)])]
+    return [_together(body, eqn, [table, _scattered(eqn, updates, counted)])]
 
 
 def _scattered(eqn: JaxprEqn, updates: State, counted: dict[int, int | None]) -> State:
@@ -258,28 +281,38 @@ def _call(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
     jaxpr = next((eqn.params[name] for name in ("jaxpr", "call_jaxpr", "fun_jaxpr") if name in eqn.params), None)
     if not isinstance(jaxpr, ClosedJaxpr | Jaxpr):
         return unknown(body, eqn, own)
-    return body.inner(jaxpr, own, eqn.invars)
+    return body.inner(jaxpr, own, eqn.invars, eqn.outvars)
 
 
 def _cond(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
     branches = [body.inner(branch, own[1:]) for branch in eqn.params["branches"]]
-    return [_together(states) for states in zip(*branches, strict=True)]
+    chosen = [MIXED] if own[0] == MIXED else []
+    return [_together(body, eqn, [*states, *chosen]) for states in zip(*branches, strict=True)]
 
 
 def _settled(step: Callable[[list[State]], list[State]], carry: list[State]) -> list[State]:
     """What stays of the places in a loop's carry, however often it runs."""
     while True:
-        pairs = zip(carry, step(carry), strict=True)
-        after = [old if new == old else new if old is None else LOST for old, new in pairs]
+        after = [_worse(old, new) for old, new in zip(carry, step(carry), strict=True)]
         if after == carry:
             return carry
         carry = after
 
 
+def _worse(old: State, new: State) -> State:
+    """Of a value in a loop's carry that is one thing before a step and may be another after it."""
+    if old == new or (old == MIXED and new is None):
+        return old
+    return new if old in (None, MIXED) else LOST
+
+
 def _while(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
     of_cond, of_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     consts = own[of_cond : of_cond + of_body]
-    return _settled(lambda carry: body.inner(eqn.params["body_jaxpr"], [*consts, *carry]), own[of_cond + of_body :])
+    carry = _settled(lambda carry: body.inner(eqn.params["body_jaxpr"], [*consts, *carry]), own[of_cond + of_body :])
+    (goes_on,) = body.inner(eqn.params["cond_jaxpr"], [*own[:of_cond], *carry])
+    chosen = [MIXED] if goes_on == MIXED else []
+    return [_together(body, eqn, [state, *chosen]) for state in carry]
 
 
 def _scan(body: Body, eqn: JaxprEqn, own: list[State]) -> list[State]:
@@ -330,7 +363,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_NUMBER_BY_NUMBER, _elementwise),
     **dict.fromkeys(_OVER, _along("axes", _mixed, cut=True)),
     "reduce": _along("dimensions", _mixed, cut=True),
-    **dict.fromkeys(_CUMULATIVE, _along("axis")),
+    **dict.fromkeys(_CUMULATIVE, _running),
     **dict.fromkeys(_WINDOWS, _window),
     **dict.fromkeys(_CALLS, _call),
     "name": _each,

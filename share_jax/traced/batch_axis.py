@@ -169,7 +169,7 @@ def _check_order(call: Call, slots: TaskSlots, batch: Batch, option: list[int | 
     """
     with plain_products():
         program, _, lying = _with_more(call, slots, batch, option, more, keys)
-    _, of_layers = followed(program, lying, batch.size + more)
+    of_layers = followed(program, lying, batch.size + more).layers
     if any(lies != Lies(0) for lies in of_layers):
         got, expected = "a layer whose input is not known to begin with the batch", "examples that keep their places"
         raise UnlikeBatchError(message("task_id", got=got, expected=expected, fix="pass one id for the whole batch"))

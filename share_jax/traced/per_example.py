@@ -50,7 +50,7 @@ def each_its_own(
 
     Raises:
         InputError: if the first array does not hold as many examples as there are slots, or if an output mixes
-            examples.
+            examples by an operation that `axis_rules` knows to do so, as a mean over the batch does.
     """
     batch = jax.tree.leaves(slots)[0].shape[0]
     inputs = (dict(enumerate(args)), kwargs)

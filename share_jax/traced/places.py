@@ -26,8 +26,11 @@ class Lies(NamedTuple):
 LOST = "lost"
 """Of a value that may hold examples anywhere."""
 
+MIXED = "mixed"
+"""Of a value that holds no examples, but depends on several of them, as their mean does."""
+
 State = Lies | str | None
-"""None: the value holds no examples, though it may depend on all of them."""
+"""None: the value holds no examples and depends on none."""
 
 
 def layer_input(x: Any) -> None:

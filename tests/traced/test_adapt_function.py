@@ -236,6 +236,23 @@ def test_inputs_that_all_examples_share_are_named_and_mixed_outputs_refused():
         adapted.apply(variables, x, mask, task_id=[0, 1, 2])
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda p, x: (x - x.mean(0, keepdims=True)) @ p["w"],
+        lambda p, x: jnp.cumsum(x, axis=0) @ p["w"],
+        lambda p, x: jnp.where(x.sum() > 0, x, -x) @ p["w"],
+        lambda p, x: jax.nn.softmax(x @ x.T) @ x @ p["w"],
+    ],
+)
+def test_examples_that_change_each_other_are_not_computed_each_by_itself(function):
+    adapted, x = share_jax.adapt_function(function, {"w": drawn(6, 6)}, drawn(4, 6), targets="w"), drawn(4, 6)
+    variables = with_tasks(adapted, {"w": drawn(6, 6)})
+    assert adapted.apply(variables, x, task_id=1).shape == (4, 6)
+    with pytest.raises(InputError, match="an example that others change"):
+        adapted.apply(variables, x, task_id=MIXED)
+
+
 def test_equinox_modules_are_adapted_as_they_are():
     eqx = pytest.importorskip("equinox")
     model = eqx.nn.MLP(6, 3, 8, 2, key=jax.random.key(0))

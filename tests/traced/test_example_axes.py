@@ -9,7 +9,7 @@ from adapted_models import normal, with_adapters
 
 from share_jax import SharedA, adapt
 from share_jax.traced.example_axes import followed
-from share_jax.traced.places import LOST, Lies
+from share_jax.traced.places import LOST, MIXED, Lies
 
 IDS = (2, 0, 1, 1)
 
@@ -126,7 +126,7 @@ def looped(x):
         (lambda x, i: jnp.stack(list(reversed(list(x)))), LOST),
         (lambda x, i: looped(x), LOST),
         (lambda x, i: jax.lax.pad(x, 0.0, [(-1, 1, 0), (0, 0, 0)]), LOST),
-        (lambda x, i: x.T @ x, None),
+        (lambda x, i: x.T @ x, MIXED),
         (lambda x, i: x @ x.T, LOST),
         (lambda x, i: jax.nn.softmax(x @ jnp.ones((4, 3))), OWN),
         (lambda x, i: jnp.ones((3, 4)) @ x.T, Lies(1)),
@@ -149,4 +149,32 @@ def looped(x):
 )
 def test_the_batchs_axis_is_followed(function, lies):
     program = jax.make_jaxpr(function)(jnp.ones((SIZE, 4)), jnp.zeros(SIZE, int))
-    assert followed(program, [OWN, OWN], SIZE)[0] == [lies]
+    assert followed(program, [OWN, OWN], SIZE).outputs == [lies]
+
+
+@pytest.mark.parametrize(
+    ("function", "mixes"),
+    [
+        (lambda x: x - x.mean(0, keepdims=True), "sub"),
+        (lambda x: x / jnp.sqrt((x * x).sum(0, keepdims=True) + 1), "div"),
+        (lambda x: jax.nn.softmax(x @ x.T), "dot_general"),
+        (lambda x: x @ (x.T @ x), "dot_general"),
+        (lambda x: jnp.cumsum(x, axis=0), "cumsum"),
+        (lambda x: jnp.where(x.max() > 0, x, 0), "select_n"),
+        (lambda x: jax.lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x), "cond"),
+        (lambda x: jax.lax.while_loop(lambda y: y.sum() > 0, lambda y: y - 1, x), "while"),
+        (lambda x: jax.jit(lambda y: y + y.sum())(x), "add"),
+        (lambda x: jax.lax.scan(lambda c, s: (c + s.mean(), s), x, x.T)[0], "add"),
+        (lambda x: x.at[:, 0].set(x.sum(0)[0]), "scatter"),
+        (lambda x: jax.nn.softmax(x) - x.mean(1, keepdims=True), None),
+        (lambda x: jnp.einsum("bi,bj->bij", x, x), None),
+        (lambda x: jax.lax.fori_loop(0, 3, lambda i, y: y * i, x), None),
+        (lambda x: jax.lax.scan(lambda c, s: (c + s, c * s), x[:, 0], x.T)[0], None),
+        (lambda x: (x, x - x.sum())[0], None),  # what no output needs
+        (lambda x: jax.jit(lambda y: (y, y - y.sum()))(x)[0], None),
+        (lambda x: jax.jit(lambda y: (y, y - y.sum()))(x)[1], "sub"),
+    ],
+)
+def test_what_makes_an_example_depend_on_another_one_is_named(function, mixes):
+    program = jax.make_jaxpr(function)(jnp.ones((SIZE, 4)))
+    assert followed(program, [OWN], SIZE).mixes == mixes
