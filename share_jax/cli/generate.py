@@ -4,12 +4,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from share_jax import language
 from share_jax.cli.options import emit, fraction, number, seed, whole
 from share_jax.cli.output_folder import check_file_output
 from share_jax.errors import InputError, message
+from share_jax.language.folder import model_place
+from share_jax.language.settings import read_settings
 from share_jax.storage.atomic_write import replace_text
 from share_jax.text.examples import Message, as_prompt
 from share_jax.text.json_lines import Problem, read_json_lines
@@ -32,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="PATH", help="base model, where it has moved")
     parser.add_argument("-o", "--output", metavar="FILE", help="where the lines go, each with its completion; "
                         "a completion that a line has already is kept as its reference")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     parser.add_argument("--max-tokens", type=whole, metavar="N", default=64, help="longest completion (default: 64)")
     parser.add_argument("--temperature", type=number, metavar="X", default=0.0, help="0 takes the likeliest tokens")
     parser.add_argument("--top-k", type=whole, metavar="N", help="draw from the N likeliest tokens")
@@ -42,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     _check_draws(args)
-    out = None if args.output is None else check_file_output(args.output)
+    out = None if args.output is None else _place(args)
     records, asked, labels = _asked(args)
     opened = language.open_language_bank(args.bank, args.model)
     prompts = [_prompt(opened, each, label) for each, label in zip(asked, labels, strict=True)]
@@ -64,6 +68,15 @@ def run(args: argparse.Namespace) -> int:
             print(f"task: {tasks[0]}", file=sys.stderr)
         print(made[0].text)
     return 0
+
+
+def _place(args: argparse.Namespace) -> Path:
+    """Where the lines may go: apart from the bank, its model and the prompts."""
+    check_file_output(args.output)
+    model = read_settings(args.bank).model if args.model is None else args.model
+    asked = [] if args.file in (None, "-") else [args.file]
+    read = [args.bank, model_place(model, Path(args.bank)), *asked]
+    return check_file_output(args.output, read, overwrite=args.overwrite)
 
 
 def _check_draws(args: argparse.Namespace) -> None:

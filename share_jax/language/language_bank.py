@@ -16,7 +16,8 @@ from share_jax.checkpoint.manifest import exists
 from share_jax.checkpoint.saved_bank import load_bank
 from share_jax.checkpoint.share_tasks import load_share_bank
 from share_jax.errors import InputError, message
-from share_jax.language.settings import LanguageSettings, is_language_bank, read_settings
+from share_jax.language.folder import is_language_bank, model_place
+from share_jax.language.settings import LanguageSettings, read_settings
 from share_jax.layers.targets import match
 from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.models.generation import Completion, generate
@@ -24,7 +25,6 @@ from share_jax.models.pretrained_decoder import Pretrained, load_decoder
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.built_in import method_named
 from share_jax.parameterizations.share import Share
-from share_jax.storage.untrusted import shown
 from share_jax.train.learner import Learner
 from share_jax.train.share_bank import ShareBank
 from share_jax.train.share_learner import ShareLearner
@@ -103,7 +103,7 @@ def open_language_bank(
         ()
     """
     chosen = read_settings(folder) if settings is None else settings
-    chosen = replace(chosen, model=_place_of(chosen.model if model is None else os.fspath(model), Path(folder)))
+    chosen = replace(chosen, model=model_place(chosen.model if model is None else os.fspath(model), Path(folder)))
     loaded = load_decoder(chosen.model)
     layers = loaded.model.config.num_hidden_layers
     first = _first_layer(chosen, layers, loaded.params, known=is_language_bank(folder))
@@ -156,21 +156,6 @@ def _layer_of(path: str, layers: int) -> int:
     if name.startswith("layer_"):
         return int(name.removeprefix("layer_"))
     return 0 if name == "embed" else layers - 1
-
-
-def _place_of(model: str, bank: Path) -> str:
-    """The model's path from the root; one that is not there from here is looked for from beside the bank.
-
-    Raises:
-        InputError: the bank's model is not where it was.
-    """
-    path = Path(model).expanduser()
-    if is_language_bank(bank) and not path.exists():
-        path = next((place for place in (bank.parent / path, bank / path) if place.exists()), path)
-        if not path.exists():
-            what, fix = f"model of bank {shown(bank)}", "pass its place: --model PATH"
-            raise InputError(message(what, got=f"nothing at {shown(model)}", expected="its base model", fix=fix))
-    return os.path.abspath(path)
 
 
 def _method(settings: LanguageSettings) -> Parameterization:

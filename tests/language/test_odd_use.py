@@ -223,6 +223,25 @@ def test_a_bad_place_is_told_before_anything_is_read(
     assert (code, told in error) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "out", ["bank/language_model.json", "bank/new.jsonl", "decoder/config.json", "asked.jsonl", "old.jsonl"]
+)
+def test_nothing_that_is_read_is_written_over(
+    place: Path, capsys: pytest.CaptureFixture, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "open_language_bank", lambda *words: pytest.fail("the model was loaded"))
+    write(place / "asked.jsonl", {"prompt": "the cat", "task": "cats"})
+    write(place / "old.jsonl", {"precious": True})
+    before = (place / out).read_bytes() if (place / out).exists() else None
+    words = ("generate", "bank", "--file", "asked.jsonl", "-o", out)
+    code, error = said(capsys, *words)
+    told = "pass --overwrite" if out == "old.jsonl" else "which is read"
+    assert (code, told in error) == (2, True), error
+    if out != "old.jsonl":
+        assert said(capsys, *words, "--overwrite")[0] == 2
+    assert ((place / out).read_bytes() if (place / out).exists() else None) == before
+
+
 def test_lines_keep_what_they_have(place: Path, capsys: pytest.CaptureFixture) -> None:
     odd = '{"prompt": "the cat", "task": null, "note": "\\ud800", "completion": "sat"}'
     write(place / "prompts.jsonl", odd)
