@@ -16,6 +16,7 @@ from share_jax.cli.main import main
 from share_jax.errors import BusyError
 from share_jax.language.changing import changing
 from share_jax.language.training import Training
+from share_jax.models import Completion
 from share_jax.runtime.preemption import Preempted
 from share_jax.storage.lock import LONG, hold
 
@@ -247,10 +248,27 @@ def test_lines_keep_what_they_have(place: Path, capsys: pytest.CaptureFixture) -
     write(place / "prompts.jsonl", odd)
     words = ("generate", "bank", "--file", "prompts.jsonl", "--task", "cats", "--max-tokens", "2", "-o", "out.jsonl")
     assert main([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"output": "out.jsonl", "completions": 1}
+    assert json.loads(capsys.readouterr().out) == {"output": "out.jsonl", "completions": 1, "cut": 1}
     line = json.loads((place / "out.jsonl").read_text())
     assert (line["note"], line["reference"], line["task"]) == ("\ud800", "sat", "cats")
     assert isinstance(line["completion"], str)
+    again = ("generate", "bank", "--file", "out.jsonl", "--max-tokens", "2", "-o", "again.jsonl")
+    assert main(list(again)) == 0
+    assert json.loads((place / "again.jsonl").read_text()) == line  # the reference is not the first run's completion
+
+
+def test_completions_that_were_cut_are_told(
+    place: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [Completion((3, 4), "sat on", stopped=False, task=0), Completion((3,), "sat", stopped=True, task=0)]
+    monkeypatch.setattr(language.LanguageBank, "generate", lambda *words, **more: made)
+    write(place / "asked.jsonl", *[{"prompt": "the cat", "task": "cats"}] * 2)
+    assert main(["generate", "bank", "--file", "asked.jsonl", "--max-tokens", "2"]) == 0
+    told = capsys.readouterr()
+    assert [json.loads(line)["stopped"] for line in told.out.splitlines()] == [False, True]
+    assert told.err == "share-jax: note: 1 of 2 completions were cut at --max-tokens 2\n"
+    made.pop(0)
+    assert said(capsys, "generate", "bank", "--task", "cats", "--prompt", "the cat") == (0, "")
 
 
 def test_a_file_may_be_standard_input(place: Path) -> None:
