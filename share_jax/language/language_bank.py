@@ -18,6 +18,7 @@ from share_jax.checkpoint.share_tasks import load_share_bank
 from share_jax.errors import InputError, message
 from share_jax.language.folder import is_language_bank, model_place
 from share_jax.language.settings import LanguageSettings, read_settings
+from share_jax.language.token_marks import check_token_marks, token_marks
 from share_jax.layers.targets import match
 from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.models.generation import Completion, generate
@@ -92,7 +93,8 @@ def open_language_bank(
 
     Raises:
         InputError: there is no bank and no settings; the model is not where it was.
-        FormatError: the bank is damaged or another model's, or the model cannot be read.
+        FormatError: the bank is damaged or another model's, or was learnt with another tokenizer, stop token or chat
+            template; or the model cannot be read.
         TargetError: a pattern matches no kernel.
 
     Example:
@@ -120,11 +122,12 @@ def open_language_bank(
     adapted = adapt(loaded.model, {"params": loaded.params}, sample, targets=targets, method=_method(chosen))
     learner = _learner(adapted, loaded.params, chosen, optax.sgd(0.0))
     fresh: Any = learner.start(adapted.init(jax.random.key(0), loaded.params, num_tasks=1))
-    folder = Path(folder)
-    if not exists(folder):
-        return LanguageBank(folder, chosen, loaded, adapted, fresh)
+    folder, marks = Path(folder), token_marks(loaded.tokenizer)
     load: Any = load_share_bank if isinstance(fresh, ShareBank) else load_bank
-    return LanguageBank(folder, chosen, loaded, adapted, load(folder, learner, fresh))
+    bank = load(folder, learner, fresh) if exists(folder) else fresh
+    if bank.names:
+        check_token_marks(read_settings(folder).tokens or {}, marks, chosen.model)
+    return LanguageBank(folder, replace(chosen, tokens=marks), loaded, adapted, bank)
 
 
 def _first_layer(settings: LanguageSettings, layers: int, params: Any, *, known: bool) -> int:
