@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("bank", metavar="BANK", help="the folder of the tasks; made if it is not there")
     parser.add_argument("--task", required=True, metavar="NAME", help="name of the new task")
-    parser.add_argument("--data", required=True, metavar="FILE", help="JSONL: prompt and completion, text, or messages")
+    parser.add_argument("--data", required=True, metavar="FILE", help="JSONL: prompt and completion, text, or "
+                        "messages, of which the last answer is learnt")  # fmt: skip
     parser.add_argument("--eval", metavar="FILE", help="JSONL to score the task on")
     add_new_bank(parser)
     how, plain = parser.add_argument_group("training"), Training()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from share_jax.checkpoint.checkpoint import open_checkpoint
-from share_jax.checkpoint.manifest import exists
+from share_jax.checkpoint.manifest import check_free, exists
 from share_jax.errors import BusyError, InputError, message
 from share_jax.language.language_bank import LanguageBank
 from share_jax.storage.lock import LONG, hold
@@ -23,9 +23,12 @@ def changing(opened: LanguageBank, task: str | None = None, *, restart: bool = F
     Raises:
         BusyError: another process has it, or has changed it since it was opened.
         InputError: a training of another task was broken off in it.
+        FormatError: the folder is no bank, and holds something else.
         SaveError: the folder cannot be made or written in.
     """
     what = f"bank {shown(opened.folder)}"
+    if not exists(opened.folder):
+        check_free(opened.folder)  # before the lock lies in it
     with hold(opened.folder, LONG):
         if exists(opened.folder):
             store = open_checkpoint(opened.folder)

@@ -148,6 +148,14 @@ def test_a_bank_that_is_only_held_stays_as_it_was(place: Path) -> None:
     assert {path.relative_to(place) for path in (place / "bank").rglob("*")} == before
 
 
+def test_a_folder_that_is_no_bank_stays_as_it_was(place: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ("learn", "decoder", "--model", "decoder", "--task", "a", "--data", "cats.jsonl", "--epochs", "1")
+    before = sorted(path.name for path in (place / "decoder").iterdir())
+    code, error = said(capsys, *words)
+    assert (code, "a folder with content" in error) == (2, True), error
+    assert sorted(path.name for path in (place / "decoder").iterdir()) == before
+
+
 def test_sigterm_saves_and_ends_with_0(place: Path) -> None:
     words = ["learn", "bank", "--task", "second", "--data", "cats.jsonl", "--epochs", "2000", "--batch-size", "2"]
     command = [sys.executable, "-m", "share_jax.cli", *words, "--progress"]
