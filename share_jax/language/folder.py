@@ -25,10 +25,15 @@ def model_place(model: str, bank: Path) -> str:
     Raises:
         InputError: the bank's model is not where it was.
     """
+    found = place_found(model, bank) if is_language_bank(bank) else os.path.abspath(Path(model).expanduser())
+    if found is None:
+        what, fix = f"model of bank {shown(bank)}", "pass its place: --model PATH"
+        raise InputError(message(what, got=f"nothing at {shown(model)}", expected="its base model", fix=fix))
+    return found
+
+
+def place_found(model: str, bank: Path) -> str | None:
+    """Where a bank's model is now, from here or from beside the bank; None where it is not."""
     path = Path(model).expanduser()
-    if is_language_bank(bank) and not path.exists():
-        path = next((place for place in (bank.parent / path, bank / path) if place.exists()), path)
-        if not path.exists():
-            what, fix = f"model of bank {shown(bank)}", "pass its place: --model PATH"
-            raise InputError(message(what, got=f"nothing at {shown(model)}", expected="its base model", fix=fix))
-    return os.path.abspath(path)
+    found = next((place for place in (path, bank.parent / path, bank / path) if place.exists()), None)
+    return None if found is None else os.path.abspath(found)
