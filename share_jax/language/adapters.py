@@ -20,7 +20,7 @@ from share_jax.formats.bank_tasks import (
     write_tasks,
 )
 from share_jax.formats.open import open_sources
-from share_jax.language.changing import changing
+from share_jax.language.changing import begin, changing
 from share_jax.language.decoder_sources import of_decoder
 from share_jax.language.language_bank import LanguageBank
 from share_jax.language.settings import write_settings
@@ -112,6 +112,7 @@ def import_tasks(
     taken: Any = with_sources(sources, opened.adapted, opened.bank, _names(opened))
     learner: Any = opened.learner(optax.sgd(0.0))
     with changing(opened):
+        begin(opened, learner)
         save_bank(opened.folder, learner, taken.bank)
         write_settings(opened.folder, opened.settings)
     return replace(opened, bank=taken.bank)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from share_jax.bank.bank import TaskBank
+from share_jax.checkpoint.checkpoint import open_checkpoint
 from share_jax.checkpoint.manifest import exists
 from share_jax.checkpoint.saved_bank import load_bank
 from share_jax.checkpoint.share_tasks import load_share_bank
@@ -89,7 +90,7 @@ def open_language_bank(
     Args:
         folder: made by `share-jax learn`; or new, with settings.
         model: path of the base model, where it has moved.
-        settings: of a new bank.
+        settings: of a new bank, or of one without tasks, in which they are free.
 
     Raises:
         InputError: there is no bank and no settings; the model is not where it was.
@@ -124,7 +125,8 @@ def open_language_bank(
     fresh: Any = learner.start(adapted.init(jax.random.key(0), loaded.params, num_tasks=1))
     folder, marks = Path(folder), token_marks(loaded.tokenizer)
     load: Any = load_share_bank if isinstance(fresh, ShareBank) else load_bank
-    bank = load(folder, learner, fresh) if exists(folder) else fresh
+    known = exists(folder) and (settings is None or bool(open_checkpoint(folder).names))
+    bank = load(folder, learner, fresh) if known else fresh
     if bank.names:
         check_token_marks(read_settings(folder).tokens or {}, marks, chosen.model)
     return LanguageBank(folder, replace(chosen, tokens=marks), loaded, adapted, bank)

@@ -198,6 +198,18 @@ def test_tasks_leave_as_peft_folders_and_come_back(
     assert new["bits_per_byte"] == pytest.approx(old["bits_per_byte"], rel=1e-5)
 
 
+def test_a_bank_without_a_task_is_made_of_the_others(
+    work: Path, bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """They keep their bits."""
+    out_of(capsys, "export", bank, "mongo", "-o", tmp_path / "mongo")
+    out_of(capsys, "import", tmp_path / "new", tmp_path / "mongo", "--model", work / "decoder", *SIZES[:4], *SIZES[8:])
+    old, new = (language.open_language_bank(folder).bank for folder in (bank, tmp_path / "new"))
+    assert new.names == ("mongo",)
+    for path, leaf in flat({"own": read_slot(old.tasks, 1), "shared": old.shared}).items():
+        np.testing.assert_array_equal(leaf, flat({"own": read_slot(new.tasks, 0), "shared": new.shared})[path])
+
+
 def test_a_compressed_bank_leaves_by_the_names_that_the_bank_does(
     bank: Path, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
