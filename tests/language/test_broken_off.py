@@ -60,6 +60,17 @@ def test_a_training_that_diverges_fixes_no_settings(place: Path, capsys: pytest.
     assert (code, "--rank: got 2, expected 4, as the bank's tasks have" in error) == (2, True), error
 
 
+def test_targets_that_cannot_be_exported_are_noted_before_the_training(
+    place: Path, capsys: pytest.CaptureFixture
+) -> None:
+    targets = ("--targets", "embed/embedding", "--targets", "layer_1/.*/kernel")
+    new = ("--model", "decoder", "--rank", "2", "--epochs", "1")
+    code, note = said(capsys, *WORDS, *new, *targets)
+    assert (code, "note: the bank adapts embed/embedding, which is no linear layer" in note) == (0, True), note
+    assert said(capsys, "learn", "bank", "--task", "b", "--data", "cats.jsonl", "--epochs", "1") == (0, "")
+    assert said(capsys, "export", "new", "a", "-o", "out")[0] == 2
+
+
 def test_a_training_that_was_broken_off_fixes_them_until_it_is_given_up(
     place: Path, capsys: pytest.CaptureFixture
 ) -> None:
