@@ -320,14 +320,17 @@ def command_line(config: Config) -> str:
     for name, own in _values(config):
         if name in paths or own is None or (own == usual[name] and name not in told):
             continue
-        text = ",".join(map(str, own)) if isinstance(own, tuple) else own
-        if name == "data_folder":
-            words.append(DATA)
-            continue
-        if name == "weights":
-            text = shlex.quote(own.absolute().name)
-        words.append(flag(name) if own is True else f"{flag(name)} {text}")
+        words.append(flag(name) if own is True else f"{flag(name)} {_shown(name, own)}")
     return " ".join(words)
+
+
+def _shown(name: str, own: Any) -> str:
+    """A value as a command has it."""
+    if name == "data_folder":
+        return DATA.partition(" ")[2]
+    if name == "weights":
+        return shlex.quote(Path(own).absolute().name)
+    return ",".join(map(str, own)) if isinstance(own, tuple) else str(own)
 
 
 if __name__ == "__main__":

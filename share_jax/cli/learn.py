@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(done.unchanged.values()) or done.bounds else 1
 
 
-def _note_targets(opened: language.LanguageBank) -> None:
+def _note_targets(opened: "language.LanguageBank") -> None:
     """Says before a training that its task cannot leave as a PEFT folder, where that is so."""
     from share_jax.formats.bank_tasks import LINEAR  # loads JAX, which a refusal before it does without
 
