@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from experiments.config.command_words import without_folder
 from experiments.config.run_config import Config, command_line
 from share_jax.errors import FormatError, InputError, message
 from share_jax.storage import lock
@@ -76,9 +77,12 @@ def _check(config: Config) -> None:
 
 
 def _work(config: Config) -> str:
-    """The command without what a resumed run may have otherwise: more methods and seeds, and other devices."""
-    words = command_line(config).split(" --")
-    return " --".join(word for word in words if not word.startswith(("methods ", "seeds ", "mesh ")))
+    """The command without what a resumed run may have otherwise: more methods and seeds, other devices and places.
+
+    Other weights than a checkpoint's are refused by their fingerprint.
+    """
+    words = without_folder(command_line(config)).split(" --")
+    return " --".join(word for word in words if not word.startswith(("methods ", "seeds ", "mesh ", "weights ")))
 
 
 def _check_same(noted: Path, config: Config) -> None:

@@ -2,5 +2,6 @@
 
 `experiment` finds the experiments: a new one is a file here that holds an `EXPERIMENT`. `image_stream`, `large_images`
 and `text_stream` are what several of them share. `run_config` has the fields of every run and the command line;
-`methods` lists the methods by name, and `numbers` makes flags of each method's own numbers.
+`methods` lists the methods by name, `numbers` makes flags of each method's own numbers, and `command_words` knows the
+places in a command.
 """

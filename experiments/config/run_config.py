@@ -1,6 +1,7 @@
 """The typed configuration of a run, its presets, and the command line that is made of it."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, make_dataclass, replace
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from experiments.config.command_words import DATA
 from experiments.config.experiment import Preset, Protocol, experiment, experiments, protocol_of
 from experiments.config.methods import (
     ID_ALONE,
@@ -304,7 +306,8 @@ def _values(config: Config) -> Iterator[tuple[str, Any]]:
 
 
 def command_line(config: Config) -> str:
-    """The command that repeats a run, without the paths of the machine that it ran on.
+    """The command that repeats a run, without the paths of the machine that it ran on: FOLDER stands for that of its
+    data, and weights are told by the last part of their path.
 
     A run on held-out examples is what a baseline's numbers are chosen by: its command names them all, so that it stays
     what it is when the presets take over what was chosen.
@@ -312,14 +315,22 @@ def command_line(config: Config) -> str:
     told = {name for kind in numbers_of(PUBLISHED) for name in fields_of(kind)} if config.held_out else set()
     usual = dict(_values(preset(config.experiment, config.preset, config.protocol))) | {"protocol": None}
     words = ["python -m experiments.run", f"--experiment {config.experiment}", f"--preset {config.preset}"]
-    paths = {"workdir", "cache_dir", "data_folder", "weights", "resume", "overwrite", "repair", "quiet", "distributed"}
+    paths = {"workdir", "cache_dir", "resume", "overwrite", "repair", "quiet", "distributed"}
     paths |= {"experiment", "preset", "scalars", "prefix_cache_bytes", "compile_cache"}
     for name, own in _values(config):
         if name in paths or own is None or (own == usual[name] and name not in told):
             continue
-        text = ",".join(map(str, own)) if isinstance(own, tuple) else own
-        words.append(flag(name) if own is True else f"{flag(name)} {text}")
+        words.append(flag(name) if own is True else f"{flag(name)} {_shown(name, own)}")
     return " ".join(words)
+
+
+def _shown(name: str, own: Any) -> str:
+    """A value as a command has it."""
+    if name == "data_folder":
+        return DATA.partition(" ")[2]
+    if name == "weights":
+        return shlex.quote(Path(own).absolute().name)
+    return ",".join(map(str, own)) if isinstance(own, tuple) else str(own)
 
 
 if __name__ == "__main__":

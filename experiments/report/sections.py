@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.config.command_words import without_folder
 from experiments.report.results import load_results, over_seeds, task_names
 from share_jax.errors import InputError, message
 
@@ -42,7 +43,7 @@ def load_sections(places: Sequence[str | os.PathLike[str]]) -> list[dict[str, An
 
 def settings(results: Mapping[str, Any]) -> str:
     """The command that was run, without what runs of one section may differ in."""
-    words = results.get("command", "").split(" --")
+    words = without_folder(results.get("command", "")).split(" --")
     return " --".join(word for word in words if not word.startswith(FREE))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from experiments.config.command_words import without_folder
 from experiments.config.experiment import Preset, Protocol, protocol_of
 from experiments.config.methods import ID_ALONE, MAIN, PUBLISHED
 from experiments.config.run_config import Config, Numbers, changed, command_line, preset
@@ -154,4 +155,4 @@ def selected(entries: tuple[Entry, ...], pattern: str | None) -> tuple[Entry, ..
 
 def same_run(results: Mapping[str, Any], config: Config) -> bool:
     """Whether the content of a `results.json` is what a configuration would give."""
-    return results.get("command") == command_line(config)
+    return without_folder(results.get("command", "")) == without_folder(command_line(config))

@@ -16,6 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from experiments.config.command_words import DATA, weights_of, without_folder
 from experiments.report.blocks import table
 from experiments.report.cells import exact, ratio
 from experiments.report.results import load_results, over_seeds, task_names
@@ -96,6 +97,10 @@ def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if other.get(key) != first.get(key):
                 what, got = f"{key} of {other['command']}", str(other.get(key))[:200]
                 raise FormatError(message(what, got=got, expected=str(first.get(key))[:200], fix="run it alike"))
+        ours, theirs = (weights_of(results["command"]) or "the stream's own" for results in (first, other))
+        if ours != theirs:
+            what = f"weights of {other['command']}"
+            raise FormatError(message(what, got=theirs, expected=ours, fix="run it alike"))
     methods = {name: each for results in found for name, each in results["methods"].items()}
     seeds = sorted({seed for results in found for seed in results["seeds"]})
     for name in methods:
@@ -116,14 +121,15 @@ def _command(found: Sequence[Mapping[str, Any]], methods: Sequence[str], seeds: 
     commands = list(dict.fromkeys(results["command"] for results in found))
     chosen = ("--methods", "--seeds")
     rest = []
+    folder = f" {DATA}" if any(DATA in command for command in commands) else ""
     for command in commands:
-        words = command.split()
+        words = without_folder(command).split()
         left = [word for word, before in zip(words, ["", *words], strict=False) if not {word, before} & set(chosen)]
         rest.append(" ".join(left))
     if len(commands) == 1 or len(set(rest)) > 1:
         return " && ".join(commands)
     many = f" --seeds {','.join(map(str, seeds))}" if len(seeds) > 1 else ""
-    return f"{rest[0]} --methods {','.join(methods)}{many}"
+    return f"{rest[0]}{folder} --methods {','.join(methods)}{many}"
 
 
 def write(sources: Sequence[Path], root: Path = ROOT, name: str = MAIN) -> list[Path]:

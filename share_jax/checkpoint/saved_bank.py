@@ -22,7 +22,7 @@ from share_jax.checkpoint import router as router_files
 from share_jax.checkpoint.checkpoint import Checkpoint, Json
 from share_jax.checkpoint.earlier_leaves import as_saved, as_today, earlier_leaves
 from share_jax.checkpoint.fingerprints import fingerprint
-from share_jax.checkpoint.manifest import Identity
+from share_jax.checkpoint.manifest import Identity, Manifest
 from share_jax.checkpoint.state_leaves import holds_state
 from share_jax.errors import FormatError, InputError, TaskError, message
 from share_jax.runtime.processes import agreed, on_primary
@@ -180,6 +180,29 @@ def held_checkpoint(folder: Path, learner: Learner | ShareLearner, bank: TaskBan
     with ExitStack() as held:
         on_primary(f"folder {folder}", lambda: _enter(held, folder))
         yield _opened(folder, learner, bank)
+
+
+def begin_bank(folder: Path, learner: Learner | ShareLearner, bank: TaskBank, *, restart: bool = False) -> Checkpoint:
+    """The folder's checkpoint, new if there is none; one that holds nothing yet becomes one of this learner.
+
+    Args:
+        folder: new, empty, or saved to before.
+        learner: what learns.
+        bank: its empty bank.
+        restart: whether a training in flight of another learner is given up.
+
+    Raises:
+        BusyError: if another process saves into it.
+        FormatError: if the folder holds something else, or tasks or a training in flight of another learner.
+    """
+    with hold(folder):
+        if not manifest.exists(folder):
+            return checkpoint.create(folder, _identity(learner, bank))
+        store = checkpoint.open_checkpoint(folder)
+        own = _identity(learner, bank, store)
+        if not store.names and (restart or store.manifest.inflight is None) and store.manifest.identity != own:
+            return checkpoint.committed(store, Manifest(own))
+        return checkpoint.open_checkpoint(folder, own)
 
 
 def _opened(folder: Path, learner: Learner | ShareLearner, bank: TaskBank) -> Checkpoint:

@@ -6,7 +6,7 @@ import time
 from share_jax.adapter_set.build import adapters_of, ready_to_merge
 from share_jax.adapter_set.contents import contents_of
 from share_jax.adapter_set.store import changed_set
-from share_jax.cli.inputs import open_inputs
+from share_jax.cli.inputs import check_no_bank, open_inputs
 from share_jax.cli.options import Progress, add_task_names, emit, error_limit, warn
 from share_jax.cli.report import summary, text
 from share_jax.formats.base_model import common_base, with_base
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     begin = time.perf_counter()
     progress = Progress(args)
+    check_no_bank(args.set)
     with changed_set(args.set) as (old, writer):
         manifest = old.manifest
         sources = with_base(open_inputs(args.folders, manifest.tasks, args.names, args.name), args.base_model)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 from share_jax.cli.options import number, whole
 from share_jax.errors import InputError, message
@@ -11,6 +12,8 @@ from share_jax.parameterizations.method_names import NAMES
 OF_BANK = {"method": "--method", "rank": "--rank", "alpha": "--alpha", "num_basis": "--num-basis",
            "first_layer": "--first-layer", "targets": "--targets", "max_length": "--max-length"}  # fmt: skip
 """What all tasks of a bank have in common, by the option that sets it for a new one."""
+
+_TASKS = "the bank's tasks have"
 
 
 def add_new_bank(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +33,10 @@ def add_new_bank(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(args: argparse.Namespace) -> LanguageSettings:
-    """The bank's settings, or those of a new one.
+    """The bank's settings, or those of a new one; a bank without a task, or a training in flight, takes any.
 
     Raises:
-        InputError: a new bank has no model, or options differ from what a bank has.
+        InputError: a new bank has no model, or options differ from what a bank's tasks have.
     """
     given = {name: getattr(args, name) for name in OF_BANK if getattr(args, name) is not None}
     if "targets" in given:
@@ -44,8 +47,22 @@ def settings_of(args: argparse.Namespace) -> LanguageSettings:
             raise InputError(message("--model", got=got, expected="the base model of a new bank", fix=fix))
         return LanguageSettings(args.model, **given)
     known = dataclasses.asdict(read_settings(args.bank))
-    for name, value in given.items():
-        if value != known[name]:
-            expected, fix = f"{known[name]}, as the bank's tasks have", "leave it out, or make another bank"
-            raise InputError(message(OF_BANK[name], got=value, expected=expected, fix=fix))
-    return LanguageSettings(**known)
+    changed = [name for name, value in given.items() if value != known[name]]
+    if changed and (owner := _fixed_by(args)) is not None:
+        expected, fix = f"{known[changed[0]]}, as {owner}", "leave it out, or make another bank"
+        if owner != _TASKS:
+            fix = "leave it out, or give that training up: --restart"
+        raise InputError(message(OF_BANK[changed[0]], got=given[changed[0]], expected=expected, fix=fix))
+    return LanguageSettings(**{**known, **given})
+
+
+def _fixed_by(args: argparse.Namespace) -> str | None:
+    """What the bank's settings are fixed by; None while they are free."""
+    from share_jax.checkpoint.checkpoint import open_checkpoint  # loads JAX
+    from share_jax.checkpoint.manifest import exists
+
+    store = open_checkpoint(args.bank) if exists(Path(args.bank)) else None
+    if store is None or store.names:
+        return None if store is None else _TASKS
+    given_up = store.manifest.inflight is None or getattr(args, "restart", False)
+    return None if given_up else "a training that was broken off has"

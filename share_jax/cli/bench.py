@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from share_jax.adapter_set.store import read_set
+from share_jax.cli.inputs import check_no_bank
 from share_jax.cli.options import Progress, emit, whole
 from share_jax.cli.report import megabytes, size_change, summary
 from share_jax.cli.table import table
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     progress = Progress(args)
     begin = time.perf_counter()
+    check_no_bank(args.set)
     load = _median(lambda: read_set(args.set), args.repeat)
     progress("measured", 1, 3)
     done = read_set(args.set)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from share_jax.adapter_set.store import read_set
+from share_jax.cli.inputs import check_no_bank
 from share_jax.cli.options import emit
 from share_jax.cli.table import table
 from share_jax.subspace.error_bounds import update_distance, update_norm
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    check_no_bank(args.set)
     done = read_set(args.set)
     for task in args.tasks:
         done.task(task)

@@ -4,18 +4,22 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from share_jax import language
 from share_jax.cli.options import emit, fraction, number, seed, whole
 from share_jax.cli.output_folder import check_file_output
 from share_jax.errors import InputError, message
+from share_jax.language.folder import model_place
+from share_jax.language.settings import read_settings
 from share_jax.storage.atomic_write import replace_text
 from share_jax.text.examples import Message, as_prompt
 from share_jax.text.json_lines import Problem, read_json_lines
 
 if TYPE_CHECKING:
     from share_jax.language import LanguageBank
+    from share_jax.models import Completion
 
 EXAMPLE = "share-jax generate bank --file prompts.jsonl -o answers.jsonl"
 
@@ -31,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     unnamed.add_argument("--route", action="store_true", help="choose the task of prompts without one")
     parser.add_argument("--model", metavar="PATH", help="base model, where it has moved")
     parser.add_argument("-o", "--output", metavar="FILE", help="where the lines go, each with its completion; "
-                        "a completion that a line has already is kept as its reference")  # fmt: skip
+                        "a completion that a line without a reference has is kept as one")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     parser.add_argument("--max-tokens", type=whole, metavar="N", default=64, help="longest completion (default: 64)")
     parser.add_argument("--temperature", type=number, metavar="X", default=0.0, help="0 takes the likeliest tokens")
     parser.add_argument("--top-k", type=whole, metavar="N", help="draw from the N likeliest tokens")
@@ -42,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     _check_draws(args)
-    out = None if args.output is None else check_file_output(args.output)
+    out = None if args.output is None else _place(args)
     records, asked, labels = _asked(args)
     opened = language.open_language_bank(args.bank, args.model)
     prompts = [_prompt(opened, each, label) for each, label in zip(asked, labels, strict=True)]
@@ -52,10 +57,11 @@ def run(args: argparse.Namespace) -> int:
         max_tokens=args.max_tokens, temperature=args.temperature, top_k=args.top_k, top_p=args.top_p,
         seed=args.seed, labels=labels,
     )  # fmt: skip
-    lines = [_line(record, task, each.text) for record, task, each in zip(records, tasks, made, strict=True)]
+    lines = [_line(record, task, each) for record, task, each in zip(records, tasks, made, strict=True)]
+    cut = sum(not each.stopped for each in made)
     if out is not None:
         replace_text("".join(lines), out)
-        data = {"output": args.output, "completions": len(lines)}
+        data = {"output": args.output, "completions": len(lines), "cut": cut}
         emit(args, data, lambda: f"{args.output}: {len(lines)} completions")
     elif args.json or args.file is not None:
         sys.stdout.writelines(lines)
@@ -63,7 +69,19 @@ def run(args: argparse.Namespace) -> int:
         if args.route:
             print(f"task: {tasks[0]}", file=sys.stderr)
         print(made[0].text)
+    if cut:
+        told = f"{cut} of {len(lines)} completions were cut at --max-tokens {args.max_tokens}"
+        print(f"share-jax: note: {told}", file=sys.stderr)
     return 0
+
+
+def _place(args: argparse.Namespace) -> Path:
+    """Where the lines may go: apart from the bank, its model and the prompts."""
+    check_file_output(args.output)
+    model = read_settings(args.bank).model if args.model is None else args.model
+    asked = [] if args.file in (None, "-") else [args.file]
+    read = [args.bank, model_place(model, Path(args.bank)), *asked]
+    return check_file_output(args.output, read, overwrite=args.overwrite)
 
 
 def _check_draws(args: argparse.Namespace) -> None:
@@ -101,10 +119,11 @@ def _prompt(opened: "LanguageBank", asked: str | tuple[Message, ...], label: str
     return tokenizer.encode(chat_text(tokenizer, asked, label), special=False)
 
 
-def _line(record: dict[str, Any], task: str, completion: str | None) -> str:
-    """The line that comes out for a record."""
-    reference = {"reference": record["completion"]} if "completion" in record else {}
-    line = {**record, "task": task, **reference, "completion": completion}
+def _line(record: dict[str, Any], task: str, made: "Completion") -> str:
+    """The line that comes out for a record; a reference that it has stays, and else is the completion that it has."""
+    had = "completion" in record and "reference" not in record
+    reference = {"reference": record["completion"]} if had else {}
+    line = {**record, "task": task, **reference, "completion": made.text, "stopped": made.stopped}
     text = json.dumps(line, ensure_ascii=False)
     try:
         text.encode()

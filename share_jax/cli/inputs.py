@@ -10,6 +10,7 @@ from share_jax.errors import FormatError, InputError, message
 from share_jax.formats.adapter_file import Source
 from share_jax.formats.format import FORMATS, Format
 from share_jax.formats.open import open_sources
+from share_jax.language.folder import is_language_bank
 from share_jax.storage.untrusted import exists_inside, read_json, shown
 
 
@@ -48,11 +49,27 @@ def is_bank(folder: str | os.PathLike) -> bool:
     )
 
 
+def check_no_bank(folder: str | os.PathLike) -> None:
+    """Refuses a language model's bank where a compressed set is meant.
+
+    Raises:
+        InputError: it is one.
+    """
+    if is_language_bank(folder):
+        got, fix = "a language model's bank", "see share-jax tasks, evaluate, generate or export, or compress it first"
+        raise InputError(message(f"set {shown(folder)}", got=got, expected="a compressed set", fix=fix))
+
+
 def _open_bank(folder: str | os.PathLike, names: str | os.PathLike | None) -> list[Source]:
     # A bank's arrays are Orbax's, which needs JAX; nothing else that the commands read does.
+    given = None if names is None else _names(names)
+    if is_language_bank(folder):
+        from share_jax.language.decoder_sources import saved_sources
+
+        return saved_sources(folder, given)
     from share_jax.checkpoint.bank_tasks import open_bank
 
-    return open_bank(folder, None if names is None else _names(names))
+    return open_bank(folder, given)
 
 
 def _names(path: str | os.PathLike) -> dict[str, str]:

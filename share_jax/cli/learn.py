@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("bank", metavar="BANK", help="the folder of the tasks; made if it is not there")
     parser.add_argument("--task", required=True, metavar="NAME", help="name of the new task")
-    parser.add_argument("--data", required=True, metavar="FILE", help="JSONL: prompt and completion, text, or messages")
+    parser.add_argument("--data", required=True, metavar="FILE", help="JSONL: prompt and completion, text, or "
+                        "messages, of which the last answer is learnt")  # fmt: skip
     parser.add_argument("--eval", metavar="FILE", help="JSONL to score the task on")
     add_new_bank(parser)
     how, plain = parser.add_argument_group("training"), Training()
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     tested = None if args.eval is None else read_examples(args.eval)
     training = Training(args.epochs, args.batch_size, args.learning_rate, args.start_from, args.seed)
     opened = language.open_language_bank(args.bank, args.model, settings_of(args))
+    _note_targets(opened)
     shown = _Shown(Progress(args), training.steps_of(len(examples)))
     try:
         with Preemption(lambda what: print(f"stopped: {what}; run the command again", file=sys.stderr)) as preemption:
@@ -61,6 +63,15 @@ def run(args: argparse.Namespace) -> int:
     data = _report(args, done, len(examples), time.perf_counter() - begin)
     emit(args, data, lambda: _text(args.bank, data))
     return 0 if all(done.unchanged.values()) or done.bounds else 1
+
+
+def _note_targets(opened: "language.LanguageBank") -> None:
+    """Says before a training that its task cannot leave as a PEFT folder, where that is so."""
+    from share_jax.formats.bank_tasks import LINEAR  # loads JAX, which a refusal before it does without
+
+    if others := [target.path for target in opened.adapted.targets if target.layer not in LINEAR]:
+        told = f"the bank adapts {others[0]}, which is no linear layer, so its tasks cannot be exported to PEFT"
+        print(f"share-jax: note: {told}", file=sys.stderr)
 
 
 def _report(args: argparse.Namespace, done: Any, examples: int, seconds: float) -> dict[str, Any]:

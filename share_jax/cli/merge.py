@@ -8,6 +8,7 @@ from typing import Any
 
 from share_jax.adapter_set.store import AdapterSet, read_set
 from share_jax.adapters.arithmetic import dare, ties, weighted_sum
+from share_jax.cli.inputs import check_no_bank
 from share_jax.cli.options import add_output, below_one, emit, fraction, number, whole
 from share_jax.cli.output_folder import check_output
 from share_jax.cli.report import megabytes
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     begin = time.perf_counter()
+    check_no_bank(args.set)
     out = check_output(args.output, args.overwrite, [args.set])
     options = method_options(args)
     if len(args.tasks) < 2 or len(set(args.tasks)) != len(args.tasks):

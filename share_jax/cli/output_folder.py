@@ -1,4 +1,4 @@
-"""Where a command may write: apart from what it reads, and never over what is neither a set nor an adapter."""
+"""Where a command may write: apart from what it reads, and over what is there only where that is meant."""
 
 import os
 from collections.abc import Iterable
@@ -56,11 +56,19 @@ def check_outputs(
     return path
 
 
-def check_file_output(out: str | os.PathLike) -> Path:
+def check_file_output(
+    out: str | os.PathLike, inputs: Iterable[str | os.PathLike] = (), *, overwrite: bool = True
+) -> Path:
     """Returns where a file may be written, or replaced.
 
+    Args:
+        out: where it shall be.
+        inputs: the files and folders that are read.
+        overwrite: whether a file that is there and not empty may be replaced.
+
     Raises:
-        InputError: the parent is missing or not to be written to, or something is there that is no file.
+        InputError: the parent is missing or not to be written to; something is there that is no file, or a file that
+            may not be replaced; it is an input, or lies within one.
     """
     path = Path(os.path.abspath(out))
     what = f"output {shown(out)}"
@@ -72,6 +80,13 @@ def check_file_output(out: str | os.PathLike) -> Path:
     if os.path.lexists(path) and not path.is_file():
         got = "a folder" if path.is_dir() else "something that is no file"
         raise InputError(message(what, got=got, expected="a file's name", fix="name a file"))
+    for read in inputs:
+        if _within(path, read):
+            got = f"a place that is or lies within {shown(read)}, which is read"
+            raise InputError(message(what, got=got, expected="a file apart from it", fix="name another"))
+    if not overwrite and path.exists() and path.stat().st_size:
+        got, fix = "a file that is not empty", "name another or pass --overwrite"
+        raise InputError(message(what, got=got, expected="a new or empty file", fix=fix))
     return path
 
 
@@ -95,6 +110,15 @@ def _check_there(path: Path, what: str, overwrite: bool) -> None:
 def _overlap(out: Path, folder: str | os.PathLike) -> bool:
     first, second = Path(os.path.realpath(out)), Path(os.path.realpath(folder))
     return first.is_relative_to(second) or second.is_relative_to(first)
+
+
+def _within(out: Path, read: str | os.PathLike) -> bool:
+    """Whether a file, by its own name or as what it is a link to, is what is read, or lies in it."""
+    folder = Path(os.path.realpath(read))
+    named, meant = Path(os.path.realpath(out.parent)) / out.name, Path(os.path.realpath(out))
+    return any(place.is_relative_to(folder) for place in (named, meant)) or (
+        out.exists() and folder.exists() and os.path.samefile(out, folder)
+    )
 
 
 def _check_parent(path: Path, what: str) -> None:

@@ -6,6 +6,7 @@ import time
 from share_jax.adapter_set.build import ready_to_merge
 from share_jax.adapter_set.contents import contents_of
 from share_jax.adapter_set.store import changed_set, stored_bytes
+from share_jax.cli.inputs import check_no_bank
 from share_jax.cli.options import add_size, choice_of, emit
 from share_jax.cli.report import megabytes, summary, text
 from share_jax.subspace.rank_choice import Choice
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     begin, given = time.perf_counter(), choice_of(args)
+    check_no_bank(args.set)
     with changed_set(args.set) as (old, writer):
         chosen = given or dict(old.manifest.choice)
         limit = old.manifest.limit if args.max_error is None else args.max_error

@@ -5,6 +5,7 @@ import time
 
 from share_jax.adapter_set.contents import without_tasks
 from share_jax.adapter_set.store import changed_set, task_entry
+from share_jax.cli.inputs import check_no_bank
 from share_jax.cli.options import emit
 from share_jax.cli.report import summary, text
 from share_jax.errors import TaskError, message
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     begin = time.perf_counter()
+    check_no_bank(args.set)
     with changed_set(args.set) as (old, writer):
         gone = list(dict.fromkeys(args.tasks))
         for task in gone:

@@ -17,7 +17,7 @@ from share_jax.adapters.shared_starts import Starts
 from share_jax.adapters.similarity import MEASURES, clusters, in_blocks
 from share_jax.cli.advice_text import advice_lines, split_commands, starts_data, starts_line
 from share_jax.cli.heatmap import check_drawing, write_heatmap
-from share_jax.cli.inputs import open_inputs
+from share_jax.cli.inputs import is_bank, open_inputs
 from share_jax.cli.options import Progress, add_task_names, emit, fraction
 from share_jax.cli.output_folder import check_file_output
 from share_jax.cli.table import table
@@ -33,7 +33,7 @@ EXAMPLE = "share-jax similarity shared --heatmap similarity.svg"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="adapters, or one set")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="adapters or banks, or one set")
     add_task_names(parser)
     parser.add_argument("--measure", choices=tuple(MEASURES), default="cosine",
                         help="of the updates (cosine) or of the subspaces (overlap)")  # fmt: skip
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(args)
     first = Path(args.folders[0])
     starts = None
-    if len(args.folders) == 1 and exists_inside(first, NAME):
+    if len(args.folders) == 1 and exists_inside(first, NAME) and not is_bank(first):
         if args.name:
             fix = "leave it out: a set's tasks have their names"
             raise InputError(message("--name", got=", ".join(args.name), expected="none for a set", fix=fix))

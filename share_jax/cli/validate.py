@@ -10,7 +10,7 @@ import numpy as np
 from share_jax.adapter_set.build import adapters_of
 from share_jax.adapter_set.manifest import is_leftover, read_manifest
 from share_jax.adapter_set.store import AdapterSet, check_files, read_set
-from share_jax.cli.inputs import open_inputs
+from share_jax.cli.inputs import check_no_bank, open_inputs
 from share_jax.cli.options import Progress, add_task_names, emit
 from share_jax.errors import FormatError, InputError, message
 from share_jax.storage.untrusted import check_folder
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     begin = time.perf_counter()
+    check_no_bank(args.set)
     folder = check_folder(args.set, "set")
     if args.name and not args.against:
         fix = "add --against DIR, or leave it out"

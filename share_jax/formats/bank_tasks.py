@@ -78,6 +78,15 @@ def export_peft(
     """
     sources = bank_sources(bank, adapted, names, base_model=base_model)
     check_linear(adapted)
+    return write_tasks(sources, folder, overwrite)
+
+
+def write_tasks(sources: Sequence[Source], folder: str | os.PathLike[str], overwrite: bool) -> dict[str, Path]:
+    """Writes each task as the PEFT folder FOLDER/TASK; see `export_peft`.
+
+    Raises:
+        InputError: a folder is there already, and may not be replaced or holds something else than an adapter.
+    """
     places = {source.name: Path(folder) / source.name for source in sources}
     for place in places.values():
         check_replaceable(place, overwrite)

@@ -12,14 +12,16 @@ from share_jax.checkpoint.saved_bank import save_bank
 from share_jax.errors import InputError, message
 from share_jax.formats.bank_tasks import (
     bank_source,
+    bank_sources,
     check_linear,
     check_replaceable,
-    export_peft,
     with_sources,
     write_peft,
+    write_tasks,
 )
 from share_jax.formats.open import open_sources
-from share_jax.language.changing import changing
+from share_jax.language.changing import begin, changing
+from share_jax.language.decoder_sources import of_decoder
 from share_jax.language.language_bank import LanguageBank
 from share_jax.language.settings import write_settings
 from share_jax.models.decoder_weights import decoder_names
@@ -47,7 +49,9 @@ def export_tasks(
         ['peft/cats', 'peft/dogs']
     """
     base = _base(opened, base_model)
-    return export_peft(opened.bank, opened.adapted, folder, _names(opened), base_model=base, overwrite=overwrite)
+    sources = bank_sources(opened.bank, opened.adapted, _names(opened), base_model=base)
+    check_linear(opened.adapted)
+    return write_tasks([of_decoder(each) for each in sources], folder, overwrite)
 
 
 def export_task(
@@ -74,7 +78,8 @@ def export_task(
     check_linear(opened.adapted)
     check_replaceable(Path(folder), overwrite=True)
     base = _base(opened, base_model)
-    write_peft(bank_source(opened.bank, opened.adapted, task, _names(opened), base_model=base), Path(folder))
+    source = bank_source(opened.bank, opened.adapted, task, _names(opened), base_model=base)
+    write_peft(of_decoder(source), Path(folder))
     return Path(folder)
 
 
@@ -107,6 +112,7 @@ def import_tasks(
     taken: Any = with_sources(sources, opened.adapted, opened.bank, _names(opened))
     learner: Any = opened.learner(optax.sgd(0.0))
     with changing(opened):
+        begin(opened, learner)
         save_bank(opened.folder, learner, taken.bank)
         write_settings(opened.folder, opened.settings)
     return replace(opened, bank=taken.bank)

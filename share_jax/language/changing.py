@@ -1,12 +1,18 @@
-"""A bank's folder while it changes: held by one process, as it was opened, with no training of another task in it."""
+"""A bank's folder while it changes: held by one process, as it was opened, with no training of another task in it.
+
+Until it has a task, or a training in flight, its settings are not fixed.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from share_jax.checkpoint.checkpoint import open_checkpoint
-from share_jax.checkpoint.manifest import exists
+from share_jax.checkpoint.manifest import check_free, exists
+from share_jax.checkpoint.saved_bank import begin_bank
 from share_jax.errors import BusyError, InputError, message
 from share_jax.language.language_bank import LanguageBank
+from share_jax.language.settings import write_settings
 from share_jax.storage.lock import LONG, hold
 from share_jax.storage.untrusted import shown
 
@@ -23,9 +29,12 @@ def changing(opened: LanguageBank, task: str | None = None, *, restart: bool = F
     Raises:
         BusyError: another process has it, or has changed it since it was opened.
         InputError: a training of another task was broken off in it.
+        FormatError: the folder is no bank, and holds something else.
         SaveError: the folder cannot be made or written in.
     """
     what = f"bank {shown(opened.folder)}"
+    if not exists(opened.folder):
+        check_free(opened.folder)  # before the lock lies in it
     with hold(opened.folder, LONG):
         if exists(opened.folder):
             store = open_checkpoint(opened.folder)
@@ -40,3 +49,20 @@ def changing(opened: LanguageBank, task: str | None = None, *, restart: bool = F
                 fix = "give its command again to end it, or give it up: share-jax learn --restart (restart=True)"
                 raise InputError(message(what, got=got, expected="none of another task", fix=fix))
         yield
+
+
+def begin(opened: LanguageBank, learner: Any, *, restart: bool = False) -> None:
+    """Makes the folder of a bank without tasks one of its settings, whatever an earlier training left of others.
+
+    Args:
+        opened: the bank; nothing is done if it has tasks.
+        learner: what learns its first.
+        restart: whether a training that was broken off is given up where it had other settings.
+
+    Raises:
+        FormatError: a training of other settings was broken off in it.
+        SaveError: it cannot be written.
+    """
+    if not opened.bank.names:
+        begin_bank(opened.folder, learner, opened.bank, restart=restart)
+        write_settings(opened.folder, opened.settings)

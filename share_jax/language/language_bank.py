@@ -12,11 +12,14 @@ import jax.numpy as jnp
 import optax
 
 from share_jax.bank.bank import TaskBank
+from share_jax.checkpoint.checkpoint import open_checkpoint
 from share_jax.checkpoint.manifest import exists
 from share_jax.checkpoint.saved_bank import load_bank
 from share_jax.checkpoint.share_tasks import load_share_bank
 from share_jax.errors import InputError, message
-from share_jax.language.settings import LanguageSettings, is_language_bank, read_settings
+from share_jax.language.folder import is_language_bank, model_place
+from share_jax.language.settings import LanguageSettings, read_settings
+from share_jax.language.token_marks import check_token_marks, token_marks
 from share_jax.layers.targets import match
 from share_jax.linen.adapted_model import Adapted, adapt
 from share_jax.models.generation import Completion, generate
@@ -24,7 +27,6 @@ from share_jax.models.pretrained_decoder import Pretrained, load_decoder
 from share_jax.parameterizations.base import Parameterization
 from share_jax.parameterizations.built_in import method_named
 from share_jax.parameterizations.share import Share
-from share_jax.storage.untrusted import shown
 from share_jax.subspace.share_bank import ShareBank
 from share_jax.train.learner import Learner
 from share_jax.train.share_learner import ShareLearner
@@ -88,11 +90,12 @@ def open_language_bank(
     Args:
         folder: made by `share-jax learn`; or new, with settings.
         model: path of the base model, where it has moved.
-        settings: of a new bank.
+        settings: of a new bank, or of one without tasks, in which they are free.
 
     Raises:
         InputError: there is no bank and no settings; the model is not where it was.
-        FormatError: the bank is damaged or another model's, or the model cannot be read.
+        FormatError: the bank is damaged or another model's, or was learnt with another tokenizer, stop token or chat
+            template; or the model cannot be read.
         TargetError: a pattern matches no kernel.
 
     Example:
@@ -103,7 +106,7 @@ def open_language_bank(
         ()
     """
     chosen = read_settings(folder) if settings is None else settings
-    chosen = replace(chosen, model=_place_of(chosen.model if model is None else os.fspath(model), Path(folder)))
+    chosen = replace(chosen, model=model_place(chosen.model if model is None else os.fspath(model), Path(folder)))
     loaded = load_decoder(chosen.model)
     layers = loaded.model.config.num_hidden_layers
     first = _first_layer(chosen, layers, loaded.params, known=is_language_bank(folder))
@@ -120,11 +123,13 @@ def open_language_bank(
     adapted = adapt(loaded.model, {"params": loaded.params}, sample, targets=targets, method=_method(chosen))
     learner = _learner(adapted, loaded.params, chosen, optax.sgd(0.0))
     fresh: Any = learner.start(adapted.init(jax.random.key(0), loaded.params, num_tasks=1))
-    folder = Path(folder)
-    if not exists(folder):
-        return LanguageBank(folder, chosen, loaded, adapted, fresh)
+    folder, marks = Path(folder), token_marks(loaded.tokenizer)
     load: Any = load_share_bank if isinstance(fresh, ShareBank) else load_bank
-    return LanguageBank(folder, chosen, loaded, adapted, load(folder, learner, fresh))
+    known = exists(folder) and (settings is None or bool(open_checkpoint(folder).names))
+    bank = load(folder, learner, fresh) if known else fresh
+    if bank.names:
+        check_token_marks(read_settings(folder).tokens or {}, marks, chosen.model)
+    return LanguageBank(folder, replace(chosen, tokens=marks), loaded, adapted, bank)
 
 
 def _first_layer(settings: LanguageSettings, layers: int, params: Any, *, known: bool) -> int:
@@ -156,21 +161,6 @@ def _layer_of(path: str, layers: int) -> int:
     if name.startswith("layer_"):
         return int(name.removeprefix("layer_"))
     return 0 if name == "embed" else layers - 1
-
-
-def _place_of(model: str, bank: Path) -> str:
-    """The model's path from the root; one that is not there from here is looked for from beside the bank.
-
-    Raises:
-        InputError: the bank's model is not where it was.
-    """
-    path = Path(model).expanduser()
-    if is_language_bank(bank) and not path.exists():
-        path = next((place for place in (bank.parent / path, bank / path) if place.exists()), path)
-        if not path.exists():
-            what, fix = f"model of bank {shown(bank)}", "pass its place: --model PATH"
-            raise InputError(message(what, got=f"nothing at {shown(model)}", expected="its base model", fix=fix))
-    return os.path.abspath(path)
 
 
 def _method(settings: LanguageSettings) -> Parameterization:

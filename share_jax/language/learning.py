@@ -3,7 +3,8 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +17,9 @@ from share_jax.bank.bank import TaskBank, check_new_name
 from share_jax.bank.router import Router
 from share_jax.bank.slots import read_slot
 from share_jax.checkpoint.inflight_folder import InflightFolder
-from share_jax.checkpoint.saved_bank import held_checkpoint, save_bank
+from share_jax.checkpoint.saved_bank import save_bank
 from share_jax.checkpoint.share_tasks import save_share_task
-from share_jax.language.changing import changing
+from share_jax.language.changing import begin, changing
 from share_jax.language.language_bank import LanguageBank
 from share_jax.language.routing import with_prompts
 from share_jax.language.scoring import Scores, scores
@@ -48,7 +49,8 @@ class Learnt(NamedTuple):
     Attributes:
         opened: the bank with it.
         steps: updates.
-        loss: mean nats per token of the last tenth of the updates that this call did; None if it did none.
+        loss: mean nats per token of the last tenth of the updates, also where the training was broken off in it; None
+            if an earlier version did them all.
         scores: of the examples for evaluation; None without any.
         cut: training examples that were cut to the longest length.
         unchanged: of each older task whether its leaves, and what all share, have kept their bits.
@@ -140,11 +142,9 @@ def _learnt(
     told = {"learning_rate": training.learning_rate, "start_from": training.start_from}
     batches = TokenBatches(rows, size, seed, len(opened.bank.names), epochs, hidden, told)
     learner: Any = opened.learner(_adamw(training.learning_rate, len(batches)), training.start_from)
-    if not opened.bank.names:
-        with held_checkpoint(opened.folder, learner, opened.bank):
-            write_settings(opened.folder, opened.settings)
-    inflight = InflightFolder(opened.folder, learner, opened.bank)
-    losses = _Losses(progress)
+    begin(opened, learner, restart=restart)
+    losses = _Losses(progress, len(batches))
+    inflight = _WithLosses(InflightFolder(opened.folder, learner, opened.bank), losses)
     bank = learner.learn(
         opened.bank,
         task,
@@ -160,7 +160,7 @@ def _learnt(
     if tested is not None:
         slot = read_slot(bank.tasks, len(bank.names) - 1)
         found = scores(after, slot, tested, training.batch_size, _hidden(after, tested))
-    info = {"examples": len(rows), "steps": len(batches), "loss": losses.last(len(batches))}
+    info = {"examples": len(rows), "steps": len(batches), "loss": losses.mean()}
     info |= {"scores": found._asdict()} if found is not None else {}
     _save(after, learner, task, info, with_prompts(opened, task, examples, rows, hidden, size))
     if preemption is not None:
@@ -208,10 +208,10 @@ def _same(before: TaskBank, after: TaskBank, place: int) -> bool:
 
 
 class _Losses:
-    """Keeps the losses of the updates, and tells them on."""
+    """Keeps the losses of the last tenth of the updates, and tells them on."""
 
-    def __init__(self, inner: Progress | None) -> None:
-        self._inner, self._losses = inner, []
+    def __init__(self, inner: Progress | None, steps: int) -> None:
+        self._inner, self._losses = inner, deque[Any](maxlen=max(1, steps // 10))
 
     def skip(self, steps: int, /) -> None:
         if self._inner is not None:
@@ -226,10 +226,32 @@ class _Losses:
         if self._inner is not None:
             self._inner.saving()
 
-    def last(self, steps: int) -> float | None:
-        """Mean of the last tenth of the updates, of those that were seen."""
-        chosen = self._losses[-max(1, steps // 10) :]
-        return float(np.mean([float(loss) for loss in chosen])) if chosen else None
+    def kept(self) -> list[float]:
+        """Those that count if the training ended now."""
+        return [float(loss) for loss in self._losses]
+
+    def go_on(self, losses: Sequence[float]) -> None:
+        """Begins with those that a training that was broken off had kept."""
+        self._losses.extend(losses)
+
+    def mean(self) -> float | None:
+        """Their mean."""
+        return float(np.mean(self.kept())) if self._losses else None
+
+
+class _WithLosses:
+    """Saves the last losses with the training in flight."""
+
+    def __init__(self, inner: Inflight, losses: _Losses) -> None:
+        self._inner, self._losses = inner, losses
+
+    def load(self, task: str, state: Any) -> tuple[Any, Any]:
+        state, position = self._inner.load(task, state)
+        self._losses.go_on(position.get("losses", ()) if isinstance(position, Mapping) else ())
+        return state, position
+
+    def save(self, task: str, state: Any, position: Any) -> None:
+        self._inner.save(task, state, {**position, "losses": self._losses.kept()})
 
 
 class _Fresh:

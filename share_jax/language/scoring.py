@@ -7,6 +7,7 @@ import numpy as np
 
 from share_jax.bank.slots import read_slot
 from share_jax.language.language_bank import LanguageBank
+from share_jax.language.number_checks import whole_number
 from share_jax.models.text_tokenizer import check_vocabulary
 from share_jax.text.examples import Chat, Example
 from share_jax.train.hidden_rows import HiddenRows
@@ -51,7 +52,7 @@ def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat]
 
     Raises:
         TaskError: there is no such task.
-        InputError: there are no examples.
+        InputError: there are no examples, or one is none; `batch_size` is below 1.
 
     Example:
         >>> from share_jax.language import open_language_bank
@@ -59,7 +60,7 @@ def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat]
         >>> scores.examples, bool(scores.nats_per_token > 0)
         (1, True)
     """
-    slot = read_slot(opened.bank.tasks, opened.bank.index(task))
+    slot, batch_size = read_slot(opened.bank.tasks, opened.bank.index(task)), whole_number("batch_size", batch_size, 1)
     rows = token_rows(examples, opened.pretrained.tokenizer, opened.max_length)
     check_vocabulary(rows.ids, opened.pretrained.model.config.vocab_size, rows.sources)
     return scores(opened, slot, rows, batch_size)

@@ -6,16 +6,20 @@ The table that loads weights also translates the names of PEFT's adapters:
 
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jax.typing import DTypeLike
 
+from share_jax.errors import TargetError, message
 from share_jax.formats.flax_names import Leaf, dense
 from share_jax.models.decoder_config import DecoderConfig
 from share_jax.models.weights import open_folder, params_of
+
+_LAYER = re.compile(r"layer_(\d+)/")
 
 
 def decoder_names(config: DecoderConfig) -> dict[str, Leaf]:
@@ -49,6 +53,27 @@ def decoder_names(config: DecoderConfig) -> dict[str, Leaf]:
     if not c.tie_word_embeddings:
         out["lm_head.weight"] = dense(("head",), "lm_head", (d,), (c.vocab_size,))["lm_head.weight"]
     return out
+
+
+def decoder_modules(kernels: Iterable[str]) -> dict[str, str]:
+    """The names of linear modules by their paths, of any decoder, for kernels that are adapted.
+
+    Raises:
+        TargetError: one is no linear module's.
+
+    >>> decoder_modules(["layer_1/attention/key/kernel", "head/kernel"])
+    {'layer_1/attention/key': 'model.layers.1.self_attn.k_proj', 'head': 'lm_head'}
+    """
+    kernels = list(kernels)
+    layers = 1 + max((int(found[1]) for each in kernels if (found := _LAYER.match(each))), default=0)
+    table = decoder_names(DecoderConfig("llama", 2, 2, 2, layers, 1, 1, 2, 2))
+    names = {leaf.place: name.removesuffix(".weight") for name, leaf in table.items() if leaf.path[-1] == "kernel"}
+    names["head/kernel"] = "lm_head"
+    for path in kernels:
+        if path not in names:
+            expected, fix = "a linear module's kernel", "leave it out of the targets"
+            raise TargetError(message(f"target {path} for PEFT", got="another parameter", expected=expected, fix=fix))
+    return {path.rpartition("/")[0]: names[path] for path in kernels}
 
 
 def _norms(config: DecoderConfig) -> dict[str, tuple[str, ...]]:

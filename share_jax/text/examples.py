@@ -5,7 +5,8 @@ Each line is one of these objects; other members of it are not read:
     {"prompt": "Translate: cheese", "completion": "fromage"}      the completion is learnt, after the prompt
     {"text": "Any text."}                                         all of the text is learnt
     {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]}
-                                                                  a chat, to be set by the model's own template
+                                                                  a chat, to be set by the model's own template;
+                                                                  its last answer alone is learnt
 """
 
 import os

@@ -88,11 +88,16 @@ def token_rows(examples: Sequence[Example | Chat], tokenizer: Tokenizer, max_len
         max_length: the most tokens of one example.
 
     Raises:
-        InputError: there is no example; `max_length` is below 8; a completion is empty, or a text has no token to
-            learn; the tokenizer has no template for a chat, or the template refuses it.
+        InputError: there is no example, or one is no `Example` or `Chat`; `max_length` is below 8; a completion is
+            empty, or a text has no token to learn; the tokenizer has no template for a chat, or the template refuses
+            it.
     """
     if max_length < 8:
         raise InputError(message("max_length", got=max_length, expected="at least 8 tokens", fix="pass 256"))
+    for number, example in enumerate(examples, start=1):
+        if not isinstance(example, Example | Chat):
+            got, fix = f"a {type(example).__name__}", "read_examples makes them of a JSONL file"
+            raise InputError(message(f"example {number}", got=got, expected="an Example or a Chat", fix=fix))
     chats = [isinstance(example, Chat) for example in examples]
     prompts, wanted = [], []
     sources = [example.source or f"example {number}" for number, example in enumerate(examples, start=1)]

@@ -85,6 +85,21 @@ def test_neighbours_and_names_that_begin_alike_are_apart(tmp_path):
     assert check_output(tmp_path / "rea", True, [read]) == tmp_path / "rea"
 
 
+@pytest.mark.parametrize("out", ["read.txt", "other/../read.txt", "link", "hard", "folder/new", "inner/new", "out"])
+def test_a_file_is_apart_from_what_is_read(tmp_path, out):
+    (tmp_path / "read.txt").write_text("read")
+    for name in ("folder", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("read.txt")
+    (tmp_path / "hard").hardlink_to(tmp_path / "read.txt")
+    (tmp_path / "inner").symlink_to("folder")
+    (tmp_path / "folder" / "list").touch()
+    (tmp_path / "out").symlink_to("folder/list")
+    with pytest.raises(InputError, match="which is read"):
+        check_file_output(f"{tmp_path}/{out}", [tmp_path / "read.txt", tmp_path / "folder"])
+    assert check_file_output(tmp_path / "reader", [tmp_path / "read.txt", tmp_path / "none"]) == tmp_path / "reader"
+
+
 def test_a_file_goes_into_a_folder_that_is_there(tmp_path, monkeypatch):
     (tmp_path / "old.svg").touch()
     (tmp_path / "folder").mkdir()
@@ -95,6 +110,11 @@ def test_a_file_goes_into_a_folder_that_is_there(tmp_path, monkeypatch):
     for name, words in (("none/x.svg", "no parent folder"), ("folder", "a folder"), ("pipe", "no file")):
         with pytest.raises(InputError, match=words):
             check_file_output(tmp_path / name)
+    assert check_file_output("old.svg", overwrite=False) == tmp_path / "old.svg"  # nothing is in it
+    (tmp_path / "old.svg").write_text("drawn")
+    assert check_file_output("old.svg") == tmp_path / "old.svg"
+    with pytest.raises(InputError, match="--overwrite"):
+        check_file_output("old.svg", overwrite=False)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="right to write"):
         check_file_output("new.svg")

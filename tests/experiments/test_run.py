@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import chex
@@ -19,6 +20,7 @@ from experiments.config.methods import MAIN
 from experiments.config.run_config import command_line, parse, preset
 from experiments.report.progress import NullProgress
 from experiments.report.results import load_results
+from experiments.workdir import _work
 from share_jax.checkpoint import checkpoint as ckpt
 from share_jax.errors import DivergedError
 
@@ -275,9 +277,19 @@ def test_the_command_line_repeats_the_run_and_holds_no_path(tmp_path: Path) -> N
     config = parse([*SMALL, "--workdir", str(tmp_path), "--targets", "a,b", "--seeds", "3,4", "--bf16"])
     words = command_line(config)
     assert str(tmp_path) not in words
+    assert "--data-folder" not in words
     again = parse(words.split()[3:])
     assert (again.steps, again.targets, again.seeds, again.bf16) == (8, ("a", "b"), (3, 4), True)
     assert preset("digits5", "quick").steps == 40
+
+
+def test_the_command_line_names_weights_and_that_there_is_a_data_folder(tmp_path: Path) -> None:
+    config = parse(["--experiment", "prompts", "--data-folder", str(tmp_path), "--weights", f"{tmp_path}/Qwen3-0.6B/"])
+    words = command_line(config)
+    assert words.endswith("--experiment prompts --preset default --data-folder FOLDER --weights Qwen3-0.6B")
+    elsewhere = replace(config, data_folder=Path("other"), weights=Path("moved/model.gguf"))
+    assert _work(config) == _work(elsewhere)
+    assert command_line(elsewhere) != words
 
 
 def test_bfloat16_compute_keeps_float32_parameters(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from pretrained_folders import pretrained_folder
+from safetensors.numpy import load_file
 
 from share_jax import language
 from share_jax.bank.router import remove_task
@@ -195,6 +196,48 @@ def test_tasks_leave_as_peft_folders_and_come_back(
     data = ("--data", work / "sql.jsonl", "--task", "sql")
     old, new = (out_of(capsys, "evaluate", folder, *data)["tasks"]["sql"] for folder in (bank, other))
     assert new["bits_per_byte"] == pytest.approx(old["bits_per_byte"], rel=1e-5)
+
+
+def test_a_bank_without_a_task_is_made_of_the_others(
+    work: Path, bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """They keep their bits."""
+    out_of(capsys, "export", bank, "mongo", "-o", tmp_path / "mongo")
+    out_of(capsys, "import", tmp_path / "new", tmp_path / "mongo", "--model", work / "decoder", *SIZES[:4], *SIZES[8:])
+    old, new = (language.open_language_bank(folder).bank for folder in (bank, tmp_path / "new"))
+    assert new.names == ("mongo",)
+    for path, leaf in flat({"own": read_slot(old.tasks, 1), "shared": old.shared}).items():
+        np.testing.assert_array_equal(leaf, flat({"own": read_slot(new.tasks, 0), "shared": new.shared})[path])
+
+
+def test_a_compressed_bank_leaves_by_the_names_that_the_bank_does(
+    bank: Path, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Also where the model is not there."""
+    out_of(capsys, "export", bank, "mongo", "-o", tmp_path / "one")
+    told = out_of(capsys, "compress", bank, "-o", tmp_path / "set")
+    assert told["base_model"] == str(work / "decoder")
+    out_of(capsys, "export", tmp_path / "set", "mongo", "-o", tmp_path / "other")
+    one, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "other"))
+    assert one.keys() == other.keys()
+    assert "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight" in one
+    configs = [json.loads((tmp_path / name / "adapter_config.json").read_text()) for name in ("one", "other")]
+    for key in ("base_model_name_or_path", "task_type", "target_modules"):
+        assert configs[0][key] == configs[1][key]
+    assert configs[0]["task_type"] == "CAUSAL_LM"
+    shutil.copytree(bank, tmp_path / "moved")
+    settings = json.loads((bank / "language_model.json").read_text())
+    (tmp_path / "moved" / "language_model.json").write_text(json.dumps({**settings, "model": "acme/gone"}))
+    assert out_of(capsys, "compress", tmp_path / "moved", "-o", tmp_path / "gone")["base_model"] == "acme/gone"
+    assert out_of(capsys, "similarity", bank)["tasks"] == ["sql", "mongo"]
+
+
+@pytest.mark.parametrize("words", [("info",), ("validate",), ("remove", "sql"), ("diff", "sql", "mongo"), ("bench",)])
+def test_a_bank_is_no_compressed_set(words: tuple[str, ...], bank: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([words[0], str(bank), *words[1:]]) == 2
+    told = capsys.readouterr().err
+    assert "got a language model's bank, expected a compressed set; see share-jax tasks" in told
+    assert len(told.splitlines()) == 1
 
 
 @pytest.mark.parametrize("start", [pytest.param("zero", marks=pytest.mark.slow), "last"])

@@ -42,16 +42,18 @@ def begun(work: Path, bank: Path, task: str, method: str) -> subprocess.Popen:
 
 
 def content(bank: Path) -> dict[str, bytes | list]:
-    """What a bank holds: every array to the bit, with the tasks' names."""
+    """What a bank holds: every array to the bit, with the tasks' names and what is told of them."""
     code = (
         "import sys, json, hashlib, numpy as np\n"
+        "from share_jax.checkpoint.checkpoint import open_checkpoint\n"
         "from share_jax.language import open_language_bank\n"
         "from share_jax.trees import flat\n"
         "found = open_language_bank(sys.argv[1]).bank\n"
         "leaves = {**flat(found.shared), **{f'tasks/{k}': v for k, v in flat(found.tasks).items()}}\n"
         "bits = {k: hashlib.sha256(np.asarray(v)[: len(found.names) if k.startswith('tasks/') else None].tobytes())"
         ".hexdigest() for k, v in leaves.items()}\n"
-        "print(json.dumps([list(found.names), bits]))\n"
+        "infos = [open_checkpoint(sys.argv[1]).info(name) for name in found.names]\n"
+        "print(json.dumps([list(found.names), infos, bits]))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(

@@ -3,10 +3,12 @@
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_bank import said, write
+from small_bank import EXAMPLES, said, write
 
 from share_jax import language
 from share_jax.checkpoint import saved_bank
@@ -69,6 +71,47 @@ def test_a_reader_waits_for_a_save_that_it_met(place: Path, monkeypatch: pytest.
     monkeypatch.setattr(saved_bank, "opened_for", meet)
     assert language.open_language_bank("bank").bank.names == ("cats",)
     assert met
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("targets", [3]), ("rank", True), ("alpha", "16"), ("max_length", None), ("tokens", {"tokenizer": 3}),
+     ("tokens", ["a"]), ("model", 3)],
+)  # fmt: skip
+def test_settings_of_another_kind_are_one_line(
+    place: Path, capsys: pytest.CaptureFixture, field: str, value: object
+) -> None:
+    file = place / "bank" / "language_model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
+    code, error = said(capsys, "tasks", "bank")
+    assert (code, f"language_model.json: got {field}: {json.dumps(value)}, expected" in error) == (2, True), error
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: language.LanguageSettings("m", rank="8"), "rank: got '8', expected a whole number"),
+        (lambda: language.LanguageSettings("m", rank=True), "rank: got True"),
+        (lambda: language.LanguageSettings("m", alpha="x"), "alpha: got 'x', expected a finite number"),
+        (lambda: language.LanguageSettings("m", targets=(3,)), "targets: got 3"),
+        (lambda: Training(learning_rate="x"), "learning_rate: got 'x'"),
+        (lambda: Training(epochs=1.5), "epochs: got 1.5"),
+        (lambda: Training(seed="0"), "seed: got '0'"),
+    ],
+)
+def test_what_is_no_number_is_one_line(make: Callable, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        make()
+    assert language.LanguageSettings("m", targets="abc").targets == ("abc",)
+
+
+def test_examples_of_another_kind_are_one_line(place: Path) -> None:
+    opened = language.open_language_bank("bank")
+    record: Any = {"prompt": "the cat", "completion": " sat"}
+    with pytest.raises(InputError, match="example 1: got a dict, expected an Example or a Chat"):
+        language.learn(opened, "dogs", [record])
+    with pytest.raises(InputError, match="batch_size: got 0, expected at least 1"):
+        language.evaluate(opened, "cats", EXAMPLES, batch_size=0)
 
 
 def test_templates_are_told_one_date_on_any_day() -> None:

@@ -16,6 +16,7 @@ from share_jax.cli.main import main
 from share_jax.errors import BusyError
 from share_jax.language.changing import changing
 from share_jax.language.training import Training
+from share_jax.models import Completion
 from share_jax.runtime.preemption import Preempted
 from share_jax.storage.lock import LONG, hold
 
@@ -147,6 +148,14 @@ def test_a_bank_that_is_only_held_stays_as_it_was(place: Path) -> None:
     assert {path.relative_to(place) for path in (place / "bank").rglob("*")} == before
 
 
+def test_a_folder_that_is_no_bank_stays_as_it_was(place: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ("learn", "decoder", "--model", "decoder", "--task", "a", "--data", "cats.jsonl", "--epochs", "1")
+    before = sorted(path.name for path in (place / "decoder").iterdir())
+    code, error = said(capsys, *words)
+    assert (code, "a folder with content" in error) == (2, True), error
+    assert sorted(path.name for path in (place / "decoder").iterdir()) == before
+
+
 def test_sigterm_saves_and_ends_with_0(place: Path) -> None:
     words = ["learn", "bank", "--task", "second", "--data", "cats.jsonl", "--epochs", "2000", "--batch-size", "2"]
     command = [sys.executable, "-m", "share_jax.cli", *words, "--progress"]
@@ -223,15 +232,51 @@ def test_a_bad_place_is_told_before_anything_is_read(
     assert (code, told in error) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "out", ["bank/language_model.json", "bank/new.jsonl", "decoder/config.json", "asked.jsonl", "old.jsonl"]
+)
+def test_nothing_that_is_read_is_written_over(
+    place: Path, capsys: pytest.CaptureFixture, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language, "open_language_bank", lambda *words: pytest.fail("the model was loaded"))
+    write(place / "asked.jsonl", {"prompt": "the cat", "task": "cats"})
+    write(place / "old.jsonl", {"precious": True})
+    before = (place / out).read_bytes() if (place / out).exists() else None
+    words = ("generate", "bank", "--file", "asked.jsonl", "-o", out)
+    code, error = said(capsys, *words)
+    told = "pass --overwrite" if out == "old.jsonl" else "which is read"
+    assert (code, told in error) == (2, True), error
+    if out != "old.jsonl":
+        assert said(capsys, *words, "--overwrite")[0] == 2
+    assert ((place / out).read_bytes() if (place / out).exists() else None) == before
+
+
 def test_lines_keep_what_they_have(place: Path, capsys: pytest.CaptureFixture) -> None:
     odd = '{"prompt": "the cat", "task": null, "note": "\\ud800", "completion": "sat"}'
     write(place / "prompts.jsonl", odd)
     words = ("generate", "bank", "--file", "prompts.jsonl", "--task", "cats", "--max-tokens", "2", "-o", "out.jsonl")
     assert main([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"output": "out.jsonl", "completions": 1}
+    assert json.loads(capsys.readouterr().out) == {"output": "out.jsonl", "completions": 1, "cut": 1}
     line = json.loads((place / "out.jsonl").read_text())
     assert (line["note"], line["reference"], line["task"]) == ("\ud800", "sat", "cats")
     assert isinstance(line["completion"], str)
+    again = ("generate", "bank", "--file", "out.jsonl", "--max-tokens", "2", "-o", "again.jsonl")
+    assert main(list(again)) == 0
+    assert json.loads((place / "again.jsonl").read_text()) == line  # the reference is not the first run's completion
+
+
+def test_completions_that_were_cut_are_told(
+    place: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [Completion((3, 4), "sat on", stopped=False, task=0), Completion((3,), "sat", stopped=True, task=0)]
+    monkeypatch.setattr(language.LanguageBank, "generate", lambda *words, **more: made)
+    write(place / "asked.jsonl", *[{"prompt": "the cat", "task": "cats"}] * 2)
+    assert main(["generate", "bank", "--file", "asked.jsonl", "--max-tokens", "2"]) == 0
+    told = capsys.readouterr()
+    assert [json.loads(line)["stopped"] for line in told.out.splitlines()] == [False, True]
+    assert told.err == "share-jax: note: 1 of 2 completions were cut at --max-tokens 2\n"
+    made.pop(0)
+    assert said(capsys, "generate", "bank", "--task", "cats", "--prompt", "the cat") == (0, "")
 
 
 def test_a_file_may_be_standard_input(place: Path) -> None:

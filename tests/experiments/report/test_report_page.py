@@ -45,6 +45,7 @@ def test_runs_that_differ_in_methods_and_seeds_share_a_table(tmp_path: Path) -> 
         {"tasks": LONG[:4]},
         {"tasks": LONG[2::-1]},
         {"command": "python -m experiments.run --preset quick --steps 99"},
+        {"command": "python -m experiments.run --preset quick --weights Qwen3-0.6B"},
     ],
 )
 def test_another_protocol_stream_or_setting_is_a_section_of_its_own(tmp_path: Path, other: dict) -> None:

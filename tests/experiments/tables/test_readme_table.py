@@ -83,6 +83,11 @@ def test_runs_with_unlike_seeds_become_one_and_a_missing_seed_is_named(tmp_path:
     assert {**both, "command": whole["command"]} == {**whole, "versions": second["versions"]}
     one, two = ({**each, "command": f"run --seeds {n} --preset a"} for n, each in (("2", second), ("0,1", first)))
     assert together([one, two])["command"] == "run --preset a --methods shared_a,joint --seeds 0,1,2"
+    told = f"{two['command']} --data-folder FOLDER"
+    joined = together([one, {**two, "command": told}])["command"]  # earlier results do not say so
+    assert joined == "run --preset a --data-folder FOLDER --methods shared_a,joint --seeds 0,1,2"
+    with pytest.raises(FormatError, match=r"weights of run .*: got Qwen3, expected the stream's own"):
+        together([one, {**two, "command": f"{two['command']} --weights Qwen3"}])
     lacking = {**second, "methods": {"joint": second["methods"]["joint"]}}
     with pytest.raises(FormatError, match=r"seeds of shared_a: got \[0, 1\], expected \[0, 1, 2\]"):
         together([first, lacking])
