@@ -18,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", action="append", metavar="NAME", help="the task; may be repeated (default: every one)"
     )
+    parser.add_argument(
+        "--options",
+        nargs="*",
+        metavar="TEXT",
+        help="allowed answers, of which the likeliest is chosen, too: these, or all the completions in FILE",
+    )
     parser.add_argument("--model", metavar="PATH", help="base model, where it has moved")
 
 
@@ -28,18 +34,23 @@ def run(args: argparse.Namespace) -> int:
     if not opened.bank.names:
         what, fix = f"bank {args.bank}", "learn a task first (share-jax learn)"
         raise InputError(message(what, got="no tasks", expected="at least one", fix=fix))
-    found = {name: language.evaluate(opened, name, examples) for name in args.task or opened.bank.names}
+    names = args.task or opened.bank.names
+    found = {name: language.evaluate(opened, name, examples, options=args.options) for name in names}
     data = {
         "data": args.data,
         "examples": len(examples),
         "tasks": {name: each._asdict() for name, each in found.items()},
     }
-    head = [("task", "exact match", "tokens", "bits per byte")]
+    head = [("task", "exact match", "tokens", "bits per byte", *["of the options"] * (args.options is not None))]
     rows = [
-        (name, f"{each.exact_match:.1%}", f"{each.token_accuracy:.1%}", f"{each.bits_per_byte:.4f}")
+        (name, f"{each.exact_match:.1%}", f"{each.token_accuracy:.1%}", f"{each.bits_per_byte:.4f}", *_chosen(each))
         for name, each in found.items()
     ]
     cut = max(each.cut for each in found.values())
     first = f"{args.data}, {len(examples)} examples" + (f", {cut} cut to fit" if cut else "")
     emit(args, data, lambda: f"{first}\n{table(head + rows)}")
     return 0
+
+
+def _chosen(scores: language.Scores) -> tuple[str, ...]:
+    return () if scores.option_accuracy is None else (f"{scores.option_accuracy:.1%}",)

@@ -1,6 +1,7 @@
 """`share-jax import BANK DIR...`: PEFT adapters become tasks of a language model's bank, which may be new."""
 
 import argparse
+from typing import Any
 
 from share_jax import language
 from share_jax.cli.bank_options import add_new_bank, settings_of
@@ -24,6 +25,12 @@ def run(args: argparse.Namespace) -> int:
     opened = language.open_language_bank(args.bank, args.model, settings_of(args))
     done = language.import_tasks(opened, args.folders, args.name)
     new = done.bank.names[len(opened.bank.names) :]
-    data = {"bank": str(args.bank), "new": list(new), "tasks": list(done.bank.names)}
-    emit(args, data, lambda: f"{args.bank}: {', '.join(new)} imported, {len(done.bank.names)} tasks in all")
+    data: dict[str, Any] = {"bank": str(args.bank), "new": list(new), "tasks": list(done.bank.names)}
+    bounds = {}
+    if hasattr(done.bank, "report"):  # of share
+        bounds = {name: each.error_bound for name, each in done.bank.report().items()}
+        data["error_bounds"] = bounds
+    text = f"{args.bank}: {', '.join(new)} imported, {len(done.bank.names)} tasks in all"
+    worst = f"; no task's update is off by more than {max(bounds.values()):.2g} of its norm" if bounds else ""
+    emit(args, data, lambda: text + worst)
     return 0

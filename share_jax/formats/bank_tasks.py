@@ -164,6 +164,18 @@ def import_peft(
 
 def with_sources(sources: Sequence[Source], adapted: Any, bank: TaskBank, names: Names = None) -> WithTasks:
     """As `import_peft`, of tasks that are open already."""
+    adapters, heads = adapters_and_heads(sources, adapted, bank, names)
+    return with_adapters(bank, adapted, adapters, heads)
+
+
+def adapters_and_heads(
+    sources: Sequence[Source], adapted: Any, bank: TaskBank, names: Names = None
+) -> tuple[dict[str, Adapter], dict[str, dict[str, np.ndarray]]]:
+    """Each task's adapter by the names of the model's targets, and its heads by path.
+
+    Raises:
+        TargetError, InputError: as `import_peft`.
+    """
     table = bank_table(adapted, bank, names)
     adapters, heads = {}, {}
     for source in sources:
@@ -173,7 +185,7 @@ def with_sources(sources: Sequence[Source], adapted: Any, bank: TaskBank, names:
         except TargetError as error:
             raise TargetError(f"{source.label} {error}") from error
         heads[source.name] = open_heads(source.extras(), table, adapted.heads, source.label)
-    return with_adapters(bank, adapted, adapters, heads)
+    return adapters, heads
 
 
 def check_plain(source: Source) -> None:

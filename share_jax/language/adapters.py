@@ -9,8 +9,11 @@ from typing import Any
 import optax
 
 from share_jax.checkpoint.saved_bank import save_bank
+from share_jax.checkpoint.share_tasks import save_share_task
 from share_jax.errors import InputError, message
+from share_jax.formats.adapter_file import Source
 from share_jax.formats.bank_tasks import (
+    adapters_and_heads,
     bank_source,
     bank_sources,
     check_linear,
@@ -25,7 +28,8 @@ from share_jax.language.decoder_sources import of_decoder
 from share_jax.language.language_bank import LanguageBank
 from share_jax.language.settings import write_settings
 from share_jax.models.decoder_weights import decoder_names
-from share_jax.subspace.share_bank import ShareBank
+from share_jax.subspace.share_bank import ShareBank, with_record
+from share_jax.train.share_learner import ShareLearner, TrainedTask
 
 
 def export_tasks(
@@ -88,13 +92,16 @@ def import_tasks(
 ) -> LanguageBank:
     """The bank with PEFT adapters as further tasks, saved; learnt tasks keep their bits.
 
+    Those of "share" change within their bounds instead: each adapter is merged into the subspace, as a task that was
+    learnt would be.
+
     Args:
         opened: the bank.
         folders: of PEFT, one for each task.
         names: of the tasks; the folders' own when None, with parents where two are alike.
 
     Raises:
-        InputError: the bank is one of "share", or cannot hold an adapter; or a training was broken off in it.
+        InputError: the bank cannot hold an adapter; or a training was broken off in it.
         BusyError: another process has changed the bank since it was opened.
         FormatError, TargetError, TaskError: see `share_jax.import_peft`.
 
@@ -105,17 +112,38 @@ def import_tasks(
         >>> import_tasks(opened, [place]).bank.names
         ('cats', 'dogs', 'wolves')
     """
-    if isinstance(opened.bank, ShareBank):
-        fix = "compress the adapters by share-jax compress, or make a bank with --method separate"
-        raise InputError(message("bank", got="one of share", expected="one of another method", fix=fix))
-    sources = open_sources(folders, opened.bank.names, names=names)
-    taken: Any = with_sources(sources, opened.adapted, opened.bank, _names(opened))
-    learner: Any = opened.learner(optax.sgd(0.0))
+    sources, learner = open_sources(folders, opened.bank.names, names=names), opened.learner(optax.sgd(0.0))
+    if isinstance(learner, ShareLearner):
+        banks: list[Any] = _merged(opened, learner, sources)
+    else:
+        banks = [with_sources(sources, opened.adapted, opened.bank, _names(opened)).bank]
     with changing(opened):
         begin(opened, learner)
-        save_bank(opened.folder, learner, taken.bank)
+        for bank in banks:
+            save: Any = save_share_task if isinstance(learner, ShareLearner) else save_bank
+            save(opened.folder, learner, bank)
         write_settings(opened.folder, opened.settings)
-    return replace(opened, bank=taken.bank)
+    return replace(opened, bank=banks[-1])
+
+
+def _merged(opened: LanguageBank, learner: ShareLearner, sources: Sequence[Source]) -> list[ShareBank]:
+    """The bank after each of the adapters.
+
+    Raises:
+        InputError: one is of a larger rank than the bank's tasks.
+    """
+    adapters, heads = adapters_and_heads(sources, opened.adapted, opened.bank, _names(opened))
+    bank, most, out = with_record(opened.bank, opened.adapted), learner.model.method.pseudo_rank, []
+    for task, adapter in adapters.items():
+        rank = max((factors.rank for factors in adapter.values()), default=0)
+        if rank > most:
+            fix = f"make a bank with --rank {rank}"
+            raise InputError(
+                message(f"rank of task {task!r}", got=rank, expected=f"at most the bank's {most}", fix=fix)
+            )
+        bank = learner.merge(learner.with_room(bank, len(bank.names) + 1), task, TrainedTask(adapter, heads[task]))
+        out.append(bank)
+    return out
 
 
 def _names(opened: LanguageBank) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from share_jax.bank.slots import read_slot
 from share_jax.language.language_bank import LanguageBank
 from share_jax.language.number_checks import whole_number
+from share_jax.language.option_scoring import check_options, option_accuracy
 from share_jax.models.text_tokenizer import check_vocabulary
 from share_jax.text.examples import Chat, Example
 from share_jax.train.hidden_rows import HiddenRows
@@ -26,6 +27,7 @@ class Scores(NamedTuple):
         nats_per_token: the loss.
         examples: how many.
         cut: how many of them were cut to the longest length.
+        option_accuracy: share of the completions that are the likeliest of the options; None without any.
 
     Example:
         >>> scores = Scores(exact_match=0.5, token_accuracy=0.75, bits_per_byte=1.2, nats_per_token=2.1, examples=4)
@@ -39,9 +41,17 @@ class Scores(NamedTuple):
     nats_per_token: float
     examples: int
     cut: int = 0
+    option_accuracy: float | None = None
 
 
-def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat], batch_size: int = 16) -> Scores:
+def evaluate(
+    opened: LanguageBank,
+    task: str,
+    examples: Sequence[Example | Chat],
+    batch_size: int = 16,
+    *,
+    options: Sequence[str] | None = None,
+) -> Scores:
     """Scores examples by a learnt task.
 
     Args:
@@ -49,10 +59,12 @@ def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat]
         task: its name.
         examples: what is scored.
         batch_size: examples in a call.
+        options: allowed answers, of which the likeliest is chosen, too; () for all the examples' completions.
 
     Raises:
         TaskError: there is no such task.
-        InputError: there are no examples, or one is none; `batch_size` is below 1.
+        InputError: there are no examples, or one is none; `batch_size` is below 1; the options are fewer than two, or a
+            completion is none of them.
 
     Example:
         >>> from share_jax.language import open_language_bank
@@ -63,7 +75,11 @@ def evaluate(opened: LanguageBank, task: str, examples: Sequence[Example | Chat]
     slot, batch_size = read_slot(opened.bank.tasks, opened.bank.index(task)), whole_number("batch_size", batch_size, 1)
     rows = token_rows(examples, opened.pretrained.tokenizer, opened.max_length)
     check_vocabulary(rows.ids, opened.pretrained.model.config.vocab_size, rows.sources)
-    return scores(opened, slot, rows, batch_size)
+    found = scores(opened, slot, rows, batch_size)
+    if options is None:
+        return found
+    chosen, asked = check_options(examples, options), [each for each in examples if isinstance(each, Example)]
+    return found._replace(option_accuracy=option_accuracy(opened, slot, asked, chosen, batch_size))
 
 
 def scores(

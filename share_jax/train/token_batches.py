@@ -80,13 +80,17 @@ class TokenBatches:
             **self.training,
         }
 
-    def batch(self, step: int) -> dict[str, Any]:
-        """One batch, its length that of its longest text on a grid of lengths."""
+    def places(self, step: int) -> np.ndarray:
+        """The examples of a batch by their places in `rows`, without what fills it up."""
         epoch, place = divmod(step, steps_per_epoch(len(self.rows), self.batch_size))
         if epoch not in self._epoch:
             self._epoch.clear()
             self._epoch[epoch] = self._ordered(epoch)
-        index = self._epoch[epoch][place]
+        return self._epoch[epoch][place]
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """One batch, its length that of its longest text on a grid of lengths."""
+        index = self.places(step)
         length, width = self._lengths[index].max(), self._widths[index].max()
         places, weights = padded(index, self.batch_size)
         return token_batch(token_arrays(self.rows, places, length, width), weights, self._hidden(places, length))

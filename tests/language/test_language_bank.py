@@ -9,6 +9,7 @@ import optax
 import pytest
 from pretrained_folders import pretrained_folder
 from safetensors.numpy import load_file
+from small_bank import said, write
 
 from share_jax import language
 from share_jax.bank.router import remove_task
@@ -16,7 +17,7 @@ from share_jax.bank.slots import read_slot
 from share_jax.checkpoint.checkpoint import load_router, save_router
 from share_jax.checkpoint.saved_bank import held_checkpoint
 from share_jax.cli.main import main
-from share_jax.text.examples import read_examples
+from share_jax.text.examples import Example, read_examples
 from share_jax.trees import flat
 
 ASKED = ["the cat sat", "a dog sat", "the dog sat", "a cat sat", "on a cat", "on the dog"]
@@ -168,6 +169,51 @@ def test_scores_are_those_that_learning_told(work: Path, bank: Path, capsys: pyt
     found = out_of(capsys, "evaluate", bank, "--task", "mongo", "--data", work / "mongo.jsonl")["tasks"]["mongo"]
     assert found["exact_match"] == told["exact_match"]
     assert found["bits_per_byte"] == pytest.approx(told["bits_per_byte"], rel=1e-5)
+
+
+def test_the_likeliest_of_the_options_is_that_of_their_nats(
+    bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options, opened = ["SELECT name", "on the cat", "db . shops . find", "the"], language.open_language_bank(bank)
+    asked = [Example(f"{prompt} :", options[number % 4]) for number, prompt in enumerate(ASKED)]
+
+    def nats(prompt: str, option: str) -> float:
+        return language.evaluate(opened, "sql", [Example(prompt, option)]).bits_per_byte * len(option)
+
+    likeliest = [min(options, key=lambda option, each=each: nats(each.prompt, option)) for each in asked]
+    right = np.mean([each.completion == best for each, best in zip(asked, likeliest, strict=True)])
+    for given in ((), options):
+        assert language.evaluate(opened, "sql", asked, 5, options=given).option_accuracy == right
+    write(tmp_path / "asked.jsonl", *({"prompt": each.prompt, "completion": each.completion} for each in asked))
+    words = ("evaluate", bank, "--data", tmp_path / "asked.jsonl", "--task", "sql", "--options")
+    assert out_of(capsys, *words)["tasks"]["sql"]["option_accuracy"] == right
+    for wrong, line in ((["the"], "line 1: got 'SELECT name', expected one of the options"), (["a", "a"], "options")):
+        code, error = said(capsys, *words, *wrong)
+        assert (code, line in error) == (2, True)
+    write(tmp_path / "asked.jsonl", {"text": "the cat"})
+    code, error = said(capsys, *words)
+    assert (code, "line 1: got no prompt with a completion" in error) == (2, True)
+
+
+def test_adapters_are_merged_into_one_subspace(
+    work: Path, bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out_of(capsys, "export", bank, "--all", "-o", tmp_path / "peft")
+    folders = [tmp_path / "peft" / name for name in ("sql", "mongo")]
+    new = ("--model", work / "decoder", "--method", "share", *SIZES[:4], *SIZES[8:])
+    told = out_of(capsys, "import", tmp_path / "wide", *folders, *new, "--num-basis", "6")
+    assert told["new"] == ["sql", "mongo"]
+    assert max(told["error_bounds"].values()) < 1e-4  # both fit
+    data = ("--data", work / "sql.jsonl", "--task", "sql")
+    old, back = (out_of(capsys, "evaluate", each, *data)["tasks"]["sql"] for each in (bank, tmp_path / "wide"))
+    assert back["bits_per_byte"] == pytest.approx(old["bits_per_byte"], rel=1e-4)
+    told = out_of(capsys, "import", tmp_path / "narrow", *folders, *new, "--num-basis", "2")
+    assert told["error_bounds"]["mongo"] > 0.01
+    assert {
+        name: each["error_bound"] for name, each in out_of(capsys, "tasks", tmp_path / "narrow")["tasks"].items()
+    } == pytest.approx(told["error_bounds"])
+    code, error = said(capsys, "import", tmp_path / "thin", *folders, *new[:4], *SIZES[:2], "--rank", "1")
+    assert (code, "got 2, expected at most the bank's 1; make a bank with --rank 2" in error) == (2, True)
 
 
 def test_tasks_leave_as_peft_folders_and_come_back(
