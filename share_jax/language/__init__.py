@@ -5,8 +5,8 @@ such a folder from others, and where its model lies. `language_bank` opens it wi
 the way that `training` says; `token_marks` knows a bank's tokenizer again; `number_checks` refuses numbers that are
 none; `changing` holds the folder for one process meanwhile; `routing` chooses a prompt's task by what it says,
 `scoring` scores examples, by `option_scoring` also which of some answers is the likeliest, `adapters` reads and writes
-PEFT folders, as `decoder_sources` names them. The commands
-`share-jax learn`, `generate`, `evaluate`, `tasks`, `export` and `import` are these.
+PEFT folders, as `decoder_sources` names them. The commands `share-jax learn`, `generate`, `evaluate`, `tasks`, `export`
+and `import` are these.
 """
 
 import lazy_loader

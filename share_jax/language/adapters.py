@@ -137,11 +137,9 @@ def _merged(opened: LanguageBank, learner: ShareLearner, sources: Sequence[Sourc
     for task, adapter in adapters.items():
         rank = max((factors.rank for factors in adapter.values()), default=0)
         if rank > most:
-            fix = f"make a bank with --rank {rank}"
-            raise InputError(
-                message(f"rank of task {task!r}", got=rank, expected=f"at most the bank's {most}", fix=fix)
-            )
-        bank = learner.merge(learner.with_room(bank, len(bank.names) + 1), task, TrainedTask(adapter, heads[task]))
+            expected, fix = f"at most the bank's {most}", f"make a bank with --rank {rank}"
+            raise InputError(message(f"rank of task {task!r}", got=rank, expected=expected, fix=fix))
+        bank = learner.merge(bank, task, TrainedTask(adapter, heads[task]))
         out.append(bank)
     return out
 
