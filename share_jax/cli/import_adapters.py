@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
     done = language.import_tasks(opened, args.folders, args.name)
     new = done.bank.names[len(opened.bank.names) :]
     data: dict[str, Any] = {"bank": str(args.bank), "new": list(new), "tasks": list(done.bank.names)}
-    bounds = {}
-    if hasattr(done.bank, "report"):  # of share
-        bounds = {name: each.error_bound for name, each in done.bank.report().items()}
+    report = getattr(done.bank, "report", None)  # of share
+    bounds = {} if report is None else {name: each.error_bound for name, each in report().items()}
+    if bounds:
         data["error_bounds"] = bounds
     text = f"{args.bank}: {', '.join(new)} imported, {len(done.bank.names)} tasks in all"
     worst = f"; no task's update is off by more than {max(bounds.values()):.2g} of its norm" if bounds else ""
