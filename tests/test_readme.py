@@ -5,14 +5,12 @@ import re
 import shlex
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from adapter_makers import factors, write_peft
 from pages import PAGES, ROOT, block, code_lines
 from pretrained_folders import pretrained_folder
 
-import share_jax
 from share_jax.cli.main import main
 
 README = PAGES["README.md"]
@@ -56,20 +54,6 @@ def test_the_model_of_ones_own_takes_15_lines_and_learns_both_tasks(flavour: str
         assert np.mean(predicted == np.asarray(x[:, column] > 0)) > 0.9
     assert np.isfinite(np.asarray(scope["logits"])).all()
     assert scope["logits"].shape == (30, 2)
-
-
-def test_a_folder_of_bert_becomes_an_adapted_model_in_five_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    pretrained_folder("bert", tmp_path).rename("bert-base-uncased")
-    source = block("README.md", "pretrained bert")
-    assert code_lines(source) == 5
-    scope: dict = {"share_jax": share_jax, "jax": jax}
-    exec(compile(source, "README", "exec"), scope)
-    variables = scope["adapted"].init(jax.random.key(1), scope["params"], num_tasks=2)
-    logits = scope["adapted"].apply({"params": scope["params"], **variables}, scope["ids"], scope["mask"], task_id=0)
-    assert logits.shape == (2, 3)
 
 
 def words_of(name: str) -> list[list[str]]:

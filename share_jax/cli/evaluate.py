@@ -43,7 +43,13 @@ def run(args: argparse.Namespace) -> int:
     }
     head = [("task", "exact match", "tokens", "bits per byte", *["of the options"] * (args.options is not None))]
     rows = [
-        (name, f"{each.exact_match:.1%}", f"{each.token_accuracy:.1%}", f"{each.bits_per_byte:.4f}", *_chosen(each))
+        (
+            name,
+            f"{each.exact_match:.1%}",
+            f"{each.token_accuracy:.1%}",
+            f"{each.bits_per_byte:.4f}",
+            *_chosen(each.option_accuracy),
+        )
         for name, each in found.items()
     ]
     cut = max(each.cut for each in found.values())
@@ -52,5 +58,5 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(scores: language.Scores) -> tuple[str, ...]:
-    return () if scores.option_accuracy is None else (f"{scores.option_accuracy:.1%}",)
+def _chosen(accuracy: float | None) -> tuple[str, ...]:
+    return () if accuracy is None else (f"{accuracy:.1%}",)

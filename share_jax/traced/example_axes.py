@@ -46,7 +46,7 @@ def followed(program: ClosedJaxpr, inputs: Sequence[State], size: int) -> Follow
         >>> followed(program, [Lies(0)], 5).outputs  # doctest: +NORMALIZE_WHITESPACE
         [Lies(axis=1, rows=1, order='own'), Lies(axis=0, rows=1, order='turned'),
          Lies(axis=0, rows=1, order='moved'), 'mixed']
-        >>> followed(jax.make_jaxpr(lambda x: x - x.mean(0))(jnp.ones((5, 2))), [Lies(0)], 5).mixes
+        >>> followed(jax.make_jaxpr(lambda x: x - x.mean())(jnp.ones((5, 2))), [Lies(0)], 5).mixes
         'sub'
     """
     marks: list[State] = []
