@@ -95,7 +95,9 @@ def label(name: str, method: Mapping[str, Any], seeds: int) -> str:
 
 
 def _caption(results: Mapping[str, Any], sign: str) -> str:
-    return NOTE + (f" Mean over the seeds above {sign} sample deviation." if len(results["seeds"]) > 1 else "")
+    over = f" Mean over the seeds above {sign} sample deviation." if len(results["seeds"]) > 1 else ""
+    unlike = sorted(set(results.get("metrics", ())))
+    return NOTE + over + (f" ACC is the mean of unlike metrics: {', '.join(unlike)}." if len(unlike) > 1 else "")
 
 
 def _cell(

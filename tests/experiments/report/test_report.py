@@ -45,6 +45,12 @@ def test_table_tells_of_missing_seeds():
     assert "joint (1 of 2 seeds)" in render(content)
 
 
+def test_the_table_says_that_its_mean_is_of_unlike_metrics():
+    alike, unlike = ({**results(), "metrics": each} for each in (["exact_match"] * 2, ["exact_match", "bits_saved"]))
+    assert "ACC is the mean of unlike metrics: bits_saved, exact_match" in " ".join(plain_table(unlike).split())
+    assert "unlike" not in plain_table(alike)
+
+
 def test_printing_elsewhere_than_to_a_terminal_is_plain(capsys):
     print_table(results())
     assert capsys.readouterr().out == plain_table(results()) + "\n"
