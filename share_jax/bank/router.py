@@ -321,7 +321,8 @@ def arrays_of(router: Router) -> dict[str, Any]:
 def router_of(names: Sequence[str], arrays: Mapping[str, Any]) -> Router:
     """The inverse of `arrays_of`, given the tasks' names."""
     shared, tasks = arrays["shared"], arrays.get("tasks", {})
-    own = [TaskStatistics(np.asarray(tasks[t]["counts"]), np.asarray(tasks[t]["means"])) for t in sorted(tasks)]
+    saved = [tasks[number] for number in sorted(tasks, key=int)]
+    own = [TaskStatistics(np.asarray(each["counts"]), np.asarray(each["means"])) for each in saved]
     return Router(
         np.asarray(shared["scatter"]), int(np.asarray(shared["freedom"])[0]), dict(zip(names, own, strict=True))
     )

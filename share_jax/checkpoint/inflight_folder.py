@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from share_jax.bank.bank import TaskBank
 from share_jax.checkpoint import checkpoint
@@ -21,7 +22,7 @@ from share_jax.train.update import StepState
 
 def as_tree(state: StepState) -> dict[str, Any]:
     """The state as a nested dict of plain arrays, for a checkpoint."""
-    leaves = jax.tree.leaves(state.opt_state)
+    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state.opt_state)]
     tree = {
         "slot": state.slot,
         "opt": {f"{index:04d}": leaf for index, leaf in enumerate(leaves)},
@@ -33,9 +34,18 @@ def as_tree(state: StepState) -> dict[str, Any]:
 
 def from_tree(tree: dict[str, Any], like: StepState) -> StepState:
     """The inverse of `as_tree`, for a state of the same structure as `like`."""
-    opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), [tree["opt"][k] for k in sorted(tree["opt"])])
+    own, structure = jax.tree.flatten(like.opt_state)
+    saved = [tree["opt"][number] for number in sorted(tree["opt"], key=int)]
+    pairs = zip(saved, own, strict=True)
+    leaves = [jax.random.wrap_key_data(x, impl=jax.random.key_impl(y)) if _is_key(y) else x for x, y in pairs]
+    opt_state = jax.tree.unflatten(structure, leaves)
     key = jax.random.wrap_key_data(tree["key"])
     return StepState(tree.get("shared", {}), tree["slot"], opt_state, tree["step"], key)
+
+
+def _is_key(leaf: Any) -> bool:
+    """Whether a leaf of an optimizer's state is a key, as that of `optax.add_noise` is."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 @dataclass

@@ -25,12 +25,22 @@ from share_jax.formats.flax_names import Leaf, dense, norm, within
 from share_jax.models.attention import attend
 from share_jax.models.gelu import exact_gelu
 from share_jax.models.split_point import START, Cut, Sublayer, check_cut, parts
-from share_jax.models.weights import params_of, read_config, read_safetensors
+from share_jax.models.weights import params_of, read_config, read_safetensors, without_prefix
 from share_jax.typing import Array
 
 _MASKED = -1e9
-_UNUSED = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
+_HEADS = (
+    "pooler.dense", "classifier", "qa_outputs", "cls.seq_relationship", "cls.predictions.decoder",
+    "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm",
+)  # fmt: skip
+_UNUSED = (
+    "embeddings.position_ids", "cls.predictions.bias",
+    *(f"{name}.{part}" for name in _HEADS for part in ("weight", "bias")),
+)  # fmt: skip
 """Names that a checkpoint may hold and that mean pooling does not need."""
+
+_NORMS = {"gamma": "weight", "beta": "bias"}
+"""What the first checkpoints call the parameters of a layer norm."""
 
 
 @dataclass(frozen=True)
@@ -341,8 +351,8 @@ class BertClassifier(nn.Module):
 def load_bert(folder: str | os.PathLike[str]) -> tuple[BertConfig, dict]:
     """Reads `config.json` and `model.safetensors` into a config and the `params` of `BertEncoder`, float32.
 
-    Strict: every parameter of the encoder must be there with its shape. Nothing else may be, except the pooler and the
-    position ids, which mean pooling does not use.
+    Strict: every parameter of the encoder must be there with its shape, under its own name or with `bert.` before it.
+    Nothing else may be, except position ids, a pooler and heads, which mean pooling does not use.
 
     Raises:
         FormatError: a file cannot be read; a tensor is missing, unexpected, wrong-shaped or not of floats.
@@ -354,7 +364,15 @@ def load_bert(folder: str | os.PathLike[str]) -> tuple[BertConfig, dict]:
     """
     config = BertConfig.from_json(Path(folder) / "config.json")
     path = Path(folder) / "model.safetensors"
-    return config, params_of(bert_layout(config), read_safetensors(path), str(path), "a BERT encoder", _UNUSED)
+    tensors = without_prefix(read_safetensors(path), "bert.", str(path))
+    tensors = {_today(name): tensor for name, tensor in tensors.items()}
+    return config, params_of(bert_layout(config), tensors, str(path), "a BERT encoder", _UNUSED)
+
+
+def _today(name: str) -> str:
+    """A tensor's name as today's checkpoints have it."""
+    module, _, part = name.rpartition(".")
+    return f"{module}.{_NORMS[part]}" if module.endswith("LayerNorm") and part in _NORMS else name
 
 
 def bert_layout(config: BertConfig) -> dict[str, Leaf]:

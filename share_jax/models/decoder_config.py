@@ -241,6 +241,9 @@ def _ropes(raw: Mapping[str, Any], source: str, *, gemma: bool) -> tuple[dict[st
     """The rotary embedding of layers that see all, and of those with a window where that is another."""
     new = raw.get("rope_parameters") or {}
     if gemma:
+        if new and not {"full_attention", "sliding_attention"} >= set(new):
+            expected = "full_attention and sliding_attention, each with its own"
+            raise FormatError(message(f"{source} rope_parameters", got=sorted(new), expected=expected, fix=_FIX))
         scaled = raw.get("rope_scaling") or {}
         main = {"rope_theta": raw.get("rope_theta", 1_000_000.0), **scaled, **(new.get("full_attention") or {})}
         local = {"rope_theta": raw.get("rope_local_base_freq", 10_000.0), **(new.get("sliding_attention") or {})}

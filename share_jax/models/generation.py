@@ -175,7 +175,7 @@ def prompt_features(
         batch_size: prompts that go through the model together.
 
     Raises:
-        InputError: a prompt is empty, or a text without a tokenizer.
+        InputError: a prompt is empty, too long, or a text without a tokenizer; a token has no row in the model.
 
     Example:
         >>> from share_jax.models import DecoderConfig
@@ -184,7 +184,10 @@ def prompt_features(
         >>> prompt_features(model, params, [[5, 6], [7, 8, 9]]).shape
         (2, 8)
     """
-    lists = as_ids(prompts, tokenizer, special=special)
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        expected = "a whole number of at least 1"
+        raise InputError(message("batch_size", got=batch_size, expected=expected, fix="pass 16"))
+    lists = checked_ids(model.config, prompts, tokenizer, 0, special=special)
     out = np.zeros((len(lists), model.config.hidden_size), np.float32)
     for rows in _batches([len(each) for each in lists], batch_size):
         own = [lists[row] for row in rows]
@@ -302,8 +305,8 @@ def _check(how: Sampling | None, key: PRNGKey | None, tasks: Any, router: Router
 def _check_lengths(lists: Sequence[Sequence[int]], max_tokens: int, longest: int, labels: Sequence[str] | None) -> None:
     for place, own in enumerate(lists):
         if len(own) + max_tokens > longest:
-            got = f"{len(own)} tokens and max_tokens={max_tokens}"
-            fix = "shorten the prompt, or lower max_tokens"
+            more, fix = (f" and max_tokens={max_tokens}", ", or lower max_tokens") if max_tokens else ("", "")
+            got, expected = f"{len(own)} tokens{more}", f"at most {longest}{' together' if max_tokens else ''}"
             raise InputError(
-                message(text_label(labels, place), got=got, expected=f"at most {longest} together", fix=fix)
+                message(text_label(labels, place), got=got, expected=expected, fix=f"shorten the prompt{fix}")
             )

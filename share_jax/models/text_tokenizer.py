@@ -59,7 +59,12 @@ class TextTokenizer:
         return self.encode_batch([text], special=special)[0]
 
     def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-        """Token ids of many texts, one list each."""
+        """Token ids of many texts, one list each.
+
+        Raises:
+            InputError: these are one text.
+        """
+        check_texts(texts)
         return [each.ids for each in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
@@ -84,9 +89,20 @@ class TextTokenizer:
 
     def rows(self, texts: Sequence[str | Sequence[int]], *, special: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """`(input_ids, attention_mask)` of texts, or of token ids, int32 (N, longest), padded on the right."""
+        check_texts(texts)
         ids = iter(self.encode_batch([text for text in texts if isinstance(text, str)], special=special))
         lists = [next(ids) if isinstance(text, str) else list(text) for text in texts]
         return padded(lists, max(map(len, lists), default=0), self.pad)
+
+
+def check_texts(texts: Any) -> None:
+    """Refuses one text where a list is wanted: each of its letters would be a text.
+
+    Raises:
+        InputError: it is one.
+    """
+    if isinstance(texts, str):
+        raise InputError(message("texts", got="one text", expected="a list", fix="pass [text]"))
 
 
 def padded(

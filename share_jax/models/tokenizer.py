@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from share_jax.errors import FormatError, InputError, message
+from share_jax.models.text_tokenizer import check_texts
 
 Encode = Callable[[Sequence[Any]], tuple[np.ndarray, np.ndarray]]
 """Texts, str each or pairs of two -> (input_ids, attention_mask), both (N, L)."""
@@ -46,6 +47,7 @@ def load_tokenizer(folder: str | os.PathLike[str], max_length: int) -> Encode:
     tokenizer.enable_padding(length=max_length, pad_id=tokenizer.token_to_id(pad), pad_token=pad)
 
     def encode(texts: Sequence[str] | Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+        check_texts(texts)
         encodings = tokenizer.encode_batch_fast(list(texts))
         shape = (len(encodings), max_length)
         ids = np.array([encoding.ids for encoding in encodings], np.int32).reshape(shape)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from share_jax.errors import DivergedError, message
+from share_jax.errors import DivergedError, InputError, message
 from share_jax.runtime.preemption import Preemption
 from share_jax.train.batches import BatchStream, OpenBatches, Position
 from share_jax.train.divergence import BadLoss, LossWatch, lower_rate, not_finite
@@ -193,6 +193,9 @@ class _Run:
 
     def train(self, state: StepState, open_batches: OpenBatches, steps: int | None) -> StepState:
         hooks, self._state = self._hooks, self._step.place(state)
+        if hooks.inflight is not None and hooks.save_every < 1:
+            fix = "pass 200, or no inflight"
+            raise InputError(message("save_every", got=hooks.save_every, expected="at least 1", fix=fix))
         if hooks.inflight is not None:
             self._state, self._position = hooks.inflight.load(self._task, self._state)
             self._number = self._saved = int(self._state.step)

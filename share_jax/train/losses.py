@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from share_jax.annotations import Float, Int
+from share_jax.errors import InputError, message
 from share_jax.typing import Array
 
 
@@ -130,6 +131,18 @@ def cross_entropy(
     return LossSums(jnp.sum(weights * losses), examples, {"correct": correct, "examples": examples})
 
 
+def _of_examples(outputs: Any, labels: Any, weights: Any) -> None:
+    """Refuses labels and weights that are no vector: a column would be compared with every example.
+
+    Raises:
+        InputError: naming which.
+    """
+    for name, each in (("labels", labels), ("weights", weights)):
+        if jnp.shape(each) != outputs.shape[:1]:
+            got, expected = f"shape {jnp.shape(each)}", f"{outputs.shape[:1]}, one per example"
+            raise InputError(message(name, got=got, expected=expected, fix=f"pass {name}[:, 0] of a column"))
+
+
 @task_loss(weighted=True, classes=True)
 def classification(logits: Float[Array, "batch c"], batch: Any) -> LossSums:
     """`cross_entropy` of a batch as `train.batches` makes it.
@@ -146,6 +159,7 @@ def classification(logits: Float[Array, "batch c"], batch: Any) -> LossSums:
     """
     labels = batch["labels"]
     weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))
+    _of_examples(logits, labels, weights)
     return cross_entropy(logits, labels, weights, batch.get("classes", jnp.int32(logits.shape[-1])))
 
 
@@ -160,6 +174,9 @@ def regression(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
     Returns:
       The weighted sum, with the metrics "squared_error", the same sum, and "examples".
 
+    Raises:
+      InputError: labels or weights are not one per example, but a column, for example.
+
     Example:
         >>> sums = regression(jnp.array([[1.0, 9.0, 9.0], [3.0, 9.0, 9.0]]), {"labels": jnp.array([0.0, 3.0])})
         >>> float(sums.total), float(sums.weight)
@@ -167,6 +184,7 @@ def regression(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
     """
     labels = batch["labels"].astype(jnp.float32)
     weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))
+    _of_examples(outputs, labels, weights)
     labels = jnp.where(weights == 0, 0, labels)  # 0 * NaN would be NaN
     total = jnp.sum(weights * jnp.square(outputs[:, 0].astype(jnp.float32) - labels))
     examples = jnp.sum(weights)
@@ -195,6 +213,7 @@ def per_task(outputs: Float[Array, "batch c"], batch: Any) -> LossSums:
     """
     labels = batch["labels"].astype(jnp.float32)
     weights = batch.get("weights", jnp.ones(labels.shape, jnp.float32))
+    _of_examples(outputs, labels, weights)
     classes = jnp.broadcast_to(jnp.asarray(batch["classes"]), labels.shape)
     number = classes == 0
     whole = jnp.where(number, 0, labels).astype(jnp.int32)

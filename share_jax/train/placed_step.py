@@ -122,6 +122,11 @@ def placed_predict(forward: Forward, layout: Layout | None) -> Any:
         rows = jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], fill, axis=0)]), rows)
         inputs, ids = put_batch(layout, rows)
         slots = replace(slots, leaves=put(dict(slots.leaves), where), ids=ids)
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[:size], run(base, shared, slots, inputs))
+
+        def cut(leaf: Any) -> np.ndarray:  # what has no axis of examples stays whole
+            own = np.asarray(leaf)
+            return own[:size] if fill and own.ndim and len(own) == size + fill else own
+
+        return jax.tree.map(cut, run(base, shared, slots, inputs))
 
     return predict

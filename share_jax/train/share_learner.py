@@ -9,6 +9,7 @@ Source: "Shared LoRA Subspaces for almost Strict Continual Learning", Kaushik et
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -112,6 +113,7 @@ class ShareLearner(TaskLearner[ShareBank]):
 
     def __post_init__(self) -> None:
         check_start(self.start_from)
+        self._check_limits()
         method = getattr(self.model, "method", None)
         if not isinstance(method, Share):
             fix = "adapt the model with method=share_jax.Share(num_basis, pseudo_rank)"
@@ -131,6 +133,30 @@ class ShareLearner(TaskLearner[ShareBank]):
             phase = make_phase(model, train_shared=False, **self.training | {"layout": layout})
             needed = name != "_coefficients" or self.coefficients_from is not None
             object.__setattr__(self, name, self._ahead(phase) if needed and self.samples else phase)
+
+    def _check_limits(self) -> None:
+        """Refuses what a merge would stumble over after a whole task was trained.
+
+        Raises:
+            InputError: naming it.
+        """
+        error = self.max_error
+        whole = {name: getattr(self, name) for name in ("k", "coefficients_from")}
+        checks = {
+            "max_error": (error, error is None or (_is_number(error) and error >= 0), "0 or more, or None"),
+            "on_limit": (self.on_limit, self.on_limit in ("grow", "refuse"), "grow or refuse"),
+            **{
+                name: (
+                    value,
+                    value is None or (isinstance(value, Integral) and int(value) >= 0),
+                    "a whole number, or None",
+                )
+                for name, value in whole.items()
+            },
+        }
+        for name, (value, fits, expected) in checks.items():
+            if not fits:
+                raise InputError(message(name, got=repr(value), expected=expected, fix=f"correct {name}"))
 
     def _ahead(self, phase: Phase) -> Phase:
         state = phase.begin(*fresh_slot(phase.model, jax.random.key(0), self.base["params"]), jax.random.key(0))
@@ -234,9 +260,9 @@ class ShareLearner(TaskLearner[ShareBank]):
         """The bank with a stack of at least `needed` slots; learnt slots keep their bits."""
         return self._serving.with_room(bank, needed)
 
-    def predict(self, bank: TaskBank, name: Any, inputs: Any) -> Any:
+    def predict(self, bank: TaskBank, name: Any, inputs: Any, *, state: Tree | None = None) -> Any:
         """The model's output for a learnt task, or for a batch of different tasks; see `Learner.predict`."""
-        return self._serving.predict(bank, name, inputs)
+        return self._serving.predict(bank, name, inputs, state=state)
 
     def begin(self, bank: ShareBank, key: PRNGKey) -> StepState:
         """The state in which the next task's training starts."""
@@ -261,3 +287,7 @@ class ShareLearner(TaskLearner[ShareBank]):
             own, scale = by_kernel(self.model.targets, fresh), self._adapt.model.method.scale
             leaves = {name: last_task_leaves(layer, own[name], scale) for name, layer in state.layers.items()}
         return as_tree(self.model.targets, leaves)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))

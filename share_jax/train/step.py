@@ -31,7 +31,15 @@ def init_state(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation
         expected = 'one for {"shared": ..., "slot": ...}, what trains'
         fix = "pass a mask or labels as a function of the tree, such as mask=lambda tree: jax.tree.map(rule, tree)"
         raise InputError(message("optimizer", got=got, expected=expected, fix=fix)) from error
+    # what an optimizer was made with, as the key of `optax.add_noise`, is its own still
+    state = jax.tree.map(lambda leaf: leaf.copy() if _is_own(leaf) else leaf, state)
     return StepState(shared, slot, state, jnp.int32(0), key)
+
+
+def _is_own(leaf: Any) -> bool:
+    """Whether a leaf of an optimizer's state may be an array that the optimizer holds: a key, of either kind."""
+    kinds = (jnp.unsignedinteger, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and any(jnp.issubdtype(leaf.dtype, kind) for kind in kinds)
 
 
 def make_train_step(

@@ -86,6 +86,7 @@ def make_update(
         axis: name of a mapped axis over which the batch is split, as in `jax.pmap`.
         never: says which leaves no step changes, beyond those that the optimizer knows; asked once, when it is traced.
     """
+    transform = optax.with_extra_args_support(optimizer)  # the loss, for those that follow it
 
     def update(state: StepState, base: Tree, batch: Any) -> tuple[StepState, dict[str, Array]]:
         trained = {"shared": state.shared, "slot": state.slot}
@@ -115,7 +116,7 @@ def make_update(
         fixed = frozenset() if never is None else never(base, trained, whole["inputs"], key)
         if fixed:
             grads = with_leaves_of(jax.tree.map(jnp.zeros_like, grads), grads, fixed)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        updates, opt_state = transform.update(grads, state.opt_state, trained, value=sums.total * scale)
         new = apply_updates(trained, updates, train_shared=train_shared)
         if fixed:
             new = with_leaves_of(trained, new, fixed)

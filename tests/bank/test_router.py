@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import share_jax
 from share_jax.bank.router import (
     Router,
+    TaskStatistics,
     add_task,
     arrays_of,
     covariance,
@@ -210,6 +211,10 @@ def test_arrays_bring_a_router_back_to_the_bit() -> None:
     x = data(4)[0][1]
     np.testing.assert_array_equal(task_scores(routing_rule(again), x), task_scores(routing_rule(router), x))
     assert router_of((), arrays_of(empty_router(D))).names == ()
+    own = next(iter(router.tasks.values()))
+    many = Router(router.scatter, 1, {f"t{i}": TaskStatistics(own.counts, own.means + i) for i in range(10_002)})
+    back = router_of(many.names, arrays_of(many)).tasks["t1001"]
+    np.testing.assert_array_equal(back.means, many.tasks["t1001"].means)
 
 
 BAD = np.ones((4, D), np.float32)

@@ -12,12 +12,14 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 from scipy.special import erf
+from tokenizers import Tokenizer
 
 from experiments.assets import minilm_folder
 from experiments.backbones.backbone import cached_inputs, cut_at, minilm, prefix_cache
 from experiments.streams.base import Split
 from share_jax.errors import FormatError, InputError
 from share_jax.models.bert import BertClassifier, BertConfig, load_bert
+from share_jax.models.text_tokenizer import TextTokenizer
 from share_jax.models.tokenizer import load_tokenizer
 
 EATING, BREAD, BABY = "A man is eating food.", "A man is eating a piece of bread.", "The girl is carrying a baby."
@@ -114,6 +116,13 @@ def test_tokenizer_is_fixed_length_and_keeps_the_last_token(folder):
     assert encode([])[0].shape == (0, 6)
     with pytest.raises(InputError, match="max_length: got 2"):
         load_tokenizer(folder, 2)
+
+
+def test_one_text_is_not_taken_for_its_letters(folder):
+    own = TextTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), stop=(0,))
+    for encode in (load_tokenizer(folder, max_length=6), own.encode_batch, own.rows):
+        with pytest.raises(InputError, match="texts: got one text, expected a list"):
+            encode("the cat")
 
 
 def test_tokenizer_names_a_missing_file(tmp_path):
@@ -239,7 +248,7 @@ def rename(old, new):
             lambda t: t.update({"embeddings.LayerNorm.bias": np.zeros(8, np.int32)}),
             "got int32, expected floats",
         ),
-        (rename("embeddings.LayerNorm.bias", "embeddings.LayerNorm.beta"), r"got no embeddings\.LayerNorm\.bias"),
+        (rename("embeddings.LayerNorm.bias", "embeddings.LayerNorm.b"), r"got no embeddings\.LayerNorm\.bias"),
     ],
 )
 def test_loading_is_strict(tmp_path, change, message):
@@ -254,6 +263,21 @@ def test_unused_tensors_are_allowed(tmp_path):
         tensors["embeddings.position_ids"] = np.arange(6, dtype=np.int64)[None]
 
     load_bert(tiny_checkpoint(tmp_path, add))
+
+
+def test_the_names_of_a_whole_model_and_of_its_first_release_are_those_of_the_encoder(tmp_path):
+    def as_first(tensors):
+        for name in list(tensors):
+            today = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+            tensors[f"bert.{today}"] = tensors.pop(name)
+        tensors["cls.predictions.bias"] = tensors["classifier.bias"] = np.zeros(2, np.float32)
+
+    for name in ("plain", "first"):
+        (tmp_path / name).mkdir()
+    plain = load_bert(tiny_checkpoint(tmp_path / "plain"))
+    first = load_bert(tiny_checkpoint(tmp_path / "first", as_first))
+    assert plain[0] == first[0]
+    jax.tree.map(np.testing.assert_array_equal, plain[1], first[1])
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "config", "config-size"])

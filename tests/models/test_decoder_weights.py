@@ -111,6 +111,13 @@ def test_what_is_not_covered_is_refused_by_name(changes, words):
         config_of({**raw, **changes}, "config.json")
 
 
+def test_gemmas_rope_is_said_of_each_kind_of_layer():
+    raw = json.loads((TINY / "gemma3" / "config.json").read_text())
+    flat = {"rope_parameters": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5}}
+    with pytest.raises(FormatError, match=r"rope_parameters: got .* expected full_attention and sliding_attention"):
+        config_of({**raw, **flat}, "config.json")
+
+
 def test_configs_of_older_files_are_read_too():
     """Keys as transformers 4 wrote them, and sizes that it left out."""
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}

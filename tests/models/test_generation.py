@@ -174,3 +174,7 @@ def test_what_does_not_fit_is_refused_in_one_line(changes, error, words):
     with pytest.raises(error, match=words):
         generate(adapted, bank, given.pop("tasks"), given.pop("prompts"), params=params, **given)
     assert generate(adapted, bank, "a", [], params=params) == []
+    for prompts, size, line in (([[10**6]], 16, "prompt 0"), ([[1] * 65], 16, "got 65 tokens, expected at most 64"),
+                                ([[1]], 0, "batch_size: got 0")):  # fmt: skip
+        with pytest.raises(InputError, match=line):
+            prompt_features(adapted.model, params, prompts, batch_size=size)

@@ -163,6 +163,27 @@ def test_a_learner_on_a_mesh_predicts_a_task_and_ids_per_example_as_one_device(m
     close(mesh.answer(mesh.placed, bank.shared, slot, inputs), one.predict(bank, "c", inputs))
 
 
+class WithTable(nn.Module):
+    """Beside its answers, a table and a number that belong to no example."""
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.Dense(3)(x)
+        return {"logits": y, "table": jnp.ones((20, 2)), "number": jnp.float32(2)}
+
+
+def test_what_has_no_axis_of_examples_comes_from_a_mesh_as_from_one_device() -> None:
+    model, x = WithTable(), np.ones((11, 4), np.float32)
+    base = model.init(jax.random.key(0), x)
+    adapted = adapt(model, base, x, targets=".*/kernel")
+    layout = layout_of(make_mesh(ALL), base["params"], adapted)
+    trees = adapted.init(jax.random.key(1), base["params"], num_tasks=2)
+    bank = TaskBank(trees["shared"], trees["tasks"], ("a",))
+    one, mesh = (Learner(adapted, base, optax.sgd(1.0), layout=each).predict(bank, "a", x) for each in (None, layout))
+    assert {name: np.shape(leaf) for name, leaf in mesh.items()} == {"logits": (11, 3), "table": (20, 2), "number": ()}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), dict(mesh), dict(one))
+
+
 def test_each_process_feeds_the_rows_of_its_devices() -> None:
     job = ParallelJob()
     layout = layout_of(make_mesh(ALL), job.base["params"], job.adapted)

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from learning import SAVE_EVERY, STEPS, X, batches, learner, right, started
 
@@ -122,6 +124,21 @@ def test_batches_with_a_position_of_their_own_are_opened_there(made, whole, tmp_
     bank = made.learn(bank, "a", Own(batches(0, 12)), inflight=inflight, save_every=4)
     assert opened == [8]
     jax.tree.map(np.testing.assert_array_equal, bank.shared, whole.shared)
+
+
+def test_an_optimizer_with_a_key_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    """And one that follows the loss."""
+    transform = optax.chain(
+        optax.add_noise(0.1, 0.5, key=jax.random.key(3)), optax.sgd(0.1), optax.contrib.reduce_on_plateau()
+    )
+    made = replace(learner(), transform=transform)
+    bank, own = started(made), batches(0, 6)
+    inflight = InflightFolder(tmp_path, made, bank)
+    with pytest.raises(Killed):
+        made.learn(bank, "a", broken_off(own, 5), inflight=inflight, save_every=2)
+    assert_same_bits(made.learn(bank, "a", own, inflight=inflight, save_every=2), made.learn(bank, "a", own))
+    with pytest.raises(InputError, match="save_every: got 0, expected at least 1"):
+        made.learn(bank, "a", own, inflight=inflight, save_every=0)
 
 
 def test_fewer_batches_than_were_taken_are_refused() -> None:

@@ -129,3 +129,12 @@ def test_a_label_that_is_no_class_has_no_loss():
     batch = {"labels": jnp.array([0.5]), "classes": jnp.int32(2), "weights": jnp.ones(1)}
     assert np.isnan(per_task(jnp.zeros((1, 2)), batch).total)
     assert np.isnan(per_task(jnp.zeros((1, 2)), {**batch, "labels": jnp.array([2.0])}).total)
+
+
+@pytest.mark.parametrize("name", ["labels", "weights"])
+@pytest.mark.parametrize("loss", [regression, per_task])
+def test_a_column_is_not_compared_with_every_example(loss, name):
+    batch = {"labels": jnp.arange(3.0), "weights": jnp.ones(3), "classes": jnp.int32(0)}
+    assert float(loss(jnp.arange(3.0)[:, None], batch).total) == 0
+    with pytest.raises(InputError, match=rf"{name}: got shape \(3, 1\), expected \(3,\), one per example"):
+        loss(jnp.arange(3.0)[:, None], {**batch, name: batch[name][:, None]})

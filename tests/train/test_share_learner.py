@@ -258,6 +258,12 @@ def test_a_model_of_another_method_and_numbers_out_of_range_are_refused_in_one_l
         ShareLearner(adapted(), {"params": PARAMS}, share_learner().transform)
     with pytest.raises(InputError, match="k: got 9, expected 1 to num_basis = 8"):
         share_learner(num_basis=8, k=9)
+    for name, wrong in (
+        ("max_error", float("nan")), ("max_error", -1), ("max_error", "0.05"), ("on_limit", "Refuse"), ("k", 2.5),
+        ("coefficients_from", -1), ("coefficients_from", 1.5), ("accumulate", 2.0),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"{name}: got"):
+            share_learner(**{name: wrong})
     made = share_learner(num_basis=2, pseudo_rank=2, max_error=1e-3)
     pair = Factors(np.eye(8, 2, dtype=np.float32), np.eye(2, 16, dtype=np.float32))
     other = Factors(np.eye(8, 2, -2, dtype=np.float32), np.eye(2, 16, 2, dtype=np.float32))
