@@ -18,7 +18,8 @@ from experiments.streams.base import Split
 from experiments.streams.digits import digits_split
 from share_jax.errors import InputError, message
 from share_jax.linen.prefix import linen_prefix
-from share_jax.models.bert import BertClassifier, load_bert
+from share_jax.models.bert import BertClassifier
+from share_jax.models.bert_weights import load_bert
 from share_jax.models.roberta import RobertaClassifier, fresh_head
 from share_jax.models.split_point import Cut, Sublayer, check_cut
 from share_jax.models.vit import VitClassifier, VitConfig, pretrain_vit

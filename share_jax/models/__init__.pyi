@@ -1,7 +1,7 @@
 from .bert import BertClassifier as BertClassifier
 from .bert import BertConfig as BertConfig
-from .bert import bert_names as bert_names
-from .bert import load_bert as load_bert
+from .bert_weights import bert_names as bert_names
+from .bert_weights import load_bert as load_bert
 from .decoder import Decoder as Decoder
 from .decoder_config import DecoderConfig as DecoderConfig
 from .decoder_weights import decoder_names as decoder_names

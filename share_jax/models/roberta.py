@@ -14,7 +14,8 @@ from flax import linen as nn
 from share_jax.annotations import Float, Int
 from share_jax.errors import FormatError, message
 from share_jax.formats.flax_names import Leaf, dense, within
-from share_jax.models.bert import BertClassifier, BertConfig, BertEncoder, bert_layout
+from share_jax.models.bert import BertClassifier, BertConfig, BertEncoder
+from share_jax.models.bert_weights import bert_layout
 from share_jax.models.weights import local_folder, params_of, read_config, read_safetensors, without_prefix
 from share_jax.typing import Array
 

@@ -16,7 +16,8 @@ from share_jax.errors import InputError, TargetError, TaskError
 from share_jax.formats.bank_tasks import export_peft, import_peft
 from share_jax.formats.flax_names import to_modules
 from share_jax.formats.peft import open_adapter
-from share_jax.models.bert import BertClassifier, BertConfig, bert_names
+from share_jax.models.bert import BertClassifier, BertConfig
+from share_jax.models.bert_weights import bert_names
 from share_jax.models.roberta import RobertaClassifier, load_roberta, roberta_names
 from share_jax.models.vit import VitClassifier
 from share_jax.models.vit_weights import load_vit, vit_names

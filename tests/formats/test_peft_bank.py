@@ -13,7 +13,8 @@ import pytest
 import share_jax
 from share_jax.bank.bank import TaskBank
 from share_jax.formats.bank_tasks import export_peft, import_peft
-from share_jax.models.bert import BertClassifier, bert_names, load_bert
+from share_jax.models.bert import BertClassifier
+from share_jax.models.bert_weights import bert_names, load_bert
 from share_jax.trees import flat, nested
 
 PYTHON = os.environ.get("SHARE_JAX_PEFT_PYTHON")

@@ -18,7 +18,8 @@ from experiments.assets import minilm_folder
 from experiments.backbones.backbone import cached_inputs, cut_at, minilm, prefix_cache
 from experiments.streams.base import Split
 from share_jax.errors import FormatError, InputError
-from share_jax.models.bert import BertClassifier, BertConfig, load_bert
+from share_jax.models.bert import BertClassifier, BertConfig
+from share_jax.models.bert_weights import load_bert
 from share_jax.models.text_tokenizer import TextTokenizer
 from share_jax.models.tokenizer import load_tokenizer
 

@@ -9,7 +9,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from share_jax.models.bert import BertConfig, bert_layout
+from share_jax.models.bert import BertConfig
+from share_jax.models.bert_weights import bert_layout
 
 DATA = Path(__file__).parents[1] / "data"
 
