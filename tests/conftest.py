@@ -22,9 +22,12 @@ _FLAGS = {
     "--xla_backend_optimization_level": "0",
     "--xla_cpu_use_fusion_emitters": "false",
     "--xla_cpu_parallel_codegen_split_count": "1",
+    # eight devices on a busy machine may wait for each other for long; by default XLA aborts after 40 seconds
+    "--xla_cpu_collective_call_terminate_timeout_seconds": "600",
 }
 if not version("jaxlib").startswith("0.10."):  # later ones stop at a flag that they no longer have
     del _FLAGS["--xla_cpu_use_fusion_emitters"]
+    del _FLAGS["--xla_cpu_collective_call_terminate_timeout_seconds"]
 for _name, _value in _FLAGS.items():
     if _name not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_name}={_value}".strip()
