@@ -17,6 +17,7 @@ from share_jax.parameterizations.share import Share
 from share_jax.storage.untrusted import shown
 from share_jax.subspace.from_bank import bank_state, kernel_sizes
 from share_jax.subspace.into_bank import WithTasks, with_adapters, with_state
+from share_jax.subspace.share_bank import ShareBank
 from share_jax.subspace.state import ShareState, factors_of, report
 
 
@@ -67,7 +68,7 @@ def export_set(
     if os.path.lexists(out) and not (overwrite and is_whole_set(out)):
         expected, fix = "a new one", "name another, or pass overwrite=True where a set is to be replaced"
         raise InputError(message(f"folder {shown(folder)}", got="one that exists", expected=expected, fix=fix))
-    record: ShareState | None = getattr(bank, "state", None)  # of a `ShareBank`, which stands above this room
+    record = bank.state if isinstance(bank, ShareBank) else None
     state = bank_state(bank, adapted, record)
     state = ShareState(state.tasks, to_modules(bank_table(adapted, bank, names), state.layers))
     contents = contents_of(Settings(base_model, storage, "columns", {}, None, None), state, sources)

@@ -102,12 +102,9 @@ def _check_file(args: argparse.Namespace, path: Path) -> Path:
     what = f"output {shown(args.output)}"
     if args.to in ("peft", "mlx"):
         raise InputError(message(what, got="a file", expected=f"a folder for {args.to}", fix="name a folder"))
-    out = check_file_output(args.output)
-    if path.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
-        expected, fix = "a place apart from it", "name another"
-        raise InputError(message(what, got=f"a file in {shown(path)}, which is read", expected=expected, fix=fix))
-    if out.exists() and (not args.overwrite or os.path.samefile(out, path)):
-        fix = "name another" if args.overwrite else "name another or pass --overwrite"
+    out = check_file_output(args.output, [path])
+    if out.exists() and not args.overwrite:
+        fix = "name another or pass --overwrite"
         raise InputError(message(what, got="a file that is there", expected="a new one", fix=fix))
     return out
 

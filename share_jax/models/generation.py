@@ -119,7 +119,8 @@ def generate(
     [(1, 4), (0, 4)]
     """
     how = sampling(temperature, top_k, top_p)
-    _check(how, key, tasks, router, {"max_tokens": max_tokens, "batch_size": batch_size})
+    _check_counts({"max_tokens": max_tokens, "batch_size": batch_size})
+    _check(how, key, tasks, router)
     lists = checked_ids(adapted.model.config, prompts, tokenizer, max_tokens, special=special, labels=labels)
     if not lists:
         return []
@@ -184,9 +185,7 @@ def prompt_features(
         >>> prompt_features(model, params, [[5, 6], [7, 8, 9]]).shape
         (2, 8)
     """
-    if not isinstance(batch_size, Integral) or batch_size < 1:
-        expected = "a whole number of at least 1"
-        raise InputError(message("batch_size", got=batch_size, expected=expected, fix="pass 16"))
+    _check_counts({"batch_size": batch_size})
     lists = checked_ids(model.config, prompts, tokenizer, 0, special=special)
     out = np.zeros((len(lists), model.config.hidden_size), np.float32)
     for rows in _batches([len(each) for each in lists], batch_size):
@@ -290,10 +289,13 @@ def _slots(adapted: Any, tasks: Tree, ids: np.ndarray) -> TaskSlots:
 _gather = jax.jit(gather)
 
 
-def _check(how: Sampling | None, key: PRNGKey | None, tasks: Any, router: Router | None, least: dict[str, int]) -> None:
-    for name, value in least.items():
+def _check_counts(counts: dict[str, int]) -> None:
+    for name, value in counts.items():
         if not isinstance(value, Integral) or value < 1:
             raise InputError(message(name, got=value, expected="a whole number of at least 1", fix=f"correct {name}"))
+
+
+def _check(how: Sampling | None, key: PRNGKey | None, tasks: Any, router: Router | None) -> None:
     if how is not None and key is None:
         fix = "pass key=jax.random.key(0), or temperature=0"
         raise InputError(message("key", got="none", expected="one to draw tokens with", fix=fix))
