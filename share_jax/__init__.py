@@ -5,8 +5,8 @@ loaded when they are first used, so that `import share_jax` costs nothing.
 
 Beside the rooms stand `adapting` (one `adapt` for every module system), `adapted` (the protocol of an adapted model),
 `adapted_trees` (what such a model does with its trees), `model_inputs` (its inputs as one tree), `trees` (nested dicts
-by path), `metrics` (measures of continual learning), `errors` (what a user can meet), `typing` (the names of
-dimensions), and `annotations` (arrays with dtype and shape).
+by path), `metrics` (measures of continual learning), `errors` (what a user can meet), `number_checks` (numbers that a
+caller or a file gives), `typing` (the names of dimensions), and `annotations` (arrays with dtype and shape).
 """
 
 import lazy_loader

@@ -7,9 +7,9 @@ import numpy as np
 
 from share_jax.bank.slots import read_slot
 from share_jax.language.language_bank import LanguageBank
-from share_jax.language.number_checks import whole_number
 from share_jax.language.option_scoring import check_options, option_accuracy
 from share_jax.models.text_tokenizer import check_vocabulary
+from share_jax.number_checks import whole_number
 from share_jax.text.examples import Chat, Example
 from share_jax.train.hidden_rows import HiddenRows
 from share_jax.train.token_batches import TokenBatches

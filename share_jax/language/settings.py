@@ -11,7 +11,7 @@ from typing import Any
 from share_jax.errors import FormatError, InputError, message
 from share_jax.language.folder import NAME as FILE
 from share_jax.language.folder import is_language_bank
-from share_jax.language.number_checks import finite_number, whole_number
+from share_jax.number_checks import finite_number, whole_number
 from share_jax.parameterizations.method_names import NAMES
 from share_jax.storage.atomic_write import replace_text
 from share_jax.storage.untrusted import read_json, shown

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from share_jax.errors import InputError, message
-from share_jax.language.number_checks import finite_number, whole_number
+from share_jax.number_checks import finite_number, whole_number
 from share_jax.train.batches import steps_per_epoch
 from share_jax.train.start_from import StartFrom, check_start
 
