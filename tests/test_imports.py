@@ -39,6 +39,7 @@ HOUSE = (
     "runtime",
     "trees",
     "metrics",
+    "number_checks",
     "errors",
     "typing",
     "annotations",
@@ -46,8 +47,8 @@ HOUSE = (
 """Every room of the library, from the roof down: a room imports from itself and from those below."""
 
 NO_FLAX = (
-    "adapters", "bank", "errors", "linalg", "metrics", "ops", "parameterizations", "runtime", "storage", "subspace",
-    "text", "typing",
+    "adapters", "bank", "errors", "linalg", "metrics", "number_checks", "ops", "parameterizations", "runtime",
+    "storage", "subspace", "text", "typing",
 )  # fmt: skip
 SEAMS = {"linen", "nnx", "models"}
 """Where module classes are known; what trains, shards and saves knows `share_jax.adapted` alone."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from share_jax.errors import InputError, message
-from share_jax.number_checks import finite_number, whole_number
+from share_jax.number_checks import positive_number, whole_number
 from share_jax.train.batches import steps_per_epoch
 from share_jax.train.start_from import StartFrom, check_start
 
@@ -45,10 +45,7 @@ class Training:
                 object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         if self.seed >= 2**63:
             raise InputError(message("seed", got=self.seed, expected="0 to 2^63 - 1", fix="pass 0"))
-        object.__setattr__(self, "learning_rate", finite_number("learning_rate", self.learning_rate))
-        if self.learning_rate <= 0:
-            got, expected = self.learning_rate, "a number above 0"
-            raise InputError(message("learning_rate", got=got, expected=expected, fix="pass 6e-3"))
+        object.__setattr__(self, "learning_rate", positive_number("learning_rate", self.learning_rate))
 
     def epochs_of(self, examples: int) -> int:
         """How often each of so many examples is seen.

@@ -26,6 +26,7 @@ from share_jax.models.decoder import Decoder
 from share_jax.models.decoder_config import DecoderConfig
 from share_jax.models.sampling import Sampling, sampling
 from share_jax.models.text_tokenizer import TextTokenizer, check_vocabulary, padded, text_label
+from share_jax.number_checks import whole_number
 from share_jax.typing import Array, PRNGKey, Tree
 
 Prompt = str | Sequence[int]
@@ -119,7 +120,8 @@ def generate(
     [(1, 4), (0, 4)]
     """
     how = sampling(temperature, top_k, top_p)
-    _check_counts({"max_tokens": max_tokens, "batch_size": batch_size})
+    max_tokens = whole_number("max_tokens", max_tokens, 1)
+    batch_size = whole_number("batch_size", batch_size, 1)
     _check(how, key, tasks, router)
     lists = checked_ids(adapted.model.config, prompts, tokenizer, max_tokens, special=special, labels=labels)
     if not lists:
@@ -185,7 +187,7 @@ def prompt_features(
         >>> prompt_features(model, params, [[5, 6], [7, 8, 9]]).shape
         (2, 8)
     """
-    _check_counts({"batch_size": batch_size})
+    batch_size = whole_number("batch_size", batch_size, 1)
     lists = checked_ids(model.config, prompts, tokenizer, 0, special=special)
     out = np.zeros((len(lists), model.config.hidden_size), np.float32)
     for rows in _batches([len(each) for each in lists], batch_size):
@@ -287,12 +289,6 @@ def _slots(adapted: Any, tasks: Tree, ids: np.ndarray) -> TaskSlots:
 
 
 _gather = jax.jit(gather)
-
-
-def _check_counts(counts: dict[str, int]) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise InputError(message(name, got=value, expected="a whole number of at least 1", fix=f"correct {name}"))
 
 
 def _check(how: Sampling | None, key: PRNGKey | None, tasks: Any, router: Router | None) -> None:

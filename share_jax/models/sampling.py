@@ -4,15 +4,14 @@ Sources: top-k: Fan et al. 2018 (arXiv 1805.04833); top-p: Holtzman et al. 2020,
 Degeneration" (arXiv 1904.09751).
 """
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from share_jax.annotations import Float, Int
 from share_jax.errors import InputError, message
+from share_jax.number_checks import finite_number, positive_number, whole_number
 from share_jax.typing import Array, PRNGKey
 
 
@@ -34,35 +33,27 @@ COLDEST = 1e-6
 """Temperatures below it are 0: logits divided by them are no numbers of float32 any more."""
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
 def sampling(temperature: float, top_k: int | None, top_p: float | None) -> Sampling | None:
     """What a user says, checked; None for the likeliest token, at temperature 0.
 
     Raises:
         InputError: a number is out of range, or limits a draw where none is made.
     """
-    checks = {
-        "temperature": (temperature, _number(temperature) and 0 <= temperature < math.inf, "0 or more"),
-        "top_k": (top_k, top_k is None or (_whole(top_k) and top_k >= 1), "a whole number of at least 1, or None"),
-        "top_p": (top_p, top_p is None or (_number(top_p) and 0 < top_p <= 1), "above 0 and up to 1, or None"),
-    }
-    for name, (value, fits, expected) in checks.items():
-        if not fits:
-            raise InputError(message(name, got=value, expected=expected, fix=f"correct {name}"))
-    if temperature == 0 and (unused := [name for name in ("top_k", "top_p") if checks[name][0] is not None]):
-        expected, fix = "none at temperature 0, which draws nothing", "pass a temperature, too, or leave it out"
-        raise InputError(message(unused[0], got=checks[unused[0]][0], expected=expected, fix=fix))
-    if temperature < COLDEST:
+    degree = finite_number("temperature", temperature)
+    if degree < 0:
+        raise InputError(message("temperature", got=degree, expected="0 or more", fix="correct temperature"))
+    k = None if top_k is None else whole_number("top_k", top_k, 1)
+    share = None if top_p is None else positive_number("top_p", top_p)
+    if share is not None and share > 1:
+        raise InputError(message("top_p", got=share, expected="above 0 and up to 1, or None", fix="correct top_p"))
+    for name, given in (("top_k", k), ("top_p", share)):
+        if degree == 0 and given is not None:
+            expected, fix = "none at temperature 0, which draws nothing", "pass a temperature, too, or leave it out"
+            raise InputError(message(name, got=given, expected=expected, fix=fix))
+    if degree < COLDEST:
         return None
-    k = 2**31 - 1 if top_k is None else min(top_k, 2**31 - 1)
-    return Sampling(jnp.float32(temperature), jnp.int32(k), jnp.float32(1.0 if top_p is None else top_p))
+    most = 2**31 - 1
+    return Sampling(jnp.float32(degree), jnp.int32(min(k or most, most)), jnp.float32(share or 1.0))
 
 
 def likeliest(logits: Float[Array, "batch vocab"]) -> Int[Array, " batch"]:

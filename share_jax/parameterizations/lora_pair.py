@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from share_jax.annotations import Float
+from share_jax.number_checks import positive_number, whole_number
 from share_jax.ops.products import up_product
 from share_jax.parameterizations.base import LeafSpec
-from share_jax.parameterizations.ranks import check_columns, check_positive
 from share_jax.typing import Array, Leaves, PRNGKey
 
 
@@ -30,9 +30,9 @@ class LoRAPair:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        check_columns("rank", self.rank)
-        check_positive("alpha", self.alpha)
-        check_positive("init_std", self.init_std)
+        whole_number("rank", self.rank, 1)
+        positive_number("alpha", self.alpha)
+        positive_number("init_std", self.init_std)
 
     @property
     def scale(self) -> float:

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from share_jax.annotations import Float
+from share_jax.number_checks import positive_number, whole_number
 from share_jax.ops.products import up_product
 from share_jax.parameterizations.base import LeafSpec
-from share_jax.parameterizations.ranks import check_columns, check_positive
 from share_jax.typing import AnyArray, Array, Leaves, PRNGKey
 
 
@@ -48,9 +48,9 @@ class Share:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        check_columns("num_basis", self.num_basis)
-        check_columns("pseudo_rank", self.pseudo_rank)
-        check_positive("init_std", self.init_std)
+        whole_number("num_basis", self.num_basis, 1)
+        whole_number("pseudo_rank", self.pseudo_rank, 1)
+        positive_number("init_std", self.init_std)
 
     @property
     def name(self) -> str:
@@ -133,10 +133,10 @@ class ShareAdapt:
     init_std: float = 0.25
 
     def __post_init__(self) -> None:
-        check_columns("phi", self.phi)
-        check_columns("pseudo_rank", self.pseudo_rank)
-        check_positive("alpha", self.alpha)
-        check_positive("init_std", self.init_std)
+        whole_number("phi", self.phi, 1)
+        whole_number("pseudo_rank", self.pseudo_rank, 1)
+        positive_number("alpha", self.alpha)
+        positive_number("init_std", self.init_std)
 
     @property
     def name(self) -> str:

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Any
 
 import optax
 
 from share_jax.adapted import Forward, as_adapted
-from share_jax.errors import InputError, message
+from share_jax.number_checks import whole_number
 from share_jax.ops.remat_policy import Remat
 from share_jax.sharding.layout import Layout
 from share_jax.train.batches import opener
@@ -85,9 +84,7 @@ def make_phase(
         remat: what the backward pass computes again; nothing when None.
         call: what the model is called with beside the inputs.
     """
-    if not isinstance(accumulate, Integral) or accumulate < 1:
-        fix = "pass 1 for the whole batch at once"
-        raise InputError(message("accumulate", got=accumulate, expected="a whole number of at least 1", fix=fix))
+    accumulate = whole_number("accumulate", accumulate, 1)
     model = as_adapted(model)
     optimizer = task_optimizer(
         transform, model.heads, train_shared=train_shared, method=model.method, head_transform=head_transform

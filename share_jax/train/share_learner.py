@@ -9,7 +9,6 @@ Source: "Shared LoRA Subspaces for almost Strict Continual Learning", Kaushik et
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from share_jax.adapters.factors import Adapter
 from share_jax.bank.bank import TaskBank, check_new_name
 from share_jax.errors import InputError, message
 from share_jax.layers.kernel_trees import as_tree, by_kernel
+from share_jax.number_checks import finite_number, whole_number
 from share_jax.parameterizations.separate import SeparateLoRA
 from share_jax.parameterizations.share import Share, ShareAdapt
 from share_jax.subspace.from_bank import bank_heads
@@ -140,23 +140,15 @@ class ShareLearner(TaskLearner[ShareBank]):
         Raises:
             InputError: naming it.
         """
-        error = self.max_error
-        whole = {name: getattr(self, name) for name in ("k", "coefficients_from")}
-        checks = {
-            "max_error": (error, error is None or (_is_number(error) and error >= 0), "0 or more, or None"),
-            "on_limit": (self.on_limit, self.on_limit in ("grow", "refuse"), "grow or refuse"),
-            **{
-                name: (
-                    value,
-                    value is None or (isinstance(value, Integral) and int(value) >= 0),
-                    "a whole number, or None",
-                )
-                for name, value in whole.items()
-            },
-        }
-        for name, (value, fits, expected) in checks.items():
-            if not fits:
-                raise InputError(message(name, got=repr(value), expected=expected, fix=f"correct {name}"))
+        for name in ("k", "coefficients_from"):
+            if (value := getattr(self, name)) is not None:
+                whole_number(name, value, 0)
+        if self.max_error is not None and finite_number("max_error", self.max_error) < 0:
+            got, expected = self.max_error, "0 or more, or None"
+            raise InputError(message("max_error", got=got, expected=expected, fix="correct max_error"))
+        if self.on_limit not in ("grow", "refuse"):
+            got, expected = repr(self.on_limit), "grow or refuse"
+            raise InputError(message("on_limit", got=got, expected=expected, fix="correct on_limit"))
 
     def _ahead(self, phase: Phase) -> Phase:
         state = phase.begin(*fresh_slot(phase.model, jax.random.key(0), self.base["params"]), jax.random.key(0))
@@ -287,7 +279,3 @@ class ShareLearner(TaskLearner[ShareBank]):
             own, scale = by_kernel(self.model.targets, fresh), self._adapt.model.method.scale
             leaves = {name: last_task_leaves(layer, own[name], scale) for name, layer in state.layers.items()}
         return as_tree(self.model.targets, leaves)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))

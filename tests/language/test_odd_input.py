@@ -110,7 +110,7 @@ def test_examples_of_another_kind_are_one_line(place: Path) -> None:
     record: Any = {"prompt": "the cat", "completion": " sat"}
     with pytest.raises(InputError, match="example 1: got a dict, expected an Example or a Chat"):
         language.learn(opened, "dogs", [record])
-    with pytest.raises(InputError, match="batch_size: got 0, expected at least 1"):
+    with pytest.raises(InputError, match="batch_size: got 0, expected a whole number of at least 1"):
         language.evaluate(opened, "cats", EXAMPLES, batch_size=0)
 
 

@@ -234,7 +234,7 @@ def test_a_token_past_the_vocabulary_is_refused(tmp_path: Path, name: str) -> No
         ([[5]], {"stop": ["a"]}, "stop"),
         ([[5]], {"batch_size": 2.5}, "batch_size: got 2.5, expected a whole number"),
         ([[5]], {"max_tokens": 2.5}, "max_tokens: got 2.5"),
-        ([[5]], {"temperature": "1"}, "temperature: got 1"),
+        ([[5]], {"temperature": "1"}, "temperature: got '1'"),
         ([[5]], {"temperature": float("inf")}, "temperature: got inf"),
         ([[5]], {"temperature": 1.0, "top_k": 1.5}, "top_k: got 1.5"),
     ],
