@@ -131,10 +131,11 @@ def transform(config: Config, peak: float, steps: int, *, wait: float = 0.0) -> 
     """AdamW with clipping, at the rate of `schedule`.
 
     Args:
-        config: for the norm at which gradients are clipped and the weight decay.
+        config: for the norm at which gradients are clipped, the weight decay, and the second moment's decay.
         peak: the highest rate.
         steps: updates in the task.
         wait: share of the updates in which the rate is zero, before the warm-up.
     """
     rate = schedule(config, peak, steps, wait=wait)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adamw(rate, weight_decay=config.weight_decay))
+    adamw = optax.adamw(rate, b2=config.adam_b2, weight_decay=config.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)

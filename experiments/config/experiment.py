@@ -5,7 +5,7 @@ A new stream is one such file. One of a user's own, in a program or a notebook, 
 
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the command line is read before anything heavy is loaded
     from experiments.backbones.backbone import Backbone
     from experiments.streams.base import Stream
 
-Preset = Literal["quick", "default", "full"]
+Preset = Literal["quick", "short", "default", "full"]
 Protocol = Literal["task", "domain", "class"]
 
 
@@ -31,7 +31,8 @@ class Experiment:
 
     Attributes:
         name: of the stream, on the command line.
-        presets: the fields of `Config`, and numbers of methods, that each amount of work sets.
+        presets: the fields of `Config`, and numbers of methods, that each amount of work sets; "short" stands between
+            quick and default, where an experiment has it.
         stream: configuration -> the stream under its own protocol, its inputs as the whole model takes them.
         backbone: (configuration, that stream, width of the head, compute type) -> the frozen model.
         protocol: the stream's own.
@@ -39,7 +40,8 @@ class Experiment:
         methods: what a run compares when it is not told; the usual ones when None.
         assets: weights and texts that are downloaded for it.
         reads: which of the settings `weights` and `task_order` it reads; the others are refused.
-        minutes: the default preset's wall time with one seed on two free CPU cores; not known when None.
+        minutes: by preset the wall time with one seed and the experiment's `methods` on two free CPU cores, where it
+            is known.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Experiment:
     methods: tuple[str, ...] | None = None
     assets: tuple["Asset", ...] = ()
     reads: tuple[str, ...] = ()
-    minutes: int | None = None
+    minutes: Mapping[Preset, int] = field(default_factory=dict)
 
 
 _REGISTERED: dict[str, Experiment] = {}

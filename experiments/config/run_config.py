@@ -39,7 +39,7 @@ def _commas(item: type) -> Any:
     )
 
 
-MAIN_EXPERIMENT = "newsgroups10"
+MAIN_EXPERIMENT, MAIN_PRESET = "queries10", "short"
 """What `make run` runs."""
 
 Kind = TypeVar("Kind", bound=MethodNumbers)
@@ -61,7 +61,8 @@ class Config:
     experiment: str = MAIN_EXPERIMENT
     """Which stream of tasks: a file of experiments/config."""
     preset: Preset = "default"
-    """Amount of work: quick is a smoke test, default the published table, full uses all data for longer."""
+    """Amount of work: quick is a smoke test, default the published table, full uses all data for longer; queries10 has
+    short, too, which is the main job's."""
     protocol: Protocol | None = None
     """What is known of an example when it is answered: task gives its task's id; domain gives no id, and all tasks have
     the same outputs; class gives no id, and outputs grow with the tasks. The stream's own when None."""
@@ -126,6 +127,8 @@ class Config:
     distorted less by an adapter that starts from a fitted head)."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay."""
+    adam_b2: float = 0.999
+    """Decay of AdamW's mean of squared gradients; 1 / (1 - it) updates are what it looks back on."""
     clip_norm: float = 1.0
     """Global norm at which the gradients of what trains are clipped."""
     save_every: int = 200
@@ -203,6 +206,8 @@ class Config:
             raise ConfigError(message("--batch-size", got=self.batch_size, expected=expected, fix=fix))
         for each in self.numbers:
             each.check_batches(parts)
+        if not 0 <= self.adam_b2 < 1:
+            raise out_of_range("adam_b2", self.adam_b2, "at least 0 and below 1", "pass 0.999")
         if not 0 <= self.head_first < 1:
             raise ConfigError(
                 message("--head-first", got=self.head_first, expected="at least 0 and below 1", fix="pass 0.5 or less")
@@ -258,8 +263,12 @@ def preset(name: str, amount: Preset, protocol: Protocol | None = None) -> Confi
     40
 
     Raises:
-        ConfigError: there is no such experiment.
+        ConfigError: there is no such experiment, or it has no such preset.
     """
+    presets = experiment(name).presets
+    if amount not in presets:
+        expected = ", ".join(presets)
+        raise ConfigError(message(f"--preset of {name}", got=amount, expected=expected, fix="choose one of them"))
     holds, own = protocol_of(name, protocol), protocol_of(name)
     plain = Config(
         experiment=name,
@@ -268,29 +277,32 @@ def preset(name: str, amount: Preset, protocol: Protocol | None = None) -> Confi
         methods=experiment(name).methods or tuple(each for each in MAIN if each != ID_ALONE or holds == "task"),
         workdir=Path("runs") / (name if holds == own else f"{name}-{holds}"),
     )
-    return changed(plain, **{**tuned(name, holds), **experiment(name).presets[amount]})
+    return changed(plain, **{**tuned(name, holds), **presets[amount]})
 
 
 def parse(argv: Sequence[str]) -> Config:
     """Reads a command line: --experiment, --preset and --protocol choose the defaults, every flag changes one field.
 
+    Without --experiment it is the main job, at its own preset.
+
     Raises:
       ConfigError: if a value is out of range or the flags contradict each other.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--experiment", default=MAIN_EXPERIMENT)
-    first.add_argument("--preset", default="default")
+    first.add_argument("--experiment", default=None)
+    first.add_argument("--preset", default=None)
     first.add_argument("--protocol", default=None)
     chosen, _ = first.parse_known_args(argv)
-    amount = chosen.preset if chosen.preset in get_args(Preset) else "default"
+    usual = MAIN_PRESET if chosen.experiment is None else "default"
+    amount = chosen.preset if chosen.preset in get_args(Preset) else usual
     protocol = chosen.protocol if chosen.protocol in get_args(Protocol) else None
-    default = preset(chosen.experiment, amount, protocol)
+    default = preset(chosen.experiment or MAIN_EXPERIMENT, amount, protocol)
     kinds = {kind.__name__: kind for kind in numbers_of()}
     flat = {name: Annotated[kind, tyro.conf.arg(name="")] for name, kind in {"run": Config, **kinds}.items()}
     flags: Any = make_dataclass("Flags", flat.items(), frozen=True)
     told = f"{Config.__doc__}\n\nExperiments: {', '.join(experiments())}. Methods: {', '.join(method_names())}."
-    usual = flags(default, *(default.of(kind) for kind in kinds.values()))
-    found = tyro.cli(flags, args=list(argv), default=usual, prog="python -m experiments.run", description=told)
+    plain = flags(default, *(default.of(kind) for kind in kinds.values()))
+    found = tyro.cli(flags, args=list(argv), default=plain, prog="python -m experiments.run", description=told)
     return replace(found.run, numbers=tuple(getattr(found, name) for name in kinds))
 
 

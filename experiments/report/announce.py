@@ -21,7 +21,7 @@ def beginning(config: Config) -> str:
     size = sum(asset.size for asset in missing) / 1e6
     names = ", ".join(asset.name for asset in missing)
     fetched = f"downloads {size:.0f} MB ({names}) to {cache}" if missing else "downloads nothing"
-    minutes = known.minutes if config.preset == "default" else None
+    minutes = known.minutes.get(config.preset)
     time = f"; about {minutes} minutes on two free CPU cores for one seed" if minutes else ""
     return f"{config.experiment}, preset {config.preset}: {fetched}{time}"
 

@@ -1,7 +1,7 @@
 """The table and figure of a job in the README and the documentation, from one checked-in `results.json`.
 
-    python -m experiments.tables.readme_table runs/newsgroups10/results.json
-    python -m experiments.tables.readme_table runs/queries10/results.json --name queries10
+    python -m experiments.tables.readme_table runs/queries10/results.json
+    python -m experiments.tables.readme_table runs/newsgroups10/results.json --name newsgroups10
 
 keeps that file as `docs/NAME.json` and writes what is made of it: the README's blocks of that name between markers, the
 same for the documentation in `docs/NAME.md`, and the figure `docs/assets/NAME.svg`. NAME is `main_job` by default.

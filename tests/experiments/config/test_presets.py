@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from experiments.config.experiment import experiments
-from experiments.config.run_config import Config, command_line, parse, preset
+from experiments.config.numbers import ConfigError
+from experiments.config.run_config import MAIN_EXPERIMENT, MAIN_PRESET, Config, command_line, parse, preset
 
 STORED: dict[str, str] = json.loads(Path(__file__).with_name("presets.json").read_text())
 """Digest of all values and of the command, by stream, preset and protocol."""
@@ -69,4 +70,13 @@ def test_the_figures_of_an_experiments_file_are_the_published_ones(name: str) ->
 
 def test_every_experiment_has_every_preset() -> None:
     for each in experiments().values():
-        assert set(each.presets) == {"quick", "default", "full"}
+        short = {MAIN_PRESET} if each.name == MAIN_EXPERIMENT else set()
+        assert set(each.presets) == {"quick", "default", "full"} | short
+
+
+def test_a_run_that_is_not_told_is_the_main_job_and_others_have_no_short_preset() -> None:
+    assert parse([]) == preset(MAIN_EXPERIMENT, MAIN_PRESET)
+    assert parse(["--experiment", MAIN_EXPERIMENT]) == preset(MAIN_EXPERIMENT, "default")
+    assert parse(["--preset", "quick"]) == preset(MAIN_EXPERIMENT, "quick")
+    with pytest.raises(ConfigError, match="--preset of digits5: got short, expected quick, default, full"):
+        parse(["--experiment", "digits5", "--preset", "short"])
