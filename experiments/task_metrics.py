@@ -5,7 +5,7 @@ side is constant: such answers tell nothing of the labels. A task of tokens has 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -14,6 +14,23 @@ from share_jax.errors import InputError, message
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """(predictions (N,), labels (N,)) -> a number where more is better, at most 1."""
+
+
+_SPOKEN = {"bits_saved": "1 - (bits per byte) / 8"}
+"""How a metric is called where its name does not say it."""
+
+
+def spoken(metrics: Iterable[str]) -> str:
+    """What the score of tasks is called: their metric where all have the same, accuracy elsewhere.
+
+    >>> spoken(["exact_match", "exact_match"]), spoken(["exact_match", "f1"]), spoken([])
+    ('exact match', 'accuracy', 'accuracy')
+    """
+    found = set(metrics)
+    if len(found) != 1:
+        return "accuracy"
+    metric = found.pop()
+    return _SPOKEN.get(metric, metric.replace("_", " "))
 
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:

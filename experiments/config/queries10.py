@@ -33,9 +33,11 @@ QUERIES = {
 
 SHORT = {
     **QUERIES,
+    "steps": 180,
     "batch_size": 2,
+    "eval_batch_size": 8,
     "adam_b2": 0.9,
-    "train_per_task": 400,
+    "train_per_task": 360,
     "test_per_task": 40,
 }
 """The main job's quarter of an hour: each question once, and fewer of the test. An update of two questions costs two
@@ -68,4 +70,5 @@ EXPERIMENT = Experiment(
     methods=("shared_a", "sequential_lora", "frozen", "frozen_few_shot"),
     assets=(SMOLLM2,),
     reads=("weights",),
+    minutes={"short": 14},
 )

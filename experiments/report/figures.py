@@ -16,10 +16,8 @@ from experiments.report.per_task import kept, mean_forgetting, task_seconds, upd
 from experiments.report.results import matrix_of, mean_matrix, task_names
 from experiments.report.svg import Figure, figure_of
 from experiments.report.theme import BASELINES, FONT
+from experiments.task_metrics import spoken
 from share_jax.metrics import seen_accuracy
-
-SCORES = {"exact_match": "exact match", "bits_saved": "1 - (bits per byte) / 8"}
-"""What a task's score is called where all tasks have that one, by its metric; accuracy elsewhere."""
 
 Drawn = tuple[Chart, str, str]
 """A chart, what it shows, and how it is read."""
@@ -109,8 +107,7 @@ def draw_curve(results: Mapping[str, Any]) -> Drawn | None:
         return None
     lines.sort(key=lambda line: -np.nan_to_num(line.values[-1]))
     ends = ", ".join(f"{line.name} {line.told}" for line in lines)
-    metrics = set(results.get("metrics", ()))
-    score = SCORES.get(metrics.pop(), "accuracy") if len(metrics) == 1 else "accuracy"
+    score = spoken(results.get("metrics", ()))
     alt = f"Mean {score} in percent on the tasks learnt so far, a line per method. After the last task: {ends}."
     caption = f"Mean {score} on the tasks learnt so far; the legend has the value after the last task." + _over(results)
     return line_chart(lines, f"{score} on tasks learnt, %", "tasks learnt", percent=True), alt, caption

@@ -17,6 +17,7 @@ from experiments.report.results import mean_matrix, task_names, total_seconds
 from experiments.report.routing import ROUTER, WITH_ID, WITH_ROUTER, WITHOUT, finding, routed
 from experiments.report.samples import samples_of, verdict
 from experiments.report.token_sections import token_sections
+from experiments.task_metrics import spoken
 
 REPORT = "report.md"
 MATRICES = "accuracy_matrix.png"
@@ -107,12 +108,14 @@ def _what_was_run(results: Mapping[str, Any]) -> Iterable[str]:
         f"{'seed' if len(results['seeds']) == 1 else 'seeds'} {seeds}. "
         f"Protocol: **{_text(results['protocol'])}**; figures under another protocol are not to be compared with these."
     )
-    own = {
-        name: metric for name, metric in zip(names, results.get("metrics", ()), strict=False) if metric != "accuracy"
-    }
-    if own:
+    metrics = results.get("metrics", ())
+    own = {name: metric for name, metric in zip(names, metrics, strict=False) if metric != "accuracy"}
+    if own and len(set(metrics)) == 1:
+        yield f"ACC, and what is called accuracy below, is the mean of the tasks' {spoken(metrics)}."
+    elif own:
         listed = ", ".join(f"{_text(metric)} for {_text(name)}" for name, metric in own.items())
-        yield f"Each task is scored by its own metric, and ACC is their mean: {listed}; accuracy for the others."
+        others = "" if len(own) == len(names) else "; accuracy for the others"
+        yield f"Each task is scored by its own metric, and ACC is their mean: {listed}{others}."
     if results.get("command"):
         yield "```\n" + results["command"].replace("```", "'''") + "\n```"
 

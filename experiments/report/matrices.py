@@ -10,6 +10,7 @@ from experiments.report.cells import shortened
 from experiments.report.charts import INCH, panel, shade
 from experiments.report.results import mean_matrix, task_names
 from experiments.report.theme import INK, SOFT, heading
+from experiments.task_metrics import spoken
 
 TOP, BETWEEN, BOTTOM, SCALE = 84.0, 62.0, 16.0, 12.0
 """Pixels: above the first row of panels, between rows, below the last one, and the width of the scale."""
@@ -23,7 +24,8 @@ def draw_matrices(results: Mapping[str, Any]) -> Chart:
         for name, method in methods.items()
     ]
     title = f"Accuracy matrix: {results['experiment']}, {results['preset']}"
-    told = "accuracy in % on each task (column) after learning each task (row), empty: not evaluated; "
+    score = spoken(results.get("metrics", ()))
+    told = f"{score} in % on each task (column) after learning each task (row), empty: not evaluated; "
     told += results["protocol"]
     tasks, cell = len(names), 26.0 if len(names) <= 20 else 14.0
     columns = min(len(titles), 3 if tasks <= 12 else 2)

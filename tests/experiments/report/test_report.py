@@ -46,9 +46,16 @@ def test_table_tells_of_missing_seeds():
 
 
 def test_the_table_says_that_its_mean_is_of_unlike_metrics():
-    alike, unlike = ({**results(), "metrics": each} for each in (["exact_match"] * 2, ["exact_match", "bits_saved"]))
+    alike, unlike = (
+        {**results(("a", "b")), "metrics": each} for each in (["exact_match"] * 2, ["exact_match", "bits_saved"])
+    )
     assert "ACC is the mean of unlike metrics: bits_saved, exact_match" in " ".join(plain_table(unlike).split())
     assert "unlike" not in plain_table(alike)
+    assert "is the mean of the tasks' exact match." in render(alike)
+    assert "exact_match for a, bits_saved for b." in render(unlike)
+    mixed = {**unlike, "metrics": ["accuracy", "f1"]}
+    assert "ACC is their mean: f1 for b; accuracy for the others." in render(mixed)
+    assert any("exact match in %" in text for text, _ in visible_texts(draw_matrices(alike)))
 
 
 def test_printing_elsewhere_than_to_a_terminal_is_plain(capsys):
