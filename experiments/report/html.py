@@ -92,7 +92,8 @@ def _framed(tokens: Sequence[Token]) -> Iterator[Token]:
         elif token.type == "tr_open":
             column = 0
         elif token.type in ("th_open", "td_open"):
-            token.attrs = _cell(tokens[place + 1].content, column, body)
+            told = token.attrs.get("style") == "text-align:left"
+            token.attrs = _cell(tokens[place + 1].content, column, body, told)
             column += 1
         if token.type in ("td_open", "td_close") and column == 1:
             token.tag = "th"
@@ -101,13 +102,19 @@ def _framed(tokens: Sequence[Token]) -> Iterator[Token]:
             yield _raw("</div>")
 
 
-def _cell(text: str, column: int, body: bool) -> dict[str, str | int | float]:
-    """A cell's attributes: which line it is the heading of; long names and sentences wrap, numbers do not."""
-    if not body:
-        return {"scope": "col"}
-    if column == 0:
+def _cell(text: str, column: int, body: bool, told: bool) -> dict[str, str | int | float]:
+    """A cell's attributes: which line it is the heading of; long names and sentences wrap, numbers do not.
+
+    Args:
+        text: of the cell.
+        column: its number, from 0.
+        body: whether it stands below the table's head.
+        told: whether its column is one of texts.
+    """
+    if column == 0 and body:
         return {"scope": "row", **({"class": "long"} if len(text) > LONG else {})}
-    return {"class": "text"} if text.count(" ") > 4 else {}
+    words = {"class": "text"} if column and (told or (body and text.count(" ") > 4)) else {}
+    return words if body else {"scope": "col", **words}
 
 
 def _raw(html: str) -> Token:

@@ -155,7 +155,7 @@ def _samples(results: Mapping[str, Any]) -> Iterable[str]:
         prompt = samples[0]["prompt"].rstrip().replace("```", "'''")
         yield f"```\n{prompt}\n```"
         rows = [(_text(each["task"]), *map(_text, verdict(each))) for each in samples]
-        yield _table(("task", "written", "right"), rows)
+        yield _table(("task", "written", "right"), rows, left=(0, 1))
 
 
 def _router(results: Mapping[str, Any]) -> Iterable[str]:

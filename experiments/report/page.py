@@ -50,7 +50,7 @@ pre code{padding:0;white-space:pre-wrap;overflow-wrap:anywhere}
 table{border-collapse:collapse;font-size:.875rem;line-height:1.35;font-variant-numeric:tabular-nums;margin:.8em 0}
 th,td{padding:6px 10px;border-bottom:1px solid var(--grid);text-align:right;vertical-align:top;white-space:nowrap}
 thead th{vertical-align:bottom;color:var(--soft);font-weight:600;white-space:normal;min-width:4.2em}
-th:first-child,td:first-child,td.text,thead th:first-child{text-align:left}
+th:first-child,td:first-child,td.text,th.text{text-align:left}
 tbody th{font-weight:500;position:sticky;left:0;background:var(--paper)}
 tbody th.long{white-space:normal;overflow-wrap:anywhere;min-width:9.5rem;max-width:13rem}
 td.text{white-space:normal;min-width:16em}

@@ -246,6 +246,13 @@ def test_an_image_that_is_not_inline_is_an_error() -> None:
         to_html("![x](elsewhere.png)", {})
 
 
+def test_a_column_of_texts_stands_to_the_left_whatever_is_in_its_cells() -> None:
+    page = to_html("| task | written | right |\n| :-- | :-- | --: |\n| a | `x` | yes |\n", {})
+    assert re.findall(r"<t[hd]\b([^>]*)>", page) == [
+        ' scope="col"', ' scope="col" class="text"', ' scope="col"', ' scope="row"', ' class="text"', ""
+    ]  # fmt: skip
+
+
 def test_forgetting_per_task_has_the_mean_that_the_measure_says() -> None:
     random = np.random.default_rng(0)
     for tasks in (2, 3, 7):
