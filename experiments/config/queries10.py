@@ -63,7 +63,7 @@ EXPERIMENT = Experiment(
         "quick": {**QUERIES, "first_layer": 28, "steps": 10, "train_per_task": 96, "test_per_task": 16},
         "short": SHORT,
         "default": QUERIES,
-        "full": {**QUERIES, "first_layer": 0, "steps": 360, "train_per_task": None},
+        "full": {**QUERIES, "first_layer": 0, "steps": 360, "train_per_task": None, "test_per_task": None},
     },
     stream,
     token_backbone,

@@ -270,12 +270,13 @@ def preset(name: str, amount: Preset, protocol: Protocol | None = None) -> Confi
         expected = ", ".join(presets)
         raise ConfigError(message(f"--preset of {name}", got=amount, expected=expected, fix="choose one of them"))
     holds, own = protocol_of(name, protocol), protocol_of(name)
+    parts = {name: True, amount: amount != "default", holds: holds != own}
     plain = Config(
         experiment=name,
         preset=amount,
         protocol=protocol,
         methods=experiment(name).methods or tuple(each for each in MAIN if each != ID_ALONE or holds == "task"),
-        workdir=Path("runs") / (name if holds == own else f"{name}-{holds}"),
+        workdir=Path("runs") / "-".join(part for part, told in parts.items() if told),
     )
     return changed(plain, **{**tuned(name, holds), **presets[amount]})
 
@@ -330,7 +331,7 @@ def command_line(config: Config) -> str:
     paths = {"workdir", "cache_dir", "resume", "overwrite", "repair", "quiet", "distributed"}
     paths |= {"experiment", "preset", "scalars", "prefix_cache_bytes", "compile_cache"}
     for name, own in _values(config):
-        if name in paths or own is None or (own == usual[name] and name not in told):
+        if name in paths or (own == usual[name] and (own is None or name not in told)):
             continue
         words.append(flag(name) if own is True else f"{flag(name)} {_shown(name, own)}")
     return " ".join(words)

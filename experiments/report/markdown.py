@@ -111,7 +111,7 @@ def _what_was_run(results: Mapping[str, Any]) -> Iterable[str]:
     metrics = results.get("metrics", ())
     own = {name: metric for name, metric in zip(names, metrics, strict=False) if metric != "accuracy"}
     if own and len(set(metrics)) == 1:
-        yield f"ACC, and what is called accuracy below, is the mean of the tasks' {spoken(metrics)}."
+        yield f"Accuracy of a task, here and below, is its {spoken(metrics)}, and ACC the mean over the tasks."
     elif own:
         listed = ", ".join(f"{_text(metric)} for {_text(name)}" for name, metric in own.items())
         others = "" if len(own) == len(names) else "; accuracy for the others"

@@ -38,8 +38,7 @@ def _bits(results: Mapping[str, Any]) -> Iterable[str]:
     yield (
         "Bits per byte of UTF-8 of the test texts, less is better: of the frozen model, and just after the task was "
         "learnt → after the last task. Gain kept, in percent: frozen minus last, divided by frozen minus learnt; below "
-        "0 the model is worse than the frozen one. What is called accuracy elsewhere in this report is "
-        "1 - (bits per byte) / 8."
+        "0 the model is worse than the frozen one."
     )
 
 

@@ -15,8 +15,8 @@ LEAST_STEPS = 60
 class Training:
     """How a task is learnt: many small updates.
 
-    The experiment `queries10` has such batches, too; otherwise it takes 200 updates of each task at a rate of 7e-3,
-    from a copy of the last task, which suits tasks as alike as its own.
+    The default preset of the experiment `queries10` has such batches, too; otherwise it takes 200 updates of each task
+    at a rate of 7e-3, from a copy of the last task, which suits tasks as alike as its own.
 
     Attributes:
         epochs: how often each example is seen; two, or as many as give 60 updates, when None.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from share_jax.annotations import Float, Int
 from share_jax.errors import InputError, message
-from share_jax.number_checks import finite_number, positive_number, whole_number
+from share_jax.number_checks import finite_number, whole_number
 from share_jax.typing import Array, PRNGKey
 
 
@@ -39,13 +39,13 @@ def sampling(temperature: float, top_k: int | None, top_p: float | None) -> Samp
     Raises:
         InputError: a number is out of range, or limits a draw where none is made.
     """
-    degree = finite_number("temperature", temperature)
-    if degree < 0:
-        raise InputError(message("temperature", got=degree, expected="0 or more", fix="correct temperature"))
-    k = None if top_k is None else whole_number("top_k", top_k, 1)
-    share = None if top_p is None else positive_number("top_p", top_p)
-    if share is not None and share > 1:
-        raise InputError(message("top_p", got=share, expected="above 0 and up to 1, or None", fix="correct top_p"))
+    degree = finite_number("temperature", temperature, expected="0 or more", fits=lambda number: number >= 0)
+    k = share = None
+    if top_k is not None:
+        k = whole_number("top_k", top_k, 1, expected="a whole number of at least 1, or None")
+    if top_p is not None:
+        expected = "above 0 and up to 1, or None"
+        share = finite_number("top_p", top_p, expected=expected, fits=lambda number: 0 < number <= 1)
     for name, given in (("top_k", k), ("top_p", share)):
         if degree == 0 and given is not None:
             expected, fix = "none at temperature 0, which draws nothing", "pass a temperature, too, or leave it out"

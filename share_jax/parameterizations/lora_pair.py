@@ -30,9 +30,9 @@ class LoRAPair:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        whole_number("rank", self.rank, 1)
-        positive_number("alpha", self.alpha)
-        positive_number("init_std", self.init_std)
+        object.__setattr__(self, "rank", whole_number("rank", self.rank, 1))
+        object.__setattr__(self, "alpha", positive_number("alpha", self.alpha))
+        object.__setattr__(self, "init_std", positive_number("init_std", self.init_std))
 
     @property
     def scale(self) -> float:

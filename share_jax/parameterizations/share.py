@@ -48,9 +48,9 @@ class Share:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        whole_number("num_basis", self.num_basis, 1)
-        whole_number("pseudo_rank", self.pseudo_rank, 1)
-        positive_number("init_std", self.init_std)
+        object.__setattr__(self, "num_basis", whole_number("num_basis", self.num_basis, 1))
+        object.__setattr__(self, "pseudo_rank", whole_number("pseudo_rank", self.pseudo_rank, 1))
+        object.__setattr__(self, "init_std", positive_number("init_std", self.init_std))
 
     @property
     def name(self) -> str:
@@ -133,10 +133,10 @@ class ShareAdapt:
     init_std: float = 0.25
 
     def __post_init__(self) -> None:
-        whole_number("phi", self.phi, 1)
-        whole_number("pseudo_rank", self.pseudo_rank, 1)
-        positive_number("alpha", self.alpha)
-        positive_number("init_std", self.init_std)
+        object.__setattr__(self, "phi", whole_number("phi", self.phi, 1))
+        object.__setattr__(self, "pseudo_rank", whole_number("pseudo_rank", self.pseudo_rank, 1))
+        object.__setattr__(self, "alpha", positive_number("alpha", self.alpha))
+        object.__setattr__(self, "init_std", positive_number("init_std", self.init_std))
 
     @property
     def name(self) -> str:

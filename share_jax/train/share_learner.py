@@ -140,12 +140,13 @@ class ShareLearner(TaskLearner[ShareBank]):
         Raises:
             InputError: naming it.
         """
-        for name in ("k", "coefficients_from"):
+        for name, least in (("k", 1), ("phi", 1), ("coefficients_from", 0)):
             if (value := getattr(self, name)) is not None:
-                whole_number(name, value, 0)
-        if self.max_error is not None and finite_number("max_error", self.max_error) < 0:
-            got, expected = self.max_error, "0 or more, or None"
-            raise InputError(message("max_error", got=got, expected=expected, fix="correct max_error"))
+                expected = f"a whole number of at least {least}, or None"
+                object.__setattr__(self, name, whole_number(name, value, least, expected=expected))
+        if self.max_error is not None:
+            range_of = {"expected": "0 or more, or None", "fits": lambda number: number >= 0}
+            object.__setattr__(self, "max_error", finite_number("max_error", self.max_error, **range_of))
         if self.on_limit not in ("grow", "refuse"):
             got, expected = repr(self.on_limit), "grow or refuse"
             raise InputError(message("on_limit", got=got, expected=expected, fix="correct on_limit"))

@@ -68,6 +68,19 @@ def test_the_figures_of_an_experiments_file_are_the_published_ones(name: str) ->
         assert (rows[method][1], rows[method][-1]) == (accuracy, seconds)
 
 
+def test_a_command_says_that_a_limit_was_taken_away() -> None:
+    config = parse(["--experiment", "queries10", "--train-per-task", "None", "--adam-b2", "0.95"])
+    told = command_line(config)
+    assert told.endswith("--preset default --adam-b2 0.95 --train-per-task None")
+    assert flat(parse(told.split()[3:])) == flat(config)
+
+
+@pytest.mark.parametrize("wrong", ["1", "-0.1", "nan"])
+def test_a_decay_out_of_range_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=r"--adam-b2: got .*, expected at least 0 and below 1"):
+        parse(["--adam-b2", wrong])
+
+
 def test_every_experiment_has_every_preset() -> None:
     for each in experiments().values():
         short = {MAIN_PRESET} if each.name == MAIN_EXPERIMENT else set()

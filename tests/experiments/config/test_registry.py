@@ -101,7 +101,7 @@ def test_its_own_protocol_holds() -> None:
     protocol: Protocol = "class"
     streams.register(replace(STRIPES, name="stripes_without_id", protocol=protocol))
     assert "sequential_lora_heads" not in preset("stripes_without_id", "quick").methods
-    assert preset("stripes_without_id", "quick", "task").workdir == Path("runs/stripes_without_id-task")
+    assert preset("stripes_without_id", "quick", "task").workdir == Path("runs/stripes_without_id-quick-task")
 
 
 def test_no_name_is_taken_twice_or_unknown() -> None:

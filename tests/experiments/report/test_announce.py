@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.assets import MINILM, NEWSGROUPS, SMOLLM2, smollm2_path
-from experiments.config.run_config import preset
+from experiments.config.run_config import parse, preset
 from experiments.report.announce import beginning, ending
 
 
@@ -24,6 +24,12 @@ def test_what_is_missing_is_named_with_its_size_and_what_is_cached_is_not(tmp_pa
     for member in NEWSGROUPS.members:
         (folder / member.name).touch()
     assert "downloads nothing" in beginning(config)
+
+
+def test_the_main_job_says_how_long_it_takes(tmp_path: Path) -> None:
+    said = beginning(replace(parse([]), cache_dir=tmp_path))
+    assert "downloads 93 MB" in said
+    assert "minutes on two free CPU cores for one seed" in said
 
 
 @pytest.mark.parametrize(("name", "amount"), [("digits5", "default"), ("newsgroups10", "quick")])

@@ -51,7 +51,7 @@ def test_the_table_says_that_its_mean_is_of_unlike_metrics():
     )
     assert "ACC is the mean of unlike metrics: bits_saved, exact_match" in " ".join(plain_table(unlike).split())
     assert "unlike" not in plain_table(alike)
-    assert "is the mean of the tasks' exact match." in render(alike)
+    assert "Accuracy of a task, here and below, is its exact match, and ACC" in render(alike)
     assert "exact_match for a, bits_saved for b." in render(unlike)
     mixed = {**unlike, "metrics": ["accuracy", "f1"]}
     assert "ACC is their mean: f1 for b; accuracy for the others." in render(mixed)
