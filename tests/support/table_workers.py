@@ -17,13 +17,14 @@ def work(config: Any, core: int, again: str) -> None:
     folder, fate = config.workdir, config.workdir.name.partition("-")[0]
 
     def stopped(number: int, frame: Any) -> None:
+        folder.mkdir(exist_ok=True)  # it may be told to stop before it has begun
         (folder / "stopped").write_text(again)
         sys.exit(STOPPED)
 
     signal.signal(signal.SIGTERM, stopped)
     if fate == "waits":
         threading.Thread(target=jobs.end_with_parent, daemon=True).start()
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "core").write_text(str(core))
     if fate == "fails":
         sys.exit(2)

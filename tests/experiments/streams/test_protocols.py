@@ -275,7 +275,7 @@ def test_the_protocol_is_a_flag_of_its_own_defaults() -> None:
     assert config.workdir == Path("runs/digits5-class")
     assert "--protocol class" in command_line(config)
     assert "--methods" not in command_line(config)
-    assert preset("rotated_mnist10", "quick").workdir == Path("runs/rotated_mnist10")
+    assert preset("rotated_mnist10", "quick").workdir == Path("runs/rotated_mnist10-quick")
     assert "sequential_lora_heads" not in preset("rotated_mnist10", "quick").methods
     assert "sequential_lora_heads" in preset("rotated_mnist10", "quick", "task").methods
     with pytest.raises(ConfigError, match="--methods: got sequential_lora_heads, expected methods that need no task"):
