@@ -87,7 +87,7 @@ class Joint:
 
     def __init__(self, job: Job) -> None:
         """Adapts the model and compiles the step."""
-        self.one_head = job.stream.protocol != TASK
+        self.one_head, self.grows = job.stream.protocol != TASK, job.stream.protocol == CLASS
         self.job = job = with_one_head(job) if self.one_head else job
         config, params, devices = job.config, job.backbone.params, job.devices
         self.heads = 1 if self.one_head else len(job.stream.tasks)
@@ -156,7 +156,7 @@ class Joint:
         counts = self.adapted.counts(self.job.backbone.params, self.fresh, tasks, separate_rank=rank).held_once()
         if not self.one_head:
             return counts
-        answers = OneHead(self.job, self.job.stream.protocol == CLASS)
+        answers = OneHead(self.job, self.grows)
         return replace(counts, **answers.one_head_counts(counts.heads_per_task))
 
 
