@@ -12,7 +12,7 @@ import pytest
 
 from experiments.assets import Asset
 from experiments.npm_packages import NpmPackage, fetch_package
-from experiments.streams.code10 import LONGEST, blocks_of, code10, files_of
+from experiments.streams.code10 import LONGEST, TEST_PER_TASK, TRAIN_PER_TASK, blocks_of, code10, files_of
 from experiments.streams.code_packages import SOURCES, Source
 from experiments.streams.text_tasks import CompletionTask
 from share_jax.errors import FormatError, InputError
@@ -176,4 +176,4 @@ def test_ten_languages_of_permissive_licences_in_few_megabytes() -> None:
 @pytest.mark.slow
 def test_the_real_packages_have_enough_code() -> None:
     for task in code10(notify=lambda line: None):
-        assert (len(task.train), len(task.test["test"])) == (200, 40), task.name
+        assert (len(task.train), len(task.test["test"])) == (TRAIN_PER_TASK, TEST_PER_TASK), task.name

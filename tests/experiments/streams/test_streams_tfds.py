@@ -207,8 +207,8 @@ def test_cifar100_runs_end_to_end_on_a_vision_transformer(data, tmp_path, capsys
     found = content["methods"]["shared_a"]["runs"][0]
     assert found["extra"]["tasks_with_changed_logits"] == 0
     assert found["forgetting"] <= 0
-    assert "--weights" not in content["command"]
-    assert "vit_tiny" not in content["command"]
+    assert "--weights vit_tiny" in content["command"]
+    assert str(DATA) not in content["command"]
     assert "--image-size 8" in content["command"]
 
 
