@@ -70,5 +70,5 @@ EXPERIMENT = Experiment(
     methods=("shared_a", "sequential_lora", "frozen", "frozen_few_shot"),
     assets=(SMOLLM2,),
     reads=("weights",),
-    minutes={"short": 14},
+    minutes={"short": 13},
 )
