@@ -114,7 +114,7 @@ def _cell(text: str, column: int, body: bool, told: bool) -> dict[str, str | int
     if column == 0 and body:
         return {"scope": "row", **({"class": "long"} if len(text) > LONG else {})}
     words = {"class": "text"} if column and (told or (body and text.count(" ") > 4)) else {}
-    return words if body else {"scope": "col", **words}
+    return {**({} if body else {"scope": "col"}), **words}
 
 
 def _raw(html: str) -> Token:
