@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from share_jax.bank.bank import TaskBank
 from share_jax.checkpoint import checkpoint
 from share_jax.checkpoint.checkpoint import Checkpoint
 from share_jax.checkpoint.saved_bank import held_checkpoint
 from share_jax.errors import FormatError, message
+from share_jax.sharding.placement import is_key
 from share_jax.train.batches import Position
 from share_jax.train.learner import Learner
 from share_jax.train.share_learner import ShareLearner
@@ -22,7 +22,7 @@ from share_jax.train.update import StepState
 
 def as_tree(state: StepState) -> dict[str, Any]:
     """The state as a nested dict of plain arrays, for a checkpoint."""
-    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state.opt_state)]
+    leaves = [jax.random.key_data(leaf) if is_key(leaf) else leaf for leaf in jax.tree.leaves(state.opt_state)]
     tree = {
         "slot": state.slot,
         "opt": {f"{index:04d}": leaf for index, leaf in enumerate(leaves)},
@@ -37,15 +37,10 @@ def from_tree(tree: dict[str, Any], like: StepState) -> StepState:
     own, structure = jax.tree.flatten(like.opt_state)
     saved = [tree["opt"][number] for number in sorted(tree["opt"], key=int)]
     pairs = zip(saved, own, strict=True)
-    leaves = [jax.random.wrap_key_data(x, impl=jax.random.key_impl(y)) if _is_key(y) else x for x, y in pairs]
+    leaves = [jax.random.wrap_key_data(x, impl=jax.random.key_impl(y)) if is_key(y) else x for x, y in pairs]
     opt_state = jax.tree.unflatten(structure, leaves)
     key = jax.random.wrap_key_data(tree["key"])
     return StepState(tree.get("shared", {}), tree["slot"], opt_state, tree["step"], key)
-
-
-def _is_key(leaf: Any) -> bool:
-    """Whether a leaf of an optimizer's state is a key, as that of `optax.add_noise` is."""
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 @dataclass

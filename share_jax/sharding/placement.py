@@ -27,11 +27,20 @@ def _put(leaf: Any, sharding: NamedSharding) -> Array:
     on_mesh = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
     if jax.process_count() == 1 or on_mesh:
         return jax.device_put(leaf, sharding)
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         data = _put(np.asarray(jax.random.key_data(leaf)), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     whole = np.asarray(leaf)
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed key, which neither NumPy nor a file takes as it is.
+
+    >>> is_key(jax.random.key(0)), is_key(jnp.zeros(2))
+    (True, False)
+    """
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def local_rows(layout: Layout, size: int) -> np.ndarray:

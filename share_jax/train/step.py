@@ -10,6 +10,7 @@ from share_jax.adapted import Forward, forward_of
 from share_jax.errors import InputError, first_line, message
 from share_jax.sharding.gathered_weights import gathering
 from share_jax.sharding.layout import Layout
+from share_jax.sharding.placement import is_key
 from share_jax.train.update import Loss, NeverTrained, StepState, make_update
 from share_jax.typing import Array, PRNGKey, Tree
 
@@ -38,8 +39,7 @@ def init_state(shared: Tree, slot: Tree, optimizer: optax.GradientTransformation
 
 def _is_own(leaf: Any) -> bool:
     """Whether a leaf of an optimizer's state may be an array that the optimizer holds: a key, of either kind."""
-    kinds = (jnp.unsignedinteger, jax.dtypes.prng_key)
-    return isinstance(leaf, jax.Array) and any(jnp.issubdtype(leaf.dtype, kind) for kind in kinds)
+    return is_key(leaf) or (isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.unsignedinteger))
 
 
 def make_train_step(
